@@ -1,0 +1,4 @@
+test:
+	cargo test
+
+.PHONY: test

@@ -1,0 +1,3 @@
+//! What C sees: the exported functions, the public structures, and nearly all `unsafe`.
+
+pub mod types;

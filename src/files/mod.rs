@@ -1,0 +1,3 @@
+//! From a path to bytes: static files.
+
+pub mod mime;

@@ -1,0 +1,8 @@
+//! HTTP/1.x as values (RFC 9110, RFC 9112): bytes in, values out, no sockets.
+#![forbid(unsafe_code)]
+
+pub mod chunked;
+pub mod form;
+pub mod header_value;
+pub mod multipart;
+pub mod uri;

@@ -1,0 +1,15 @@
+//! The embedded web server API of Mongoose 5.0 for C and C++ programs.
+//!
+//! `ffi` is what C sees and the only caller of user code; `server` is the event loop as a state
+//! machine without C in it; below it are rooms that know nothing of sockets. Imports run
+//! downwards only: `ffi`, then `server`, then the rest.
+
+#![allow(non_camel_case_types)]
+
+pub mod acl;
+pub mod auth;
+pub mod ffi;
+pub mod files;
+pub mod http;
+pub mod options;
+pub mod pattern;
