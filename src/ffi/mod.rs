@@ -1,3 +1,4 @@
 //! What C sees: the exported functions, the public structures, and nearly all `unsafe`.
 
+pub mod guard;
 pub mod types;
