@@ -1,1 +1,541 @@
-//! (see the module map)
+//! The options of a server: their names and defaults, their text as C reads it back, and their
+//! parsed values as the rest of the library uses them.
+//!
+//! Knows nothing of what an option does. `listening_port` and `run_as_user` are acted on by the
+//! server, which stores them here only when that worked.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use crate::acl::Acl;
+
+/// Why a value was refused: a static sentence that C is shown.
+type Refusal = &'static CStr;
+
+macro_rules! options {
+    ($($id:ident = $name:literal, $default:expr;)*) => {
+        /// One for each option; its number is its place in `OPTIONS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum OptionId { $($id),* }
+
+        /// Every option's name and default.
+        pub const OPTIONS: &[(&CStr, Option<&CStr>)] = &[$(($name, $default)),*];
+
+        const IDS: &[OptionId] = &[$(OptionId::$id),*];
+    };
+}
+
+options! {
+    AccessControlList = c"access_control_list", None;
+    AccessLogFile = c"access_log_file", None;
+    AuthDomain = c"auth_domain", Some(c"mydomain.com");
+    CgiEnvironment = c"cgi_environment", None;
+    CgiInterpreter = c"cgi_interpreter", None;
+    CgiPattern = c"cgi_pattern", Some(c"**.cgi$|**.pl$|**.php$");
+    DavAuthFile = c"dav_auth_file", None;
+    DeferredAnswers = c"deferred_answers", Some(c"get");
+    DocumentRoot = c"document_root", None;
+    EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
+    EnableSsiExec = c"enable_ssi_exec", Some(c"no");
+    ErrorLogFile = c"error_log_file", None;
+    ExtraMimeTypes = c"extra_mime_types", None;
+    GlobalAuthFile = c"global_auth_file", None;
+    HideFilesPatterns = c"hide_files_patterns", None;
+    IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
+    IndexFiles = c"index_files", Some(c"index.html,index.htm,index.cgi,index.php,index.lp");
+    IterateOver = c"iterate_over", Some(c"websockets");
+    IterateTimeoutMs = c"iterate_timeout_ms", Some(c"10000");
+    ListeningPort = c"listening_port", None;
+    MaxBufferedBytes = c"max_buffered_bytes", Some(c"1073741824");
+    MaxConnections = c"max_connections", Some(c"0");
+    MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
+    MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
+    MaxSendQueueBytes = c"max_send_queue_bytes", Some(c"268435456");
+    MaxWebsocketMessageBytes = c"max_websocket_message_bytes", Some(c"67108864");
+    RequestTimeoutMs = c"request_timeout_ms", Some(c"30000");
+    RunAsUser = c"run_as_user", None;
+    SslCertificate = c"ssl_certificate", None;
+    SsiPattern = c"ssi_pattern", None;
+    UrlRewrites = c"url_rewrites", None;
+    WebsocketDelivery = c"websocket_delivery", Some(c"messages");
+    WebsocketPingIntervalMs = c"websocket_ping_interval_ms", Some(c"5000");
+}
+
+/// Which silent handlers keep their request open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeferredAnswers {
+    Get,
+    All,
+}
+
+/// Which connections `mg_iterate_over_connections` visits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IterateOver {
+    Websockets,
+    All,
+}
+
+/// What a websocket handler is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebsocketDelivery {
+    Messages,
+    Frames,
+}
+
+/// The parsed values. `None` and empty lists mean unset; times are milliseconds, sizes bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub access_control_list: Option<Acl>,
+    pub access_log_file: Option<PathBuf>,
+    pub auth_domain: String,
+    pub cgi_environment: Vec<(String, String)>,
+    pub cgi_interpreter: Option<PathBuf>,
+    pub cgi_pattern: String,
+    pub dav_auth_file: Option<PathBuf>,
+    pub deferred_answers: DeferredAnswers,
+    pub document_root: Option<PathBuf>,
+    pub enable_directory_listing: bool,
+    pub enable_ssi_exec: bool,
+    pub error_log_file: Option<PathBuf>,
+    /// Lower-case suffix with its dot, media type.
+    pub extra_mime_types: Vec<(String, String)>,
+    pub global_auth_file: Option<PathBuf>,
+    pub hide_files_patterns: Option<String>,
+    pub idle_timeout_ms: u64,
+    pub index_files: Vec<String>,
+    pub iterate_over: IterateOver,
+    pub iterate_timeout_ms: u64,
+    /// As it was asked for; the text that C reads shows what came of it.
+    pub listening_port: Option<String>,
+    pub max_buffered_bytes: usize,
+    pub max_connections: usize,
+    pub max_request_body_bytes: usize,
+    pub max_request_header_bytes: usize,
+    pub max_send_queue_bytes: usize,
+    pub max_websocket_message_bytes: usize,
+    pub request_timeout_ms: u64,
+    pub run_as_user: Option<String>,
+    pub ssl_certificate: Option<PathBuf>,
+    pub ssi_pattern: Option<String>,
+    /// Pattern, path.
+    pub url_rewrites: Vec<(String, String)>,
+    pub websocket_delivery: WebsocketDelivery,
+    pub websocket_ping_interval_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let index_files = ["html", "htm", "cgi", "php", "lp"];
+        Config {
+            access_control_list: None,
+            access_log_file: None,
+            auth_domain: "mydomain.com".to_owned(),
+            cgi_environment: Vec::new(),
+            cgi_interpreter: None,
+            cgi_pattern: "**.cgi$|**.pl$|**.php$".to_owned(),
+            dav_auth_file: None,
+            deferred_answers: DeferredAnswers::Get,
+            document_root: None,
+            enable_directory_listing: true,
+            enable_ssi_exec: false,
+            error_log_file: None,
+            extra_mime_types: Vec::new(),
+            global_auth_file: None,
+            hide_files_patterns: None,
+            idle_timeout_ms: 30_000,
+            index_files: index_files.map(|ext| format!("index.{ext}")).to_vec(),
+            iterate_over: IterateOver::Websockets,
+            iterate_timeout_ms: 10_000,
+            listening_port: None,
+            max_buffered_bytes: 1 << 30,
+            max_connections: 0,
+            max_request_body_bytes: 256 << 20,
+            max_request_header_bytes: 16 << 10,
+            max_send_queue_bytes: 256 << 20,
+            max_websocket_message_bytes: 64 << 20,
+            request_timeout_ms: 30_000,
+            run_as_user: None,
+            ssl_certificate: None,
+            ssi_pattern: None,
+            url_rewrites: Vec::new(),
+            websocket_delivery: WebsocketDelivery::Messages,
+            websocket_ping_interval_ms: 5_000,
+        }
+    }
+}
+
+impl Config {
+    /// Parses `value` into its field; an empty one is "unset". On error nothing has changed.
+    fn apply(&mut self, id: OptionId, value: &[u8]) -> Result<(), Refusal> {
+        use OptionId as Id;
+        match id {
+            Id::AccessControlList => self.access_control_list = access_control_list(value)?,
+            Id::AccessLogFile => self.access_log_file = path(value),
+            Id::AuthDomain => self.auth_domain = text(value)?.to_owned(),
+            Id::CgiEnvironment => self.cgi_environment = pairs(value, ENVIRONMENT_FORM)?,
+            Id::CgiInterpreter => self.cgi_interpreter = path(value),
+            Id::CgiPattern => self.cgi_pattern = text(value)?.to_owned(),
+            Id::DavAuthFile => self.dav_auth_file = path(value),
+            Id::DeferredAnswers => {
+                let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
+                self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
+            }
+            Id::DocumentRoot => self.document_root = path(value),
+            Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
+            Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
+            Id::ErrorLogFile => self.error_log_file = path(value),
+            Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
+            Id::GlobalAuthFile => self.global_auth_file = path(value),
+            Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
+            Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
+            Id::IndexFiles => self.index_files = entries(text(value)?).map(str::to_owned).collect(),
+            Id::IterateOver => {
+                let words = [
+                    ("websockets", IterateOver::Websockets),
+                    ("all", IterateOver::All),
+                ];
+                self.iterate_over = word(value, &words, c"Option value must be websockets or all")?;
+            }
+            Id::IterateTimeoutMs => self.iterate_timeout_ms = milliseconds(value)?,
+            Id::ListeningPort => self.listening_port = listening_port(value)?,
+            Id::MaxBufferedBytes => self.max_buffered_bytes = size(value)?,
+            Id::MaxConnections => self.max_connections = size(value)?,
+            Id::MaxRequestBodyBytes => self.max_request_body_bytes = int_size(value)?,
+            Id::MaxRequestHeaderBytes => self.max_request_header_bytes = size(value)?,
+            Id::MaxSendQueueBytes => self.max_send_queue_bytes = size(value)?,
+            Id::MaxWebsocketMessageBytes => self.max_websocket_message_bytes = int_size(value)?,
+            Id::RequestTimeoutMs => self.request_timeout_ms = milliseconds(value)?,
+            Id::RunAsUser => self.run_as_user = optional_text(value)?,
+            Id::SslCertificate if value.is_empty() => self.ssl_certificate = None,
+            Id::SslCertificate => return Err(c"TLS is not built into this library"),
+            Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
+            Id::WebsocketDelivery => {
+                let words = [
+                    ("messages", WebsocketDelivery::Messages),
+                    ("frames", WebsocketDelivery::Frames),
+                ];
+                let refusal = c"Option value must be messages or frames";
+                self.websocket_delivery = word(value, &words, refusal)?;
+            }
+            Id::WebsocketPingIntervalMs => self.websocket_ping_interval_ms = milliseconds(value)?,
+        }
+        Ok(())
+    }
+}
+
+/// The options of one server: `config` for the library, the texts for C.
+pub struct Options {
+    pub config: Config,
+    /// By option number; `None` where the default stands.
+    texts: [Option<CString>; OPTIONS.len()],
+}
+
+/// The option of this name, byte for byte.
+pub fn lookup(name: &[u8]) -> Option<OptionId> {
+    let place = OPTIONS
+        .iter()
+        .position(|(known, _)| known.to_bytes() == name)?;
+    IDS.get(place).copied()
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options::new()
+    }
+}
+
+impl Options {
+    pub fn new() -> Options {
+        Options {
+            config: Config::default(),
+            texts: [const { None }; OPTIONS.len()],
+        }
+    }
+
+    /// Sets an option; NULL and the empty text reset it. On error the old value stands.
+    pub fn set(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), Refusal> {
+        let text = owned_text(value)?;
+        let value = text.as_deref().or(OPTIONS[id as usize].1);
+        self.config.apply(id, value.map_or(b"", |v| v.to_bytes()))?;
+        self.texts[id as usize] = text;
+        Ok(())
+    }
+
+    /// The text that was set, else the default, else "". It lives until the option is set again.
+    pub fn get(&self, id: OptionId) -> &CStr {
+        let set = self.texts[id as usize].as_deref();
+        set.or(OPTIONS[id as usize].1).unwrap_or(c"")
+    }
+
+    /// Stores a text without parsing it: the address that a listening port really got.
+    pub fn store_text(&mut self, id: OptionId, value: Option<&[u8]>) {
+        // No value that the library makes holds a NUL; one that did would not be shown.
+        self.texts[id as usize] = owned_text(value).unwrap_or(None);
+    }
+}
+
+/// The address that a `listening_port` value names: `8080`, `127.0.0.1:8080`, `[::1]:8080`.
+/// A bare port means every IPv4 address. Port 0 asks for a free one.
+pub fn parse_listen(value: &str) -> Option<SocketAddr> {
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        return Some((Ipv4Addr::UNSPECIFIED, value.parse().ok()?).into());
+    }
+    value.parse().ok()
+}
+
+const ENVIRONMENT_FORM: Refusal = c"Option value must be a list of NAME=VALUE";
+const MEDIA_TYPE_FORM: Refusal = c"Option value must be a list of .extension=type";
+const REWRITE_FORM: Refusal = c"Option value must be a list of pattern=path";
+
+fn owned_text(value: Option<&[u8]>) -> Result<Option<CString>, Refusal> {
+    match value {
+        None | Some(b"") => Ok(None),
+        Some(value) => CString::new(value)
+            .map(Some)
+            .map_err(|_| c"Option value must not contain a zero byte"),
+    }
+}
+
+fn text(value: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(value).map_err(|_| c"Option value must be UTF-8 text")
+}
+
+fn optional_text(value: &[u8]) -> Result<Option<String>, Refusal> {
+    Ok(Some(text(value)?.to_owned()).filter(|value| !value.is_empty()))
+}
+
+/// A path may hold any bytes.
+fn path(value: &[u8]) -> Option<PathBuf> {
+    (!value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(value)))
+}
+
+fn yes(value: &[u8]) -> bool {
+    value.eq_ignore_ascii_case(b"yes")
+}
+
+/// Decimal digits and nothing else: no sign, no blanks.
+fn number(value: &[u8]) -> Option<u64> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    // The bound leaves room to add the number to a clock or to another size.
+    let number = std::str::from_utf8(value).ok()?.parse().ok();
+    number.filter(|n| digits && *n <= i64::MAX as u64)
+}
+
+fn milliseconds(value: &[u8]) -> Result<u64, Refusal> {
+    number(value).ok_or(c"Option value must be a whole number of milliseconds")
+}
+
+fn size(value: &[u8]) -> Result<usize, Refusal> {
+    let size = number(value).and_then(|n| usize::try_from(n).ok());
+    size.ok_or(c"Option value must be a whole number")
+}
+
+/// C sees these lengths in an `int`.
+fn int_size(value: &[u8]) -> Result<usize, Refusal> {
+    match size(value)? {
+        size if size <= i32::MAX as usize => Ok(size),
+        _ => Err(c"Option value must be at most 2147483647"),
+    }
+}
+
+fn word<T: Copy>(value: &[u8], words: &[(&str, T)], refusal: Refusal) -> Result<T, Refusal> {
+    let known = words
+        .iter()
+        .find(|(word, _)| value.eq_ignore_ascii_case(word.as_bytes()));
+    known.map(|(_, meaning)| *meaning).ok_or(refusal)
+}
+
+/// The entries of a comma list, without the blanks around them; empty ones do not count.
+fn entries(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',')
+        .map(str::trim_ascii)
+        .filter(|entry| !entry.is_empty())
+}
+
+/// A comma list of `left=right`; the left side must not be empty.
+fn pairs(value: &[u8], refusal: Refusal) -> Result<Vec<(String, String)>, Refusal> {
+    entries(text(value)?)
+        .map(|entry| match entry.split_once('=') {
+            Some((left, right)) if !left.is_empty() => Ok((left.to_owned(), right.to_owned())),
+            _ => Err(refusal),
+        })
+        .collect()
+}
+
+fn media_types(value: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+    let mut types = pairs(value, MEDIA_TYPE_FORM)?;
+    for (extension, _) in &mut types {
+        extension.make_ascii_lowercase();
+        if !extension.starts_with('.') {
+            extension.insert(0, '.');
+        }
+    }
+    Ok(types)
+}
+
+fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let acl = std::str::from_utf8(value).ok().and_then(Acl::parse);
+    acl.map(Some)
+        .ok_or(c"Option value must be a list of +subnet or -subnet")
+}
+
+fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match std::str::from_utf8(value) {
+        Ok(text) if parse_listen(text).is_some() => Ok(Some(text.to_owned())),
+        _ => Err(c"Cannot bind to port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(options: &mut Options, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        options.set(lookup(name.as_bytes()).expect(name), Some(value))
+    }
+
+    #[test]
+    fn the_parsed_defaults_are_those_of_the_table() {
+        let mut config = Config::default();
+        for (&id, (name, default)) in IDS.iter().zip(OPTIONS) {
+            let default = default.map_or(&b""[..], CStr::to_bytes);
+            assert_eq!(config.apply(id, default), Ok(()), "{name:?}");
+            assert_eq!(config, Config::default(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_found_and_reads_back_its_default() {
+        let options = Options::new();
+        for (place, (name, default)) in OPTIONS.iter().enumerate() {
+            let id = lookup(name.to_bytes()).unwrap();
+            assert_eq!(id as usize, place);
+            assert_eq!(options.get(id), default.unwrap_or(c""));
+        }
+        for name in ["", "nope", "Listening_Port", "listening_port "] {
+            assert_eq!(lookup(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refused_value_leaves_the_old_one_standing() {
+        type Row<'a> = (&'a str, &'a [u8], &'a [&'a [u8]]);
+        let table: &[Row] = &[
+            (
+                "access_control_list",
+                b"+10/8",
+                &[b"10/8", b"+10/8,", b"+\xff"],
+            ),
+            ("auth_domain", b"x", &[b"\xff", b"a\0b"]),
+            ("cgi_environment", b"A=B, C=", &[b"A", b"=x", b"A=B,C"]),
+            ("deferred_answers", b"All", &[b"none", b"get "]),
+            ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
+            (
+                "idle_timeout_ms",
+                b"0",
+                &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"],
+            ),
+            ("iterate_over", b"all", &[b"none"]),
+            (
+                "listening_port",
+                b"[::1]:80",
+                &[b"65536", b"::1:80", b"localhost:80", b"\xff"],
+            ),
+            (
+                "max_request_body_bytes",
+                b"2147483647",
+                &[b"2147483648", b"x"],
+            ),
+            (
+                "max_send_queue_bytes",
+                b"9999999999",
+                &[b"99999999999999999999"],
+            ),
+            ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
+            ("url_rewrites", b"/a=/b", &[b"/a"]),
+            ("websocket_delivery", b"frames", &[b"both"]),
+        ];
+        for &(name, good, refused) in table {
+            let mut options = Options::new();
+            let id = lookup(name.as_bytes()).unwrap();
+            assert_eq!(set(&mut options, name, good), Ok(()), "{name}");
+            let config = options.config.clone();
+            for value in refused {
+                assert!(set(&mut options, name, value).is_err(), "{name} {value:?}");
+                assert_eq!(options.get(id).to_bytes(), good);
+                assert_eq!(options.config, config);
+            }
+            for nothing in [None, Some(&b""[..])] {
+                set(&mut options, name, good).unwrap();
+                assert_eq!(options.set(id, nothing), Ok(()), "{name}");
+                assert_eq!(options.config, Config::default(), "{name}");
+                assert_eq!(options.get(id), OPTIONS[id as usize].1.unwrap_or(c""));
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_split_and_paths_keep_any_bytes() {
+        let mut options = Options::new();
+        set(&mut options, "index_files", b"a.html, b.html,,").unwrap();
+        set(&mut options, "extra_mime_types", b".FOO=a/b, tar.gz=c/d").unwrap();
+        set(&mut options, "url_rewrites", b"/x=/y=z").unwrap();
+        set(&mut options, "document_root", b"/\xff").unwrap();
+        set(&mut options, "enable_directory_listing", b"true").unwrap();
+        let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
+        let config = &options.config;
+        assert_eq!(config.index_files, ["a.html", "b.html"]);
+        let types = [pair(".foo", "a/b"), pair(".tar.gz", "c/d")];
+        assert_eq!(config.extra_mime_types, types);
+        assert_eq!(config.url_rewrites, [pair("/x", "/y=z")]);
+        let root = config.document_root.as_ref().unwrap();
+        assert_eq!(root.as_os_str().as_bytes(), b"/\xff");
+        assert!(!config.enable_directory_listing);
+        assert!(set(&mut options, "ssl_certificate", b"x.pem").is_err());
+        assert_eq!(set(&mut options, "ssl_certificate", b""), Ok(()));
+    }
+
+    #[test]
+    fn a_stored_text_is_shown_instead_of_what_was_asked_for() {
+        let mut options = Options::new();
+        set(&mut options, "listening_port", b"0").unwrap();
+        options.store_text(OptionId::ListeningPort, Some(b"45678"));
+        assert_eq!(options.get(OptionId::ListeningPort), c"45678");
+        options.store_text(OptionId::ListeningPort, None);
+        assert_eq!(options.get(OptionId::ListeningPort), c"");
+    }
+
+    #[test]
+    fn a_listening_port_names_one_address() {
+        let table = [
+            ("8080", Some("0.0.0.0:8080")),
+            ("0", Some("0.0.0.0:0")),
+            ("65535", Some("0.0.0.0:65535")),
+            ("65536", None),
+            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
+            ("127.0.0.1:65536", None),
+            ("[::1]:8080", Some("[::1]:8080")),
+            ("[::]:0", Some("[::]:0")),
+            ("+80", None),
+            ("-1", None),
+            ("", None),
+            (":80", None),
+            ("1.2.3.4", None),
+            ("80s", None),
+        ];
+        for (value, address) in table {
+            let address = address.map(|a| a.parse().unwrap());
+            assert_eq!(parse_listen(value), address, "{value}");
+        }
+    }
+}
