@@ -1,0 +1,21 @@
+//! The library as a C program meets it: compiled C and C++ programs on one side, bytes on the
+//! wire on the other.
+//!
+//! `MG_TEST_VALGRIND=1` runs every program under valgrind.
+
+mod support;
+
+mod abi;
+mod answers;
+mod errors;
+mod event_loop;
+mod examples;
+mod helpers;
+mod hostile;
+mod keep_alive;
+mod limits;
+mod options;
+mod requests;
+mod send_family;
+mod static_files;
+mod threads;
