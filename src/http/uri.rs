@@ -81,7 +81,7 @@ pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
     let mut rest = path;
     while let [byte, behind @ ..] = rest {
         let (byte, behind) = match (byte, behind) {
-            (b'%', [high, low, behind @ ..]) => (escape(*high, *low).ok_or(BadTarget)?, behind),
+            (b'%', [high, low, behind @ ..]) => (hex_byte(*high, *low).ok_or(BadTarget)?, behind),
             (b'%', _) => return Err(BadTarget),
             (byte, behind) => (*byte, behind),
         };
@@ -113,7 +113,8 @@ pub fn is_plain(path: &[u8]) -> bool {
     !special
 }
 
-fn escape(high: u8, low: u8) -> Option<u8> {
+/// The byte that two hexadecimal digits stand for.
+pub(super) fn hex_byte(high: u8, low: u8) -> Option<u8> {
     let high = char::from(high).to_digit(16)?;
     let low = char::from(low).to_digit(16)?;
     u8::try_from(high << 4 | low).ok()
