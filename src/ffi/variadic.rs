@@ -55,6 +55,33 @@ export! {
     mg_md5 => mongoose_md5;
 }
 
+/// The prototypes, for the header alone: never compiled, only read by cbindgen.
+#[cfg(any())]
+unsafe extern "C" {
+    /// Sends a formatted text as it stands, like `mg_write`. The format is that of `printf`, and
+    /// the text may have any length up to `INT_MAX`.
+    ///
+    /// Any thread may call it at any time, also with a connection that has closed.
+    ///
+    /// Returns the length of the text, 0 when the bytes were not queued, or -1 when the format
+    /// could not be carried out.
+    pub fn mg_printf(conn: *mut mg_connection, format: *const c_char, ...) -> c_int;
+
+    /// Sends a formatted text as part of the body, like `mg_send_data`. The format is that of
+    /// `printf`.
+    ///
+    /// To be called where `mg_send_data` may be called.
+    pub fn mg_printf_data(conn: *mut mg_connection, format: *const c_char, ...);
+
+    /// Writes the MD5 of all given strings joined to `buf`: 32 lower-case hexadecimal digits and
+    /// a NUL. The last argument must be `NULL`, written as a pointer: `(char *) 0` where `NULL` is
+    /// a plain 0.
+    ///
+    /// Any thread may call it. Returns `buf`, and does nothing when that is `NULL`.
+    /// cbindgen:ptrs-as-arrays=[[buf;33]]
+    pub fn mg_md5(buf: *mut c_char, ...) -> *mut c_char;
+}
+
 // The other way: the name under which C finds `md5_of`. `no_mangle` would export it.
 std::arch::global_asm!(
     ".pushsection .text.mongoose_md5_of,\"ax\",%progbits",
