@@ -2,3 +2,4 @@
 
 pub mod guard;
 pub mod types;
+pub mod variadic;
