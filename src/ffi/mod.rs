@@ -1,5 +1,8 @@
 //! What C sees: the exported functions, the public structures, and nearly all `unsafe`.
 
+pub mod connection;
 pub mod guard;
+pub mod hold;
+pub mod server;
 pub mod types;
 pub mod variadic;
