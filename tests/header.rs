@@ -61,7 +61,6 @@ fn for_people(header: &str) -> String {
 }
 
 #[test]
-#[ignore = "include/mongoose.h comes with the functions of the server"]
 fn the_header_is_what_the_sources_say() {
     let path = root().join("include/mongoose.h");
     let wanted = from_the_sources();

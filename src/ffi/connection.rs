@@ -57,11 +57,13 @@ pub unsafe extern "C" fn mg_write(
 /// `conn` is NULL or was given to a handler; `data` holds `data_len` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_websocket_write(
-    _conn: *mut mg_connection,
-    _opcode: c_int,
-    _data: *const c_char,
-    _data_len: usize,
+    conn: *mut mg_connection,
+    opcode: c_int,
+    data: *const c_char,
+    data_len: usize,
 ) -> c_int {
+    // No connection is a websocket yet.
+    let _ = (conn, opcode, data, data_len);
     -1
 }
 

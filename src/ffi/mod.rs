@@ -5,4 +5,5 @@ pub mod guard;
 pub mod hold;
 pub mod server;
 pub mod types;
+pub mod utility;
 pub mod variadic;

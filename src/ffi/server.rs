@@ -326,7 +326,7 @@ pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_in
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
     server: *mut mg_server,
-    func: Option<IterateFn>,
+    func: Option<unsafe extern "C-unwind" fn(conn: *mut mg_connection, param: *mut c_void)>,
     param: *mut c_void,
 ) -> c_int {
     // SAFETY: by the caller's promise.

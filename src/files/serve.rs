@@ -98,13 +98,14 @@ fn is_hidden(config: &Config, full: &Path) -> bool {
     let bytes = full.as_os_str().as_bytes();
     let mut names = bytes.split(|b| *b == b'/').filter(|name| !name.is_empty());
     let name = names.next_back().unwrap_or_default();
-    if name.eq_ignore_ascii_case(b".htpasswd") {
+    // Also what a change of such a file, cut short, has left beside it.
+    if name.len() >= 9 && name[..9].eq_ignore_ascii_case(b".htpasswd") {
         return true;
     }
     config.hide_files_patterns.as_ref().is_some_and(|pattern| {
         [name, bytes]
             .iter()
-            .any(|text| matched_len(pattern.as_bytes(), text).is_some())
+            .any(|text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0))
     })
 }
 
