@@ -98,7 +98,6 @@ impl<M, W: Wake> Queue<M, W> {
 
     /// Wakes the emptier although there is no message. Never waits for long: it may run in a
     /// signal handler that has interrupted whoever holds the lock.
-    #[cfg(not(loom))]
     pub fn wake(&self) {
         for _ in 0..1000 {
             if let Ok(inner) = self.inner.try_lock() {
