@@ -1,4 +1,86 @@
-test:
-	cargo test
+# make            the shared and the static library, in build/
+# make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
+# make test       all tests
+# make install    below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
 
-.PHONY: test
+VERSION := 5.0.0
+MAJOR   := 5
+PORT    ?= 8080
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+
+CC      ?= cc
+CFLAGS  ?= -O2 -Wall -Wextra
+CARGO   ?= cargo
+INSTALL ?= install
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BUILD      := build
+SO         := libmongoose.so.$(VERSION)
+
+all: lib
+
+lib:
+	$(CARGO) build --release --lib
+	@mkdir -p $(BUILD)
+	@cmp -s $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO) || \
+	  $(INSTALL) -m 755 $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO)
+	@cmp -s $(TARGET_DIR)/release/libmongoose.a $(BUILD)/libmongoose.a || \
+	  $(INSTALL) -m 644 $(TARGET_DIR)/release/libmongoose.a $(BUILD)/libmongoose.a
+	@ln -sf $(SO) $(BUILD)/libmongoose.so.$(MAJOR)
+	@ln -sf libmongoose.so.$(MAJOR) $(BUILD)/libmongoose.so
+
+$(BUILD)/%: examples/%.c include/mongoose.h | lib
+	$(CC) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
+
+run: $(BUILD)/hello
+	@$(BUILD)/hello $(PORT)
+
+test:
+	$(CARGO) test
+
+# The C programs of the tests under valgrind.
+valgrind:
+	MG_TEST_VALGRIND=1 $(CARGO) test --test c_boundary
+
+# The queues between threads, in every order that the memory model allows.
+loom:
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release --lib server::queue
+
+# Writes include/mongoose.h anew from the Rust sources.
+header:
+	UPDATE_HEADER=1 $(CARGO) test --test header
+
+# Paths below PREFIX are written relative to it, as pkg-config expects.
+FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@PREFIX@|$(PREFIX)|g'
+FILL_PC = $(FILL) -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+  -e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|'
+FILL_CMAKE = $(FILL) -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g'
+D_LIB     := $(DESTDIR)$(LIBDIR)
+D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
+
+install: lib
+	$(INSTALL) -d '$(D_LIB)/pkgconfig' '$(D_LIB)/cmake/mongoose' '$(D_INCLUDE)'
+	$(INSTALL) -m 755 $(BUILD)/$(SO) '$(D_LIB)/$(SO)'
+	ln -sf $(SO) '$(D_LIB)/libmongoose.so.$(MAJOR)'
+	ln -sf libmongoose.so.$(MAJOR) '$(D_LIB)/libmongoose.so'
+	$(INSTALL) -m 644 $(BUILD)/libmongoose.a '$(D_LIB)/libmongoose.a'
+	$(INSTALL) -m 644 include/mongoose.h '$(D_INCLUDE)/mongoose.h'
+	$(FILL_PC) packaging/mongoose.pc.in > '$(D_LIB)/pkgconfig/mongoose.pc'
+	for file in mongooseConfig mongooseConfigVersion; do \
+	  $(FILL_CMAKE) packaging/$$file.cmake.in > '$(D_LIB)/cmake/mongoose/'$$file.cmake || exit 1; \
+	done
+	chmod 644 '$(D_LIB)/pkgconfig/mongoose.pc' '$(D_LIB)'/cmake/mongoose/*.cmake
+
+uninstall:
+	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
+	  '$(D_LIB)/libmongoose.a' '$(D_INCLUDE)/mongoose.h' '$(D_LIB)/pkgconfig/mongoose.pc'
+	rm -rf '$(D_LIB)/cmake/mongoose'
+
+clean:
+	$(CARGO) clean
+	rm -rf $(BUILD)
+
+.PHONY: all lib run test valgrind loom header install uninstall clean

@@ -11,5 +11,7 @@ pub mod auth;
 pub mod ffi;
 pub mod files;
 pub mod http;
+pub mod log;
 pub mod options;
 pub mod pattern;
+pub mod server;

@@ -3,6 +3,11 @@
 
 use std::ffi::{c_char, c_int, c_uchar, c_void};
 
+/// A web server. Programs only ever hold a pointer to it.
+pub struct mg_server {
+    _opaque: (),
+}
+
 /// One header field of a request: name and value, NUL-terminated.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -37,7 +42,7 @@ pub struct mg_connection {
     /// Number of entries in `http_headers`, 0 to 30.
     pub num_headers: c_int,
     /// The first 30 header fields.
-    pub http_headers: [mg_header; MAX_VISIBLE_HEADERS],
+    pub http_headers: [mg_header; 30],
     /// Request body or websocket payload. A writable NUL follows its last byte.
     pub content: *mut c_char,
     /// Bytes in `content`.

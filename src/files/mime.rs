@@ -1,1 +1,209 @@
-//! Media types by file extension.
+//! Media types by file name.
+//!
+//! Some of the built-in types are not those that are registered today: pages and programs rely on
+//! what the 5.0 library sent.
+
+use std::ffi::CStr;
+
+const DEFAULT: &CStr = c"text/plain";
+
+/// Extension in lower case without its dot, media type; sorted by extension.
+const TYPES: &[(&str, &CStr)] = &[
+    ("arj", c"application/x-arj-compressed"),
+    ("asf", c"video/x-ms-asf"),
+    ("avi", c"video/x-msvideo"),
+    ("avif", c"image/avif"),
+    ("bmp", c"image/bmp"),
+    ("css", c"text/css"),
+    ("doc", c"application/msword"),
+    ("eot", c"application/vnd.ms-fontobject"),
+    ("exe", c"application/octet-stream"),
+    ("flac", c"audio/flac"),
+    ("gif", c"image/gif"),
+    ("gz", c"application/x-gunzip"),
+    ("htm", c"text/html"),
+    ("html", c"text/html"),
+    ("ico", c"image/x-icon"),
+    ("jpeg", c"image/jpeg"),
+    ("jpg", c"image/jpeg"),
+    ("js", c"application/x-javascript"),
+    ("json", c"text/json"),
+    ("m3u", c"audio/x-mpegurl"),
+    ("m4v", c"video/x-m4v"),
+    ("map", c"application/json"),
+    ("mid", c"audio/mid"),
+    ("mjs", c"text/javascript"),
+    ("mov", c"video/quicktime"),
+    ("mp3", c"audio/x-mp3"),
+    ("mp4", c"video/mp4"),
+    ("mpeg", c"video/mpeg"),
+    ("mpg", c"video/mpeg"),
+    ("ogg", c"application/ogg"),
+    ("opus", c"audio/ogg"),
+    ("otf", c"font/otf"),
+    ("pdf", c"application/pdf"),
+    ("png", c"image/png"),
+    ("ra", c"audio/x-pn-realaudio"),
+    ("ram", c"audio/x-pn-realaudio"),
+    ("rar", c"application/x-arj-compressed"),
+    ("rtf", c"application/rtf"),
+    ("shtm", c"text/html"),
+    ("shtml", c"text/html"),
+    ("svg", c"image/svg+xml"),
+    ("swf", c"application/x-shockwave-flash"),
+    ("tar", c"application/x-tar"),
+    ("tgz", c"application/x-tar-gz"),
+    ("torrent", c"application/x-bittorrent"),
+    ("ttf", c"application/x-font-ttf"),
+    ("txt", c"text/plain"),
+    ("wasm", c"application/wasm"),
+    ("wav", c"audio/x-wav"),
+    ("webm", c"video/webm"),
+    ("webmanifest", c"application/manifest+json"),
+    ("webp", c"image/webp"),
+    ("woff", c"font/woff"),
+    ("woff2", c"font/woff2"),
+    ("xls", c"application/excel"),
+    ("xml", c"text/xml"),
+    ("xsl", c"application/xml"),
+    ("xslt", c"application/xml"),
+    ("zip", c"application/x-zip-compressed"),
+];
+
+/// The media type of a file. `extra` comes first and holds suffixes with their dot, of which the
+/// first that fits counts.
+pub fn media_type<'a>(name: &[u8], extra: &'a [(String, String)]) -> &'a str {
+    let mut extra = extra.iter();
+    match extra.find(|(suffix, _)| ends_with(name, suffix.as_bytes())) {
+        Some((_, media_type)) => media_type,
+        None => builtin(name).to_str().unwrap_or_default(),
+    }
+}
+
+/// The media type that the extension of `name`, in any case, stands for.
+pub fn builtin(name: &[u8]) -> &'static CStr {
+    let Some(dot) = memchr::memrchr(b'.', name) else {
+        return DEFAULT;
+    };
+    let extension = name[dot + 1..].iter().map(u8::to_ascii_lowercase);
+    let place = TYPES.binary_search_by(|(known, _)| known.bytes().cmp(extension.clone()));
+    place.map_or(DEFAULT, |place| TYPES[place].1)
+}
+
+/// Whether `name` ends with `suffix`, in any case.
+fn ends_with(name: &[u8], suffix: &[u8]) -> bool {
+    let end = name.len().checked_sub(suffix.len());
+    end.is_some_and(|end| name[end..].eq_ignore_ascii_case(suffix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_extension_has_its_media_type_in_any_case() {
+        let table = [
+            (".html .htm .shtm .shtml", c"text/html"),
+            (".css", c"text/css"),
+            (".js", c"application/x-javascript"),
+            (".ico", c"image/x-icon"),
+            (".gif", c"image/gif"),
+            (".jpg .jpeg", c"image/jpeg"),
+            (".png", c"image/png"),
+            (".svg", c"image/svg+xml"),
+            (".bmp", c"image/bmp"),
+            (".txt", c"text/plain"),
+            (".json", c"text/json"),
+            (".xml", c"text/xml"),
+            (".xsl .xslt", c"application/xml"),
+            (".pdf", c"application/pdf"),
+            (".zip", c"application/x-zip-compressed"),
+            (".gz", c"application/x-gunzip"),
+            (".tgz", c"application/x-tar-gz"),
+            (".tar", c"application/x-tar"),
+            (".mp3", c"audio/x-mp3"),
+            (".wav", c"audio/x-wav"),
+            (".mp4", c"video/mp4"),
+            (".webm", c"video/webm"),
+            (".ttf", c"application/x-font-ttf"),
+            (".doc", c"application/msword"),
+            (".xls", c"application/excel"),
+            (".exe", c"application/octet-stream"),
+            (".swf", c"application/x-shockwave-flash"),
+            (".torrent", c"application/x-bittorrent"),
+            (".m3u", c"audio/x-mpegurl"),
+            (".ogg", c"application/ogg"),
+            (".mpg .mpeg", c"video/mpeg"),
+            (".mov", c"video/quicktime"),
+            (".avi", c"video/x-msvideo"),
+            (".rtf", c"application/rtf"),
+            (".rar .arj", c"application/x-arj-compressed"),
+            (".mid", c"audio/mid"),
+            (".ra .ram", c"audio/x-pn-realaudio"),
+            (".asf", c"video/x-ms-asf"),
+            (".m4v", c"video/x-m4v"),
+            (".woff", c"font/woff"),
+            (".woff2", c"font/woff2"),
+            (".otf", c"font/otf"),
+            (".eot", c"application/vnd.ms-fontobject"),
+            (".wasm", c"application/wasm"),
+            (".mjs", c"text/javascript"),
+            (".webp", c"image/webp"),
+            (".avif", c"image/avif"),
+            (".webmanifest", c"application/manifest+json"),
+            (".map", c"application/json"),
+            (".opus", c"audio/ogg"),
+            (".flac", c"audio/flac"),
+        ];
+        let mut count = 0;
+        for (extensions, expected) in table {
+            for extension in extensions.split(' ') {
+                let name = format!("/dir.d/file{extension}");
+                assert_eq!(builtin(name.as_bytes()), expected, "{name}");
+                let name = name.to_uppercase();
+                assert_eq!(builtin(name.as_bytes()), expected, "{name}");
+                count += 1;
+            }
+        }
+        assert_eq!(count, TYPES.len());
+    }
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(TYPES.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn any_other_name_is_plain_text() {
+        for name in [
+            "", ".", "README", "html", "a.", "a.html~", "a.htmlx", "a.h", "a.html/b",
+        ] {
+            assert_eq!(builtin(name.as_bytes()), c"text/plain", "{name}");
+        }
+        assert_eq!(builtin(b"a.\xff"), c"text/plain");
+        assert_eq!(builtin(b".html"), c"text/html");
+    }
+
+    #[test]
+    fn types_of_the_program_come_first() {
+        let extra = [
+            (".tar.gz", "application/x-tgz"),
+            (".gz", "application/gzip"),
+            (".html", "application/xhtml+xml"),
+            (".html", "text/x-never"),
+        ];
+        let extra = extra.map(|(suffix, kind)| (suffix.to_owned(), kind.to_owned()));
+        let table = [
+            ("a.tar.gz", "application/x-tgz"),
+            ("a.GZ", "application/gzip"),
+            ("/b/a.html", "application/xhtml+xml"),
+            ("a.htm", "text/html"),
+            ("gz", "text/plain"),
+            ("", "text/plain"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(media_type(name.as_bytes(), &extra), expected, "{name}");
+        }
+        assert_eq!(media_type(b"a.html", &[]), "text/html");
+    }
+}

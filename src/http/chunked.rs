@@ -1,1 +1,372 @@
-//! (see the module map)
+//! The chunked transfer coding (RFC 9112 section 7.1): where in the bytes the content lies, and
+//! where the message ends.
+//!
+//! Owns nothing but a few numbers: the bytes stay with the caller, who may feed them in any
+//! pieces. What the grammar does not allow is refused and never guessed at, since a peer that
+//! reads it differently would see another request begin elsewhere.
+
+/// The framing is broken; where the message ends can no longer be known, and the decoder is of
+/// no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadChunk;
+
+/// What was found in the input, up to the first event in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `input[start..end]` is content, and never empty; what comes before it was framing. Go on
+    /// with `input[end..]`.
+    Data { start: usize, end: usize },
+    /// All of the input was framing, and more must follow.
+    More,
+    /// The message, trailer section included, ended after this many bytes of the input.
+    End(usize),
+}
+
+/// Follows a chunked message through its bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Decoder {
+    state: State,
+    /// Size of the chunk whose line is being read, then what is still to come of its data.
+    remaining: u64,
+    /// Length so far of the chunk line, or of the whole trailer section.
+    framing_len: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum State {
+    /// Before the first digit of a chunk size.
+    #[default]
+    SizeStart,
+    /// Behind a digit of a chunk size.
+    Size,
+    /// Blanks behind the size: some senders pad it to a fixed width.
+    SizePadding,
+    /// Inside chunk extensions, which are skipped.
+    Extensions,
+    /// Behind the CR of a chunk line.
+    SizeLf,
+    /// Inside the data of a chunk.
+    Data,
+    /// Behind the data of a chunk, and behind the CR that follows it.
+    DataCr,
+    DataLf,
+    /// At the start of a trailer line: a field, or the empty line that ends the message.
+    TrailerStart,
+    /// Inside a field name, behind its colon, and behind the CR of the line.
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    /// Behind the CR of the empty line.
+    EndLf,
+    /// The message is complete.
+    End,
+}
+
+/// Longest chunk line: size, extensions and line end.
+const MAX_CHUNK_LINE: usize = 4096;
+/// Longest trailer section.
+const MAX_TRAILERS: usize = 16 << 10;
+/// Signed counters elsewhere must be able to hold a size.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+impl Decoder {
+    pub fn new() -> Decoder {
+        Decoder::default()
+    }
+
+    /// Reads on, up to the next content or the end. It does not matter how the message is cut
+    /// into inputs.
+    pub fn step(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
+        let mut at = 0;
+        loop {
+            match self.state {
+                State::End => return Ok(Step::End(at)),
+                _ if at == input.len() => return Ok(Step::More),
+                State::Data => {
+                    let available = input.len() - at;
+                    let len =
+                        usize::try_from(self.remaining).map_or(available, |n| n.min(available));
+                    self.remaining -= len as u64;
+                    if self.remaining == 0 {
+                        self.state = State::DataCr;
+                    }
+                    return Ok(Step::Data {
+                        start: at,
+                        end: at + len,
+                    });
+                }
+                _ => {
+                    self.state = self.framing_byte(input[at])?;
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// The state behind one byte of framing.
+    fn framing_byte(&mut self, byte: u8) -> Result<State, BadChunk> {
+        use State::*;
+        self.count_framing()?;
+        match (self.state, byte) {
+            (SizeStart | Size, _) if byte.is_ascii_hexdigit() => self.size_digit(byte),
+            (Size | SizePadding, b' ' | b'\t') => Ok(SizePadding),
+            (Size | SizePadding, b';') => Ok(Extensions),
+            (Extensions, _) if is_text(byte) => Ok(Extensions),
+            (Size | SizePadding | Extensions, b'\r') => Ok(SizeLf),
+            (SizeLf, b'\n') => {
+                self.framing_len = 0;
+                let last = self.remaining == 0;
+                Ok(if last { TrailerStart } else { Data })
+            }
+            (DataCr, b'\r') => Ok(DataLf),
+            (DataLf, b'\n') => {
+                self.framing_len = 0;
+                Ok(SizeStart)
+            }
+            (TrailerStart | TrailerName, _) if is_token(byte) => Ok(TrailerName),
+            (TrailerName, b':') => Ok(TrailerValue),
+            (TrailerValue, _) if is_text(byte) => Ok(TrailerValue),
+            (TrailerValue, b'\r') => Ok(TrailerLf),
+            (TrailerLf, b'\n') => Ok(TrailerStart),
+            (TrailerStart, b'\r') => Ok(EndLf),
+            (EndLf, b'\n') => Ok(End),
+            _ => Err(BadChunk),
+        }
+    }
+
+    /// Framing is dropped, so nothing else bounds how much of it a peer may send.
+    fn count_framing(&mut self) -> Result<(), BadChunk> {
+        use State::*;
+        self.framing_len += 1;
+        let trailers = matches!(
+            self.state,
+            TrailerStart | TrailerName | TrailerValue | TrailerLf | EndLf
+        );
+        let bound = if trailers {
+            MAX_TRAILERS
+        } else {
+            MAX_CHUNK_LINE
+        };
+        if self.framing_len > bound {
+            return Err(BadChunk);
+        }
+        Ok(())
+    }
+
+    fn size_digit(&mut self, byte: u8) -> Result<State, BadChunk> {
+        let digit = char::from(byte).to_digit(16).ok_or(BadChunk)?;
+        if self.remaining > MAX_SIZE >> 4 {
+            return Err(BadChunk);
+        }
+        self.remaining = self.remaining << 4 | u64::from(digit);
+        Ok(State::Size)
+    }
+}
+
+/// What may stand in an extension or a field value: no control byte but the tab.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
+}
+
+/// What a field name is made of (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The content of a message, and its length where its end was seen.
+    type Decoded = (Vec<u8>, Result<Option<usize>, BadChunk>);
+
+    fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
+        let mut decoder = Decoder::new();
+        let mut content = Vec::new();
+        let mut consumed = 0;
+        for mut piece in pieces {
+            loop {
+                match decoder.step(piece) {
+                    Ok(Step::Data { start, end }) => {
+                        assert!(start < end);
+                        content.extend_from_slice(&piece[start..end]);
+                        consumed += end;
+                        piece = &piece[end..];
+                    }
+                    Ok(Step::More) => {
+                        consumed += piece.len();
+                        break;
+                    }
+                    Ok(Step::End(len)) => return (content, Ok(Some(consumed + len))),
+                    Err(bad) => return (content, Err(bad)),
+                }
+            }
+        }
+        (content, Ok(None))
+    }
+
+    #[test]
+    fn a_message_is_its_chunks_without_their_framing() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"0\r\n\r\n", b""),
+            (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+            (b"3\r\nfoo\r\n3\r\nbar\r\n0\r\n\r\n", b"foobar"),
+            (
+                b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n",
+                b"01234567890123456789",
+            ),
+            (b"00003\r\nfoo\r\n000\r\n\r\n", b"foo"),
+            (b"00000000000000000000003\r\nfoo\r\n0\r\n\r\n", b"foo"),
+            (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
+            (b"3  \r\nfoo\r\n0\t\r\n\r\n", b"foo"),
+            (b"3;a\r\nfoo\r\n0;b=c;d=\"e;\xff\"\r\n\r\n", b"foo"),
+            (b"3 ; a = b\r\nfoo\r\n0\r\n\r\n", b"foo"),
+            (b"0\r\nA: b\r\nC:\r\n\r\n", b""),
+        ];
+        for &(message, content) in table {
+            let expected = (content.to_vec(), Ok(Some(message.len())));
+            assert_eq!(decode([message]), expected, "{}", message.escape_ascii());
+            let followed = [message, b"GET / HTTP/1.1\r\n"].concat();
+            assert_eq!(
+                decode([&followed[..]]),
+                expected,
+                "{}",
+                message.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn broken_framing_is_refused() {
+        for message in [
+            &b"\r\n"[..],
+            b"\r\n0\r\n\r\n",
+            b" 0\r\n\r\n",
+            b"x\r\n",
+            b"-1\r\n",
+            b"+1\r\n",
+            b"0x1\r\n",
+            b"g\r\n",
+            b";a\r\n",
+            b"1 2\r\n",
+            b"3\nfoo\r\n0\r\n\r\n",
+            b"3\r\nfoo\n0\r\n\r\n",
+            b"3\r\nfoo0\r\n\r\n",
+            b"3\r\nfooo\r\n0\r\n\r\n",
+            b"3\r\nfoo\rx",
+            b"3\r\nfoo\r\n\r\n",
+            b"3\rfoo",
+            b"3;a\nfoo",
+            b"3;a\0\r\n",
+            b"3;a\rb\r\n",
+            b"0\n",
+            b"0\r\n\n",
+            b"0\r\n\rx",
+            b"0\r\nA: b\n\r\n",
+            b"0\r\nA: b\rc\r\n\r\n",
+            b"0\r\nA: \0\r\n\r\n",
+            b"0\r\nA\r\n\r\n",
+            b"0\r\n: b\r\n\r\n",
+            b"0\r\nA : b\r\n\r\n",
+            b"0\r\nA: b\r\n c\r\n\r\n",
+            b"0\r\nGET / HTTP/1.1\r\n\r\n",
+        ] {
+            assert_eq!(
+                decode([message]).1,
+                Err(BadChunk),
+                "{}",
+                message.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_signed_counter_holds_is_refused() {
+        let table = [
+            ("7fffffffffffffff\r\nx", Ok(None)),
+            ("0007fffffffffffffff\r\nx", Ok(None)),
+            ("8000000000000000\r\n", Err(BadChunk)),
+            ("ffffffffffffffff\r\n", Err(BadChunk)),
+            ("10000000000000000\r\n", Err(BadChunk)),
+        ];
+        for (message, expected) in table {
+            assert_eq!(decode([message.as_bytes()]).1, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let extension = |len| format!("0;{}\r\n\r\n", "a".repeat(len)).into_bytes();
+        let zeros = |len| format!("{}\r\n\r\n", "0".repeat(len)).into_bytes();
+        let trailers = |len| format!("0\r\n{}\r\n", "A: bcd\r\n".repeat(len)).into_bytes();
+        let table = [
+            (extension(MAX_CHUNK_LINE - 4), true),
+            (extension(MAX_CHUNK_LINE - 3), false),
+            (zeros(MAX_CHUNK_LINE - 2), true),
+            (zeros(MAX_CHUNK_LINE - 1), false),
+            (trailers(MAX_TRAILERS / 8 - 1), true),
+            (trailers(MAX_TRAILERS / 8), false),
+        ];
+        for (case, (message, fits)) in table.into_iter().enumerate() {
+            assert_eq!(decode([&message[..]]).1.is_ok(), fits, "case {case}");
+        }
+        // The bound holds for each line, not for all of them together.
+        let many = b"1;aaaaaaaa\r\nx\r\n".repeat(2 * MAX_CHUNK_LINE);
+        assert_eq!(decode([&many[..]]).1, Ok(None));
+    }
+
+    #[test]
+    fn an_ended_decoder_consumes_nothing_more() {
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.step(b""), Ok(Step::More));
+        assert_eq!(decoder.step(b"0\r\n\r"), Ok(Step::More));
+        assert_eq!(decoder.step(b"\nGET"), Ok(Step::End(1)));
+        assert_eq!(decoder.step(b"GET"), Ok(Step::End(0)));
+    }
+
+    /// Cuts `message` at any places.
+    fn pieces<'a>(message: &'a [u8], cuts: &[prop::sample::Index]) -> Vec<&'a [u8]> {
+        let mut cuts: Vec<usize> = cuts.iter().map(|i| i.index(message.len() + 1)).collect();
+        cuts.sort_unstable();
+        let starts = [0].into_iter().chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain([message.len()]);
+        starts.zip(ends).map(|(a, b)| &message[a..b]).collect()
+    }
+
+    fn bytes(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+        message.chunks(1)
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_split_anywhere_gives_the_same_content(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut message = Vec::new();
+            for chunk in &chunks {
+                message.extend_from_slice(format!("{:x};e=1\r\n", chunk.len()).as_bytes());
+                message.extend_from_slice(chunk);
+                message.extend_from_slice(b"\r\n");
+            }
+            message.extend_from_slice(b"0\r\nDigest: x\r\n\r\n");
+            let expected = (chunks.concat(), Ok(Some(message.len())));
+            message.extend_from_slice(b"more");
+            prop_assert_eq!(&decode([&message[..]]), &expected);
+            prop_assert_eq!(&decode(bytes(&message)), &expected);
+            prop_assert_eq!(&decode(pieces(&message, &cuts)), &expected);
+        }
+
+        #[test]
+        fn any_input_split_anywhere_gives_the_same_verdict(
+            message in "([0-3a];?[ -~\r\n]{0,3}(\r\n)?|[:\n\ra ]){0,12}",
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let message = message.as_bytes();
+            let whole = decode([message]);
+            prop_assert_eq!(&decode(bytes(message)), &whole);
+            prop_assert_eq!(&decode(pieces(message, &cuts)), &whole);
+        }
+    }
+}

@@ -5,4 +5,7 @@ pub mod chunked;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
+pub mod request;
+pub mod response;
+pub mod status;
 pub mod uri;

@@ -1,1 +1,360 @@
-//! (see the module map)
+//! Request targets (RFC 9112 section 3.2, RFC 3986): splitting off the query, and decoding the
+//! path.
+//!
+//! Owns the rule that decides which handler or file a request reaches. The query is passed on as
+//! it came. Knows nothing of authorities: the Host field is judged elsewhere.
+
+/// The target is to be refused with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadTarget;
+
+/// A target in two, both still encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Begins with `/`, or is `*`.
+    pub path: &'a [u8],
+    /// What follows the first `?`, where there is one.
+    pub query: Option<&'a [u8]>,
+}
+
+/// Splits a target in origin form, absolute form or asterisk form.
+pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
+    // A fragment is never sent (RFC 9110 section 7.1); a blank inside a target means that the
+    // request line was not understood. Bytes above 127 are sent by old clients and harmless.
+    if target.iter().any(|&b| b <= b' ' || b == 0x7f || b == b'#') {
+        return Err(BadTarget);
+    }
+    match target.first() {
+        Some(b'/') => Ok(split_query(target)),
+        Some(b'*') if target.len() == 1 => Ok(split_query(target)),
+        _ => {
+            let split = split_query(behind_authority(target)?);
+            let path = if split.path.is_empty() {
+                b"/"
+            } else {
+                split.path
+            };
+            Ok(Target { path, ..split })
+        }
+    }
+}
+
+/// What follows `scheme://authority`.
+fn behind_authority(target: &[u8]) -> Result<&[u8], BadTarget> {
+    let colon = memchr::memchr(b':', target).ok_or(BadTarget)?;
+    let (scheme, rest) = target.split_at(colon);
+    let scheme_byte = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
+    if !scheme.first().is_some_and(u8::is_ascii_alphabetic) || !scheme.iter().all(scheme_byte) {
+        return Err(BadTarget);
+    }
+    let rest = rest.strip_prefix(b"://").ok_or(BadTarget)?;
+    // An empty host makes the whole target invalid (RFC 9110 section 4.2.1).
+    match memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len()) {
+        0 => Err(BadTarget),
+        end => Ok(&rest[end..]),
+    }
+}
+
+fn split_query(target: &[u8]) -> Target<'_> {
+    match memchr::memchr(b'?', target) {
+        Some(mark) => Target {
+            path: &target[..mark],
+            query: Some(&target[mark + 1..]),
+        },
+        None => Target {
+            path: target,
+            query: None,
+        },
+    }
+}
+
+/// Writes the path that `path` means to `out` and returns its length: escapes decoded, repeated
+/// slashes folded, dot segments removed. `out` must be as long as `path`, which no result exceeds.
+///
+/// Escapes are decoded first, so that no spelling of `..` or `/` gets past the other steps, and
+/// `..` never climbs above `/`.
+pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
+    if path.first() != Some(&b'/') || out.len() < path.len() {
+        return Err(BadTarget);
+    }
+    let mut decoded = Segments { out, len: 0 };
+    let mut rest = path;
+    while let [byte, behind @ ..] = rest {
+        let (byte, behind) = match (byte, behind) {
+            (b'%', [high, low, behind @ ..]) => (hex_byte(*high, *low).ok_or(BadTarget)?, behind),
+            (b'%', _) => return Err(BadTarget),
+            (byte, behind) => (*byte, behind),
+        };
+        // A NUL would end the string for C, a CR or LF would end a line of a log or a header.
+        if byte.is_ascii_control() {
+            return Err(BadTarget);
+        }
+        decoded.push(byte);
+        rest = behind;
+    }
+    decoded.end_segment();
+    Ok(decoded.len)
+}
+
+/// True only where `decode_path` would copy `path` as it is. Nearly every path is of this kind,
+/// and need not be copied.
+pub fn is_plain(path: &[u8]) -> bool {
+    if path.first() != Some(&b'/') {
+        return false;
+    }
+    // No early exit: so the compiler compares many bytes at a time.
+    let mut special = false;
+    for &byte in path {
+        special |= (byte == b'%') | byte.is_ascii_control();
+    }
+    for (&byte, &next) in path.iter().zip(&path[1..]) {
+        special |= (byte == b'/') & ((next == b'/') | (next == b'.'));
+    }
+    !special
+}
+
+/// The byte that two hexadecimal digits stand for.
+pub(super) fn hex_byte(high: u8, low: u8) -> Option<u8> {
+    let high = char::from(high).to_digit(16)?;
+    let low = char::from(low).to_digit(16)?;
+    u8::try_from(high << 4 | low).ok()
+}
+
+/// The decoded path so far: from the second byte on, always `/` and whole segments, then the
+/// segment that is being written.
+struct Segments<'a> {
+    out: &'a mut [u8],
+    len: usize,
+}
+
+impl Segments<'_> {
+    fn push(&mut self, byte: u8) {
+        if byte == b'/' {
+            self.end_segment();
+            if self.out[..self.len].ends_with(b"/") {
+                return;
+            }
+        }
+        self.out[self.len] = byte;
+        self.len += 1;
+    }
+
+    /// Takes back the segment just written if it is a dot segment, and its parent if it is `..`.
+    fn end_segment(&mut self) {
+        let written = &self.out[..self.len];
+        if written.ends_with(b"/.") {
+            self.len -= 1;
+        } else if written.ends_with(b"/..") {
+            let parent = &written[..self.len - 3];
+            self.len = memchr::memrchr(b'/', parent).map_or(1, |slash| slash + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decoded(path: &[u8]) -> Result<Vec<u8>, BadTarget> {
+        let mut out = vec![0; path.len()];
+        let len = decode_path(path, &mut out)?;
+        out.truncate(len);
+        Ok(out)
+    }
+
+    #[test]
+    fn a_target_is_split_at_its_first_question_mark() {
+        type Case = (&'static [u8], &'static [u8], Option<&'static [u8]>);
+        let table: &[Case] = &[
+            (b"/", b"/", None),
+            (b"/a/b", b"/a/b", None),
+            (b"/a?", b"/a", Some(b"")),
+            (b"/a?x=1&y=%zz", b"/a", Some(b"x=1&y=%zz")),
+            (b"/a?b?c", b"/a", Some(b"b?c")),
+            (b"//host/a", b"//host/a", None),
+            (b"/a:b//c", b"/a:b//c", None),
+            (b"/\xff?\x80", b"/\xff", Some(b"\x80")),
+            (b"*", b"*", None),
+            (b"http://host/a/b?q", b"/a/b", Some(b"q")),
+            (b"HTTPS://user@[::1]:8080/a", b"/a", None),
+            (b"coap+tcp://h/a", b"/a", None),
+            (b"http://host", b"/", None),
+            (b"http://host?q", b"/", Some(b"q")),
+            (b"http://host/?q=http://x/", b"/", Some(b"q=http://x/")),
+        ];
+        for &(target, path, query) in table {
+            let expected = Ok(Target { path, query });
+            assert_eq!(split_target(target), expected, "{}", target.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_none_of_the_forms_is_refused() {
+        for target in [
+            &b""[..],
+            b"a",
+            b"?q",
+            b"*?q",
+            b"*/",
+            b"host:443",
+            b"http:/a",
+            b"http:///a",
+            b"http://?q",
+            b"http://",
+            b"://host/a",
+            b"1http://host/a",
+            b"ht_tp://host/a",
+            b"/a#b",
+            b"/a?b#c",
+            b"#",
+            b"/a b",
+            b"/a?b c",
+            b"/\0",
+            b"/\t",
+            b"/\r",
+            b"/\n",
+            b"/a?\x1f",
+            b"/\x7f",
+        ] {
+            assert_eq!(
+                split_target(target),
+                Err(BadTarget),
+                "{}",
+                target.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_is_decoded_folded_and_freed_of_dot_segments() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"/", b"/"),
+            (b"/a/b.html", b"/a/b.html"),
+            (b"/a/", b"/a/"),
+            (b"/a%20b", b"/a b"),
+            (b"/%41%6a%6A", b"/Ajj"),
+            (b"/%c3%bc\xff", b"/\xc3\xbc\xff"),
+            (b"/%25%34%31", b"/%41"),
+            (b"/%2541", b"/%41"),
+            (b"/a+b", b"/a+b"),
+            (b"/a%3fb%23", b"/a?b#"),
+            (b"/a%2fb", b"/a/b"),
+            (b"//", b"/"),
+            (b"///a////b//", b"/a/b/"),
+            (b"/a%2f%2Fb", b"/a/b"),
+            (b"/.", b"/"),
+            (b"/./", b"/"),
+            (b"/a/.", b"/a/"),
+            (b"/a/./b", b"/a/b"),
+            (b"/..", b"/"),
+            (b"/../", b"/"),
+            (b"/../../etc/passwd", b"/etc/passwd"),
+            (b"/a/..", b"/"),
+            (b"/a/../b", b"/b"),
+            (b"/a/b/..", b"/a/"),
+            (b"/a/b/../../../c", b"/c"),
+            (b"/a/b/.././../c", b"/c"),
+            (b"/a//../b", b"/b"),
+            (b"/a/..//..//b", b"/b"),
+            (b"/%2e%2e/%2E./.%2e/b", b"/b"),
+            (b"/a/%2e%2e%2fb", b"/b"),
+            (b"/a/%2e", b"/a/"),
+            (b"/...", b"/..."),
+            (b"/a/..b/.c/d./e..", b"/a/..b/.c/d./e.."),
+            (b"/a../b", b"/a../b"),
+            (b"/.htpasswd", b"/.htpasswd"),
+        ];
+        for &(path, expected) in table {
+            let expected = Ok(expected.to_vec());
+            assert_eq!(decoded(path), expected, "{}", path.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_broken_escape_or_a_control_byte_is_refused() {
+        for path in [
+            &b""[..],
+            b"a",
+            b"*",
+            b"%2fa",
+            b"/%00",
+            b"/a%00.html",
+            b"/%",
+            b"/%4",
+            b"/%4g",
+            b"/%g4",
+            b"/%+4",
+            b"/%%41",
+            b"/%0a",
+            b"/%0D",
+            b"/%1f",
+            b"/%7f",
+            b"/\n",
+            b"/\x7f",
+        ] {
+            assert_eq!(decoded(path), Err(BadTarget), "{}", path.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_to_a_place_that_is_too_short() {
+        assert_eq!(decode_path(b"/abc", &mut [0; 3]), Err(BadTarget));
+    }
+
+    #[test]
+    fn a_plain_path_needs_no_decoding() {
+        for path in [
+            &b"/"[..],
+            b"/a",
+            b"/a/b.c",
+            b"/a/",
+            b"/a b\xff",
+            b"/a..",
+            b"/a./b",
+        ] {
+            assert!(is_plain(path), "{}", path.escape_ascii());
+        }
+        for path in [
+            &b""[..],
+            b"a",
+            b"*",
+            b"//",
+            b"/a//",
+            b"/.",
+            b"/a/.b",
+            b"/%41",
+            b"/a\n",
+        ] {
+            assert!(!is_plain(path), "{}", path.escape_ascii());
+        }
+    }
+
+    /// Paths made of the pieces that matter, in any order.
+    fn tricky_path() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = [
+            "/", ".", "..", "a", "%2e", "%2F", "%", "%00", "b.c", "\u{e9}", "%7f", " ",
+        ];
+        let piece = prop::sample::select(pieces.to_vec());
+        prop::collection::vec(piece, 0..12).prop_map(|p| format!("/{}", p.concat()).into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn a_decoded_path_never_leaves_the_root(path in tricky_path()) {
+            if let Ok(decoded) = decoded(&path) {
+                prop_assert!(decoded.starts_with(b"/"));
+                prop_assert!(!decoded.windows(2).any(|w| w == b"//"));
+                let mut segments = decoded.split(|b| *b == b'/');
+                prop_assert!(!segments.any(|s| s == b"." || s == b".."));
+            }
+        }
+
+        #[test]
+        fn a_plain_path_is_its_own_decoding(path in tricky_path()) {
+            if is_plain(&path) {
+                prop_assert_eq!(decoded(&path), Ok(path));
+            }
+        }
+    }
+}

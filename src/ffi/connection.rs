@@ -1,0 +1,152 @@
+//! The functions that write to a connection.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::guard::{c_bytes, c_str, guard};
+use super::hold::Hold;
+use super::types::mg_connection;
+use crate::server::inbox::Message;
+use crate::server::slots::Slot;
+use crate::server::write::{Piece, write_from_elsewhere};
+
+/// Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
+/// program writes itself. The bytes are copied. What the answer's header says decides whether the
+/// connection stays open.
+///
+/// Returns `len`, or 0 if nothing was queued: no request waits for an answer, the connection has
+/// closed, `max_send_queue_bytes` would be exceeded, or memory ran out. Never a part of `len`.
+///
+/// Any thread may call this at any time, also with a connection that has closed since.
+///
+/// # Safety
+/// `conn` is NULL or was given to a handler; `buf` holds `len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_write(
+    conn: *mut mg_connection,
+    buf: *const c_void,
+    len: c_int,
+) -> c_int {
+    guard(0, || {
+        // SAFETY: by the caller's promise.
+        let (slot, bytes) = unsafe { (Slot::from_c(conn), c_bytes(buf.cast(), len)) };
+        let (Some(slot), Some(bytes)) = (slot, bytes) else {
+            return 0;
+        };
+        if bytes.is_empty() {
+            return 0;
+        }
+        let held = slot.hub().and_then(Hold::mine);
+        let taken = match held {
+            Some(hold) => hold
+                .with(|server| server.write(slot, Piece::Raw(bytes)))
+                .unwrap_or(false),
+            None => write_from_elsewhere(slot, bytes),
+        };
+        if taken { len } else { 0 }
+    })
+}
+
+/// Sends one websocket frame with the given opcode (0 to 15) and payload. The bytes are copied.
+///
+/// Returns the number of bytes queued, frame header included, or -1 on failure and on a
+/// connection that is no websocket.
+///
+/// Any thread may call this at any time, also with a connection that has closed since.
+///
+/// # Safety
+/// `conn` is NULL or was given to a handler; `data` holds `data_len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_websocket_write(
+    conn: *mut mg_connection,
+    opcode: c_int,
+    data: *const c_char,
+    data_len: usize,
+) -> c_int {
+    // No connection is a websocket yet.
+    let _ = (conn, opcode, data, data_len);
+    -1
+}
+
+/// Begins an answer with a status, 100 to 999; other numbers do nothing. Optional: without it the
+/// status is 200, or the error inside the HTTP error handler. Only the first call counts.
+///
+/// mg_send_status(), mg_send_header() and mg_send_data() build an answer whose framing the
+/// library chooses: chunks for HTTP/1.1. To be called by the thread that polls.
+///
+/// # Safety
+/// `conn` is NULL or was given to a handler.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_send_status(conn: *mut mg_connection, status_code: c_int) {
+    guard((), || {
+        if let Some(status) = u16::try_from(status_code)
+            .ok()
+            .filter(|s| (100..=999).contains(s))
+        {
+            // SAFETY: by the caller's promise.
+            unsafe { send(conn, Piece::Status(status)) };
+        }
+    });
+}
+
+/// Adds a header field to the answer. Name and value are copied; one that holds a line break is
+/// dropped. To be called before mg_send_data(), by the thread that polls.
+///
+/// # Safety
+/// `conn` is NULL or was given to a handler; `name` and `value` are NULL or C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_send_header(
+    conn: *mut mg_connection,
+    name: *const c_char,
+    value: *const c_char,
+) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        let (name, value) = unsafe { (c_str(name), c_str(value)) };
+        if let (Some(name), Some(value)) = (name, value) {
+            // SAFETY: as above.
+            unsafe { send(conn, Piece::Field(name, value)) };
+        }
+    });
+}
+
+/// Sends a piece of the body. The first one sends the header. The bytes are copied. The answer
+/// ends when the handler returns; one that is given later ends with a call of length 0.
+///
+/// To be called by the thread that polls.
+///
+/// # Safety
+/// `conn` is NULL or was given to a handler; `data` holds `data_len` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_send_data(
+    conn: *mut mg_connection,
+    data: *const c_void,
+    data_len: c_int,
+) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        if let Some(data) = unsafe { c_bytes(data.cast(), data_len) } {
+            // SAFETY: as above.
+            unsafe { send(conn, Piece::Data(data)) };
+        }
+    });
+}
+
+/// # Safety
+/// `conn` is NULL or was given to a handler.
+unsafe fn send(conn: *mut mg_connection, piece: Piece<'_>) {
+    // SAFETY: by the caller's promise.
+    let Some(slot) = (unsafe { Slot::from_c(conn) }) else {
+        return;
+    };
+    let Some(hub) = slot.hub() else { return };
+    match Hold::mine(hub) {
+        Some(hold) => {
+            hold.with(|server| server.write(slot, piece));
+        }
+        None if slot.open_generation().is_some() => {
+            let what = "the mg_send family was called by a thread that does not poll";
+            let _ = hub.queue.push(Message::Complain(what));
+        }
+        None => {}
+    }
+}

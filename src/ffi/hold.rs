@@ -1,0 +1,205 @@
+//! Which thread holds a server.
+//!
+//! The holder's word in the hub is the thread's number and what it does with the server. The
+//! number stays between polls, so that `mg_write` inside a handler needs one load and one compare
+//! to know that it is on the I/O thread. Taking the server over is a compare-and-swap.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::types::mg_server;
+use crate::server::inbox::Hub;
+use crate::server::{FORKS, Server};
+
+/// Nobody is inside.
+const IDLE: u64 = 0;
+/// Inside for a moment, without calling the program.
+const SHORT: u64 = 1;
+/// Inside a poll or a walk: the program is called.
+const LONG: u64 = 2;
+const STATE: u64 = 3;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+thread_local! {
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+/// This thread's number, drawn once: addresses of thread-locals get reused, numbers do not.
+fn me() -> u64 {
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed) << 2);
+        }
+        number.get()
+    })
+}
+
+/// The hub behind a pointer that C holds.
+///
+/// # Safety
+/// `server` is NULL or what `mg_create_server` once returned.
+pub unsafe fn hub(server: *const mg_server) -> Option<&'static Hub> {
+    // SAFETY: such pointers are addresses of hubs, which are never unmapped.
+    unsafe { server.cast::<Hub>().as_ref() }
+}
+
+/// This thread's use of a server. It gives the server back when it goes, also when an exception
+/// takes it along, and frees it if `mg_destroy_server` was called meanwhile.
+pub struct Hold {
+    hub: &'static Hub,
+    /// The word to put back; `None` if this thread was inside already.
+    after: Option<u64>,
+}
+
+impl Hold {
+    /// For something short. `None` while another thread polls.
+    pub fn short(hub: &'static Hub) -> Option<Self> {
+        forget_parent(hub);
+        loop {
+            let word = hub.holder.load(Ordering::Acquire);
+            match word & STATE {
+                IDLE => {
+                    if swap(hub, word, me() | SHORT) {
+                        return Some(Self {
+                            hub,
+                            after: Some(word),
+                        });
+                    }
+                }
+                _ if word & !STATE == me() => return Some(Self { hub, after: None }),
+                SHORT => std::thread::yield_now(),
+                _ => return None,
+            }
+        }
+    }
+
+    /// For something short, if this is the thread that polls the server.
+    pub fn mine(hub: &'static Hub) -> Option<Self> {
+        let word = hub.holder.load(Ordering::Relaxed);
+        if word & !STATE != me() {
+            return None;
+        }
+        if word & STATE != IDLE {
+            return Some(Self { hub, after: None });
+        }
+        // Between polls another thread may take the server over.
+        swap(hub, word, word | SHORT).then_some(Self {
+            hub,
+            after: Some(word),
+        })
+    }
+
+    /// For a poll. `None` if any thread is inside already.
+    pub fn poll(hub: &'static Hub) -> Option<Self> {
+        forget_parent(hub);
+        loop {
+            let word = hub.holder.load(Ordering::Acquire);
+            match word & STATE {
+                IDLE => {
+                    if swap(hub, word, me() | LONG) {
+                        return Some(Self {
+                            hub,
+                            after: Some(me()),
+                        });
+                    }
+                }
+                SHORT if word & !STATE != me() => std::thread::yield_now(),
+                _ => return None,
+            }
+        }
+    }
+
+    /// For a walk over the connections in place: on the thread that polls, or while nobody has
+    /// polled yet.
+    pub fn walk(hub: &'static Hub) -> Option<Self> {
+        forget_parent(hub);
+        loop {
+            let word = hub.holder.load(Ordering::Acquire);
+            let mine = word & !STATE == me();
+            match word & STATE {
+                IDLE if mine || word == 0 => {
+                    if swap(hub, word, me() | LONG) {
+                        return Some(Self {
+                            hub,
+                            after: Some(word),
+                        });
+                    }
+                }
+                IDLE => return None,
+                _ if mine => return Some(Self { hub, after: None }),
+                SHORT => std::thread::yield_now(),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Uses the server. No user code may run in `body`.
+    pub fn with<R>(&self, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
+        let server = self.hub.server.load(Ordering::Relaxed);
+        // SAFETY: the server lives while a thread holds it, only the holder gets here, and no
+        // reference outlives a call: `body` calls nothing that could come back here.
+        unsafe { server.as_mut() }.map(body)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let Some(after) = self.after else { return };
+        self.hub.holder.store(after, Ordering::SeqCst);
+        if self.hub.doomed.load(Ordering::SeqCst) && swap(self.hub, after, me() | LONG) {
+            free(self.hub);
+        }
+    }
+}
+
+/// Ends a server: now if nobody is inside, else when whoever is inside comes out.
+pub fn destroy(hub: &'static Hub) {
+    forget_parent(hub);
+    loop {
+        let word = hub.holder.load(Ordering::SeqCst);
+        if word & STATE == IDLE {
+            if swap(hub, word, me() | LONG) {
+                free(hub);
+                return;
+            }
+            continue;
+        }
+        hub.doomed.store(true, Ordering::SeqCst);
+        if word & !STATE != me() {
+            hub.queue.wake();
+        }
+        // Whoever came out before the flag was up has not seen it.
+        if hub.holder.load(Ordering::SeqCst) & STATE != IDLE {
+            return;
+        }
+    }
+}
+
+fn free(hub: &'static Hub) {
+    let server = hub.server.swap(std::ptr::null_mut(), Ordering::SeqCst);
+    if !server.is_null() {
+        // SAFETY: it was boxed when the server was made, and the swap gave it to us alone.
+        drop(unsafe { Box::from_raw(server) });
+        hub.doomed.store(false, Ordering::SeqCst);
+        hub.holder.store(0, Ordering::SeqCst);
+        hub.release();
+    }
+}
+
+/// In the child of a fork the thread that held the server may not exist.
+fn forget_parent(hub: &Hub) {
+    let forks = FORKS.load(Ordering::Relaxed);
+    if hub.forks.swap(forks, Ordering::Relaxed) != forks {
+        let word = hub.holder.load(Ordering::Relaxed);
+        if word & !STATE != me() {
+            hub.holder.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+fn swap(hub: &Hub, from: u64, to: u64) -> bool {
+    hub.holder
+        .compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed)
+        .is_ok()
+}

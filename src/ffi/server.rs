@@ -1,0 +1,415 @@
+//! The functions that take a `struct mg_server *`.
+
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use super::guard::{c_str, guard};
+use super::hold::{self, Hold, hub};
+use super::types::{mg_connection, mg_handler_t, mg_server};
+use crate::options::{OptionId, lookup};
+use crate::server::clock::unix_seconds;
+use crate::server::inbox::{Hub, IterateFn, Message, Param, Ticket};
+use crate::server::slots::Slot;
+use crate::server::{FORKS, Server, Step};
+
+/// Makes a server. It does nothing until it is given options and polled: no socket and no file is
+/// opened here. `server_param` may be anything, also NULL; handlers see it as
+/// `conn->server_param`. C++ programs pass `this`.
+///
+/// Returns NULL when there is no memory. The server is freed by mg_destroy_server().
+///
+/// SIGPIPE is ignored from now on. Any thread may call this.
+#[unsafe(no_mangle)]
+pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server {
+    guard(ptr::null_mut(), || {
+        prepare_process();
+        // Rust ends the process when a small allocation fails; a large one that succeeds first
+        // makes that unlikely enough.
+        if Vec::<u8>::new().try_reserve_exact(256 * 1024).is_err() {
+            return ptr::null_mut();
+        }
+        let hub = Hub::acquire();
+        hub.forks
+            .store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        let server = Box::new(Server::new(hub, server_param));
+        hub.server.store(Box::into_raw(server), Ordering::Release);
+        ptr::from_ref(hub).cast_mut().cast()
+    })
+}
+
+fn prepare_process() {
+    extern "C" fn in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the function only adds to an atomic.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+    // SAFETY: ignoring a signal runs nothing.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Closes every connection, frees the server and sets `*server` to NULL. NULL and a pointer to
+/// NULL are fine.
+///
+/// Called from inside a handler of this server, from another thread or from a signal handler while
+/// mg_poll_server() runs, it sets `*server` to NULL and returns, and the running poll frees the
+/// server on its way out. Threads that wait in mg_iterate_over_connections() are released.
+/// Pointers to connections may still be passed to mg_write() and mg_websocket_write() afterwards,
+/// which then do nothing.
+///
+/// # Safety
+/// `server` is NULL or points to NULL or to what `mg_create_server` returned.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_destroy_server(server: *mut *mut mg_server) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        let Some(server) = (unsafe { server.as_mut() }) else {
+            return;
+        };
+        // SAFETY: as above.
+        let hub = unsafe { hub(*server) };
+        *server = ptr::null_mut();
+        if let Some(hub) = hub {
+            hold::destroy(hub);
+        }
+    });
+}
+
+/// Sets an option by its name. `value` is copied. NULL or "" unsets the option or resets it to
+/// its default.
+///
+/// Returns NULL if the option is set, else a static English sentence that says why not; then the
+/// old value still stands. `listening_port` binds at once, `run_as_user` changes the user at once.
+///
+/// To be called by the thread that polls, between polls or inside handlers. From another thread
+/// during a poll the call is handed to the polling thread and waited for.
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`; `name` and `value` are NULL or C strings.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_set_option(
+    server: *mut mg_server,
+    name: *const c_char,
+    value: *const c_char,
+) -> *const c_char {
+    let sentence = |sentence: &'static CStr| sentence.as_ptr();
+    guard(sentence(c"Internal error"), || {
+        // SAFETY: by the caller's promise.
+        let (hub, name, value) = unsafe { (hub(server), c_str(name), c_str(value)) };
+        let Some(hub) = hub else {
+            return sentence(c"No server");
+        };
+        let Some(id) = name.and_then(lookup) else {
+            return sentence(c"No such option");
+        };
+        let value = value.map(<[u8]>::to_vec);
+        let set = on_server(hub, move |server| server.set_option(id, value.as_deref()));
+        match set {
+            Some(Ok(())) => ptr::null(),
+            Some(Err(refusal)) => sentence(refusal),
+            None => sentence(c"The server is busy"),
+        }
+    })
+}
+
+/// The value of an option: what was set, else its default. `listening_port` shows the port that
+/// was really bound.
+///
+/// Returns NULL for an unknown name, "" for an option that is unset. The string stays valid for
+/// ever and is not changed when the option is.
+///
+/// To be called by the thread that polls; see mg_set_option().
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`; `name` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_get_option(
+    server: *const mg_server,
+    name: *const c_char,
+) -> *const c_char {
+    guard(ptr::null(), || {
+        // SAFETY: by the caller's promise.
+        let (hub, name) = unsafe { (hub(server), c_str(name)) };
+        let (Some(hub), Some(id)) = (hub, name.and_then(lookup)) else {
+            return ptr::null();
+        };
+        match on_server(hub, move |server| Kept(shown(server, id))) {
+            Some(Kept(text)) => text,
+            None => ptr::null(),
+        }
+    })
+}
+
+/// A string that is never freed.
+#[derive(Clone, Copy)]
+struct Kept(*const c_char);
+// SAFETY: it points to memory that is never written to again.
+unsafe impl Send for Kept {}
+
+/// Every string handed out by `mg_get_option`, so that leak checkers see them in use.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// The text of an option for C. Programs keep such strings, and some free them: each value is
+/// copied with `malloc` when it is first asked for, and not touched again.
+fn shown(server: &mut Server, id: OptionId) -> *const c_char {
+    let text = server.options.get(id);
+    if text.is_empty() {
+        return c"".as_ptr();
+    }
+    let shown = &mut server.shown_options[id as usize];
+    if let Some(copy) = shown {
+        return *copy;
+    }
+    // SAFETY: `text` is a C string.
+    let copy = unsafe { libc::strdup(text.as_ptr()) }.cast_const();
+    if !copy.is_null() {
+        *shown = Some(copy);
+        KEPT.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Kept(copy));
+    }
+    copy
+}
+
+/// Does one turn of the server's loop: waits up to `milliseconds` for something to do (0: does not
+/// wait; negative counts as 0), then accepts, reads, calls handlers and writes what they produced.
+/// To be called in a loop, by one thread.
+///
+/// Returns the time in seconds since 1970. With NULL it sleeps. Called from inside a handler of
+/// the same server, or while another thread polls it, it returns at once. A C++ exception that
+/// leaves a handler passes through; the next poll goes on, without that handler's connection.
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn mg_poll_server(
+    server: *mut mg_server,
+    milliseconds: c_int,
+) -> c_uint {
+    let wait = u32::try_from(milliseconds).unwrap_or(0);
+    // SAFETY: by the caller's promise.
+    let Some(hub) = (unsafe { hub(server) }) else {
+        std::thread::sleep(Duration::from_millis(u64::from(wait)));
+        return unix_seconds() as c_uint;
+    };
+    let Some(hold) = Hold::poll(hub) else {
+        return unix_seconds() as c_uint;
+    };
+    guard(None, || hold.with(|server| server.begin(wait)));
+    loop {
+        let step = guard(None, || hold.with(Server::step));
+        match step {
+            Some(Step::Call(conn, handler)) => {
+                // SAFETY: a handler of the program's, with a connection that is open. Nothing of
+                // the server is borrowed meanwhile; `hold` is all that an exception passes.
+                let result = unsafe { handler(conn) };
+                guard(None, || hold.with(|server| server.returned(result)));
+            }
+            Some(Step::Iterate(conn, func, param)) => {
+                // SAFETY: as above.
+                unsafe { func(conn, param) };
+                visited(&hold, conn);
+            }
+            Some(Step::Done) | None => break,
+        }
+    }
+    drop(hold);
+    unix_seconds() as c_uint
+}
+
+fn visited(hold: &Hold, conn: *mut mg_connection) {
+    // SAFETY: `conn` is the pointer of a slot.
+    let slot = unsafe { Slot::from_c(conn) };
+    guard(None, || {
+        hold.with(|server| slot.map(|slot| server.visited(slot)))
+    });
+}
+
+/// Adds a handler for every request whose path begins with `uri`, byte for byte; "/" matches all.
+/// Of several that match, the one added last is called. `uri` is copied.
+///
+/// The handler runs inside mg_poll_server(), once the whole request is there. One that is added
+/// inside a handler counts from the next request on.
+///
+/// To be called by the thread that polls; see mg_set_option().
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`; `uri` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_add_uri_handler(
+    server: *mut mg_server,
+    uri: *const c_char,
+    handler: mg_handler_t,
+) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        let (hub, uri) = unsafe { (hub(server), c_str(uri)) };
+        let (Some(hub), Some(uri), Some(handler)) = (hub, uri, handler) else {
+            return;
+        };
+        let uri = uri.to_vec();
+        on_server(hub, move |server| server.add_handler(&uri, handler));
+    });
+}
+
+/// Sets the handler that is shown every error answer (4xx and 5xx, except 401) before it is sent;
+/// NULL removes it. `conn->status_code` is the error. If the handler returns 0, what it wrote is
+/// dropped and the standard answer is sent; otherwise its own output is the answer.
+///
+/// To be called by the thread that polls; see mg_set_option().
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_set_http_error_handler(server: *mut mg_server, handler: mg_handler_t) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        if let Some(hub) = unsafe { hub(server) } {
+            on_server(hub, move |server| server.set_error_handler(handler));
+        }
+    });
+}
+
+/// Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
+/// listening. The socket may be one that another server uses already: then both accept from it,
+/// each in its own thread. It is closed when the last server that uses it goes.
+///
+/// To be called by the thread that polls; see mg_set_option().
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_set_listening_socket(server: *mut mg_server, sock: c_int) {
+    guard((), || {
+        // SAFETY: by the caller's promise.
+        if let Some(hub) = unsafe { hub(server) } {
+            on_server(hub, move |server| server.set_listening_socket(sock));
+        }
+    });
+}
+
+/// The listening socket, or -1 if there is none. It still belongs to the server.
+///
+/// To be called by the thread that polls; see mg_set_option().
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_int {
+    guard(-1, || {
+        // SAFETY: by the caller's promise.
+        let hub = unsafe { hub(server) };
+        hub.and_then(|hub| on_server(hub, |server| server.listening_socket()))
+            .unwrap_or(-1)
+    })
+}
+
+/// Calls `func` for each open websocket (each open connection, if the option `iterate_over` is
+/// "all"), with `param` passed through. Those that close meanwhile are skipped, none is visited
+/// twice. `func` may write to the connection; `conn->content` is "" there. With `func` NULL the
+/// connections are only counted.
+///
+/// Any thread may call this at any time: `func` then runs on the thread that polls, and the call
+/// returns when that is done. On the polling thread itself, and while nobody has polled yet, it
+/// runs in place.
+///
+/// Returns the number of connections; -1 for NULL, when the polling thread has not begun within
+/// `iterate_timeout_ms`, or when the server is destroyed.
+///
+/// # Safety
+/// `server` is NULL or from `mg_create_server`, and may be destroyed meanwhile.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
+    server: *mut mg_server,
+    func: Option<unsafe extern "C-unwind" fn(conn: *mut mg_connection, param: *mut c_void)>,
+    param: *mut c_void,
+) -> c_int {
+    // SAFETY: by the caller's promise.
+    let Some(hub) = (unsafe { hub(server) }) else {
+        return -1;
+    };
+    let Some(hold) = Hold::walk(hub) else {
+        return guard(-1, || iterate_elsewhere(hub, func, Param(param)));
+    };
+    let Some(before) = hold.with(|server| server.walks()) else {
+        return -1;
+    };
+    let walk = Walk { hold, before };
+    let begun = guard(None, || {
+        walk.hold
+            .with(|server| server.iterate_in_place(func, Param(param)))
+    });
+    let Some((count, walks)) = begun else {
+        return -1;
+    };
+    if !walks {
+        return count;
+    }
+    while let Some(Step::Iterate(conn, func, param)) =
+        guard(None, || walk.hold.with(Server::next_in_place)).flatten()
+    {
+        // SAFETY: the program's function, with a connection that is open. Nothing of the server
+        // is borrowed meanwhile.
+        unsafe { func(conn, param) };
+        visited(&walk.hold, conn);
+    }
+    count
+}
+
+/// A walk in place; it ends also when an exception leaves the program's function.
+struct Walk {
+    hold: Hold,
+    before: (usize, usize),
+}
+
+impl Drop for Walk {
+    fn drop(&mut self) {
+        guard(None, || {
+            self.hold.with(|server| server.end_walks(self.before))
+        });
+    }
+}
+
+fn iterate_elsewhere(hub: &'static Hub, func: Option<IterateFn>, param: Param) -> c_int {
+    let ticket = Arc::new(Ticket::default());
+    let message = Message::Iterate {
+        func,
+        param,
+        ticket: ticket.clone(),
+    };
+    match hub.queue.push(message) {
+        Ok(()) => ticket.wait(patience(hub)),
+        Err(_) => -1,
+    }
+}
+
+fn patience(hub: &Hub) -> Duration {
+    Duration::from_millis(hub.iterate_timeout_ms.load(Ordering::Relaxed))
+}
+
+/// Runs `body` on the server: here, or on the thread that polls it right now. `None` if the
+/// server is gone, or that thread does not come to it within `iterate_timeout_ms`.
+fn on_server<R: Send + 'static>(
+    hub: &'static Hub,
+    body: impl FnOnce(&mut Server) -> R + Send + 'static,
+) -> Option<R> {
+    if let Some(hold) = Hold::short(hub) {
+        return hold.with(body);
+    }
+    let result = Arc::new(Mutex::new(None));
+    let place = result.clone();
+    let ticket = Arc::new(Ticket::default());
+    let run = Box::new(move |server: &mut Server| {
+        let value = body(server);
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    });
+    hub.queue.push(Message::Run(run, ticket.clone())).ok()?;
+    ticket.wait(patience(hub));
+    let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
+    result.take()
+}

@@ -1,0 +1,392 @@
+//! The head of a request: request line, fields, and what they say about framing and persistence
+//! (RFC 9112, sections 2 to 9). Ambiguous framing is refused, never guessed.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// More header fields than this are refused with 431.
+pub const MAX_FIELDS: usize = 128;
+
+/// A piece of the head, as offsets from its first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Span {
+    pub start: u32,
+    pub len: u32,
+}
+
+impl Span {
+    /// The same piece as a range.
+    pub fn range(self) -> Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
+}
+
+/// One header field.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    pub name: Span,
+    pub value: Span,
+}
+
+/// How the content of a request is delimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Framing {
+    #[default]
+    Empty,
+    Length(u64),
+    Chunked,
+}
+
+/// A parsed head. It holds no bytes, only where they are.
+#[derive(Debug, Default)]
+pub struct Head {
+    pub method: Span,
+    pub target: Span,
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    pub minor: u8,
+    pub fields: Vec<Field>,
+    /// Bytes up to and with the empty line.
+    pub len: usize,
+    pub framing: Framing,
+    /// Whether the client allows another request on this connection.
+    pub persistent: bool,
+    pub expects_continue: bool,
+    pub is_head: bool,
+}
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    Partial,
+    Complete,
+    /// The status that tells the client why.
+    Refused(u16),
+}
+
+/// Bytes before a request line that mean nothing: empty lines (RFC 9112, section 2.2) and spaces.
+pub fn blank_prefix(input: &[u8]) -> usize {
+    let blank = |b: &&u8| matches!(**b, b'\r' | b'\n' | b' ');
+    input.iter().take_while(blank).count()
+}
+
+impl Head {
+    /// Reads a head from the start of `input`, which has no blank prefix. `limit` is the largest
+    /// head in bytes.
+    pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
+        let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
+            &mut request,
+            input,
+            &mut fields,
+        );
+        match parsed {
+            Ok(httparse::Status::Complete(len)) => {
+                if len > limit {
+                    return Outcome::Refused(431);
+                }
+                self.len = len;
+                self.take(input, &request)
+            }
+            Ok(httparse::Status::Partial) if input.len() >= limit => Outcome::Refused(431),
+            Ok(httparse::Status::Partial) => Outcome::Partial,
+            Err(httparse::Error::TooManyHeaders) => Outcome::Refused(431),
+            Err(httparse::Error::Version) => match other_version(input) {
+                Some(true) => Outcome::Refused(505),
+                None if input.len() < limit => Outcome::Partial,
+                _ => Outcome::Refused(400),
+            },
+            Err(_) => Outcome::Refused(400),
+        }
+    }
+
+    fn take(&mut self, input: &[u8], request: &httparse::Request<'_, '_>) -> Outcome {
+        let (Some(method), Some(target), Some(minor)) =
+            (request.method, request.path, request.version)
+        else {
+            return Outcome::Refused(400);
+        };
+        let base = input.as_ptr().addr();
+        let span = |part: &[u8]| Span {
+            start: part.as_ptr().addr().wrapping_sub(base) as u32,
+            len: part.len() as u32,
+        };
+        self.method = span(method.as_bytes());
+        self.target = span(target.as_bytes());
+        self.minor = minor;
+        self.is_head = method == "HEAD";
+        self.fields.clear();
+
+        let mut rules = Rules::default();
+        for header in request.headers.iter() {
+            self.fields.push(Field {
+                name: span(header.name.as_bytes()),
+                value: if header.value.is_empty() {
+                    Span::default()
+                } else {
+                    span(header.value)
+                },
+            });
+            if let Err(status) = rules.see(header.name, header.value) {
+                return Outcome::Refused(status);
+            }
+        }
+        match rules.framing(minor) {
+            Ok(framing) => self.framing = framing,
+            Err(status) => return Outcome::Refused(status),
+        }
+        self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
+        self.expects_continue = rules.expects_continue && minor == 1;
+        Outcome::Complete
+    }
+
+    /// The value of the first field called `name` (lower case), where `head` are the head's bytes.
+    pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        self.fields.iter().find_map(|field| {
+            let same = head
+                .get(field.name.range())?
+                .eq_ignore_ascii_case(name.as_bytes());
+            same.then(|| head.get(field.value.range())).flatten()
+        })
+    }
+}
+
+/// Whether the request line ends in an HTTP version that is well formed but not served here;
+/// `None` if its end has not come.
+fn other_version(input: &[u8]) -> Option<bool> {
+    let end = memchr::memchr(b'\n', input);
+    let line = &input[..end.unwrap_or(input.len())];
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let version = line.splitn(3, |b| *b == b' ').nth(2)?;
+    let fits = |(at, byte): (usize, &u8)| match b"HTTP/0.0".get(at) {
+        Some(b'0') => byte.is_ascii_digit(),
+        Some(wanted) => byte == wanted,
+        None => false,
+    };
+    match version.iter().enumerate().all(fits) {
+        true if version.len() == 8 => Some(true),
+        true if end.is_none() => None,
+        _ => Some(false),
+    }
+}
+
+/// What the fields say together.
+#[derive(Default)]
+struct Rules {
+    length: Option<u64>,
+    chunked: bool,
+    host: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+impl Rules {
+    fn see(&mut self, name: &str, value: &[u8]) -> Result<(), u16> {
+        // The length of a name tells nearly all fields apart before a byte is compared.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                if self.host || !is_host(value) {
+                    return Err(400);
+                }
+                self.host = true;
+            }
+            6 if name.eq_ignore_ascii_case("expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(417);
+                }
+                self.expects_continue = true;
+            }
+            10 if name.eq_ignore_ascii_case("connection") => {
+                for token in tokens(value) {
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                let length = decimal(value).ok_or(400u16)?;
+                if self.length.is_some_and(|other| other != length) {
+                    return Err(400);
+                }
+                self.length = Some(length);
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                if self.chunked {
+                    return Err(400);
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
+                    let known: [&[u8]; 6] = [
+                        b"gzip",
+                        b"x-gzip",
+                        b"deflate",
+                        b"compress",
+                        b"x-compress",
+                        b"br",
+                    ];
+                    let is_known =
+                        |token: &[u8]| known.iter().any(|k| k.eq_ignore_ascii_case(token));
+                    return Err(if tokens(value).any(is_known) {
+                        501
+                    } else {
+                        400
+                    });
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(&self, minor: u8) -> Result<Framing, u16> {
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err(400),
+            // RFC 9112, section 6.1: an HTTP/1.0 message with Transfer-Encoding is faulty.
+            (true, None) if minor == 0 => Err(400),
+            (true, None) => Ok(Framing::Chunked),
+            (false, Some(0)) | (false, None) => Ok(Framing::Empty),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+        }
+    }
+}
+
+/// The members of a comma-separated list, without surrounding white space.
+pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Digits only, below 2^63.
+pub fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    let number = value.iter().try_fold(0u64, |number, b| {
+        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })?;
+    (number < 1 << 63).then_some(number)
+}
+
+/// RFC 3986, section 3.2.2: the characters that a host and port can be made of.
+fn is_host(value: &[u8]) -> bool {
+    value
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(input: &[u8]) -> (Outcome, Head) {
+        let mut head = Head::default();
+        let outcome = head.parse(input, 16384);
+        (outcome, head)
+    }
+
+    #[test]
+    fn heads_that_are_refused() {
+        let cases: &[(&[u8], u16)] = &[
+            (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length:\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 9223372036854775808\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n: a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nA(b: a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n A: b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nExpect: wonders\r\n\r\n", 417),
+            (b"GET / HTTP/1.2\r\n\r\n", 505),
+            (b"GET / HTTP/2.0\r\n\r\n", 505),
+            (b"GET / HTTP/3.0", 505),
+            (b"GET / HTTP/11\r\n\r\n", 400),
+            (b"GET / HTTP/2\r\n\r\n", 400),
+            (b"GET / HTTPS", 400),
+            (b"GET /\r\n\r\n", 400),
+            (b"GET  / HTTP/1.1\r\n\r\n", 400),
+            (b"G@T / HTTP/1.1\r\n\r\n", 400),
+            (b"GET /a b HTTP/1.1\r\n\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        ];
+        for (input, status) in cases {
+            let text = String::from_utf8_lossy(input);
+            assert_eq!(parse(input).0, Outcome::Refused(*status), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_ends_a_line_of_the_head() {
+        let (outcome, head) = parse(b"GET /x HTTP/1.1\nHost: a\nX: y\n\nrest");
+        assert_eq!(outcome, Outcome::Complete);
+        assert_eq!((head.len, head.fields.len()), (30, 2));
+    }
+
+    #[test]
+    fn persistence_follows_version_and_connection() {
+        let cases: &[(&str, &str, bool)] = &[
+            ("1.1", "", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: Keep-Alive, CLOSE\r\n", false),
+            ("1.0", "", false),
+            ("1.0", "Connection: keep-alive\r\n", true),
+            ("1.0", "Connection: x\r\nConnection: Keep-Alive\r\n", true),
+        ];
+        for (version, field, persistent) in cases {
+            let input = format!("GET / HTTP/{version}\r\n{field}\r\n");
+            let (outcome, head) = parse(input.as_bytes());
+            assert_eq!(
+                (outcome, head.persistent),
+                (Outcome::Complete, *persistent),
+                "{input:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn too_many_fields_and_too_long_heads_give_431() {
+        for (fields, outcome) in [(128, Outcome::Complete), (129, Outcome::Refused(431))] {
+            let input = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(fields));
+            assert_eq!(parse(input.as_bytes()).0, outcome);
+        }
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(16384));
+        assert_eq!(parse(long.as_bytes()).0, Outcome::Refused(431));
+        assert_eq!(parse(&long.as_bytes()[..16384]).0, Outcome::Refused(431));
+        assert_eq!(parse(&long.as_bytes()[..16383]).0, Outcome::Partial);
+    }
+
+    #[test]
+    fn a_version_cut_anywhere_is_partial() {
+        let input = b"GET / HTTP/3.0";
+        for cut in 1..input.len() {
+            assert_eq!(parse(&input[..cut]).0, Outcome::Partial, "cut at {cut}");
+        }
+        assert_eq!(parse(input).0, Outcome::Refused(505));
+    }
+
+    #[test]
+    fn a_head_cut_anywhere_is_partial_and_never_complete() {
+        let input = b"POST /p?q HTTP/1.1\r\nHost: a:80\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+        for cut in 1..input.len() {
+            assert_eq!(parse(&input[..cut]).0, Outcome::Partial, "cut at {cut}");
+        }
+        let (outcome, head) = parse(input);
+        assert_eq!(outcome, Outcome::Complete);
+        assert_eq!(head.framing, Framing::Length(5));
+        assert!(head.expects_continue);
+        assert_eq!(head.value(input, "host"), Some(&b"a:80"[..]));
+    }
+}

@@ -1,0 +1,567 @@
+//! The answer to a request as the program writes it, raw or through the `mg_send` family
+//! (RFC 9112, section 6). Raw bytes are passed on as they stand; they are read just far enough to
+//! know where the answer ends and whether the connection can stay open.
+
+use super::chunked::{Decoder, Step};
+use super::request::{decimal, tokens};
+use super::status::{forbids_content, write_status_line};
+
+/// A raw head longer than this is taken for a body without a head.
+const MAX_HEAD: usize = 1 << 20;
+
+/// What of the request decides how its answer ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// The answer to HEAD has no content.
+    pub head_only: bool,
+    /// HTTP/1.1, so that chunks are understood.
+    pub chunks: bool,
+    /// The client allows another request.
+    pub persistent: bool,
+}
+
+/// One answer in the making.
+#[derive(Debug, Default)]
+pub struct Answer {
+    asked: Asked,
+    state: State,
+    /// The handler has returned: what is written now is written late.
+    late: bool,
+    /// Status of the final head; 0 until there is one.
+    pub status: u16,
+    /// Bytes of heads that were passed on.
+    pub head_len: u64,
+    default_status: u16,
+    fault: Option<&'static str>,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    /// Nothing is written, or only 1xx heads.
+    #[default]
+    Start,
+    /// A raw head whose end has not come.
+    Head(Vec<u8>),
+    /// Made by the `mg_send` family; its head is not out.
+    Built(Built),
+    /// The head made by the `mg_send` family is out; data becomes chunks, or goes out plain.
+    Data { chunked: bool, persistent: bool },
+    /// Raw content of known length.
+    Length { left: u64, persistent: bool },
+    /// Raw content in chunks of the program's own.
+    Chunks { decoder: Decoder, persistent: bool },
+    /// Raw content that ends with the connection; endless if its type says so.
+    Unframed { endless: bool },
+    /// All is written.
+    Complete { persistent: bool },
+}
+
+#[derive(Debug, Default)]
+struct Built {
+    head: Vec<u8>,
+    /// Where in `head` the program's own framing fields are, to be left out if chunks follow.
+    framing: Vec<std::ops::Range<usize>>,
+    named_close: bool,
+    status: u16,
+}
+
+/// Whether a write was taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Written {
+    Taken,
+    Refused,
+}
+
+/// Where an answer stands when its handler has returned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Standing {
+    /// Nothing was written.
+    Silent,
+    /// Begun and to be continued.
+    Open,
+    Complete {
+        persistent: bool,
+    },
+}
+
+impl Answer {
+    /// An answer of which nothing is written yet. `default_status` is that of the `mg_send` family.
+    pub fn new(asked: Asked, default_status: u16) -> Self {
+        Self {
+            asked,
+            default_status,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it is complete, and if so whether the connection may stay open.
+    pub fn complete(&self) -> Option<bool> {
+        match self.state {
+            State::Complete { persistent } => Some(persistent),
+            _ => None,
+        }
+    }
+
+    /// Whether the program has written anything.
+    pub fn is_untouched(&self) -> bool {
+        matches!(self.state, State::Start) && self.head_len == 0
+    }
+
+    /// What the program did wrong since the last call.
+    pub fn take_fault(&mut self) -> Option<&'static str> {
+        self.fault.take()
+    }
+
+    /// Takes raw bytes and appends to `out` what is to be sent of them.
+    pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Written {
+        if bytes.is_empty() {
+            return Written::Taken;
+        }
+        if out.try_reserve(bytes.len() + 64).is_err() {
+            return Written::Refused;
+        }
+        if let State::Complete { .. } = self.state {
+            if self.late || bytes.starts_with(b"HTTP/") {
+                return Written::Refused;
+            }
+            self.fault = Some("the handler wrote beyond the end of its answer");
+            return Written::Taken;
+        }
+        if let State::Built(built) = &mut self.state {
+            self.state = State::Head(std::mem::take(&mut built.head));
+        }
+        if let State::Data {
+            chunked: true,
+            persistent,
+        } = self.state
+        {
+            self.state = State::Chunks {
+                decoder: Decoder::new(),
+                persistent,
+            };
+        } else if let State::Data { .. } = self.state {
+            self.state = State::Unframed { endless: false };
+        }
+        self.raw(bytes, out)
+    }
+
+    fn raw(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Written {
+        while !bytes.is_empty() {
+            match &mut self.state {
+                State::Start => match find_head_end(bytes, 0) {
+                    Some(end) => {
+                        let (head, rest) = bytes.split_at(end);
+                        self.head(head, out);
+                        bytes = rest;
+                    }
+                    None if may_be_head(bytes) => {
+                        let mut head = Vec::new();
+                        if head.try_reserve(bytes.len().max(256)).is_err() {
+                            return Written::Refused;
+                        }
+                        head.extend_from_slice(bytes);
+                        self.state = State::Head(head);
+                        return Written::Taken;
+                    }
+                    None => self.state = State::Unframed { endless: false },
+                },
+                State::Head(head) => {
+                    if head.try_reserve(bytes.len()).is_err() {
+                        return Written::Refused;
+                    }
+                    let before = head.len();
+                    head.extend_from_slice(bytes);
+                    let mut head = std::mem::take(head);
+                    match find_head_end(&head, before.saturating_sub(3)) {
+                        Some(end) => {
+                            bytes = &bytes[end.saturating_sub(before)..];
+                            head.truncate(end);
+                            self.head(&head, out);
+                        }
+                        None if may_be_head(&head) => {
+                            self.state = State::Head(head);
+                            return Written::Taken;
+                        }
+                        None => {
+                            out.extend_from_slice(&head);
+                            self.state = State::Unframed { endless: false };
+                            return Written::Taken;
+                        }
+                    }
+                }
+                State::Length { left, persistent } => {
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
+                    out.extend_from_slice(&bytes[..take]);
+                    *left -= take as u64;
+                    bytes = &bytes[take..];
+                    if *left == 0 {
+                        self.state = State::Complete {
+                            persistent: *persistent,
+                        };
+                    }
+                }
+                State::Chunks {
+                    decoder,
+                    persistent,
+                } => match decoder.step(bytes) {
+                    Ok(Step::Data { end, .. }) => {
+                        out.extend_from_slice(&bytes[..end]);
+                        bytes = &bytes[end..];
+                    }
+                    Ok(Step::More) => {
+                        out.extend_from_slice(bytes);
+                        bytes = &[];
+                    }
+                    Ok(Step::End(end)) => {
+                        out.extend_from_slice(&bytes[..end]);
+                        bytes = &bytes[end..];
+                        self.state = State::Complete {
+                            persistent: *persistent,
+                        };
+                    }
+                    Err(_) => {
+                        self.fault = Some("the handler wrote malformed chunks");
+                        self.state = State::Unframed { endless: false };
+                    }
+                },
+                State::Unframed { .. } => {
+                    out.extend_from_slice(bytes);
+                    bytes = &[];
+                }
+                State::Complete { .. } => {
+                    self.fault = Some("the handler wrote beyond the end of its answer");
+                    bytes = &[];
+                }
+                State::Built(_) | State::Data { .. } => return Written::Refused,
+            }
+        }
+        Written::Taken
+    }
+
+    /// Passes on a complete raw head and decides what follows it.
+    fn head(&mut self, head: &[u8], out: &mut Vec<u8>) {
+        let Some(facts) = Facts::read(head) else {
+            out.extend_from_slice(head);
+            self.state = State::Unframed { endless: false };
+            return;
+        };
+        if facts.status < 200 {
+            // RFC 9110, section 15.2: a client of HTTP/1.0 does not know interim answers.
+            if self.asked.chunks {
+                self.head_len += head.len() as u64;
+                out.extend_from_slice(head);
+            }
+            self.state = State::Start;
+            return;
+        }
+        self.head_len += head.len() as u64;
+        out.extend_from_slice(head);
+        self.status = facts.status;
+        let persistent = self.asked.persistent && facts.http11 && !facts.close;
+        self.state = if self.asked.head_only || forbids_content(facts.status) {
+            State::Complete { persistent }
+        } else if facts.chunked {
+            let persistent = persistent && self.asked.chunks;
+            State::Chunks {
+                decoder: Decoder::new(),
+                persistent,
+            }
+        } else {
+            match facts.length {
+                Some(0) => State::Complete { persistent },
+                Some(left) => State::Length { left, persistent },
+                None => State::Unframed {
+                    endless: facts.endless,
+                },
+            }
+        };
+    }
+
+    fn built(&mut self) -> Option<&mut Built> {
+        if let State::Start = self.state {
+            let status = self.default_status;
+            self.state = State::Built(Built::new(status));
+        }
+        match &mut self.state {
+            State::Built(built) => Some(built),
+            _ => {
+                self.fault = Some("mg_send_status or mg_send_header after the head was sent");
+                None
+            }
+        }
+    }
+
+    /// Begins an answer of the `mg_send` family. Returns whether `status` was taken.
+    pub fn send_status(&mut self, status: u16) -> bool {
+        if !matches!(self.state, State::Start) {
+            self.fault = Some("mg_send_status after the answer was begun");
+            return false;
+        }
+        self.state = State::Built(Built::new(status));
+        true
+    }
+
+    /// Adds a field to the head of the `mg_send` family.
+    pub fn send_header(&mut self, name: &[u8], value: &[u8]) {
+        let name = name.trim_ascii();
+        let name = name.strip_suffix(b":").unwrap_or(name).trim_ascii_end();
+        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+        if name.is_empty() || !name.iter().all(is_token) {
+            self.fault = Some("mg_send_header: not a field name; the field is dropped");
+            return;
+        }
+        if value.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+            self.fault = Some("mg_send_header: line break in a value; the field is dropped");
+            return;
+        }
+        let Some(built) = self.built() else { return };
+        if built
+            .head
+            .try_reserve(name.len() + value.len() + 4)
+            .is_err()
+        {
+            return;
+        }
+        let start = built.head.len();
+        built.head.extend_from_slice(name);
+        built.head.extend_from_slice(b": ");
+        built.head.extend_from_slice(value);
+        built.head.extend_from_slice(b"\r\n");
+        if name.eq_ignore_ascii_case(b"content-length")
+            || name.eq_ignore_ascii_case(b"transfer-encoding")
+        {
+            built.framing.push(start..built.head.len());
+        }
+        if name.eq_ignore_ascii_case(b"connection") {
+            built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+        }
+    }
+
+    /// Sends content through the `mg_send` family: a chunk, or plain to a client of HTTP/1.0.
+    /// Empty data ends the head and, after the handler has returned, the answer.
+    pub fn send_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Written {
+        if out.try_reserve(data.len() + 256).is_err() {
+            return Written::Refused;
+        }
+        if let State::Start | State::Built(_) = self.state {
+            self.end_built_head(true, out);
+        }
+        match self.state {
+            State::Data {
+                chunked,
+                persistent,
+            } => {
+                if self.asked.head_only || forbids_content(self.status) {
+                    if !data.is_empty() {
+                        self.fault = Some("data for an answer that cannot have content");
+                    }
+                } else if !data.is_empty() {
+                    if chunked {
+                        write_chunk_size(out, data.len());
+                    }
+                    out.extend_from_slice(data);
+                    if chunked {
+                        out.extend_from_slice(b"\r\n");
+                    }
+                }
+                if self.late && data.is_empty() {
+                    self.end_data(chunked, persistent, out);
+                }
+                Written::Taken
+            }
+            _ => {
+                self.fault = Some("mg_send_data after raw bytes or the end of the answer");
+                Written::Refused
+            }
+        }
+    }
+
+    fn end_data(&mut self, chunked: bool, persistent: bool, out: &mut Vec<u8>) {
+        if chunked && !self.asked.head_only && !forbids_content(self.status) {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.state = State::Complete { persistent };
+    }
+
+    /// Writes the head of the `mg_send` family, with the framing that fits what follows.
+    fn end_built_head(&mut self, data_follows: bool, out: &mut Vec<u8>) {
+        let built = match std::mem::take(&mut self.state) {
+            State::Built(built) => built,
+            _ => Built::new(self.default_status),
+        };
+        let before = out.len();
+        self.status = built.status;
+        let chunked = data_follows && self.asked.chunks;
+        let content = !forbids_content(built.status);
+        let persistent =
+            self.asked.persistent && !built.named_close && (chunked || !data_follows || !content);
+
+        // The answer to HEAD keeps the length that the program says: nothing contradicts it.
+        let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
+        let mut at = 0;
+        if !keeps_framing {
+            for cut in &built.framing {
+                out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
+                at = cut.end;
+            }
+        }
+        out.extend_from_slice(built.head.get(at..).unwrap_or_default());
+        if content && !keeps_framing {
+            if chunked {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+            } else if !data_follows {
+                out.extend_from_slice(b"Content-Length: 0\r\n");
+            }
+        }
+        if !persistent && !built.named_close {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        self.head_len += (out.len() - before) as u64;
+        self.state = if data_follows {
+            State::Data {
+                chunked,
+                persistent,
+            }
+        } else {
+            State::Complete { persistent }
+        };
+    }
+
+    /// The handler has returned: what it left unfinished is finished, unless it goes on later.
+    pub fn handler_returned(&mut self, out: &mut Vec<u8>) -> Standing {
+        self.late = true;
+        match &mut self.state {
+            State::Start => return Standing::Silent,
+            State::Head(head) => {
+                out.extend_from_slice(head);
+                self.state = State::Complete { persistent: false };
+            }
+            State::Built(_) => self.end_built_head(false, out),
+            State::Data {
+                chunked,
+                persistent,
+            } => {
+                let (chunked, persistent) = (*chunked, *persistent);
+                self.end_data(chunked, persistent, out);
+            }
+            State::Unframed { endless: false } => {
+                self.state = State::Complete { persistent: false };
+            }
+            State::Unframed { endless: true }
+            | State::Length { .. }
+            | State::Chunks { .. }
+            | State::Complete { .. } => {}
+        }
+        match self.state {
+            State::Complete { persistent } => Standing::Complete { persistent },
+            _ => Standing::Open,
+        }
+    }
+}
+
+impl Built {
+    fn new(status: u16) -> Self {
+        let mut head = Vec::with_capacity(192);
+        write_status_line(&mut head, status);
+        Self {
+            head,
+            status,
+            ..Self::default()
+        }
+    }
+}
+
+fn write_chunk_size(out: &mut Vec<u8>, len: usize) {
+    let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).max(1);
+    for place in (0..digits).rev() {
+        out.push(b"0123456789abcdef"[(len >> (place * 4)) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether bytes without a head's end may still turn out to be a head.
+fn may_be_head(bytes: &[u8]) -> bool {
+    let shown = bytes.len().min(5);
+    bytes[..shown] == b"HTTP/"[..shown] && bytes.len() <= MAX_HEAD
+}
+
+/// The offset behind the empty line; programs are seen to end lines with a bare LF.
+fn find_head_end(bytes: &[u8], from: usize) -> Option<usize> {
+    if !bytes.starts_with(b"HTTP/") {
+        return None;
+    }
+    memchr::memchr_iter(b'\n', bytes.get(from..)?).find_map(|at| {
+        let next = from + at + 1;
+        match bytes.get(next..)? {
+            [b'\n', ..] => Some(next + 1),
+            [b'\r', b'\n', ..] => Some(next + 2),
+            _ => None,
+        }
+    })
+}
+
+/// What a raw head says about its answer.
+#[derive(Default)]
+struct Facts {
+    status: u16,
+    http11: bool,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    endless: bool,
+}
+
+impl Facts {
+    fn read(head: &[u8]) -> Option<Self> {
+        let mut rest = head;
+        let line = next_line(&mut rest)?;
+        let version = line.strip_prefix(b"HTTP/")?;
+        let (version, tail) = version.split_at_checked(3)?;
+        let code = tail.strip_prefix(b" ")?.get(..3)?;
+        let mut facts = Self {
+            status: u16::try_from(decimal(code)?).ok()?,
+            http11: version == b"1.1",
+            ..Self::default()
+        };
+        if facts.status < 100 {
+            return None;
+        }
+        while let Some(line) = next_line(&mut rest) {
+            let Some(colon) = memchr::memchr(b':', line) else {
+                continue;
+            };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            match name.len() {
+                10 if name.eq_ignore_ascii_case(b"connection") => {
+                    facts.close |= tokens(value).any(|t| t.eq_ignore_ascii_case(b"close"));
+                }
+                12 if name.eq_ignore_ascii_case(b"content-type") => {
+                    let essence = value.split(|b| *b == b';').next().unwrap_or_default();
+                    facts.endless |= [&b"text/event-stream"[..], b"multipart/x-mixed-replace"]
+                        .iter()
+                        .any(|endless| essence.trim_ascii().eq_ignore_ascii_case(endless));
+                }
+                14 if name.eq_ignore_ascii_case(b"content-length") => {
+                    facts.length = decimal(value);
+                }
+                17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                    facts.chunked = tokens(value)
+                        .last()
+                        .is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+                }
+                _ => {}
+            }
+        }
+        Some(facts)
+    }
+}
+
+fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = memchr::memchr(b'\n', rest)?;
+    let line = &rest[..end];
+    *rest = &rest[end + 1..];
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}

@@ -1,0 +1,250 @@
+//! One client: what the I/O thread keeps of a connection beside its slot.
+
+use std::fs::File;
+
+use mio::net::TcpStream;
+
+use super::Handler;
+use super::slots::{Shown, Slot};
+use crate::http::chunked::Decoder;
+use crate::http::request::Head;
+use crate::http::response::Answer;
+
+/// Buffers above this size are given back to the allocator instead of being used again.
+const KEEP_CAPACITY: usize = 64 * 1024;
+
+/// What a connection is doing. An idle one is in `Head` and owns no buffer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    /// Waits for a request, or for the rest of its head.
+    Head,
+    /// Takes in the content of a request.
+    Body,
+    /// A handler of the program's runs.
+    Calling,
+    /// The handler has returned, its answer is not complete.
+    Answering,
+    /// A file goes out.
+    Sending,
+    /// The last answer goes out; then the connection ends.
+    Draining,
+    /// The last answer is out and the sending side shut; input is discarded, so that no reset
+    /// takes the answer from the client.
+    Lingering,
+}
+
+/// The I/O thread's part of a connection.
+pub struct Conn {
+    pub slot: &'static Slot,
+    pub socket: TcpStream,
+    pub phase: Phase,
+    /// The socket may have something to read.
+    pub readable: bool,
+    /// The socket may take something.
+    pub writable: bool,
+    /// The kernel says that the client has shut its sending side; what it sent before may still
+    /// have to be read.
+    pub read_closed: bool,
+    /// All that the client will ever send is read.
+    pub eof: bool,
+    /// A reset, or both directions shut.
+    pub gone: bool,
+    pub registered: bool,
+    /// It is in the list of connections to look at.
+    pub queued: bool,
+    /// It is in the list of connections with fresh output.
+    pub dirty: bool,
+    /// Part of a request has arrived: the request timeout runs.
+    pub begun: bool,
+    /// The request took too long: it is to be answered with 408.
+    pub timed_out: bool,
+    /// The end of the connection must not lose the answer to unread input.
+    pub linger: bool,
+    /// Milliseconds of the server's clock: the last traffic.
+    pub last_active: u32,
+    /// Milliseconds of the server's clock: the start of the request, or of lingering.
+    pub since: u32,
+    /// Bytes discarded while lingering.
+    pub discarded: u32,
+    /// Input that waits for more, or for its turn.
+    pub input: Vec<u8>,
+    pub out: Option<Box<Outbox>>,
+    pub exchange: Option<Box<Exchange>>,
+}
+
+impl Conn {
+    /// Whether the handshake has made it a websocket.
+    pub fn is_websocket(&self) -> bool {
+        false
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn backlog(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.len())
+    }
+}
+
+/// One request and its answer.
+#[derive(Default)]
+pub struct Exchange {
+    /// The head, then the content. It does not move while the program may look at it.
+    pub buf: Vec<u8>,
+    pub head: Head,
+    /// The decoded path.
+    pub path: Vec<u8>,
+    pub shown: Shown,
+    pub body: Body,
+    pub plan: Plan,
+    /// Absent while it is given late, then it lies in the slot.
+    pub answer: Option<Box<Answer>>,
+    /// What the access log says: the status, and the bytes of the head, which it does not count.
+    /// 0 until known.
+    pub status: u16,
+    pub head_len: u64,
+    /// Fields that the library's own answer has beside the usual ones.
+    pub fields: Vec<u8>,
+    /// Length of the outbox when the error handler was called: what it wrote can be dropped.
+    pub mark: usize,
+    /// Whatever the answer, the connection ends with it.
+    pub last: bool,
+    pub file: Option<FileBody>,
+    pub log: Option<LogEntry>,
+    /// Bytes of the request body that have arrived, framing included.
+    pub arrived: u64,
+    /// Bytes of content that count against the server's limit.
+    pub charged: usize,
+    /// What other threads wrote while the handler ran.
+    pub held: Vec<Vec<u8>>,
+}
+
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Plan {
+    #[default]
+    Builtin,
+    Handler(Handler),
+    /// The error handler, for this status.
+    Error(u16),
+}
+
+/// What of the content has not arrived.
+#[derive(Clone, Debug, Default)]
+pub enum Body {
+    #[default]
+    Complete,
+    Length(u64),
+    Chunked(Decoder),
+}
+
+/// The rest of a file that is being sent.
+pub struct FileBody {
+    pub file: File,
+    pub offset: u64,
+    pub left: u64,
+}
+
+/// What the access log will say of a request.
+pub struct LogEntry {
+    /// The line up to the status, and what follows the byte count.
+    pub prefix: Vec<u8>,
+    pub suffix: Vec<u8>,
+    /// Position in the outbox at which the answer begins.
+    pub begin: u64,
+}
+
+impl Exchange {
+    /// Makes it fit for another request, keeping its buffers.
+    pub fn reset(&mut self) {
+        self.buf.clear();
+        if self.buf.capacity() > KEEP_CAPACITY {
+            self.buf = Vec::new();
+        }
+        self.path.clear();
+        self.body = Body::Complete;
+        self.plan = Plan::Builtin;
+        self.last = false;
+        self.file = None;
+        self.log = None;
+        self.fields.clear();
+        self.status = 0;
+        self.head_len = 0;
+        self.arrived = 0;
+        self.charged = 0;
+        self.mark = 0;
+        self.shown = Shown::default();
+        self.held.clear();
+    }
+}
+
+/// Bytes on their way to a socket.
+#[derive(Default)]
+pub struct Outbox {
+    pub bytes: Vec<u8>,
+    start: usize,
+    /// Bytes taken by the socket since the box was empty and without an owner.
+    taken: u64,
+    /// Answers that are logged once they are sent.
+    pub records: Vec<Record>,
+}
+
+/// A complete answer of which the end is not sent.
+pub struct Record {
+    pub entry: LogEntry,
+    pub head_len: u64,
+    pub end: u64,
+    pub status: u16,
+}
+
+impl Outbox {
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes that wait.
+    pub fn pending(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Drops what was appended after `mark` bytes waited.
+    pub fn truncate(&mut self, mark: usize) {
+        self.bytes.truncate(self.start + mark);
+    }
+
+    /// Notes that the socket took `count` bytes.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        self.taken += count as u64;
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        } else if self.start > KEEP_CAPACITY && self.start > self.bytes.len() / 2 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+    }
+
+    /// Where the next byte goes, counted since the box was empty and without an owner.
+    pub fn position(&self) -> u64 {
+        self.taken + self.len() as u64
+    }
+
+    /// How far the socket has taken the bytes.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Makes it fit for another connection. False if it is too large to keep.
+    pub fn reset(&mut self) -> bool {
+        self.bytes.clear();
+        self.start = 0;
+        self.taken = 0;
+        self.records.clear();
+        self.bytes.capacity() <= KEEP_CAPACITY
+    }
+}

@@ -1,0 +1,494 @@
+//! From a readable socket to a complete request: bytes are read into the server's scratch buffer
+//! and parsed there; what must outlive the turn is copied into the exchange.
+
+use std::ops::ControlFlow;
+
+use rustix::buffer::spare_capacity;
+use rustix::net::RecvFlags;
+
+use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
+use super::step::Flow;
+use super::{SCRATCH, Server};
+use crate::http::chunked::Step as Chunk;
+use crate::http::request::{Framing, Outcome, blank_prefix};
+use crate::http::uri;
+use crate::log;
+
+/// While more than this waits to be sent, no further request is begun.
+const HIGH_WATER: usize = 256 * 1024;
+/// A body with more than this to come is received straight into its own buffer.
+const DIRECT: u64 = 16 * 1024;
+
+/// What came of an attempt to read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Refill {
+    Got,
+    /// Nothing for now.
+    Wait,
+    /// The client will send nothing more.
+    Eof,
+    /// The connection is broken.
+    Lost,
+}
+
+impl Server {
+    /// Receives into `scratch` behind the unread input.
+    pub(super) fn refill(&mut self, index: usize) -> Refill {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Refill::Lost;
+        };
+        if conn.eof {
+            return Refill::Eof;
+        }
+        if !conn.readable {
+            return Refill::Wait;
+        }
+        if self.input.is_empty() {
+            self.input = 0..0;
+        } else if self.scratch.len() - self.input.end < SCRATCH / 4 {
+            self.scratch.copy_within(self.input.clone(), 0);
+            self.input = 0..self.input.len();
+            let room = self.scratch.len() - self.input.end;
+            if room < SCRATCH / 4 {
+                if self.scratch.try_reserve(SCRATCH).is_err() {
+                    return Refill::Lost;
+                }
+                self.scratch.resize(self.scratch.len() + SCRATCH, 0);
+            }
+        }
+        let space = &mut self.scratch[self.input.end..];
+        let room = space.len();
+        match receive(&conn.socket, space) {
+            Ok(0) => {
+                conn.eof = true;
+                conn.readable = false;
+                Refill::Eof
+            }
+            Ok(count) => {
+                // A short read emptied the socket, unless its end is behind what was read: that
+                // has been announced already and will not be announced again.
+                conn.readable = count == room || conn.read_closed;
+                conn.last_active = self.clock.now;
+                self.input.end += count;
+                self.quota = self.quota.saturating_sub(count);
+                Refill::Got
+            }
+            Err(rustix::io::Errno::AGAIN) => {
+                conn.readable = false;
+                Refill::Wait
+            }
+            Err(_) => Refill::Lost,
+        }
+    }
+
+    /// Looks for the next request.
+    pub(super) fn next_head(&mut self, index: usize) -> Flow {
+        let limit = self.options.config.max_request_header_bytes;
+        self.input.start += blank_prefix(&self.scratch[self.input.clone()]);
+        if !self.input.is_empty() {
+            let Some(conn) = self.conn(index) else {
+                return Flow::Leave;
+            };
+            if conn.backlog() > HIGH_WATER {
+                // The answers so far have to go first.
+                if !self.flush(index) {
+                    return Flow::Leave;
+                }
+                if self
+                    .conn(index)
+                    .is_some_and(|conn| conn.backlog() > HIGH_WATER)
+                {
+                    return Flow::Leave;
+                }
+            }
+            if self.budget == 0 {
+                self.make_ready(index);
+                return Flow::Leave;
+            }
+            match self.head.parse(&self.scratch[self.input.clone()], limit) {
+                Outcome::Complete => {
+                    self.budget -= 1;
+                    return self.begin_exchange(index);
+                }
+                Outcome::Partial => {}
+                Outcome::Refused(status) => return self.refuse(index, status),
+            }
+        }
+        match self.refill(index) {
+            Refill::Got => Flow::Again,
+            Refill::Wait => Flow::Leave,
+            Refill::Eof => {
+                self.input = 0..0;
+                self.drain_then_close(index)
+            }
+            Refill::Lost => {
+                self.close(index);
+                Flow::Leave
+            }
+        }
+    }
+
+    /// A head is complete: finds out who answers it, and whether its body is taken.
+    fn begin_exchange(&mut self, index: usize) -> Flow {
+        let now = self.clock.now;
+        let mut exchange = self.spare_exchanges.pop().unwrap_or_default();
+        std::mem::swap(&mut exchange.head, &mut self.head);
+        let head_len = exchange.head.len;
+        // Room for the content of a small request too: the buffer rarely grows twice.
+        if exchange.buf.try_reserve(head_len + 512).is_err() {
+            self.close(index);
+            return Flow::Leave;
+        }
+        let start = self.input.start;
+        exchange
+            .buf
+            .extend_from_slice(&self.scratch[start..start + head_len]);
+        self.input.start += head_len;
+        if self.access_log.is_on() {
+            exchange.log = self.log_entry(index, &exchange);
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        if !conn.begun {
+            conn.since = now;
+        }
+        conn.begun = false;
+        conn.phase = Phase::Body;
+
+        let head = &exchange.head;
+        let method = &exchange.buf[head.method.range()];
+        let supported = !matches!(method, b"CONNECT" | b"TRACE");
+        let understood = locate(&mut exchange) || !supported;
+        exchange.plan = match understood.then(|| self.route(&exchange.path)).flatten() {
+            Some(handler) if supported => Plan::Handler(handler),
+            _ => Plan::Builtin,
+        };
+        let head = &exchange.head;
+        exchange.body = match head.framing {
+            Framing::Empty => Body::Complete,
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Default::default()),
+        };
+        let (framing, expects) = (head.framing, head.expects_continue);
+        let handled = matches!(exchange.plan, Plan::Handler(_));
+        let Some(conn) = self.conn(index) else {
+            return Flow::Leave;
+        };
+        conn.exchange = Some(exchange);
+
+        if !supported {
+            return self.refuse_method(index);
+        }
+        if !understood {
+            return self.fail(index, 400);
+        }
+        if framing == Framing::Empty {
+            return self.dispatch(index);
+        }
+        let config = &self.options.config;
+        let too_long = |length| length > config.max_request_body_bytes as u64;
+        if matches!(framing, Framing::Length(length) if too_long(length)) {
+            return self.fail(index, 413);
+        }
+        if handled && self.buffered >= config.max_buffered_bytes {
+            return self.fail(index, 503);
+        }
+        if expects && self.input.is_empty() {
+            if !handled {
+                // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
+                return self.dispatch(index);
+            }
+            let Some(out) = self.outbox(index) else {
+                return Flow::Leave;
+            };
+            out.bytes
+                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if let Some(log) = self
+                .exchange(index)
+                .and_then(|exchange| exchange.log.as_mut())
+            {
+                // What the log counts begins behind it.
+                log.begin += 25;
+            }
+        }
+        Flow::Again
+    }
+
+    fn log_entry(&mut self, index: usize, exchange: &Exchange) -> Option<LogEntry> {
+        let unix = self.clock.unix;
+        let begin = self.outbox(index)?.position();
+        let peer = self.conn(index)?.socket.peer_addr().ok();
+        let head = &exchange.head;
+        let (prefix, suffix) = log::Request {
+            peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
+            user: None,
+            unix,
+            method: exchange.buf.get(head.method.range()).unwrap_or_default(),
+            target: exchange.buf.get(head.target.range()).unwrap_or_default(),
+            minor: head.minor,
+            referer: head.value(&exchange.buf, "referer"),
+            user_agent: head.value(&exchange.buf, "user-agent"),
+        }
+        .format();
+        Some(LogEntry {
+            prefix,
+            suffix,
+            begin,
+        })
+    }
+
+    /// Takes in the content of the current request.
+    pub(super) fn take_body(&mut self, index: usize) -> Flow {
+        loop {
+            if self.quota == 0 {
+                self.make_ready(index);
+                return Flow::Leave;
+            }
+            match self.take_arrived(index) {
+                ControlFlow::Break(flow) => return flow,
+                ControlFlow::Continue(()) => {}
+            }
+            let refill = match self.direct_target(index) {
+                Some(left) => self.receive_direct(index, left),
+                None => self.refill(index),
+            };
+            match refill {
+                Refill::Got => {}
+                Refill::Wait => return Flow::Leave,
+                // The rest of the request will never come.
+                Refill::Eof | Refill::Lost => {
+                    self.close(index);
+                    return Flow::Leave;
+                }
+            }
+        }
+    }
+
+    /// Moves what of the body is in `scratch` to its place.
+    fn take_arrived(&mut self, index: usize) -> ControlFlow<Flow> {
+        loop {
+            let Some(exchange) = self.exchange(index) else {
+                return ControlFlow::Break(Flow::Leave);
+            };
+            let mut body = exchange.body.clone();
+            let before = self.input.start;
+            let input = &self.scratch[self.input.clone()];
+            let content = match &mut body {
+                Body::Complete => return ControlFlow::Break(self.dispatch(index)),
+                Body::Length(left) => {
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(input.len());
+                    *left -= take as u64;
+                    let content = self.input.start..self.input.start + take;
+                    self.input.start = content.end;
+                    if *left == 0 {
+                        body = Body::Complete;
+                    }
+                    content
+                }
+                Body::Chunked(decoder) => match decoder.step(input) {
+                    Ok(Chunk::Data { start, end }) => {
+                        let content = self.input.start + start..self.input.start + end;
+                        self.input.start = content.end;
+                        content
+                    }
+                    Ok(Chunk::More) => {
+                        self.input.start = self.input.end;
+                        0..0
+                    }
+                    Ok(Chunk::End(end)) => {
+                        self.input.start += end;
+                        body = Body::Complete;
+                        0..0
+                    }
+                    Err(_) => return ControlFlow::Break(self.fail(index, 400)),
+                },
+            };
+            let taken = self.input.start - before;
+            let finished = matches!(body, Body::Complete);
+            if let Some(exchange) = self.exchange(index) {
+                exchange.body = body;
+                exchange.arrived += taken as u64;
+            }
+            if let Err(status) = self.append(index, content) {
+                return ControlFlow::Break(self.fail(index, status));
+            }
+            if !finished && (taken == 0 || self.input.is_empty()) {
+                return ControlFlow::Continue(());
+            }
+        }
+    }
+
+    /// Appends a piece of `scratch` to the content, within the limits.
+    fn append(&mut self, index: usize, content: std::ops::Range<usize>) -> Result<(), u16> {
+        let config = &self.options.config;
+        let (maximum, buffered) = (config.max_request_body_bytes, config.max_buffered_bytes);
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let Some(exchange) = conn.exchange.as_mut() else {
+            return Ok(());
+        };
+        // What nobody looks at is not kept, but still bounded.
+        if matches!(exchange.plan, Plan::Builtin) {
+            return if exchange.arrived > maximum as u64 {
+                Err(413)
+            } else {
+                Ok(())
+            };
+        }
+        let so_far = exchange.buf.len() - exchange.head.len;
+        if content.len() > maximum.saturating_sub(so_far) {
+            return Err(413);
+        }
+        if content.len() > buffered.saturating_sub(self.buffered) {
+            return Err(503);
+        }
+        // The buffer grows with what arrives, never with what the head claims. One byte more
+        // is for the NUL behind the content.
+        exchange
+            .buf
+            .try_reserve(content.len() + 1)
+            .map_err(|_| 503u16)?;
+        exchange.charged += content.len();
+        self.buffered += content.len();
+        exchange.buf.extend_from_slice(&self.scratch[content]);
+        Ok(())
+    }
+
+    /// How much of a long body is to come, if it can be received where it is to lie.
+    fn direct_target(&mut self, index: usize) -> Option<u64> {
+        let idle = self.input.is_empty();
+        match self.exchange(index)? {
+            Exchange {
+                body: Body::Length(left),
+                plan,
+                ..
+            } if idle && *left > DIRECT && !matches!(plan, Plan::Builtin) => Some(*left),
+            _ => None,
+        }
+    }
+
+    fn receive_direct(&mut self, index: usize, left: u64) -> Refill {
+        let limit = self
+            .options
+            .config
+            .max_buffered_bytes
+            .saturating_sub(self.buffered);
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Refill::Lost;
+        };
+        let Some(exchange) = conn.exchange.as_mut() else {
+            return Refill::Lost;
+        };
+        if !conn.readable {
+            return Refill::Wait;
+        }
+        let before = exchange.buf.len();
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let growth = left.min(before.max(SCRATCH)).saturating_add(1);
+        if exchange.buf.capacity() - before < growth.min(SCRATCH)
+            && exchange.buf.try_reserve(growth).is_err()
+        {
+            return Refill::Lost;
+        }
+        let room = exchange.buf.capacity() - before;
+        let count = loop {
+            let space = spare_capacity(&mut exchange.buf);
+            match rustix::net::recv(&conn.socket, space, RecvFlags::empty()) {
+                Ok((count, _)) => break count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    conn.readable = false;
+                    return Refill::Wait;
+                }
+                Err(_) => return Refill::Lost,
+            }
+        };
+        if count == 0 {
+            conn.eof = true;
+            return Refill::Eof;
+        }
+        conn.readable = count == room || conn.read_closed;
+        conn.last_active = self.clock.now;
+        let body = count.min(left);
+        exchange.arrived += body as u64;
+        exchange.charged += body;
+        exchange.body = Body::Length((left - body) as u64);
+        if body == left {
+            exchange.body = Body::Complete;
+        }
+        self.buffered += body;
+        self.quota = self.quota.saturating_sub(count);
+        // What follows the body belongs to the next request.
+        let excess = count - body;
+        if self.scratch.len() < excess {
+            self.scratch.resize(excess, 0);
+        }
+        self.scratch[..excess].copy_from_slice(&exchange.buf[before + body..]);
+        exchange.buf.truncate(before + body);
+        self.input = 0..excess;
+        if body > limit {
+            return Refill::Lost;
+        }
+        Refill::Got
+    }
+}
+
+/// Finds path and query of the target; false if it is none. `*` is a path of its own.
+fn locate(exchange: &mut Exchange) -> bool {
+    let Exchange {
+        buf,
+        head,
+        path,
+        shown,
+        ..
+    } = exchange;
+    let Some(bytes) = buf.get(head.target.range()) else {
+        return false;
+    };
+    let Ok(target) = uri::split_target(bytes) else {
+        return false;
+    };
+    let raw = target.path;
+    path.clear();
+    if uri::is_plain(raw) || raw == b"*" {
+        path.extend_from_slice(raw);
+    } else {
+        path.resize(raw.len(), 0);
+        let Ok(len) = uri::decode_path(raw, path) else {
+            return false;
+        };
+        path.truncate(len);
+    }
+    // Everything lies in the target, except the path of an absolute form without one: that takes
+    // the place of the scheme. A decoded path is never longer than what it is decoded from.
+    let begin = bytes.as_ptr().addr();
+    let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
+    let at = head.target.range().start;
+    let path_offset = offset(raw);
+    shown.path_at = at
+        + if path_offset < bytes.len() {
+            path_offset
+        } else {
+            0
+        };
+    shown.path_end = shown.path_at + path.len();
+    shown.query = target.query.map(|query| {
+        let start = at + offset(query);
+        start..start + query.len()
+    });
+    true
+}
+
+fn receive(socket: &mio::net::TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::net::recv(socket, &mut *space, RecvFlags::empty()) {
+            Ok((count, _)) => return Ok(count),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Walks over the connections of a server: `mg_iterate_over_connections`.
+//!
+//! Who is visited is settled at the start; who closes meanwhile is skipped. The function is
+//! called outside the server, one [`Step`] at a time.
+
+use std::ffi::{c_char, c_int};
+use std::sync::Arc;
+
+use super::inbox::{IterateFn, Message, Param, Ticket};
+use super::slots::{Generation, Slot, no_content};
+use super::{Server, Step};
+use crate::options::IterateOver;
+
+/// One walk.
+pub struct Iteration {
+    list: Vec<(&'static Slot, Generation)>,
+    at: usize,
+    func: IterateFn,
+    param: Param,
+    /// The thread that waits; absent for a walk on the I/O thread itself.
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Iteration {
+    /// Whether another thread waits for it.
+    pub fn is_foreign(&self) -> bool {
+        self.ticket.is_some()
+    }
+
+    /// Releases whoever waits.
+    pub fn abandon(self) {
+        if let Some(ticket) = self.ticket {
+            ticket.finish(-1);
+        }
+    }
+}
+
+/// The content that a program does not see while a walk visits its connection.
+pub(super) struct Hidden {
+    slot: &'static Slot,
+    generation: Generation,
+    content: (*mut c_char, c_int),
+}
+
+impl Server {
+    /// Begins a walk on the I/O thread, or counts if there is nothing to call. Returns the number
+    /// of connections, and whether [`Server::next_in_place`] is to be asked for them.
+    pub fn iterate_in_place(&mut self, func: Option<IterateFn>, param: Param) -> (c_int, bool) {
+        self.iterate(func, param, None)
+    }
+
+    fn iterate(
+        &mut self,
+        func: Option<IterateFn>,
+        param: Param,
+        ticket: Option<Arc<Ticket>>,
+    ) -> (c_int, bool) {
+        let all = self.options.config.iterate_over == IterateOver::All;
+        let mut list = Vec::new();
+        let fits = list.try_reserve(self.open).is_ok() && self.iterations.try_reserve(1).is_ok();
+        if !fits {
+            if let Some(ticket) = ticket {
+                ticket.finish(-1);
+            }
+            return (-1, false);
+        }
+        for conn in self.conns.iter().flatten() {
+            if (all || conn.is_websocket())
+                && let Some(generation) = conn.slot.open_generation()
+            {
+                if func.is_some() {
+                    // The function may hand the pointer to other threads.
+                    conn.slot.share();
+                }
+                list.push((conn.slot, generation));
+            }
+        }
+        let count = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
+        match func {
+            Some(func) => {
+                self.iterations.push(Iteration {
+                    list,
+                    at: 0,
+                    func,
+                    param,
+                    ticket,
+                });
+                (count, true)
+            }
+            None => {
+                if let Some(ticket) = ticket {
+                    ticket.finish(count);
+                }
+                (count, false)
+            }
+        }
+    }
+
+    /// How many walks and hidden contents there are.
+    pub fn walks(&self) -> (usize, usize) {
+        (self.iterations.len(), self.hidden.len())
+    }
+
+    /// Ends what has been begun since [`Server::walks`]: done, or left by an exception.
+    pub fn end_walks(&mut self, (iterations, hidden): (usize, usize)) {
+        self.iterations.truncate(iterations);
+        while self.hidden.len() > hidden {
+            self.show_hidden();
+        }
+    }
+
+    /// The next call of the innermost walk on the I/O thread; `None` when that is done.
+    pub fn next_in_place(&mut self) -> Option<Step> {
+        match self.iterations.last() {
+            Some(iteration) if !iteration.is_foreign() => self.visit(),
+            _ => None,
+        }
+    }
+
+    /// The next call of a walk that another thread waits for.
+    pub(super) fn next_visit(&mut self) -> Option<Step> {
+        while !self.iterations.is_empty() {
+            if let Some(step) = self.visit() {
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    fn visit(&mut self) -> Option<Step> {
+        let calling = self.calling;
+        let iteration = self.iterations.last_mut()?;
+        while let Some(&(slot, generation)) = iteration.list.get(iteration.at) {
+            iteration.at += 1;
+            if slot.open_generation() == Some(generation) {
+                let step = Step::Iterate(slot.as_c(), iteration.func, iteration.param.0);
+                if calling != Some(slot.index()) {
+                    let content = slot.swap_content(no_content());
+                    self.hidden.push(Hidden {
+                        slot,
+                        generation,
+                        content,
+                    });
+                }
+                return Some(step);
+            }
+        }
+        if let Some(Iteration {
+            ticket: Some(ticket),
+            list,
+            ..
+        }) = self.iterations.pop()
+        {
+            ticket.finish(c_int::try_from(list.len()).unwrap_or(c_int::MAX));
+        }
+        None
+    }
+
+    /// The function that [`Step::Iterate`] asked for has returned for `slot`.
+    pub fn visited(&mut self, slot: &'static Slot) {
+        if self
+            .hidden
+            .last()
+            .is_some_and(|hidden| std::ptr::eq(hidden.slot, slot))
+        {
+            self.show_hidden();
+        }
+    }
+
+    fn show_hidden(&mut self) {
+        if let Some(Hidden {
+            slot,
+            generation,
+            content,
+        }) = self.hidden.pop()
+            && slot.open_generation() == Some(generation)
+        {
+            slot.swap_content(content);
+        }
+    }
+
+    /// Forgets walks on the I/O thread that an exception has ended.
+    pub(super) fn drop_abandoned(&mut self) {
+        while !self.hidden.is_empty() {
+            self.show_hidden();
+        }
+        self.iterations.retain(Iteration::is_foreign);
+    }
+
+    /// Begins one request of another thread. False if there is none.
+    pub(super) fn begin_work(&mut self) -> bool {
+        match self.work.pop_front() {
+            Some(Message::Iterate {
+                func,
+                param,
+                ticket,
+            }) => {
+                if ticket.begin() {
+                    self.iterate(func, param, Some(ticket));
+                }
+                true
+            }
+            Some(Message::Run(run, ticket)) => {
+                if ticket.begin() {
+                    run(self);
+                    ticket.finish(0);
+                }
+                true
+            }
+            Some(Message::Write { .. } | Message::Complain(_)) => true,
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Listening sockets. Several servers may accept from one descriptor; it is closed when the last
+//! of them lets go, never twice, and never when its number has come to mean something else.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// Connections that the kernel completes before we accept them.
+const BACKLOG: i32 = 4096;
+
+/// One use of a listening socket.
+pub struct Listener {
+    fd: RawFd,
+    pub registered: bool,
+    /// There may be a connection to accept.
+    pub ready: bool,
+}
+
+struct Shared {
+    fd: RawFd,
+    identity: (u64, u64),
+    users: usize,
+}
+
+static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
+
+impl Listener {
+    /// Binds and listens.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        let socket = above_standard(socket)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, false)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Self::adopt(socket.into_raw_fd())
+    }
+
+    /// Uses a bound, listening descriptor, alone or beside servers that use it already.
+    pub fn adopt(fd: RawFd) -> io::Result<Self> {
+        if fd < 0 {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        // SAFETY: only borrowed for the calls below, which fail cleanly if it is not open.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let identity = identity(borrowed)?;
+        rustix::io::ioctl_fionbio(borrowed, true)?;
+        rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+        // Accepted sockets inherit it. A Unix socket has no such option.
+        let _ = sockopt::set_tcp_nodelay(borrowed, true);
+
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|entry| entry.fd != fd || entry.identity == identity);
+        match shared.iter_mut().find(|entry| entry.fd == fd) {
+            Some(entry) => entry.users += 1,
+            None => shared.push(Shared {
+                fd,
+                identity,
+                users: 1,
+            }),
+        }
+        Ok(Self {
+            fd,
+            registered: false,
+            ready: true,
+        })
+    }
+
+    /// The descriptor's number.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    /// Whether another server uses the same descriptor.
+    pub fn is_shared(&self) -> bool {
+        let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared
+            .iter()
+            .any(|entry| entry.fd == self.fd && entry.users > 1)
+    }
+
+    /// The bound address; `None` for a socket that is not of the Internet.
+    pub fn address(&self) -> Option<SocketAddr> {
+        rustix::net::getsockname(self.as_fd()).ok()?.try_into().ok()
+    }
+
+    /// Takes the next connection.
+    pub fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, peer) = rustix::net::acceptfrom_with(self.as_fd(), flags)?;
+        let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let peer = peer
+            .and_then(|peer| peer.try_into().ok())
+            .unwrap_or(unknown);
+        Ok((above_standard(socket)?, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor stays open while a `Listener` uses it.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = shared.iter().position(|entry| entry.fd == self.fd) else {
+            return;
+        };
+        shared[at].users -= 1;
+        if shared[at].users > 0 {
+            return;
+        }
+        let entry = shared.swap_remove(at);
+        if identity(self.as_fd()).is_ok_and(|now| now == entry.identity) {
+            // SAFETY: nobody else of ours uses it, and it still is the socket that we took over.
+            drop(unsafe { OwnedFd::from_raw_fd(entry.fd) });
+        }
+    }
+}
+
+fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Moves a descriptor away from 0, 1 and 2, which a daemon closes and reopens.
+pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 {
+        return Ok(fd);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
+}

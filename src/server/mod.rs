@@ -1,0 +1,706 @@
+//! The event loop as a state machine without C in it.
+//!
+//! A turn begins with [`Server::begin`], which waits for work. [`Server::step`] then does it, and
+//! whenever the program is to be called it returns what to call instead of calling it: no borrow
+//! of the server is live while user code runs, so a handler may call back into the library. All
+//! progress lives in the server, none on the stack.
+
+pub mod clock;
+pub mod connection;
+pub mod inbox;
+mod intake;
+pub mod iterate;
+pub mod listener;
+pub mod queue;
+pub mod replies;
+mod respond;
+pub mod settings;
+pub mod slots;
+mod step;
+pub mod timers;
+pub mod user;
+pub mod write;
+
+use std::collections::VecDeque;
+use std::ffi::{c_char, c_int, c_void};
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use self::clock::Clock;
+use self::connection::{Conn, Exchange, Outbox, Phase, Record};
+use self::inbox::{Hub, IterateFn, Message};
+use self::listener::Listener;
+use self::slots::Slot;
+use self::timers::Timers;
+use crate::ffi::types::mg_connection;
+use crate::http::request::Head;
+use crate::log::LogFile;
+use crate::options::{OPTIONS, Options};
+
+/// A handler of the program's.
+pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX);
+
+/// Bytes read at once; also the longest input that waits for its turn.
+const SCRATCH: usize = 64 * 1024;
+/// Connections accepted in one turn before others have theirs.
+const ACCEPTS_PER_TURN: usize = 128;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+/// Spare exchanges and outboxes that are kept.
+const SPARES: usize = 64;
+
+/// Raised in the child of a fork; see `ffi::server`.
+pub static FORKS: AtomicU64 = AtomicU64::new(0);
+
+/// What the caller of [`Server::step`] is to do. Plain values: nothing to drop while C runs.
+#[derive(Clone, Copy)]
+pub enum Step {
+    /// Call the handler and report with [`Server::returned`].
+    Call(*mut mg_connection, Handler),
+    /// Call the function of an iteration.
+    Iterate(*mut mg_connection, IterateFn, *mut c_void),
+    /// The turn is over.
+    Done,
+}
+
+/// A web server.
+pub struct Server {
+    pub hub: &'static Hub,
+    param: *mut c_void,
+    pub options: Options,
+    routes: Vec<(Box<[u8]>, Handler)>,
+    error_handler: Option<Handler>,
+    listener: Option<Listener>,
+    poll: Option<mio::Poll>,
+    events: mio::Events,
+    forks: u64,
+    clock: Clock,
+    timers: Timers,
+    /// Connections by index; a free place is `None`.
+    conns: Vec<Option<Box<Conn>>>,
+    free: Vec<u32>,
+    open: usize,
+    /// Where input is read to and parsed.
+    scratch: Vec<u8>,
+    /// What of `scratch` is unread input of the current connection.
+    input: Range<usize>,
+    head: Head,
+    current: Option<usize>,
+    /// Requests that the current connection may still have served in this turn.
+    budget: usize,
+    /// Bytes that the current connection may still move in this turn.
+    quota: usize,
+    ready: VecDeque<u32>,
+    /// How many of `ready` belong to this turn.
+    turn: usize,
+    accepts: usize,
+    dirty: Vec<u32>,
+    /// The connection whose handler runs.
+    calling: Option<usize>,
+    inbox: Vec<Message>,
+    /// Requests of other threads that are not begun.
+    work: VecDeque<Message>,
+    iterations: Vec<iterate::Iteration>,
+    hidden: Vec<iterate::Hidden>,
+    due: Vec<u32>,
+    #[expect(clippy::vec_box, reason = "they move between here and connections")]
+    spare_exchanges: Vec<Box<Exchange>>,
+    #[expect(clippy::vec_box, reason = "they move between here and connections")]
+    spare_outboxes: Vec<Box<Outbox>>,
+    /// Given up for a moment to turn a client away when there is no descriptor left.
+    spare_fd: Option<OwnedFd>,
+    accept_paused: bool,
+    /// Bytes of bodies and queues.
+    buffered: usize,
+    access_log: LogFile,
+    error_log: LogFile,
+    /// What C was shown of each option since it was set last.
+    pub shown_options: [Option<*const c_char>; OPTIONS.len()],
+}
+
+impl Server {
+    /// A server that listens nowhere. Opens no descriptor.
+    pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
+        let clock = Clock::start();
+        let timers = Timers::new(clock.now);
+        let server = Self {
+            hub,
+            param,
+            options: Options::new(),
+            routes: Vec::new(),
+            error_handler: None,
+            listener: None,
+            poll: None,
+            events: mio::Events::with_capacity(EVENTS),
+            forks: FORKS.load(Ordering::Relaxed),
+            clock,
+            timers,
+            conns: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            scratch: Vec::new(),
+            input: 0..0,
+            head: Head::default(),
+            current: None,
+            budget: 0,
+            quota: 0,
+            ready: VecDeque::new(),
+            turn: 0,
+            accepts: 0,
+            dirty: Vec::new(),
+            calling: None,
+            inbox: Vec::new(),
+            work: VecDeque::new(),
+            iterations: Vec::new(),
+            hidden: Vec::new(),
+            due: Vec::new(),
+            spare_exchanges: Vec::new(),
+            spare_outboxes: Vec::new(),
+            spare_fd: None,
+            accept_paused: false,
+            buffered: 0,
+            access_log: LogFile::default(),
+            error_log: LogFile::default(),
+            shown_options: [None; OPTIONS.len()],
+        };
+        server.publish_limits();
+        server
+    }
+
+    /// Adds a handler for every path that begins with `prefix`.
+    pub fn add_handler(&mut self, prefix: &[u8], handler: Handler) {
+        if self.routes.try_reserve(1).is_ok() {
+            self.routes.push((prefix.into(), handler));
+        }
+    }
+
+    /// The handler that errors are shown to first.
+    pub fn set_error_handler(&mut self, handler: Option<Handler>) {
+        self.error_handler = handler;
+    }
+
+    /// The handler for a decoded path: the one added last wins.
+    fn route(&self, path: &[u8]) -> Option<Handler> {
+        let found = self
+            .routes
+            .iter()
+            .rev()
+            .find(|(prefix, _)| path.starts_with(prefix))?;
+        Some(found.1)
+    }
+
+    /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
+    /// something to do.
+    pub fn begin(&mut self, wait_ms: u32) {
+        self.check_fork();
+        self.clock.update();
+        // A handler that was left by an exception counts as returned, and its connection closes.
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
+        self.drop_abandoned();
+        self.current = None;
+        self.input = 0..0;
+        self.take_inbox();
+        self.flush_dirty();
+
+        let busy = !self.ready.is_empty()
+            || !self.work.is_empty()
+            || self
+                .iterations
+                .iter()
+                .any(|iteration| iteration.is_foreign())
+            || self
+                .listener
+                .as_ref()
+                .is_some_and(|l| l.ready && l.registered)
+                && !self.accept_paused;
+        let wait = match self.timers.wait(self.clock.now) {
+            _ if busy => 0,
+            Some(due) => wait_ms.min(due),
+            None => wait_ms,
+        };
+        self.wait(Duration::from_millis(u64::from(wait)));
+
+        self.clock.update();
+        self.take_inbox();
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.clock.now, &mut due);
+        for id in due.drain(..) {
+            self.timer_due(id as usize);
+        }
+        self.due = due;
+        self.turn = self.ready.len();
+        self.accepts = ACCEPTS_PER_TURN;
+    }
+
+    fn wait(&mut self, duration: Duration) {
+        if self.poll.is_none()
+            && let Err(error) = self.open_poll()
+        {
+            self.complain(None, &format!("cannot make an event queue: {error}"));
+            std::thread::sleep(duration);
+            return;
+        }
+        self.register_listener();
+        let Some(poll) = &mut self.poll else { return };
+        let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        // An interrupted wait is a wait that ended early.
+        let waited = poll.poll(&mut events, Some(duration));
+        if waited.is_ok() {
+            for event in events.iter() {
+                match event.token() {
+                    WAKER => {}
+                    LISTENER => {
+                        if let Some(listener) = &mut self.listener {
+                            listener.ready = true;
+                        }
+                    }
+                    Token(index) => {
+                        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+                            continue;
+                        };
+                        conn.read_closed |= event.is_read_closed();
+                        conn.readable |= event.is_readable() || event.is_read_closed();
+                        conn.gone |= event.is_error() || event.is_write_closed();
+                        let unblocked = event.is_writable() && !conn.writable;
+                        conn.writable |= event.is_writable();
+                        // Who waits for an answer is read again when that is complete.
+                        let reads = conn.readable && conn.phase != Phase::Answering;
+                        if reads || unblocked || conn.gone {
+                            self.make_ready(index);
+                        }
+                    }
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    fn open_poll(&mut self) -> io::Result<()> {
+        let reserved = reserve_standard();
+        let poll = mio::Poll::new()?;
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        drop(reserved);
+        self.hub.queue.set_waker(Some(waker));
+        self.poll = Some(poll);
+        if self.scratch.is_empty() {
+            self.scratch.resize(SCRATCH, 0);
+        }
+        self.spare_fd = open_spare();
+        Ok(())
+    }
+
+    fn register_listener(&mut self) {
+        let (Some(poll), Some(listener)) = (&self.poll, &mut self.listener) else {
+            return;
+        };
+        if listener.registered {
+            return;
+        }
+        let fd = listener.fd();
+        match poll
+            .registry()
+            .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)
+        {
+            Ok(()) => {
+                listener.registered = true;
+                // Connections that came before are not announced again.
+                listener.ready = true;
+            }
+            Err(error) => {
+                self.complain(None, &format!("cannot watch the listening socket: {error}"))
+            }
+        }
+    }
+
+    /// After a fork the child has copies of everything, but the kernel's event queue is one with
+    /// the parent's: it must not be touched, only left.
+    fn check_fork(&mut self) {
+        let forks = FORKS.load(Ordering::Relaxed);
+        if self.forks == forks {
+            return;
+        }
+        self.forks = forks;
+        self.hub.queue.set_waker(None);
+        self.poll = None;
+        self.access_log.close();
+        self.error_log.close();
+        if let Some(listener) = &mut self.listener {
+            listener.registered = false;
+        }
+        for index in 0..self.conns.len() {
+            if let Some(conn) = self.conns[index].as_mut() {
+                conn.registered = false;
+                self.close(index);
+            }
+        }
+    }
+
+    /// Puts a connection on the list of those to look at.
+    fn make_ready(&mut self, index: usize) {
+        if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(index as u32);
+        }
+    }
+
+    fn conn(&mut self, index: usize) -> Option<&mut Conn> {
+        self.conns.get_mut(index)?.as_deref_mut()
+    }
+
+    /// The index of an open connection of this server.
+    pub fn index_of(&self, slot: &'static Slot) -> Option<usize> {
+        let index = slot.index();
+        let conn = self.conns.get(index)?.as_ref()?;
+        std::ptr::eq(conn.slot, slot).then_some(index)
+    }
+
+    /// Sends what connections have been given outside their own turn.
+    pub fn flush_dirty(&mut self) {
+        while let Some(index) = self.dirty.pop() {
+            if let Some(conn) = self.conn(index as usize) {
+                conn.dirty = false;
+                self.flush(index as usize);
+                self.settle(index as usize);
+            }
+        }
+    }
+
+    fn mark_dirty(&mut self, index: usize) {
+        if self.current == Some(index) {
+            return;
+        }
+        if let Some(conn) = self.conn(index)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(index as u32);
+        }
+    }
+
+    /// Sends as much of the outbox as the socket takes. False if the connection is no more.
+    fn flush(&mut self, index: usize) -> bool {
+        let now = self.clock.now;
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return false;
+        };
+        let Some(out) = conn.out.as_mut() else {
+            return true;
+        };
+        let mut failed = false;
+        while !out.is_empty() && conn.writable {
+            let flags = rustix::net::SendFlags::NOSIGNAL;
+            match rustix::net::send(&conn.socket, out.pending(), flags) {
+                Ok(count) => {
+                    conn.last_active = now;
+                    if count < out.len() {
+                        // A short write means a full socket; its event comes when there is room.
+                        conn.writable = false;
+                    }
+                    out.consume(count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => conn.writable = false,
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        let backlog = out.len();
+        let counted = conn.slot.backlog.load(Ordering::Relaxed);
+        if counted != backlog {
+            conn.slot.backlog.store(backlog, Ordering::Relaxed);
+            self.buffered = (self.buffered + backlog).saturating_sub(counted);
+        }
+        if !out.records.is_empty() {
+            self.log_sent(index, false);
+        }
+        if failed {
+            self.close(index);
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return false;
+        };
+        if backlog == 0
+            && conn.exchange.is_none()
+            && let Some(mut out) = conn.out.take()
+            && out.reset()
+            && self.spare_outboxes.len() < SPARES
+        {
+            self.spare_outboxes.push(out);
+        }
+        true
+    }
+
+    /// Writes the access log for answers that are sent; for all there are if `all`.
+    fn log_sent(&mut self, index: usize, all: bool) {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let Some(out) = conn.out.as_mut() else { return };
+        let taken = out.taken();
+        let sent = out
+            .records
+            .iter()
+            .take_while(|record| all || record.end <= taken)
+            .count();
+        for record in out.records.drain(..sent) {
+            let Record {
+                entry,
+                head_len,
+                end,
+                status,
+            } = record;
+            let count = taken
+                .min(end)
+                .saturating_sub(entry.begin)
+                .saturating_sub(head_len);
+            let mut line = entry.prefix;
+            let mut number = itoa::Buffer::new();
+            match status {
+                0 => line.push(b'-'),
+                status => line.extend_from_slice(number.format(status).as_bytes()),
+            }
+            line.push(b' ');
+            line.extend_from_slice(number.format(count).as_bytes());
+            line.extend_from_slice(&entry.suffix);
+            self.access_log.append(&line, self.clock.unix);
+        }
+    }
+
+    /// The outbox of a connection, made if it has none.
+    fn outbox(&mut self, index: usize) -> Option<&mut Outbox> {
+        let conn = self.conns.get_mut(index)?.as_mut()?;
+        if conn.out.is_none() {
+            conn.out = Some(self.spare_outboxes.pop().unwrap_or_default());
+        }
+        conn.out.as_deref_mut()
+    }
+
+    /// Ends a connection at once.
+    fn close(&mut self, index: usize) {
+        self.finish_log(index);
+        self.log_sent(index, true);
+        let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.open -= 1;
+        let counted = conn.slot.backlog.load(Ordering::Relaxed);
+        self.buffered = self.buffered.saturating_sub(counted);
+        self.timers.clear(index as u32);
+        if conn.registered
+            && let Some(poll) = &self.poll
+        {
+            // A forked child may hold the same socket open: closing ours would not end its events.
+            let _ = poll.registry().deregister(&mut conn.socket);
+        }
+        if let Some(exchange) = conn.exchange.take() {
+            self.recycle(exchange);
+        }
+        if let Some(mut out) = conn.out.take()
+            && out.reset()
+            && self.spare_outboxes.len() < SPARES
+        {
+            self.spare_outboxes.push(out);
+        }
+        conn.slot.close();
+        slots::release(conn.slot);
+        // An index that is still in a list is not given out again before the list is emptied:
+        // a stale entry then finds either nobody or a connection that is merely looked at.
+        self.free.push(index as u32);
+        if self.current == Some(index) {
+            self.current = None;
+            self.input = 0..0;
+        }
+        self.accept_paused = false;
+    }
+
+    fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        self.buffered = self.buffered.saturating_sub(exchange.charged);
+        exchange.reset();
+        if self.spare_exchanges.len() < SPARES {
+            self.spare_exchanges.push(exchange);
+        }
+    }
+
+    /// Accepts one connection and returns its index.
+    fn accept(&mut self) -> Option<usize> {
+        let maximum = self.options.config.max_connections;
+        while self.accepts > 0 {
+            let listener = self.listener.as_mut()?;
+            if !listener.ready || self.accept_paused {
+                return None;
+            }
+            if maximum > 0 && self.open >= maximum {
+                // The others wait in the kernel's queue until a place is free.
+                self.accept_paused = true;
+                return None;
+            }
+            self.accepts -= 1;
+            match listener.accept() {
+                Ok((socket, peer)) => {
+                    let acl = self.options.config.access_control_list.as_ref();
+                    if acl.is_some_and(|acl| !acl.allows(peer.ip())) {
+                        continue;
+                    }
+                    if let Some(index) = self.adopt(socket, peer) {
+                        return Some(index);
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => listener.ready = false,
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        self.complain(None, "out of file descriptors: a client is turned away");
+                        self.turn_away();
+                    }
+                    // The client left while it waited, or a signal came.
+                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
+                    _ => {
+                        let error = format!("cannot accept: {error}");
+                        self.complain(None, &error);
+                        if let Some(listener) = &mut self.listener {
+                            listener.ready = false;
+                        }
+                    }
+                },
+            }
+        }
+        None
+    }
+
+    /// Without a descriptor a client can be neither served nor refused: a spare one is given up
+    /// for the moment it takes to close the connection.
+    fn turn_away(&mut self) {
+        let had = self.spare_fd.take().is_some();
+        let refused = had
+            && self
+                .listener
+                .as_mut()
+                .is_some_and(|listener| match listener.accept() {
+                    Ok(refused) => {
+                        drop(refused);
+                        true
+                    }
+                    Err(_) => false,
+                });
+        self.spare_fd = open_spare();
+        if !refused && let Some(listener) = &mut self.listener {
+            // Tried again when the next client knocks, or a connection closes.
+            listener.ready = false;
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) -> Option<usize> {
+        let slot = slots::acquire()?;
+        let index = match self.free.pop() {
+            Some(index) => index as usize,
+            None => {
+                if self.conns.try_reserve(1).is_err() {
+                    slots::release(slot);
+                    return None;
+                }
+                self.conns.push(None);
+                self.conns.len() - 1
+            }
+        };
+        slot.open(self.hub, index as u32, peer, self.param);
+        let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(socket));
+        self.conns[index] = Some(Box::new(Conn {
+            slot,
+            socket,
+            phase: Phase::Head,
+            readable: true,
+            writable: true,
+            read_closed: false,
+            eof: false,
+            gone: false,
+            registered: false,
+            queued: false,
+            dirty: false,
+            begun: false,
+            timed_out: false,
+            linger: false,
+            last_active: self.clock.now,
+            since: self.clock.now,
+            discarded: 0,
+            input: Vec::new(),
+            out: None,
+            exchange: None,
+        }));
+        self.open += 1;
+        self.set_timer(index);
+        Some(index)
+    }
+
+    /// Writes a line to the error log.
+    pub fn complain(&mut self, index: Option<usize>, what: &str) {
+        if !self.error_log.is_on() {
+            return;
+        }
+        let peer = index
+            .and_then(|index| self.conn(index)?.socket.peer_addr().ok())
+            .map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let line = format!(
+            "[{}] {peer} {what}\n",
+            crate::log::timestamp(self.clock.unix)
+        );
+        self.error_log.append(line.as_bytes(), self.clock.unix);
+    }
+
+    /// Whether somebody asked for the server's end.
+    fn is_doomed(&self) -> bool {
+        self.hub.doomed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.check_fork();
+        for index in 0..self.conns.len() {
+            self.close(index);
+        }
+        for message in self.work.drain(..).chain(self.inbox.drain(..)) {
+            message.withdraw();
+        }
+        for iteration in self.iterations.drain(..) {
+            iteration.abandon();
+        }
+    }
+}
+
+/// Keeps descriptors 0 to 2 taken until dropped, so that what is opened meanwhile gets others.
+fn reserve_standard() -> Vec<OwnedFd> {
+    let mut reserved = Vec::new();
+    while reserved.len() < 3
+        && let Some(fd) = open_null()
+    {
+        if fd.as_raw_fd() > 2 {
+            break;
+        }
+        reserved.push(fd);
+    }
+    reserved
+}
+
+fn open_spare() -> Option<OwnedFd> {
+    listener::above_standard(open_null()?).ok()
+}
+
+fn open_null() -> Option<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).ok()
+}

@@ -1,0 +1,193 @@
+//! A queue that many threads fill and one empties. The filler wakes the emptier at most once for
+//! all that lies in the queue; the emptier pays one atomic load when it is empty.
+
+#[cfg(loom)]
+use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
+use std::sync::PoisonError;
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// How the emptier is woken.
+pub trait Wake {
+    fn wake(&self);
+}
+
+impl Wake for mio::Waker {
+    fn wake(&self) {
+        // It can only fail for want of kernel memory; the next poll looks anyway.
+        let _ = mio::Waker::wake(self);
+    }
+}
+
+/// See the module.
+pub struct Queue<M, W> {
+    /// Something lies in the queue. Set under the lock, read without it.
+    filled: AtomicBool,
+    inner: Mutex<Inner<M, W>>,
+}
+
+struct Inner<M, W> {
+    messages: Vec<M>,
+    open: bool,
+    waker: Option<W>,
+}
+
+impl<M, W: Wake> Queue<M, W> {
+    /// A closed queue.
+    #[expect(clippy::new_without_default, reason = "a queue is opened explicitly")]
+    pub fn new() -> Self {
+        Self {
+            filled: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                messages: Vec::new(),
+                open: false,
+                waker: None,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<M, W>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes messages from now on.
+    pub fn open(&self) {
+        self.lock().open = true;
+    }
+
+    /// Says how the emptier is woken; `None` while it cannot be.
+    pub fn set_waker(&self, waker: Option<W>) {
+        self.lock().waker = waker;
+    }
+
+    /// Adds a message, unless the queue is closed or there is no memory.
+    pub fn push(&self, message: M) -> Result<(), M> {
+        let mut inner = self.lock();
+        if !inner.open || inner.messages.try_reserve(1).is_err() {
+            return Err(message);
+        }
+        inner.messages.push(message);
+        if !self.filled.swap(true, Ordering::Release)
+            && let Some(waker) = &inner.waker
+        {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether there may be something to take.
+    pub fn is_filled(&self) -> bool {
+        self.filled.load(Ordering::Acquire)
+    }
+
+    /// Moves all messages to the end of `into`, in order.
+    pub fn take(&self, into: &mut Vec<M>) {
+        if !self.is_filled() {
+            return;
+        }
+        let mut inner = self.lock();
+        self.filled.store(false, Ordering::Release);
+        into.append(&mut inner.messages);
+    }
+
+    /// Wakes the emptier although there is no message. Never waits for long: it may run in a
+    /// signal handler that has interrupted whoever holds the lock.
+    pub fn wake(&self) {
+        for _ in 0..1000 {
+            if let Ok(inner) = self.inner.try_lock() {
+                if let Some(waker) = &inner.waker {
+                    waker.wake();
+                }
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Takes no more messages, and gives back what lies in the queue.
+    pub fn close(&self) -> Vec<M> {
+        let mut inner = self.lock();
+        inner.open = false;
+        inner.waker = None;
+        self.filled.store(false, Ordering::Release);
+        std::mem::take(&mut inner.messages)
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    struct Count(Arc<AtomicUsize>);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_or_reordered_and_a_message_never_lies_unannounced() {
+        loom::model(|| {
+            let wakes = Arc::new(AtomicUsize::new(0));
+            let queue = Arc::new(Queue::new());
+            queue.open();
+            queue.set_waker(Some(Count(wakes.clone())));
+            let writers: Vec<_> = (0..2)
+                .map(|writer| {
+                    let queue = queue.clone();
+                    thread::spawn(move || {
+                        for number in 0..2 {
+                            assert!(queue.push((writer, number)).is_ok());
+                        }
+                    })
+                })
+                .collect();
+            let mut taken = Vec::new();
+            queue.take(&mut taken);
+            let before = wakes.load(Ordering::SeqCst);
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            let seen = taken.len();
+            queue.take(&mut taken);
+            // What came after the first look was announced by a wake of its own, or by one that
+            // had not been consumed yet.
+            assert!(
+                taken.len() == seen || wakes.load(Ordering::SeqCst) >= 1,
+                "{before}"
+            );
+            for writer in 0..2 {
+                let own: Vec<_> = taken
+                    .iter()
+                    .filter(|m| m.0 == writer)
+                    .map(|m| m.1)
+                    .collect();
+                assert_eq!(own, [0, 1]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_push_that_races_with_close_is_refused_or_given_back() {
+        loom::model(|| {
+            let queue = Arc::new(Queue::<u32, Count>::new());
+            queue.open();
+            let other = queue.clone();
+            let writer = thread::spawn(move || other.push(7).is_ok());
+            let left = queue.close();
+            let pushed = writer.join().unwrap();
+            assert_eq!(left.len(), usize::from(pushed));
+            assert!(queue.push(8).is_err());
+        });
+    }
+}

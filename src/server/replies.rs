@@ -1,0 +1,55 @@
+//! Answers that the library makes itself.
+
+use crate::http::status::{reason, write_status_line};
+
+/// What the head of such an answer depends on.
+pub struct Reply<'a> {
+    pub status: u16,
+    /// `Date`, as RFC 9110, section 6.6.1 wants it.
+    pub date: &'a str,
+    pub persistent: bool,
+    pub head_only: bool,
+    /// More fields, each with its line's end.
+    pub fields: &'a [u8],
+}
+
+impl Reply<'_> {
+    /// Appends an error or redirection: a line of text for 4xx and 5xx except 401. Returns the
+    /// length of the head.
+    pub fn write_error(&self, out: &mut Vec<u8>) -> usize {
+        let before = out.len();
+        let has_text = self.status >= 400 && self.status != 401;
+        write_status_line(out, self.status);
+        let mut number = itoa::Buffer::new();
+        let mut length = 0;
+        if has_text {
+            out.extend_from_slice(b"Content-Type: text/plain\r\n");
+            length = "404 \n".len() + reason(self.status).len();
+        }
+        if self.status != 304 {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(number.format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b"Date: ");
+        out.extend_from_slice(self.date.as_bytes());
+        out.extend_from_slice(b"\r\nConnection: ");
+        out.extend_from_slice(connection(self.persistent).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.fields);
+        out.extend_from_slice(b"\r\n");
+        let head_len = out.len() - before;
+        if has_text && !self.head_only {
+            out.extend_from_slice(number.format(self.status).as_bytes());
+            out.push(b' ');
+            out.extend_from_slice(reason(self.status).as_bytes());
+            out.push(b'\n');
+        }
+        head_len
+    }
+}
+
+/// The value of `Connection`.
+pub fn connection(persistent: bool) -> &'static str {
+    if persistent { "keep-alive" } else { "close" }
+}

@@ -1,0 +1,162 @@
+//! What happens when an option changes.
+
+use std::ffi::CStr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+
+use mio::unix::SourceFd;
+
+use super::connection::Phase;
+use super::listener::Listener;
+use super::{Server, user};
+use crate::options::{OptionId, parse_listen};
+
+const CANNOT_BIND: &CStr = c"Cannot bind to port";
+
+impl Server {
+    /// Sets an option; `None` and the empty text reset it. The sentence of an error is for people.
+    pub fn set_option(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), &'static CStr> {
+        let value = value.filter(|value| !value.is_empty());
+        self.shown_options[id as usize] = None;
+        match id {
+            OptionId::ListeningPort => self.listen_on(value)?,
+            OptionId::RunAsUser => {
+                if let Some(name) = value {
+                    user::become_user(name).map_err(|error| {
+                        self.complain(None, &format!("run_as_user: {error}"));
+                        c"Cannot change to this user"
+                    })?;
+                }
+                self.options.set(id, value)?;
+            }
+            _ => self.options.set(id, value)?,
+        }
+        self.apply(id);
+        Ok(())
+    }
+
+    fn apply(&mut self, id: OptionId) {
+        let config = &self.options.config;
+        match id {
+            OptionId::AccessLogFile => self.access_log.set_path(config.access_log_file.as_deref()),
+            OptionId::ErrorLogFile => self.error_log.set_path(config.error_log_file.as_deref()),
+            OptionId::MaxConnections => self.accept_paused = false,
+            OptionId::IdleTimeoutMs | OptionId::RequestTimeoutMs => {
+                self.clock.update();
+                for index in 0..self.conns.len() {
+                    let phase = self.conn(index).map(|conn| conn.phase);
+                    if phase.is_some_and(|phase| phase != Phase::Lingering) {
+                        self.set_timer(index);
+                    }
+                }
+            }
+            _ => self.publish_limits(),
+        }
+    }
+
+    /// Tells other threads what they must not exceed.
+    pub(super) fn publish_limits(&self) {
+        let config = &self.options.config;
+        let hub = self.hub;
+        hub.iterate_timeout_ms
+            .store(config.iterate_timeout_ms, Ordering::Relaxed);
+        hub.max_send_queue
+            .store(config.max_send_queue_bytes, Ordering::Relaxed);
+        hub.max_buffered
+            .store(config.max_buffered_bytes, Ordering::Relaxed);
+    }
+
+    fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
+        let Some(value) = value else {
+            self.replace_listener(None);
+            return self.options.set(OptionId::ListeningPort, None);
+        };
+        let text = std::str::from_utf8(value).map_err(|_| CANNOT_BIND)?;
+        let address = parse_listen(text).ok_or(CANNOT_BIND)?;
+        let current = self.listener.as_ref().and_then(Listener::address);
+        if current != Some(address) {
+            let listener = self.bind(address).map_err(|error| {
+                self.complain(None, &format!("cannot bind to {address}: {error}"));
+                CANNOT_BIND
+            })?;
+            self.replace_listener(Some(listener));
+        }
+        self.options.set(OptionId::ListeningPort, Some(value))?;
+        if address.port() == 0 {
+            self.show_address(address.ip(), text.parse::<SocketAddr>().is_err());
+        }
+        Ok(())
+    }
+
+    /// Binds, if need be in place of our own socket, which may be what is in the way.
+    fn bind(&mut self, address: SocketAddr) -> io::Result<Listener> {
+        let error = match Listener::bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let Some(old) = self.listener.as_ref().filter(|old| !old.is_shared()) else {
+            return Err(error);
+        };
+        let Some(old_address) = old.address() else {
+            return Err(error);
+        };
+        if error.kind() != io::ErrorKind::AddrInUse || old_address.port() != address.port() {
+            return Err(error);
+        }
+        self.replace_listener(None);
+        Listener::bind(address).inspect_err(|_| match Listener::bind(old_address) {
+            Ok(listener) => self.replace_listener(Some(listener)),
+            Err(error) => self.complain(None, &format!("cannot bind again: {error}")),
+        })
+    }
+
+    /// Shows the port that was picked, in the form in which one was asked for.
+    fn show_address(&mut self, ip: IpAddr, bare: bool) {
+        let Some(address) = self.listener.as_ref().and_then(Listener::address) else {
+            return;
+        };
+        let text = match bare {
+            true => address.port().to_string(),
+            false => SocketAddr::new(ip, address.port()).to_string(),
+        };
+        self.options
+            .store_text(OptionId::ListeningPort, Some(text.as_bytes()));
+    }
+
+    fn replace_listener(&mut self, listener: Option<Listener>) {
+        self.shown_options[OptionId::ListeningPort as usize] = None;
+        if let (Some(poll), Some(old)) = (&self.poll, &self.listener)
+            && old.registered
+        {
+            // Closing does not end its events while another process holds it open.
+            let _ = poll.registry().deregister(&mut SourceFd(&old.fd()));
+        }
+        self.listener = listener;
+    }
+
+    /// Takes over a listening descriptor; -1 stops listening.
+    pub fn set_listening_socket(&mut self, fd: i32) {
+        if fd == -1 {
+            self.replace_listener(None);
+            self.options.store_text(OptionId::ListeningPort, None);
+            return;
+        }
+        match Listener::adopt(fd) {
+            Ok(listener) => {
+                self.replace_listener(Some(listener));
+                let address = self.listener.as_ref().and_then(Listener::address);
+                if let Some(address) = address {
+                    let bare = address.ip() == IpAddr::from([0, 0, 0, 0]);
+                    self.show_address(address.ip(), bare);
+                }
+            }
+            Err(error) => self.complain(None, &format!("cannot use descriptor {fd}: {error}")),
+        }
+    }
+
+    /// The listening descriptor, or -1.
+    pub fn listening_socket(&self) -> i32 {
+        self.listener.as_ref().map_or(-1, Listener::fd)
+    }
+}

@@ -1,0 +1,434 @@
+//! Connection slots: the memory behind `struct mg_connection *`.
+//!
+//! Slots come from a process-wide pool that is never unmapped. A pointer that a program kept is
+//! therefore always safe to look at, also after the server is gone; the generation in the slot
+//! tells that its connection has closed. A slot that other threads may know of is reused only
+//! after [`QUARANTINE`] others were retired behind it, so that a late write finds a closed slot
+//! and not somebody else's connection.
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::inbox::Hub;
+use crate::ffi::types::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
+use crate::http::request::Head;
+use crate::http::response::Answer;
+
+/// How many other slots are retired before one that other threads know of is used again.
+pub const QUARANTINE: usize = 65_536;
+
+/// Slots made at a time.
+const CHUNK: usize = 64;
+
+/// The connection is open.
+const OPEN: u64 = 1;
+/// A request waits for its answer: a program may write.
+const ANSWERABLE: u64 = 2;
+/// The connection is a websocket whose closing handshake has not begun: frames may be written.
+const FRAMES: u64 = 4;
+/// Bits of the state word below the generation.
+const FLAGS: u32 = 8;
+
+/// One connection as other threads and C see it. What only the I/O thread needs is elsewhere.
+#[repr(C)]
+pub struct Slot {
+    public: UnsafeCell<mg_connection>,
+    /// Generation, shifted by [`FLAGS`], and the flags.
+    state: AtomicU64,
+    hub: AtomicPtr<Hub>,
+    /// Where the server keeps the rest of this connection.
+    index: AtomicU32,
+    /// Another thread has written to it, or was told of it.
+    shared: AtomicBool,
+    /// Bytes that other threads have queued and the I/O thread has not taken yet.
+    pub incoming: AtomicUsize,
+    /// Bytes in the connection's own queue, as of the last turn.
+    pub backlog: AtomicUsize,
+    /// The answer to a request whose handler has returned. Whoever writes judges it here, so
+    /// that every thread learns at once what becomes of its bytes.
+    answer: Mutex<Option<Box<Answer>>>,
+}
+
+// SAFETY: `public` is written by the thread that owns the server alone, and read by C under the
+// rules of the API; all else is atomic or locked.
+unsafe impl Sync for Slot {}
+// SAFETY: as above; the pointers inside `public` are not followed by this type.
+unsafe impl Send for Slot {}
+
+/// The life of one connection in a slot.
+pub type Generation = u64;
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            public: UnsafeCell::new(blank()),
+            state: AtomicU64::new(0),
+            hub: AtomicPtr::new(ptr::null_mut()),
+            index: AtomicU32::new(0),
+            shared: AtomicBool::new(false),
+            incoming: AtomicUsize::new(0),
+            backlog: AtomicUsize::new(0),
+            answer: Mutex::new(None),
+        }
+    }
+
+    /// The slot behind a pointer that C holds.
+    ///
+    /// # Safety
+    /// `conn` is NULL or a pointer that this library once gave to a handler.
+    pub unsafe fn from_c(conn: *const mg_connection) -> Option<&'static Slot> {
+        // SAFETY: such pointers are addresses of slots, which are never unmapped.
+        unsafe { conn.cast::<Slot>().as_ref() }
+    }
+
+    /// The pointer that C gets. It is derived from the whole slot, so that it leads back to it.
+    pub fn as_c(&'static self) -> *mut mg_connection {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The generation, if the connection is open.
+    pub fn open_generation(&self) -> Option<Generation> {
+        let state = self.state.load(Ordering::Acquire);
+        (state & OPEN != 0).then_some(state >> FLAGS)
+    }
+
+    /// Whether a request of this generation's connection waits for its answer.
+    pub fn is_answerable(&self) -> bool {
+        self.state.load(Ordering::Acquire) & ANSWERABLE != 0
+    }
+
+    /// Says whether a request waits for its answer.
+    pub fn set_answerable(&self, answerable: bool) {
+        let state = self.state.load(Ordering::Relaxed);
+        let flag = if answerable { ANSWERABLE } else { 0 };
+        self.state
+            .store(state & !ANSWERABLE | flag, Ordering::Release);
+    }
+
+    /// Whether this is a websocket that frames may be written to.
+    pub fn takes_frames(&self) -> bool {
+        self.state.load(Ordering::Acquire) & FRAMES != 0
+    }
+
+    /// Says whether frames may be written.
+    pub fn set_takes_frames(&self, takes: bool) {
+        let state = self.state.load(Ordering::Relaxed);
+        let flag = if takes { FRAMES } else { 0 };
+        self.state.store(state & !FRAMES | flag, Ordering::Release);
+    }
+
+    /// Says that the connection is a websocket from now on.
+    pub fn become_websocket(&self) {
+        // SAFETY: as in `show_request`.
+        unsafe { (*self.public.get()).is_websocket = 1 };
+    }
+
+    /// Shows a websocket message, which must stay where it is until it is hidden.
+    pub fn show_message(&self, content: &mut [u8], wsbits: u8) {
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).content = content.as_mut_ptr().cast();
+            (*out).content_len = c_int::try_from(content.len()).unwrap_or(0);
+            (*out).wsbits = wsbits;
+        }
+    }
+
+    /// Takes the message away from the program's eyes.
+    pub fn hide_message(&self) {
+        let (content, content_len) = no_content();
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).content = content;
+            (*out).content_len = content_len;
+            (*out).wsbits = 0;
+        }
+    }
+
+    /// The hub of the server that the slot serves, or served last.
+    pub fn hub(&self) -> Option<&'static Hub> {
+        // SAFETY: hubs are never unmapped either.
+        unsafe { self.hub.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Where the server keeps the rest of this connection.
+    pub fn index(&self) -> usize {
+        self.index.load(Ordering::Relaxed) as usize
+    }
+
+    /// Notes that another thread knows this connection.
+    pub fn share(&self) {
+        if !self.shared.load(Ordering::Relaxed) {
+            self.shared.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer that is being given late, if there is one.
+    pub fn answer(&self) -> MutexGuard<'_, Option<Box<Answer>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a connection. On the I/O thread.
+    pub fn open(
+        &self,
+        hub: &'static Hub,
+        index: u32,
+        peer: std::net::SocketAddr,
+        param: *mut c_void,
+    ) {
+        let mut public = blank();
+        public.server_param = param;
+        public.remote_port = c_int::from(peer.port());
+        let mut text = AddressText {
+            bytes: &mut public.remote_ip,
+            len: 0,
+        };
+        // The longest textual address is 45 bytes: it always fits.
+        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.ip().to_canonical()));
+        // SAFETY: the slot is not in use, and only the I/O thread writes here.
+        unsafe { *self.public.get() = public };
+        self.hub
+            .store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
+        self.index.store(index, Ordering::Relaxed);
+        self.shared.store(false, Ordering::Relaxed);
+        self.incoming.store(0, Ordering::Relaxed);
+        self.backlog.store(0, Ordering::Relaxed);
+        let generation = self.state.load(Ordering::Relaxed) >> FLAGS;
+        self.state
+            .store(generation << FLAGS | OPEN, Ordering::Release);
+    }
+
+    /// Ends a connection: from here on every late pointer sees it closed.
+    pub fn close(&self) {
+        let generation = (self.state.load(Ordering::Relaxed) >> FLAGS) + 1;
+        self.state.store(generation << FLAGS, Ordering::Release);
+        *self.answer() = None;
+        self.clear_request();
+    }
+
+    /// Shows a request to the program. `buf` holds the head, whose strings are terminated here,
+    /// from `path_at` the decoded path, and from `content_at` the content; its last byte is the
+    /// NUL behind the content. On the I/O thread; `buf` must stay where it is until
+    /// [`Slot::clear_request`].
+    pub fn show_request(&self, buf: &mut [u8], head: &Head, shown: &Shown) {
+        let mut public = blank_request();
+        let mut terminate = |at: usize| {
+            if let Some(byte) = buf.get_mut(at) {
+                *byte = 0;
+            }
+        };
+        terminate(head.method.range().end);
+        terminate(shown.path_end);
+        if let Some(query) = &shown.query {
+            terminate(query.end);
+        }
+        for field in head.fields.iter().take(MAX_VISIBLE_HEADERS) {
+            terminate(field.name.range().end);
+            if field.value.len > 0 {
+                terminate(field.value.range().end);
+            }
+        }
+        let base = buf.as_mut_ptr().cast::<c_char>();
+        // Offsets come from parsing this very buffer; a wrong one must not become a wild pointer.
+        let at = |offset: usize| base.wrapping_add(offset.min(buf.len() - 1));
+        public.request_method = at(head.method.start as usize);
+        public.uri = at(shown.path_at);
+        public.http_version = if head.minor == 0 { c"1.0" } else { c"1.1" }.as_ptr();
+        public.query_string = shown
+            .query
+            .as_ref()
+            .map_or(ptr::null(), |query| at(query.start).cast_const());
+        public.content = at(shown.content_at);
+        public.content_len = c_int::try_from(buf.len() - 1 - shown.content_at).unwrap_or(0);
+
+        let out = self.public.get();
+        // SAFETY: only the I/O thread writes here, and no reference to `public` exists: C reads
+        // through its pointer while it is called, which is not now.
+        unsafe {
+            (*out).request_method = public.request_method;
+            (*out).uri = public.uri;
+            (*out).http_version = public.http_version;
+            (*out).query_string = public.query_string;
+            (*out).content = public.content;
+            (*out).content_len = public.content_len;
+            (*out).status_code = 0;
+            let mut count = 0;
+            for field in head.fields.iter().take(MAX_VISIBLE_HEADERS) {
+                (*out).http_headers[count] = mg_header {
+                    name: at(field.name.start as usize),
+                    value: if field.value.len == 0 {
+                        c"".as_ptr()
+                    } else {
+                        at(field.value.start as usize)
+                    },
+                };
+                count += 1;
+            }
+            (*out).num_headers = count as c_int;
+        }
+    }
+
+    /// Takes the request away from the program's eyes.
+    pub fn clear_request(&self) {
+        let empty = blank_request();
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).request_method = empty.request_method;
+            (*out).uri = empty.uri;
+            (*out).http_version = empty.http_version;
+            (*out).query_string = ptr::null();
+            (*out).num_headers = 0;
+            (*out).content = empty.content;
+            (*out).content_len = 0;
+            (*out).status_code = 0;
+            (*out).wsbits = 0;
+        }
+    }
+
+    /// Shows a status to the program.
+    pub fn set_status(&self, status: u16) {
+        // SAFETY: as in `show_request`.
+        unsafe { (*self.public.get()).status_code = c_int::from(status) };
+    }
+
+    /// Hides the content, or shows it again: an iterate callback sees none. Returns what was shown.
+    pub fn swap_content(&self, content: (*mut c_char, c_int)) -> (*mut c_char, c_int) {
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            let old = ((*out).content, (*out).content_len);
+            ((*out).content, (*out).content_len) = content;
+            old
+        }
+    }
+}
+
+/// Content of no bytes.
+pub fn no_content() -> (*mut c_char, c_int) {
+    (blank_request().content, 0)
+}
+
+/// Where in the request's buffer the program's strings are.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    pub path_at: usize,
+    pub path_end: usize,
+    pub query: Option<std::ops::Range<usize>>,
+    pub content_at: usize,
+}
+
+/// The strings of a connection without a request.
+struct Request {
+    request_method: *const c_char,
+    uri: *const c_char,
+    http_version: *const c_char,
+    query_string: *const c_char,
+    content: *mut c_char,
+    content_len: c_int,
+}
+
+/// A writable NUL: a program may write the byte behind its content.
+struct Writable(UnsafeCell<[u8; 8]>);
+// SAFETY: only C writes there, and only the NUL that is there already or scratch nobody reads.
+unsafe impl Sync for Writable {}
+static NO_CONTENT: Writable = Writable(UnsafeCell::new([0; 8]));
+
+fn blank_request() -> Request {
+    let empty = c"".as_ptr();
+    Request {
+        request_method: empty,
+        uri: empty,
+        http_version: empty,
+        query_string: ptr::null(),
+        content: NO_CONTENT.0.get().cast(),
+        content_len: 0,
+    }
+}
+
+fn blank() -> mg_connection {
+    let request = blank_request();
+    mg_connection {
+        request_method: request.request_method,
+        uri: request.uri,
+        http_version: request.http_version,
+        query_string: request.query_string,
+        remote_ip: [0; 48],
+        remote_port: 0,
+        num_headers: 0,
+        http_headers: [mg_header {
+            name: ptr::null(),
+            value: ptr::null(),
+        }; MAX_VISIBLE_HEADERS],
+        content: request.content,
+        content_len: request.content_len,
+        is_websocket: 0,
+        status_code: 0,
+        wsbits: 0,
+        server_param: ptr::null_mut(),
+        connection_param: ptr::null_mut(),
+    }
+}
+
+struct AddressText<'a> {
+    bytes: &'a mut [c_char; 48],
+    len: usize,
+}
+
+impl std::fmt::Write for AddressText<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for byte in text.bytes() {
+            // The last byte stays NUL.
+            if self.len + 1 < self.bytes.len() {
+                self.bytes[self.len] = byte as c_char;
+                self.len += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Pool {
+    free: Vec<&'static Slot>,
+    retired: VecDeque<&'static Slot>,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    free: Vec::new(),
+    retired: VecDeque::new(),
+});
+
+/// A slot for a new connection, the one used last first, as its memory is hot. `None` when there
+/// is no memory.
+pub fn acquire() -> Option<&'static Slot> {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(slot) = pool.free.pop() {
+        return Some(slot);
+    }
+    if pool.retired.len() > QUARANTINE {
+        return pool.retired.pop_front();
+    }
+    let mut chunk = Vec::new();
+    chunk.try_reserve_exact(CHUNK).ok()?;
+    pool.free.try_reserve(CHUNK).ok()?;
+    chunk.resize_with(CHUNK, Slot::new);
+    let chunk: &'static [Slot] = chunk.leak();
+    pool.free.extend(chunk.iter().rev());
+    pool.free.pop()
+}
+
+/// Gives a closed slot back.
+pub fn release(slot: &'static Slot) {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    if !slot.shared.load(Ordering::Relaxed) {
+        pool.free.push(slot);
+    } else if pool.retired.try_reserve(1).is_ok() {
+        pool.retired.push_back(slot);
+    }
+    // Without memory for the list the slot is leaked: better than reusing it too early.
+}

@@ -1,0 +1,306 @@
+//! Readiness in, [`Step`] out: gives each connection its turn.
+
+use std::sync::atomic::Ordering;
+
+use mio::{Interest, Token};
+
+use super::connection::Phase;
+use super::intake::Refill;
+use super::{Handler, Server, Step};
+use crate::options::Config;
+
+/// Requests of one connection that are served in one turn.
+const REQUESTS_PER_TURN: usize = 256;
+/// Bytes that one connection moves in one turn.
+const BYTES_PER_TURN: usize = 1 << 20;
+/// How long input is discarded after the last answer, and how much of it.
+const LINGER_MS: u32 = 2_000;
+const LINGER_BYTES: u32 = 1 << 20;
+
+/// How it goes on with the current connection.
+pub(super) enum Flow {
+    Again,
+    /// It is done for this turn, or closed.
+    Leave,
+    Call(Handler),
+}
+
+impl Server {
+    /// Works until the program is to be called, or there is nothing to do.
+    pub fn step(&mut self) -> Step {
+        while !self.is_doomed() {
+            if let Some(index) = self.current {
+                match self.drive(index) {
+                    Flow::Again => {}
+                    Flow::Leave => self.leave(),
+                    Flow::Call(handler) => return self.call(index, handler),
+                }
+            } else if let Some(step) = self.next_visit() {
+                return step;
+            } else if self.turn > 0 {
+                self.turn -= 1;
+                if let Some(index) = self.ready.pop_front() {
+                    self.activate(index as usize);
+                }
+            } else if let Some(index) = self.accept() {
+                self.activate(index);
+            } else if !self.begin_work() {
+                self.flush_dirty();
+                break;
+            }
+        }
+        self.hub.buffered.store(self.buffered, Ordering::Relaxed);
+        Step::Done
+    }
+
+    /// Makes a connection the current one.
+    fn activate(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        conn.queued = false;
+        if conn.gone {
+            self.close(index);
+            return;
+        }
+        let waiting = conn.input.len();
+        if waiting > 0 {
+            if self.scratch.len() < waiting {
+                self.scratch.resize(waiting, 0);
+            }
+            self.scratch[..waiting].copy_from_slice(&conn.input);
+            conn.input = Vec::new();
+        }
+        self.input = 0..waiting;
+        self.current = Some(index);
+        self.budget = REQUESTS_PER_TURN;
+        self.quota = BYTES_PER_TURN;
+        if conn.out.is_some() {
+            self.flush(index);
+        }
+    }
+
+    fn drive(&mut self, index: usize) -> Flow {
+        let Some(conn) = self.conn(index) else {
+            return Flow::Leave;
+        };
+        if std::mem::take(&mut conn.timed_out) {
+            return self.refuse(index, 408);
+        }
+        match conn.phase {
+            Phase::Head => self.next_head(index),
+            Phase::Body => self.take_body(index),
+            Phase::Calling | Phase::Answering => Flow::Leave,
+            Phase::Sending => self.send_file(index),
+            Phase::Draining => self.drain_then_close(index),
+            Phase::Lingering => self.discard(index),
+        }
+    }
+
+    /// Ends the turn of the current connection: sends what it has, keeps what it has not parsed.
+    fn leave(&mut self) {
+        let Some(index) = self.current else { return };
+        if !self.flush(index) {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        let unread = &self.scratch[self.input.clone()];
+        if !unread.is_empty() {
+            if conn.input.try_reserve_exact(unread.len()).is_err() {
+                self.close(index);
+                return;
+            }
+            conn.input.extend_from_slice(unread);
+            if conn.phase == Phase::Head && !conn.begun {
+                conn.begun = true;
+                conn.since = self.clock.now;
+            }
+        }
+        self.current = None;
+        self.input = 0..0;
+        self.settle(index);
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return;
+        };
+        if !conn.registered
+            && let Some(poll) = &self.poll
+        {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            match poll
+                .registry()
+                .register(&mut conn.socket, Token(index), interest)
+            {
+                Ok(()) => conn.registered = true,
+                Err(error) => {
+                    self.complain(
+                        Some(index),
+                        &format!("cannot watch the connection: {error}"),
+                    );
+                    self.close(index);
+                }
+            }
+        }
+    }
+
+    /// Draws the conclusions from a flush: whoever waited for it goes on.
+    pub(super) fn settle(&mut self, index: usize) {
+        let Some(conn) = self.conn(index) else { return };
+        if conn.backlog() > 0 && !conn.writable {
+            return;
+        }
+        match conn.phase {
+            Phase::Draining => {
+                self.drain_then_close(index);
+            }
+            Phase::Sending => self.make_ready(index),
+            // Input that was left for the sake of the outbox.
+            Phase::Head if !conn.begun && !conn.input.is_empty() => self.make_ready(index),
+            _ => {}
+        }
+    }
+
+    /// Ends the connection once all is sent, without losing the answer to unread input.
+    pub(super) fn drain_then_close(&mut self, index: usize) -> Flow {
+        let Some(conn) = self.conn(index) else {
+            return Flow::Leave;
+        };
+        conn.phase = Phase::Draining;
+        if conn.backlog() > 0 {
+            if !conn.writable || !self.flush(index) {
+                return Flow::Leave;
+            }
+            if self.conn(index).is_some_and(|conn| conn.backlog() > 0) {
+                return Flow::Leave;
+            }
+        }
+        let current = self.current == Some(index);
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        // Closing a socket with unread input resets the connection, and the client may lose
+        // what it has not read yet (RFC 9112, section 9.6).
+        let unread = conn.linger
+            || conn.readable
+            || !conn.input.is_empty()
+            || current && !self.input.is_empty();
+        if conn.eof || !unread {
+            self.close(index);
+            return Flow::Leave;
+        }
+        conn.phase = Phase::Lingering;
+        conn.since = self.clock.now;
+        conn.input = Vec::new();
+        if current {
+            self.input = 0..0;
+        }
+        let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
+        self.timers.set(
+            index as u32,
+            self.clock.now.wrapping_add(LINGER_MS),
+            self.clock.now,
+        );
+        if current {
+            return Flow::Again;
+        }
+        self.make_ready(index);
+        Flow::Leave
+    }
+
+    /// Throws input away until the client closes, for a while.
+    fn discard(&mut self, index: usize) -> Flow {
+        loop {
+            self.input = 0..0;
+            let refill = self.refill(index);
+            let count = self.input.len() as u32;
+            self.input = 0..0;
+            let Some(conn) = self.conn(index) else {
+                return Flow::Leave;
+            };
+            conn.discarded = conn.discarded.saturating_add(count);
+            match refill {
+                Refill::Wait => return Flow::Leave,
+                Refill::Got if conn.discarded <= LINGER_BYTES => {}
+                Refill::Got | Refill::Eof | Refill::Lost => {
+                    self.close(index);
+                    return Flow::Leave;
+                }
+            }
+        }
+    }
+
+    /// Files the connection's timer: at the latest when one of its timeouts may be over.
+    pub(super) fn set_timer(&mut self, index: usize) {
+        let Config {
+            idle_timeout_ms,
+            request_timeout_ms,
+            ..
+        } = self.options.config;
+        let ahead = [idle_timeout_ms, request_timeout_ms]
+            .into_iter()
+            .filter(|ms| *ms > 0)
+            .min();
+        match ahead {
+            Some(ahead) => self.file_timer(index, ahead),
+            None => self.timers.clear(index as u32),
+        }
+    }
+
+    fn file_timer(&mut self, index: usize, ahead: u64) {
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
+        let now = self.clock.now;
+        self.timers.set(index as u32, now.wrapping_add(ahead), now);
+    }
+
+    /// A timer has come due: closes the connection, or files the timer anew. Traffic does not
+    /// touch timers, so most that come due find that there has been some.
+    pub(super) fn timer_due(&mut self, index: usize) {
+        let now = self.clock.now;
+        let Config {
+            idle_timeout_ms,
+            request_timeout_ms,
+            ..
+        } = self.options.config;
+        let Some(conn) = self.conn(index) else { return };
+        let since = u64::from(now.wrapping_sub(conn.since));
+        let quiet = u64::from(now.wrapping_sub(conn.last_active));
+        if conn.phase == Phase::Lingering {
+            match u64::from(LINGER_MS).checked_sub(since) {
+                None | Some(0) => self.close(index),
+                Some(left) => self.file_timer(index, left),
+            }
+            return;
+        }
+        let mut next = [idle_timeout_ms, request_timeout_ms]
+            .into_iter()
+            .filter(|ms| *ms > 0)
+            .min()
+            .unwrap_or(u64::MAX);
+        let receiving = conn.phase == Phase::Body || conn.phase == Phase::Head && conn.begun;
+        if receiving && request_timeout_ms > 0 {
+            let arrived = conn
+                .exchange
+                .as_ref()
+                .map_or(0, |exchange| exchange.arrived);
+            // As long again for each 16 KiB: slow links may upload, drops may not hold a request.
+            let allowed = request_timeout_ms.saturating_mul(1 + arrived / 16_384);
+            if since >= allowed {
+                conn.timed_out = true;
+                self.make_ready(index);
+                return;
+            }
+            next = next.min(allowed - since);
+        }
+        if idle_timeout_ms > 0 {
+            if quiet >= idle_timeout_ms {
+                self.close(index);
+                return;
+            }
+            next = next.min(idle_timeout_ms - quiet);
+        }
+        if next < u64::MAX {
+            self.file_timer(index, next);
+        }
+    }
+}

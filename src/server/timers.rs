@@ -1,0 +1,189 @@
+//! A coarse timer wheel with one entry a connection. An entry that comes due is looked at again;
+//! activity does not touch the wheel, so its cost does not depend on the number of requests.
+
+/// Milliseconds a bucket.
+const TICK: u32 = 32;
+const BUCKETS: usize = 512;
+const NONE: u32 = u32::MAX;
+
+/// The farthest that an entry is set ahead; later ones are looked at then and set anew.
+pub const HORIZON_MS: u32 = TICK * (BUCKETS as u32 - 2);
+
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+    bucket: u32,
+}
+
+/// Times are milliseconds on a clock that wraps.
+pub struct Timers {
+    heads: Vec<u32>,
+    links: Vec<Link>,
+    /// One bit a bucket that is not empty.
+    filled: [u64; BUCKETS / 64],
+    /// All buckets before this tick are empty.
+    tick: u32,
+}
+
+impl Timers {
+    /// A wheel that starts at `now`.
+    pub fn new(now: u32) -> Self {
+        Self {
+            heads: vec![NONE; BUCKETS],
+            links: Vec::new(),
+            filled: [0; BUCKETS / 64],
+            tick: now / TICK,
+        }
+    }
+
+    /// Sets the entry `id` to `deadline`, in place of any earlier setting.
+    pub fn set(&mut self, id: u32, deadline: u32, now: u32) {
+        self.clear(id);
+        let ahead = deadline.wrapping_sub(now);
+        let ahead = if ahead > u32::MAX / 2 {
+            0
+        } else {
+            ahead.min(HORIZON_MS)
+        };
+        // The bucket behind the deadline, so that what comes due is really due.
+        let steps = (now % TICK + ahead) / TICK + 1;
+        let bucket = (self.tick_of(now).wrapping_add(steps)) % BUCKETS as u32;
+        let id_index = id as usize;
+        if self.links.len() <= id_index {
+            self.links.resize(
+                id_index + 1,
+                Link {
+                    prev: NONE,
+                    next: NONE,
+                    bucket: NONE,
+                },
+            );
+        }
+        let head = self.heads[bucket as usize];
+        self.links[id_index] = Link {
+            prev: NONE,
+            next: head,
+            bucket,
+        };
+        if let Some(link) = self.links.get_mut(head as usize) {
+            link.prev = id;
+        }
+        self.heads[bucket as usize] = id;
+        self.filled[bucket as usize / 64] |= 1 << (bucket % 64);
+    }
+
+    fn tick_of(&self, now: u32) -> u32 {
+        now / TICK
+    }
+
+    /// Removes the entry `id`, if it is set.
+    pub fn clear(&mut self, id: u32) {
+        let Some(link) = self.links.get_mut(id as usize) else {
+            return;
+        };
+        if link.bucket == NONE {
+            return;
+        }
+        let Link { prev, next, bucket } = *link;
+        link.bucket = NONE;
+        match self.links.get_mut(prev as usize) {
+            Some(link) => link.next = next,
+            None => self.heads[bucket as usize] = next,
+        }
+        if let Some(link) = self.links.get_mut(next as usize) {
+            link.prev = prev;
+        }
+        if self.heads[bucket as usize] == NONE {
+            self.filled[bucket as usize / 64] &= !(1 << (bucket % 64));
+        }
+    }
+
+    /// Takes all entries that have come due by `now` and appends them to `due`.
+    pub fn expire(&mut self, now: u32, due: &mut Vec<u32>) {
+        let target = self.tick_of(now);
+        // The tick counter wraps with the clock; a turn of the wheel is the most to walk.
+        let span = u32::MAX / TICK + 1;
+        let steps = (target + span - self.tick) % span;
+        for step in 1..=steps.min(BUCKETS as u32) {
+            let bucket = self.tick.wrapping_add(step) % BUCKETS as u32;
+            while let Some(id) = Some(self.heads[bucket as usize]).filter(|id| *id != NONE) {
+                self.clear(id);
+                due.push(id);
+            }
+        }
+        self.tick = target;
+    }
+
+    /// Milliseconds from `now` until an entry may come due; `None` if none is set.
+    pub fn wait(&self, now: u32) -> Option<u32> {
+        let start = self.tick.wrapping_add(1);
+        let elapsed = now.wrapping_sub(self.tick.wrapping_mul(TICK));
+        (0..BUCKETS as u32 + 64).step_by(64).find_map(|offset| {
+            let at = start.wrapping_add(offset) % BUCKETS as u32;
+            let word = at as usize / 64;
+            let bits = if offset == 0 {
+                self.filled[word] >> (at % 64) << (at % 64)
+            } else {
+                self.filled[word]
+            };
+            if bits == 0 {
+                return None;
+            }
+            let bucket = word as u32 * 64 + bits.trailing_zeros();
+            let steps = (bucket + BUCKETS as u32 - start % BUCKETS as u32) % BUCKETS as u32 + 1;
+            Some((steps * TICK).saturating_sub(elapsed))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_due_after_their_deadline_and_within_two_ticks() {
+        for start in [0, 1, 31, 32, 1000, u32::MAX - 50_000] {
+            for ahead in [0, 1, 31, 32, 33, 500, 5000, HORIZON_MS - 1] {
+                let mut timers = Timers::new(start);
+                timers.set(3, start.wrapping_add(ahead), start);
+                let mut due = Vec::new();
+                let mut passed = 0;
+                while due.is_empty() {
+                    let wait = timers
+                        .wait(start.wrapping_add(passed))
+                        .expect("an entry is set");
+                    passed += wait.max(1);
+                    timers.expire(start.wrapping_add(passed), &mut due);
+                    assert!(passed <= ahead + 2 * TICK, "{start} {ahead} {passed}");
+                }
+                assert!(passed >= ahead, "{start} {ahead} {passed}");
+                assert_eq!(due, [3]);
+                assert_eq!(timers.wait(start.wrapping_add(passed)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_cleared_entry_never_comes_due_and_its_neighbours_do() {
+        let mut timers = Timers::new(0);
+        for id in 0..5 {
+            timers.set(id, 100, 0);
+        }
+        timers.clear(2);
+        timers.clear(4);
+        timers.clear(9);
+        let mut due = Vec::new();
+        timers.expire(200, &mut due);
+        due.sort_unstable();
+        assert_eq!(due, [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_deadline_beyond_the_horizon_is_looked_at_before() {
+        let mut timers = Timers::new(0);
+        timers.set(0, 3_600_000, 0);
+        let wait = timers.wait(0).expect("set");
+        assert!(wait <= HORIZON_MS + 2 * TICK);
+    }
+}

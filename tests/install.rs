@@ -1,0 +1,247 @@
+//! `make install` as a packager uses it: what lies where, and programs that are built from it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+const PROGRAM: &str = r#"
+#include <mongoose.h>
+#include <string.h>
+int main(void) {
+  char digits[33];
+  return strcmp(mg_md5(digits, "a", "bc", NULL), "900150983cd24fb0d6963f7d28e17f72") != 0;
+}
+"#;
+
+const LISTS: &str = r#"
+cmake_minimum_required(VERSION 3.10)
+project(consumer C)
+find_package(mongoose 5.0 REQUIRED)
+add_executable(shared main.c)
+target_link_libraries(shared mongoose::mongoose)
+add_executable(static main.c)
+target_link_libraries(static mongoose::static)
+"#;
+
+fn run(command: &mut Command) -> String {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (out, err) = (&output.stdout, &output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    );
+    String::from_utf8_lossy(out).trim().to_owned()
+}
+
+fn is_there(tool: &str) -> bool {
+    Command::new(tool).arg("--version").output().is_ok()
+}
+
+fn cc() -> Command {
+    Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
+}
+
+fn make(target: &str, stage: &Path, multiarch: bool) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
+    let mut command = Command::new("make");
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args([target, "PREFIX=/opt/web"])
+        .arg(format!("DESTDIR={}", stage.display()));
+    if multiarch {
+        command.arg("LIBDIR=/opt/web/lib/some-linux-gnu");
+    }
+    // A make around `cargo test` has job slots that do not reach through.
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS"] {
+        command.env_remove(name);
+    }
+    run(&mut command);
+}
+
+/// All files and links below `folder`, relative to it, sorted.
+fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).expect("installed folder") {
+            let entry = entry.expect("installed file");
+            if entry.file_type().expect("its type").is_dir() {
+                open.push(entry.path());
+            } else {
+                let path = entry.path();
+                let path = path.strip_prefix(folder).expect("below the folder");
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn fresh_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("install")
+        .join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("folder for the test");
+    folder
+}
+
+fn runs(program: &Path, libraries: &Path) {
+    run(Command::new(program).env("LD_LIBRARY_PATH", libraries));
+}
+
+#[test]
+#[ignore = "include/mongoose.h comes with the functions of the server"]
+fn what_is_installed_can_be_built_against_and_uninstalled() {
+    let stage = fresh_folder("stage");
+    make("install", &stage, false);
+    let prefix = stage.join("opt/web");
+    let libraries = prefix.join("lib");
+
+    assert_eq!(
+        files_below(&prefix),
+        [
+            "include/mongoose.h",
+            "lib/cmake/mongoose/mongooseConfig.cmake",
+            "lib/cmake/mongoose/mongooseConfigVersion.cmake",
+            "lib/libmongoose.a",
+            "lib/libmongoose.so",
+            "lib/libmongoose.so.5",
+            "lib/libmongoose.so.5.0.0",
+            "lib/pkgconfig/mongoose.pc",
+        ]
+    );
+    for (link, to) in [
+        ("libmongoose.so", "libmongoose.so.5"),
+        ("libmongoose.so.5", "libmongoose.so.5.0.0"),
+    ] {
+        assert_eq!(
+            fs::read_link(libraries.join(link)).expect(link),
+            Path::new(to)
+        );
+    }
+
+    let folder = fresh_folder("consumer");
+    let source = folder.join("main.c");
+    fs::write(&source, PROGRAM).expect("program");
+    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+
+    by_hand(&source, &prefix);
+    if is_there("pkg-config") {
+        by_pkg_config(&source, &stage);
+    }
+    if is_there("cmake") {
+        by_cmake(&folder, &libraries);
+    }
+
+    make("uninstall", &stage, false);
+    assert_eq!(files_below(&prefix), [""; 0]);
+}
+
+fn by_hand(source: &Path, prefix: &Path) {
+    let libraries = prefix.join("lib");
+    let shared = source.with_file_name("by-hand");
+    run(cc()
+        .arg("-I")
+        .arg(prefix.join("include"))
+        .arg(source)
+        .arg("-L")
+        .arg(&libraries)
+        .args(["-lmongoose", "-o"])
+        .arg(&shared));
+    runs(&shared, &libraries);
+
+    let fixed = source.with_file_name("by-hand-static");
+    run(cc()
+        .arg("-I")
+        .arg(prefix.join("include"))
+        .arg(source)
+        .arg(libraries.join("libmongoose.a"))
+        .args(["-lpthread", "-lm", "-ldl", "-o"])
+        .arg(&fixed));
+    runs(&fixed, Path::new("/nonexistent"));
+}
+
+fn by_pkg_config(source: &Path, stage: &Path) {
+    let libraries = stage.join("opt/web/lib");
+    let flags = |extra: &[&str]| {
+        let text = run(Command::new("pkg-config")
+            .env("PKG_CONFIG_PATH", libraries.join("pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", stage)
+            .args(["--cflags", "--libs", "mongoose"])
+            .args(extra));
+        words(&text)
+    };
+    let program = source.with_file_name("by-pkg-config");
+    run(cc().arg(source).args(flags(&[])).arg("-o").arg(&program));
+    runs(&program, &libraries);
+
+    let private = flags(&["--static"]);
+    for library in ["-lpthread", "-lm", "-ldl"] {
+        assert!(private.iter().any(|flag| flag == library), "{private:?}");
+    }
+    let version = run(Command::new("pkg-config")
+        .env("PKG_CONFIG_PATH", libraries.join("pkgconfig"))
+        .args(["--modversion", "mongoose"]));
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+}
+
+/// Splits as a shell does where a backslash is the only quoting.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        let word = words.last_mut().expect("never empty");
+        match character {
+            '\\' => word.extend(characters.next()),
+            ' ' => words.push(String::new()),
+            _ => word.push(character),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn by_cmake(folder: &Path, libraries: &Path) {
+    let build = folder.join("build");
+    fs::create_dir_all(&build).expect("folder for cmake");
+    let mut root = std::ffi::OsString::from("-Dmongoose_DIR=");
+    root.push(libraries.join("cmake/mongoose"));
+    run(Command::new("cmake")
+        .current_dir(&build)
+        .arg(root)
+        .arg(".."));
+    run(Command::new("cmake")
+        .current_dir(&build)
+        .args(["--build", "."]));
+    runs(&build.join("shared"), libraries);
+    runs(&build.join("static"), Path::new("/nonexistent"));
+}
+
+#[test]
+#[ignore = "include/mongoose.h comes with the functions of the server"]
+fn a_library_folder_of_the_distribution_is_respected() {
+    let stage = fresh_folder("multiarch");
+    make("install", &stage, true);
+    let libraries = stage.join("opt/web/lib/some-linux-gnu");
+    assert!(libraries.join("libmongoose.so.5").exists());
+    let text = fs::read_to_string(libraries.join("pkgconfig/mongoose.pc")).expect("mongoose.pc");
+    assert!(
+        text.contains("libdir=${prefix}/lib/some-linux-gnu"),
+        "{text}"
+    );
+    if is_there("cmake") {
+        let folder = fresh_folder("multiarch-consumer");
+        fs::write(folder.join("main.c"), PROGRAM).expect("program");
+        fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+        by_cmake(&folder, &libraries);
+    }
+}
