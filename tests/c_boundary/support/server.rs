@@ -33,6 +33,13 @@ impl Server {
         self.program.tell(line);
     }
 
+    /// Lets another thread use the connection that a handler kept under `key`; what came back.
+    pub fn late(&mut self, key: &str, step: &str) -> i64 {
+        self.tell(&format!("late {key} {step}"));
+        let result = self.program.expect_start(&format!("late {key} {step}: "));
+        result.parse().expect("a number")
+    }
+
     /// Waits for a line of the program.
     pub fn expect_line(&mut self, line: &str) {
         self.program.expect_line(line);
