@@ -1,6 +1,8 @@
 //! The loop among C programs that re-enter it, throw through it, fork around it and end it.
 
-use crate::support::{Client, Program, Server, as_many_as, exchange, request, under_valgrind};
+use crate::support::{
+    Client, Link, Program, Server, as_many_as, compile_program, exchange, request, under_valgrind,
+};
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 
@@ -34,7 +36,15 @@ fn a_handler_may_call_every_function_of_the_library() {
 
 #[test]
 fn a_cpp_exception_passes_through_the_library_and_the_server_goes_on() {
-    let mut program = Program::start("throws.cpp", &[]);
+    for link in [Link::Shared, Link::Static] {
+        throw_through(Program::start_file(
+            &compile_program("throws.cpp", link),
+            &[],
+        ));
+    }
+}
+
+fn throw_through(mut program: Program) {
     let port = program.port();
     let mut bystander = Client::connect(port);
     for _ in 0..3 {
@@ -57,7 +67,10 @@ fn a_cpp_exception_passes_through_the_library_and_the_server_goes_on() {
         assert_eq!(get(port, "/iterates").split(' ').next(), Some("each"));
         program.expect_line("unwound callback");
     }
+    assert_eq!(exchange(port, "GET /last HTTP/1.1\r\n\r\n"), b"");
+    program.expect_line("caught last");
     program.stop();
+    bystander.rest_or_reset();
 }
 
 #[test]
@@ -79,6 +92,13 @@ fn the_answer_leaves_in_the_same_turn_in_which_the_request_arrives() {
 
 #[test]
 fn a_server_destroyed_inside_its_handler_is_gone_when_the_poll_returns() {
+    let mut server = Server::start(&["--errors", "--error=destroy"]);
+    server
+        .client()
+        .send("GET /none HTTP/1.1\r\n\r\n")
+        .rest_or_reset();
+    server.expect_line("destroyed: NULL");
+    server.program.stop();
     for steps in [
         &["destroy"][..],
         &["data x", "destroy"],
@@ -244,4 +264,14 @@ fn handlers_added_inside_a_handler_count_from_the_next_request() {
     assert_eq!(client.response().text(), "first");
     assert_eq!(client.response().text(), "second");
     server.stop();
+}
+
+#[test]
+fn a_socket_that_the_program_opened_itself_is_taken_over() {
+    let mut program = Program::start("adopt.c", &[]);
+    let port = program.port();
+    for _ in 0..3 {
+        assert_eq!(get(port, "/"), "fine");
+    }
+    program.stop();
 }

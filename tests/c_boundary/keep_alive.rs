@@ -228,3 +228,37 @@ fn the_status_code_of_one_call_is_forgotten_in_the_next() {
     );
     server.stop();
 }
+
+#[test]
+fn the_body_of_a_request_that_nobody_handles_is_not_taken_for_a_request() {
+    let scratch = crate::support::Scratch::new();
+    scratch.write("a.txt", "file");
+    let root = format!("document_root={}", scratch.join(""));
+    let server = Server::start(&[&root]);
+    let hidden = "GET /count HTTP/1.1\r\n\r\n".repeat(3);
+    let framed = [
+        format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!(
+            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n",
+            hidden.len()
+        ),
+    ];
+    for body in framed {
+        for (method, target, status) in [
+            ("POST", "/none", 404),
+            ("POST", "/a.txt", 200),
+            ("BREW", "/a.txt", 405),
+        ] {
+            let mut client = server.client();
+            client.send(format!("{method} {target} HTTP/1.1\r\n{body}"));
+            client.send("GET /count HTTP/1.1\r\nConnection: close\r\n\r\n");
+            let first = client.response();
+            assert_eq!(first.status, status, "{method} {target}");
+            if first.field("Connection") != Some("close") {
+                assert_eq!(client.response().text(), "1", "{method} {target}");
+            }
+            client.expect_closed();
+        }
+    }
+    server.stop();
+}

@@ -262,3 +262,57 @@ fn connections_that_stall_do_not_hold_up_the_others() {
     }
     server.stop();
 }
+
+#[test]
+fn a_client_that_does_not_read_is_idle_too() {
+    let mut server = Server::start(&["idle_timeout_ms=300"]);
+    let mut client = server.client();
+    let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 100000000\\r\\n\\r\\n";
+    client.send(request(
+        "GET",
+        "1.1",
+        &["keep a", head, "write_fill 50000000 x"],
+    ));
+    until("the client is given up", || {
+        server.late("a", "write x") == 0
+    });
+    assert!(client.rest_or_reset().len() < 50_000_000);
+    server.stop();
+}
+
+#[test]
+fn a_head_may_be_long_where_the_limit_says_so() {
+    let server = Server::start(&["max_request_header_bytes=1000000"]);
+    let long = "x".repeat(600_000);
+    let mut client = server.client();
+    for _ in 0..2 {
+        let answer = client.ask(format!("GET /echo?{long} HTTP/1.1\r\nA: b\r\n\r\n"));
+        assert!(answer.text().contains(&long) && answer.text().contains("\nA: b\n"));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_server_without_free_descriptors_recovers() {
+    let server = Server::start(&["--descriptors=24"]);
+    let mut served = server.client();
+    served.ask("GET /alive HTTP/1.1\r\n\r\n");
+    let crowd: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = server.client();
+            client.try_send("GET /alive HTTP/1.1\r\n\r\n");
+            client
+        })
+        .collect();
+    // Those who have a connection keep it, and there is room again when the others have left.
+    for _ in 0..20 {
+        assert_eq!(served.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    }
+    drop(crowd);
+    until("somebody new is served", || {
+        let mut next = server.client();
+        next.try_send("GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n");
+        next.rest_or_reset().ends_with(b"alive")
+    });
+    server.stop();
+}

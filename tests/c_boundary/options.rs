@@ -308,12 +308,17 @@ fn the_access_log_is_reopened_after_rotation() {
 
 #[test]
 fn logs_that_cannot_be_written_do_not_stop_the_server() {
-    let server = Server::start(&[
-        "access_log_file=/no/such/folder/log",
-        "error_log_file=/no/such/folder/log",
-    ]);
-    assert_eq!(server.ask("GET /none HTTP/1.1\r\n\r\n").status, 404);
-    server.stop();
+    for file in ["/no/such/folder/log", "/dev/full", "/"] {
+        let (access, error) = (
+            format!("access_log_file={file}"),
+            format!("error_log_file={file}"),
+        );
+        let server = Server::start(&[&access, &error]);
+        assert_eq!(server.ask("GET /none HTTP/1.1\r\n\r\n").status, 404);
+        let dropped = request("GET", "1.1", &["header A b\\r\\nc", "data x"]);
+        assert_eq!(server.ask(dropped).text(), "x");
+        server.stop();
+    }
 }
 
 #[test]

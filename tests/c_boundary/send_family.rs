@@ -41,6 +41,12 @@ const OVER_1_1: &[Case] = &[
         &["A: b", "Transfer-Encoding: chunked"],
         "x",
     ),
+    (
+        &["status 299", "data x"],
+        299,
+        &["Transfer-Encoding: chunked"],
+        "x",
+    ),
     // The status is fixed by the first call.
     (
         &["data x", "status 500"],

@@ -286,3 +286,72 @@ fn a_method_that_files_do_not_know_is_not_allowed() {
     }
     server.stop();
 }
+
+#[test]
+fn symbolic_links_are_followed() {
+    let scratch = site();
+    let link = |target: &str, name: &str| {
+        std::os::unix::fs::symlink(target, scratch.join(name)).expect("a link");
+    };
+    link("a.txt", "root/inner.html");
+    link("../secret.txt", "root/outer.txt");
+    link("dir", "root/folder");
+    link("nowhere", "root/broken");
+    link("loop", "root/loop");
+    let server = serve(&scratch, &[]);
+    assert_eq!(get(&server, "/inner.html").text(), "hello");
+    assert_eq!(get(&server, "/outer.txt").text(), "top secret");
+    assert_eq!(get(&server, "/folder").status, 301);
+    assert_eq!(get(&server, "/folder/").text(), "inside");
+    assert_eq!(get(&server, "/broken").status, 404);
+    assert_eq!(get(&server, "/loop").status, 404);
+    server.stop();
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_sent_ends_the_connection() {
+    let scratch = site();
+    let file = std::fs::File::create(scratch.join("root/huge")).expect("a file");
+    file.set_len(200_000_000).expect("a large, empty file");
+    let server = serve(&scratch, &[]);
+    let mut client = server.client();
+    client.send("GET /huge HTTP/1.1\r\n\r\nGET /alive HTTP/1.1\r\n\r\n");
+    let head = client.take_through("\r\n\r\n");
+    assert!(head.contains("Content-Length: 200000000\r\n"), "{head}");
+    file.set_len(10).expect("a small file");
+    let rest = client.rest_or_reset();
+    assert!(
+        rest.len() < 200_000_000 && rest.iter().all(|byte| *byte == 0),
+        "{}",
+        rest.len()
+    );
+    server.stop();
+}
+
+#[test]
+fn the_library_is_not_fooled_into_headers_of_somebody_elses() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    for target in [
+        "/dir%0d%0aInjected:x",
+        "/dir?%0d%0aInjected:x",
+        "/%0d%0aInjected:x/",
+    ] {
+        let answer = get(&server, target);
+        assert_eq!(answer.field("Injected"), None, "{}", answer.head);
+        assert!(
+            [400, 301, 404].contains(&answer.status),
+            "{target}: {}",
+            answer.status
+        );
+    }
+    let answer = get(&server, "//example.com/%2e%2e/dir");
+    assert!(
+        answer
+            .field("Location")
+            .is_none_or(|to| !to.starts_with("//")),
+        "{}",
+        answer.head
+    );
+    server.stop();
+}

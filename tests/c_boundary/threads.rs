@@ -70,6 +70,21 @@ fn the_calls_of_one_thread_keep_their_order() {
 }
 
 #[test]
+fn a_large_answer_from_another_thread_arrives_whole() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    client.send(request("GET", "1.1", &["keep a"]));
+    let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 20000001\\r\\n\\r\\n";
+    assert_eq!(server.late("a", head), 45);
+    assert_eq!(server.late("a", "write_fill 20000000 x"), 20_000_000);
+    assert_eq!(server.late("a", "write y"), 1);
+    let body = client.response().body;
+    assert!(body.len() == 20_000_001 && body.ends_with(b"xy"));
+    assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    server.stop();
+}
+
+#[test]
 fn another_thread_may_set_options_while_the_server_polls() {
     let mut server = Server::start(&[]);
     server.tell("set max_request_body_bytes 3");

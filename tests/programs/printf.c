@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <wchar.h>
 
 #include "check.h"
 #include "mongoose.h"
@@ -56,6 +57,8 @@ static int answer(struct mg_connection *conn) {
   WRITE("%d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f %d %f|", 1, 1.0, 2, 2.0, 3, 3.0, 4,
         4.0, 5, 5.0, 6, 6.0, 7, 7.0, 8, 8.0, 9, 9.0, 10, 10.0);
   WRITE("%s", "");
+  /* There is no such character in this locale: the format fails. */
+  if (way == RAW) CHECK_INT(mg_printf(conn, "lost %ls", L"\x20ac"), -1);
   memset(big, 'x', sizeof(big) - 1);
   for (i = 0; i < (int) (sizeof(sizes) / sizeof(sizes[0])); i++) {
     WRITE("%.*s|", sizes[i], big);

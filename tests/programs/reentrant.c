@@ -1,4 +1,6 @@
 /* A handler that calls every function of the library while it runs. */
+#include <pthread.h>
+
 #include "check.h"
 #include "mongoose.h"
 
@@ -16,11 +18,23 @@ static void count(struct mg_connection *conn, void *param) {
 
 static void *nothing(void *param) { return param; }
 
+/* What another thread does while a handler waits for it. */
+static void *elsewhere(void *param) {
+  int number = 0;
+  mg_poll_server(server, 1000000000); /* returns at once: somebody polls already */
+  CHECK(mg_write((struct mg_connection *) param, NULL, 0) == 0);
+  /* The polling thread does not come: it waits for this one. */
+  CHECK_INT(mg_iterate_over_connections(server, count, &number), -1);
+  CHECK_INT(number, 0);
+  return NULL;
+}
+
 static int everything(struct mg_connection *conn) {
   char value[16], hash[33], names[4], files[4];
   const char *data, **options;
   int data_len, number = 0, depth = (int) (long) conn->server_param;
   struct mg_server *inner;
+  pthread_t thread;
 
   CHECK_INT(depth, 7);
   /* Polling in a handler returns at once, however long it is asked to wait. */
@@ -44,6 +58,10 @@ static int everything(struct mg_connection *conn) {
   mg_md5(hash, "a", NULL);
   mg_parse_multipart("x", 1, names, 4, files, 4, &data, &data_len);
   CHECK_INT(mg_websocket_write(conn, 1, "x", 1), -1);
+
+  CHECK(mg_set_option(server, "iterate_timeout_ms", "50") == NULL);
+  CHECK(pthread_create(&thread, NULL, elsewhere, conn) == 0);
+  pthread_join(thread, NULL);
 
   /* Another server, from birth to death, within the handler of the first. */
   inner = mg_create_server(NULL);

@@ -6,9 +6,9 @@
  * and switches. Lines on standard input are carried out by another thread, or, with --step, by
  * the thread that polls, and then nothing is polled unless a line asks for it. */
 #include <grp.h>
+#include <dirent.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/socket.h>
+#include <sys/resource.h>
 
 #include "check.h"
 #include "mongoose.h"
@@ -21,6 +21,7 @@ static const char *error_steps[8];
 static int num_error_steps, error_returns = 1;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t one_more_kept = PTHREAD_COND_INITIALIZER;
 static struct kept {
   char key[32];
   struct mg_connection *conn;
@@ -38,19 +39,34 @@ static void keep(const char *key, struct mg_connection *conn) {
     snprintf(kept[i].key, sizeof(kept[i].key), "%s", key);
     kept[i].conn = conn;
     if (i == num_kept) num_kept++;
+    pthread_cond_broadcast(&one_more_kept);
   }
   pthread_mutex_unlock(&lock);
 }
 
+/* Waits until some handler has kept a connection under this key. */
 static struct mg_connection *find_kept(const char *key) {
   struct mg_connection *conn = NULL;
   int i;
   pthread_mutex_lock(&lock);
-  for (i = 0; i < num_kept; i++) {
-    if (strcmp(kept[i].key, key) == 0) conn = kept[i].conn;
+  while (conn == NULL) {
+    for (i = 0; i < num_kept; i++) {
+      if (strcmp(kept[i].key, key) == 0) conn = kept[i].conn;
+    }
+    if (conn == NULL) pthread_cond_wait(&one_more_kept, &lock);
   }
   pthread_mutex_unlock(&lock);
   return conn;
+}
+
+/* How many descriptors this process has open; -1 where it may not know. */
+static int open_descriptors(void) {
+  DIR *folder = opendir("/proc/self/fd");
+  int count = 0;
+  if (folder == NULL) return -1;
+  while (readdir(folder) != NULL) count++;
+  closedir(folder);
+  return count;
 }
 
 static int hex(int digit) {
@@ -360,7 +376,8 @@ static void poll_by_step(void) {
 }
 
 int main(int argc, char *argv[]) {
-  int i, step = 0;
+  int i, step = 0, descriptors = open_descriptors();
+  struct rlimit limit;
   char *value;
   const char *problem;
 
@@ -386,6 +403,9 @@ int main(int argc, char *argv[]) {
         char *name = strrchr(value, '=');
         *name++ = '\0';
         mg_add_uri_handler(server, value, handler_named(name));
+      } else if (strcmp(argv[i], "--descriptors") == 0) {
+        limit.rlim_cur = limit.rlim_max = (rlim_t) atoi(value);
+        CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;
       } else if (strcmp(argv[i], "--error-returns") == 0) {
@@ -402,5 +422,6 @@ int main(int argc, char *argv[]) {
     poll_freely();
   }
   mg_destroy_server(&server);
+  if (open_descriptors() != -1) CHECK_INT(open_descriptors(), descriptors);
   return VERDICT;
 }

@@ -39,6 +39,13 @@ static int iterates(mg_connection *conn) {
   return 1;
 }
 
+// The poll that the exception leaves is the one that frees the server.
+static int destroys_and_throws(mg_connection *conn) {
+  mg_printf_data(conn, "never seen");
+  mg_destroy_server(&server);
+  throw std::runtime_error("last");
+}
+
 static int fine(mg_connection *conn) {
   mg_printf_data(conn, "fine");
   return 1;
@@ -51,9 +58,10 @@ int main() {
   mg_add_uri_handler(server, "/throws", throws);
   mg_add_uri_handler(server, "/iterates", iterates);
   mg_add_uri_handler(server, "/fine", fine);
+  mg_add_uri_handler(server, "/last", destroys_and_throws);
   mg_set_http_error_handler(server, throws);
   SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));
-  while (!told_to_stop()) {
+  while (server != NULL && !told_to_stop()) {
     try {
       mg_poll_server(server, 20);
     } catch (const std::runtime_error &error) {

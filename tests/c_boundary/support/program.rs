@@ -30,7 +30,13 @@ impl Program {
     pub fn start_file(path: &Path, args: &[&str]) -> Program {
         let mut command = if under_valgrind() {
             let mut valgrind = Command::new("valgrind");
-            valgrind.args(["--error-exitcode=99", "--leak-check=full", "-q"]);
+            valgrind.args([
+                "--error-exitcode=99",
+                "--leak-check=full",
+                "-q",
+                "--vgdb=no",
+            ]);
+            valgrind.arg("--show-leak-kinds=definite");
             valgrind
                 .args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"])
                 .arg(path);
