@@ -508,3 +508,82 @@ fn an_unframed_answer_begun_later_goes_on_until_the_client_leaves() {
     });
     server.stop();
 }
+
+#[test]
+fn a_client_that_has_shut_its_sending_side_still_gets_a_deferred_answer() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    client.send(request("GET", "1.1", &["keep a"]));
+    client.send("GET /alive HTTP/1.1\r\n\r\n").finish_sending();
+    // The server has met the end of the requests when it serves somebody who came later.
+    for _ in 0..3 {
+        server.ask("GET /alive HTTP/1.1\r\n\r\n");
+    }
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+    server.late(
+        "a",
+        "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi",
+    );
+    client.expect(answer).expect(MARK).expect_closed();
+    server.stop();
+}
+
+#[test]
+fn a_client_that_has_shut_its_sending_side_still_gets_its_events() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
+    client.send(request("GET", "1.1", &["keep a", stream]));
+    client.finish_sending();
+    client.expect("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n");
+    for _ in 0..3 {
+        server.ask("GET /alive HTTP/1.1\r\n\r\n");
+        assert_eq!(server.late("a", "write data: x\\n\\n"), 9);
+        client.expect("data: x\n\n");
+    }
+    server.stop();
+}
+
+#[test]
+fn an_http_1_0_client_that_keeps_its_connection_may_wait_for_a_deferred_answer() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    client.send("GET /do HTTP/1.0\r\nConnection: keep-alive\r\nDo: keep a\r\n\r\n");
+    server.late(
+        "a",
+        "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi",
+    );
+    client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    expect_after(&mut client, Open);
+    server.stop();
+}
+
+#[test]
+fn a_handler_may_write_to_other_connections_than_its_own() {
+    let mut server = Server::start(&["--step"]);
+    let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let (mut one, mut two, mut sender) = (server.client(), server.client(), server.client());
+    one.send(request("GET", "1.1", &["keep one", stream]));
+    two.send(request("GET", "1.1", &["keep two"]));
+    sender.send("GET /alive HTTP/1.1\r\n\r\n");
+    server.tell("poll 4");
+    server.expect_line("polled");
+    one.expect(head);
+    sender.expect(MARK);
+    let answer = "to two write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello";
+    sender.send(request(
+        "GET",
+        "1.1",
+        &["to one write data: x\\n\\n", answer, "data sent"],
+    ));
+    server.tell("poll 1");
+    server.expect_line("polled");
+    // All three left in that one turn.
+    one.expect("data: x\n\n");
+    two.expect("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(sender.response().text(), "sent");
+    server.tell("run");
+    expect_after(&mut two, Open);
+    server.stop();
+}

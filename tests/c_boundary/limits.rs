@@ -316,3 +316,88 @@ fn a_server_without_free_descriptors_recovers() {
     });
     server.stop();
 }
+
+#[test]
+fn the_time_for_a_request_begins_with_its_first_byte_and_ends_with_its_last() {
+    let mut server = Server::start(&["request_timeout_ms=200"]);
+    let (mut fresh, mut used, mut waiting) = (server.client(), server.client(), server.client());
+    assert_eq!(used.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    waiting.send(request("GET", "1.1", &["keep a"]));
+    assert!(
+        !fresh.has_news_within(Duration::from_millis(900)),
+        "it has not begun a request"
+    );
+    assert_eq!(fresh.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    assert_eq!(used.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
+    assert_eq!(server.late("a", answer), 40);
+    waiting.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    server.stop();
+}
+
+#[test]
+fn a_body_that_keeps_coming_has_more_time() {
+    let server = Server::start(&["request_timeout_ms=500", "idle_timeout_ms=1500"]);
+    let mut client = server.client();
+    let piece = vec![b'x'; 16_384];
+    client.send(format!(
+        "POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
+        12 * piece.len()
+    ));
+    for _ in 0..12 {
+        client.send(&piece);
+        assert!(
+            !client.has_news_within(Duration::from_millis(200)) || client.response().status == 200
+        );
+    }
+    server.stop();
+}
+
+#[test]
+fn traffic_in_either_direction_keeps_a_connection_from_being_idle() {
+    let mut server = Server::start(&["idle_timeout_ms=1000"]);
+    let (mut reader, mut writer) = (server.client(), server.client());
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
+    reader
+        .send(request("GET", "1.1", &["keep a", stream]))
+        .expect(head);
+    writer.send("POST /echo HTTP/1.1\r\nContent-Length: 12\r\n\r\n");
+    for _ in 0..12 {
+        writer.send("x");
+        assert_eq!(server.late("a", "write y"), 1);
+        reader.expect("y");
+        reader.has_news_within(Duration::from_millis(200));
+    }
+    assert_eq!(writer.response().status, 200);
+    server.stop();
+}
+
+#[test]
+fn endless_chunk_heads_and_trailers_come_to_an_end() {
+    let server = Server::start(&["request_timeout_ms=500"]);
+    let chunked = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    for (start, endless) in [
+        (chunked, "T: t\r\n"),
+        (
+            "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "0",
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+            "x",
+        ),
+    ] {
+        let mut client = server.client();
+        client.send(start);
+        until("the server has had enough", || {
+            client.has_news_within(Duration::from_millis(5)) || !client.try_send(endless.repeat(10))
+        });
+        let answer = client.rest_or_reset();
+        let refused = [&b"HTTP/1.1 4"[..], b""]
+            .iter()
+            .any(|start| answer.starts_with(start));
+        assert!(refused, "{endless:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    server.stop();
+}

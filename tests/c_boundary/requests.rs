@@ -535,3 +535,61 @@ fn form_variables_come_from_the_query_then_from_the_body() {
     }
     server.stop();
 }
+
+/// Bytes that differ from place to place, without a long period.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect()
+}
+
+#[test]
+fn bodies_of_every_critical_size_arrive_whole_one_behind_the_other() {
+    let server = Server::start(&[]);
+    let sizes = [4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144];
+    let around = |size: &usize| (size - 100..=size + 4).step_by(if *size > 9000 { 13 } else { 1 });
+    let sizes: Vec<usize> = sizes.iter().flat_map(around).collect();
+    for batch in sizes.chunks(8) {
+        let mut client = server.client();
+        let mut bytes = Vec::new();
+        for size in batch {
+            let head = format!("POST /echo HTTP/1.1\r\nContent-Length: {size}\r\n\r\n");
+            bytes.extend(head.as_bytes());
+            bytes.extend(pattern(*size));
+            // The next request stands where the terminating NUL is put.
+            bytes.extend(
+                b"POST /do HTTP/1.1\r\nDo: spoil\r\nDo: data x\r\nContent-Length: 3\r\n\r\nabc",
+            );
+        }
+        bytes.extend(b"GET /alive HTTP/1.1\r\n\r\n");
+        client.send(&bytes);
+        for size in batch {
+            let body = client.response().body;
+            let told = format!("terminated=1 content_len={size}\n");
+            let (told_part, content) = body.split_at(body.len() - size);
+            assert!(told_part.ends_with(told.as_bytes()), "{size}");
+            assert!(content == pattern(*size), "{size}");
+            assert_eq!(client.response().text(), "x", "{size}");
+        }
+        assert_eq!(client.response().text(), "alive");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_body_of_thousands_of_tiny_chunks_arrives_whole() {
+    let server = Server::start(&[]);
+    let body = pattern(20_000);
+    let mut bytes = b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(3) {
+        bytes.extend(format!("{:03X};x=y\r\n", chunk.len()).as_bytes());
+        bytes.extend(chunk);
+        bytes.extend(b"\r\n");
+    }
+    bytes.extend(b"0\r\n\r\n");
+    let mut client = server.client();
+    for _ in 0..2 {
+        assert!(client.ask(&bytes).body.ends_with(&body));
+    }
+    server.stop();
+}

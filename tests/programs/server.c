@@ -159,6 +159,13 @@ static int echo(struct mg_connection *conn) {
   return 1;
 }
 
+static int peer(struct mg_connection *conn) {
+  char text[80];
+  snprintf(text, sizeof(text), "%s %d", conn->remote_ip, conn->remote_port);
+  send_text(conn, text);
+  return 1;
+}
+
 /* Tells the variables a, b, c and d. */
 static int vars(struct mg_connection *conn) {
   static const char *names[] = {"a", "b", "c", "d"};
@@ -221,6 +228,9 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     mg_printf_data(conn, "%s", step);
   } else if (strcmp(verb, "keep") == 0) {
     keep(step, conn);
+  } else if (strcmp(verb, "to") == 0) { /* the rest, on the connection kept under this key */
+    word = next_word(&step);
+    return perform(find_kept(word), step, last);
   } else if (strcmp(verb, "say") == 0) {
     SAY("%s", step);
   } else if (strcmp(verb, "report") == 0) {
@@ -387,6 +397,7 @@ int main(int argc, char *argv[]) {
   mg_add_uri_handler(server, "/echo", echo);
   mg_add_uri_handler(server, "/count", count);
   mg_add_uri_handler(server, "/vars", vars);
+  mg_add_uri_handler(server, "/peer", peer);
   for (i = 1; i < argc; i++) {
     value = strchr(argv[i], '=');
     if (strcmp(argv[i], "--step") == 0) {
@@ -404,7 +415,8 @@ int main(int argc, char *argv[]) {
         *name++ = '\0';
         mg_add_uri_handler(server, value, handler_named(name));
       } else if (strcmp(argv[i], "--descriptors") == 0) {
-        limit.rlim_cur = limit.rlim_max = (rlim_t) atoi(value);
+        CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        limit.rlim_cur = (rlim_t) atoi(value);
         CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;

@@ -74,6 +74,11 @@ impl Client {
         }
     }
 
+    /// The client's own port.
+    pub fn local_port(&self) -> u16 {
+        self.stream.local_addr().expect("an address").port()
+    }
+
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
         self.stream

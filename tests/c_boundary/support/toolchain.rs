@@ -110,6 +110,7 @@ fn compile_now(source: &Path, link: Link) -> Outcome {
         .args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-I"])
         .arg(root().join("include"));
     command.arg("-o").arg(&fresh).arg(source);
+    command.args(extra_flags().split_whitespace());
     match link {
         Link::Shared => {
             let folder = runtime_folder();
@@ -129,6 +130,11 @@ fn compile_now(source: &Path, link: Link) -> Outcome {
     run(&mut command)?;
     std::fs::rename(&fresh, &program).map_err(|error| error.to_string())?;
     Ok(program)
+}
+
+/// Flags for every C program, as `-fsanitize=address,undefined`.
+fn extra_flags() -> String {
+    std::env::var("MG_TEST_CFLAGS").unwrap_or_default()
 }
 
 /// A folder that holds the shared library under its soname, as an installation would.
