@@ -91,7 +91,11 @@ impl Head {
             Ok(httparse::Status::Partial) if input.len() >= limit => Outcome::Refused(431),
             Ok(httparse::Status::Partial) => Outcome::Partial,
             Err(httparse::Error::TooManyHeaders) => Outcome::Refused(431),
-            Err(httparse::Error::Version) if names_other_version(input) => Outcome::Refused(505),
+            Err(httparse::Error::Version) => match other_version(input) {
+                Some(true) => Outcome::Refused(505),
+                None if input.len() < limit => Outcome::Partial,
+                _ => Outcome::Refused(400),
+            },
             Err(_) => Outcome::Refused(400),
         }
     }
@@ -147,19 +151,22 @@ impl Head {
     }
 }
 
-/// Whether the request line ends in an HTTP version that is well formed but not served here.
-fn names_other_version(input: &[u8]) -> bool {
-    let line = input.split(|b| *b == b'\n').next().unwrap_or_default();
+/// Whether the request line ends in an HTTP version that is well formed but not served here;
+/// `None` if its end has not come.
+fn other_version(input: &[u8]) -> Option<bool> {
+    let end = memchr::memchr(b'\n', input);
+    let line = &input[..end.unwrap_or(input.len())];
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let mut parts = line.split(|b| *b == b' ');
-    let (Some(_), Some(_), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
+    let version = line.splitn(3, |b| *b == b' ').nth(2)?;
+    let fits = |(at, byte): (usize, &u8)| match b"HTTP/0.0".get(at) {
+        Some(b'0') => byte.is_ascii_digit(),
+        Some(wanted) => byte == wanted,
+        None => false,
     };
-    match version.strip_prefix(b"HTTP/") {
-        Some([major, b'.', minor]) => major.is_ascii_digit() && minor.is_ascii_digit(),
-        _ => false,
+    match version.iter().enumerate().all(fits) {
+        true if version.len() == 8 => Some(true),
+        true if end.is_none() => None,
+        _ => Some(false),
     }
 }
 
@@ -305,7 +312,10 @@ mod tests {
             (b"GET / HTTP/1.1\r\nExpect: wonders\r\n\r\n", 417),
             (b"GET / HTTP/1.2\r\n\r\n", 505),
             (b"GET / HTTP/2.0\r\n\r\n", 505),
+            (b"GET / HTTP/3.0", 505),
             (b"GET / HTTP/11\r\n\r\n", 400),
+            (b"GET / HTTP/2\r\n\r\n", 400),
+            (b"GET / HTTPS", 400),
             (b"GET /\r\n\r\n", 400),
             (b"GET  / HTTP/1.1\r\n\r\n", 400),
             (b"G@T / HTTP/1.1\r\n\r\n", 400),
@@ -356,6 +366,15 @@ mod tests {
         assert_eq!(parse(long.as_bytes()).0, Outcome::Refused(431));
         assert_eq!(parse(&long.as_bytes()[..16384]).0, Outcome::Refused(431));
         assert_eq!(parse(&long.as_bytes()[..16383]).0, Outcome::Partial);
+    }
+
+    #[test]
+    fn a_version_cut_anywhere_is_partial() {
+        let input = b"GET / HTTP/3.0";
+        for cut in 1..input.len() {
+            assert_eq!(parse(&input[..cut]).0, Outcome::Partial, "cut at {cut}");
+        }
+        assert_eq!(parse(input).0, Outcome::Refused(505));
     }
 
     #[test]

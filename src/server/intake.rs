@@ -454,7 +454,7 @@ fn locate(exchange: &mut Exchange) -> bool {
     };
     let raw = target.path;
     path.clear();
-    if uri::is_plain(raw) {
+    if uri::is_plain(raw) || raw == b"*" {
         path.extend_from_slice(raw);
     } else {
         path.resize(raw.len(), 0);

@@ -352,6 +352,7 @@ impl Server {
         );
         if method == b"OPTIONS" {
             exchange.fields.extend_from_slice(FILE_METHODS);
+            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
             return self.reply_error(index, 200);
         }
         if writes {

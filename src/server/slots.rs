@@ -28,6 +28,8 @@ const CHUNK: usize = 64;
 const OPEN: u64 = 1;
 /// A request waits for its answer: a program may write.
 const ANSWERABLE: u64 = 2;
+/// The connection is a websocket whose closing handshake has not begun: frames may be written.
+const FRAMES: u64 = 4;
 /// Bits of the state word below the generation.
 const FLAGS: u32 = 8;
 
@@ -105,6 +107,47 @@ impl Slot {
         let flag = if answerable { ANSWERABLE } else { 0 };
         self.state
             .store(state & !ANSWERABLE | flag, Ordering::Release);
+    }
+
+    /// Whether this is a websocket that frames may be written to.
+    pub fn takes_frames(&self) -> bool {
+        self.state.load(Ordering::Acquire) & FRAMES != 0
+    }
+
+    /// Says whether frames may be written.
+    pub fn set_takes_frames(&self, takes: bool) {
+        let state = self.state.load(Ordering::Relaxed);
+        let flag = if takes { FRAMES } else { 0 };
+        self.state.store(state & !FRAMES | flag, Ordering::Release);
+    }
+
+    /// Says that the connection is a websocket from now on.
+    pub fn become_websocket(&self) {
+        // SAFETY: as in `show_request`.
+        unsafe { (*self.public.get()).is_websocket = 1 };
+    }
+
+    /// Shows a websocket message, which must stay where it is until it is hidden.
+    pub fn show_message(&self, content: &mut [u8], wsbits: u8) {
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).content = content.as_mut_ptr().cast();
+            (*out).content_len = c_int::try_from(content.len()).unwrap_or(0);
+            (*out).wsbits = wsbits;
+        }
+    }
+
+    /// Takes the message away from the program's eyes.
+    pub fn hide_message(&self) {
+        let (content, content_len) = no_content();
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).content = content;
+            (*out).content_len = content_len;
+            (*out).wsbits = 0;
+        }
     }
 
     /// The hub of the server that the slot serves, or served last.
