@@ -102,9 +102,7 @@ void mg_destroy_server(struct mg_server **server);
  * To be called by the thread that polls, between polls or inside handlers. From another thread
  * during a poll the call is handed to the polling thread and waited for.
  */
-const char *mg_set_option(struct mg_server *server,
-                          const char *name,
-                          const char *value);
+const char *mg_set_option(struct mg_server *server, const char *name, const char *value);
 
 /**
  * The value of an option: what was set, else its default. `listening_port` shows the port that
@@ -126,8 +124,7 @@ const char *mg_get_option(const struct mg_server *server, const char *name);
  * the same server, or while another thread polls it, it returns at once. A C++ exception that
  * leaves a handler passes through; the next poll goes on, without that handler's connection.
  */
-unsigned int mg_poll_server(struct mg_server *server,
-                            int milliseconds);
+unsigned int mg_poll_server(struct mg_server *server, int milliseconds);
 
 /**
  * Adds a handler for every request whose path begins with `uri`, byte for byte; "/" matches all.
@@ -138,9 +135,7 @@ unsigned int mg_poll_server(struct mg_server *server,
  *
  * To be called by the thread that polls; see mg_set_option().
  */
-void mg_add_uri_handler(struct mg_server *server,
-                        const char *uri,
-                        mg_handler_t handler);
+void mg_add_uri_handler(struct mg_server *server, const char *uri, mg_handler_t handler);
 
 /**
  * Sets the handler that is shown every error answer (4xx and 5xx, except 401) before it is sent;
@@ -149,8 +144,7 @@ void mg_add_uri_handler(struct mg_server *server,
  *
  * To be called by the thread that polls; see mg_set_option().
  */
-void mg_set_http_error_handler(struct mg_server *server,
-                               mg_handler_t handler);
+void mg_set_http_error_handler(struct mg_server *server, mg_handler_t handler);
 
 /**
  * Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
@@ -181,9 +175,8 @@ int mg_get_listening_socket(struct mg_server *server);
  * Returns the number of connections; -1 for NULL, when the polling thread has not begun within
  * `iterate_timeout_ms`, or when the server is destroyed.
  */
-int mg_iterate_over_connections(struct mg_server *server,
-                                void (*func)(struct mg_connection *conn, void *param),
-                                void *param);
+int mg_iterate_over_connections(struct mg_server *server, void (*func)(struct mg_connection *conn,
+                                                                       void *param), void *param);
 
 /**
  * Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
@@ -195,9 +188,7 @@ int mg_iterate_over_connections(struct mg_server *server,
  *
  * Any thread may call this at any time, also with a connection that has closed since.
  */
-int mg_write(struct mg_connection *conn,
-             const void *buf,
-             int len);
+int mg_write(struct mg_connection *conn, const void *buf, int len);
 
 /**
  * Sends one websocket frame with the given opcode (0 to 15) and payload. The bytes are copied.
@@ -207,10 +198,7 @@ int mg_write(struct mg_connection *conn,
  *
  * Any thread may call this at any time, also with a connection that has closed since.
  */
-int mg_websocket_write(struct mg_connection *conn,
-                       int opcode,
-                       const char *data,
-                       size_t data_len);
+int mg_websocket_write(struct mg_connection *conn, int opcode, const char *data, size_t data_len);
 
 /**
  * Begins an answer with a status, 100 to 999; other numbers do nothing. Optional: without it the
@@ -219,8 +207,7 @@ int mg_websocket_write(struct mg_connection *conn,
  * mg_send_status(), mg_send_header() and mg_send_data() build an answer whose framing the
  * library chooses: chunks for HTTP/1.1. To be called by the thread that polls.
  */
-void mg_send_status(struct mg_connection *conn,
-                    int status_code);
+void mg_send_status(struct mg_connection *conn, int status_code);
 
 /**
  * Adds a header field to the answer. Name and value are copied; one that holds a line break is
@@ -272,8 +259,7 @@ extern char *mg_md5(char buf[33], ...);
  * The value belongs to the library and lives as long as the request, see `struct mg_connection`;
  * a connection without a request has no fields. To be called on the thread that polls the server.
  */
-const char *mg_get_header(const struct mg_connection *conn,
-                          const char *name);
+const char *mg_get_header(const struct mg_connection *conn, const char *name);
 
 /**
  * Finds a form variable, in the query string first, then in the content of the request. Names

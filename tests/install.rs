@@ -99,7 +99,6 @@ fn runs(program: &Path, libraries: &Path) {
 }
 
 #[test]
-#[ignore = "include/mongoose.h comes with the functions of the server"]
 fn what_is_installed_can_be_built_against_and_uninstalled() {
     let stage = fresh_folder("stage");
     make("install", &stage, false);
@@ -227,7 +226,6 @@ fn by_cmake(folder: &Path, libraries: &Path) {
 }
 
 #[test]
-#[ignore = "include/mongoose.h comes with the functions of the server"]
 fn a_library_folder_of_the_distribution_is_respected() {
     let stage = fresh_folder("multiarch");
     make("install", &stage, true);
