@@ -221,6 +221,63 @@ fn the_bytes_of_a_handler_leave_as_they_are_and_decide_about_the_connection() {
     server.stop();
 }
 
+/// All that a case of the table writes, as one text of which each character stands for a byte.
+fn written(steps: &[&str]) -> String {
+    let texts = steps.iter().filter_map(|step| step.split_once(' '));
+    let text: String = texts.map(|(_, text)| text).collect();
+    text.replace("\\r", "\r").replace("\\n", "\n")
+}
+
+/// The text as an argument of a step; spaces at its ends would be taken for the field's own.
+fn escaped(text: &str) -> String {
+    text.replace('\r', "\\r").replace('\n', "\\n").replace(' ', "\\x20")
+}
+
+#[test]
+fn an_answer_written_in_pieces_leaves_as_if_written_at_once() {
+    let server = Server::start(&[]);
+    for_each(
+        FRAMING,
+        |(method, version, steps, ..)| format!("{method} HTTP/{version} {steps:?}"),
+        |(method, version, steps, wire, after)| {
+            let text = written(steps);
+            let halves = (1..text.len()).map(|at| {
+                let (left, right) = text.split_at(at);
+                [format!("write {}", escaped(left)), format!("write {}", escaped(right))]
+            });
+            let mut client = server.client();
+            for [left, right] in halves {
+                client.send(request(method, version, &[&left, &right])).expect(wire);
+                expect_after(&mut client, *after);
+                if *after == Closed {
+                    client = server.client();
+                }
+            }
+            let bytewise = format!("bytewise {}", escaped(&text));
+            client.send(request(method, version, &[&bytewise])).expect(wire);
+            expect_after(&mut client, *after);
+        },
+    );
+    server.stop();
+}
+
+#[test]
+fn an_answer_written_later_in_pieces_leaves_as_if_written_at_once() {
+    let mut server = Server::start(&[]);
+    // An answer without an end of its own would stay open here.
+    let delimited = FRAMING.iter().filter(|case| case.0 == "GET" && case.4 == Open);
+    for (number, (_, _, steps, wire, _)) in delimited.enumerate() {
+        let mut client = server.client();
+        for (verb, key) in [("bytewise", format!("b{number}")), ("write", format!("w{number}"))] {
+            client.send(request("GET", "1.1", &[&format!("keep {key}")]));
+            server.late(&key, &format!("{verb} {}", escaped(&written(steps))));
+            client.expect(wire);
+            expect_after(&mut client, Open);
+        }
+    }
+    server.stop();
+}
+
 #[test]
 fn bytes_that_are_not_sent_count_as_written_and_are_logged() {
     let scratch = crate::support::Scratch::new();

@@ -185,3 +185,61 @@ fn four_threads_write_to_a_hundred_connections_that_come_and_go() {
     });
     program.stop();
 }
+
+#[test]
+fn threads_that_iterate_reach_connections_that_come_and_go() {
+    let mut program = Program::start("iterate_stress.c", &[]);
+    let port = program.port();
+    let generations = as_many_as(5, 1);
+    std::thread::scope(|scope| {
+        for group in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..generations {
+                    let mut all: Vec<_> = (0..10)
+                        .map(|_| {
+                            let mut client = Client::connect(port);
+                            client.send("GET /listen HTTP/1.1\r\n\r\n").expect(STREAM_HEAD);
+                            client
+                        })
+                        .collect();
+                    for (index, client) in all.iter_mut().enumerate() {
+                        // Rounds of one thread arrive in order, and none is left out.
+                        let mut next = [None; 3];
+                        for _ in 0..10 * (index + group) {
+                            let line = client.take_through("\n");
+                            let (thread, number) = line.trim_end().split_once(' ').expect(&line);
+                            let thread: usize = thread.parse().expect("a thread");
+                            let number: usize = number.parse().expect("a number");
+                            assert!(next[thread].is_none_or(|next| next == number), "{line}");
+                            next[thread] = Some(number + 1);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    program.stop();
+}
+
+#[test]
+fn servers_may_come_and_go_while_threads_write_to_their_connections() {
+    let rounds = as_many_as(300, 10).to_string();
+    Program::start("churn.c", &[&rounds]).wait_for_end();
+}
+
+#[test]
+fn two_threads_may_poll_in_turns() {
+    let mut program = Program::start("turns.c", &[]);
+    let port = program.port();
+    let mut stream = Client::connect(port);
+    stream.send("GET /listen HTTP/1.1\r\n\r\n").expect(STREAM_HEAD);
+    let mut client = Client::connect(port);
+    let mut answered = [false; 2];
+    until("both have answered", || {
+        let answer = client.ask("GET /who HTTP/1.1\r\n\r\n").text();
+        answered[usize::from(answer == "1")] = true;
+        stream.take_through("\n");
+        answered == [true; 2]
+    });
+    program.stop();
+}

@@ -200,6 +200,10 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   if (strcmp(verb, "write") == 0) {
     len = unescape(step);
     return mg_write(conn, step, len);
+  } else if (strcmp(verb, "bytewise") == 0) {
+    len = unescape(step);
+    while (number < len && mg_write(conn, step + number, 1) == 1) number++;
+    return number;
   } else if (strcmp(verb, "write_fill") == 0) {
     buf = filled(&step, &len);
     number = mg_write(conn, buf, len);
