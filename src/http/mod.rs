@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod chunked;
+pub mod conditional;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
