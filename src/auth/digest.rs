@@ -59,9 +59,7 @@ pub fn check(
     }
     // Last, since only he who knows the password may spend a nonce, or learn that it is stale.
     match nonces.spend(&answer.nonce, answer.count, now) {
-        Ok(()) => Verdict::Granted {
-            user: answer.username,
-        },
+        Ok(()) => Verdict::Granted { user: answer.username },
         Err(_) => Verdict::Stale,
     }
 }
@@ -142,9 +140,7 @@ impl Answer {
             rest = behind;
         }
         let is_auth = given.qop?.eq_ignore_ascii_case(b"auth");
-        let is_md5 = given
-            .algorithm
-            .is_none_or(|name| name.eq_ignore_ascii_case(b"MD5"));
+        let is_md5 = given.algorithm.is_none_or(|name| name.eq_ignore_ascii_case(b"MD5"));
         let nc = given.nc?;
         let count = count(&nc)?;
         (is_auth && is_md5).then_some(Answer {
@@ -162,17 +158,7 @@ impl Answer {
     /// RFC 7616 sections 3.4.1 to 3.4.3.
     fn expected_response(&self, ha1: &Ha1, method: &[u8]) -> [u8; 32] {
         let ha2 = md5_hex(&[method, b":", &self.uri]);
-        md5_hex(&[
-            ha1,
-            b":",
-            &self.nonce,
-            b":",
-            &self.nc,
-            b":",
-            &self.cnonce,
-            b":auth:",
-            &ha2,
-        ])
+        md5_hex(&[ha1, b":", &self.nonce, b":", &self.nc, b":", &self.cnonce, b":auth:", &ha2])
     }
 }
 
@@ -285,9 +271,7 @@ mod tests {
             let hash = md5_hex(&[format!("{user}:{DOMAIN}:{password}").as_bytes()]);
             format!("{user}:{DOMAIN}:{}\n", String::from_utf8_lossy(&hash))
         };
-        [line("joe", "secret"), line("an\"n\\", "x")]
-            .concat()
-            .into_bytes()
+        [line("joe", "secret"), line("an\"n\\", "x")].concat().into_bytes()
     }
 
     /// A client: what it is told, and what it makes of it.
@@ -337,20 +321,10 @@ mod tests {
         count: 1,
     };
 
-    const GET: Request<'_> = Request {
-        method: b"GET",
-        target: b"/a?b",
-    };
+    const GET: Request<'_> = Request { method: b"GET", target: b"/a?b" };
 
     fn judge(field: &str, request: Request<'_>, nonces: &mut Nonces) -> Verdict {
-        check(
-            field.as_bytes(),
-            request,
-            DOMAIN,
-            &passwords(),
-            nonces,
-            1000,
-        )
+        check(field.as_bytes(), request, DOMAIN, &passwords(), nonces, 1000)
     }
 
     fn granted(user: &str) -> Verdict {
@@ -379,51 +353,22 @@ mod tests {
     fn who_knows_the_password_is_granted_and_nobody_else() {
         let mut nonces = Nonces::new(300).unwrap();
         let nonce = nonces.issue(1000);
-        let joe = Client {
-            nonce: &nonce,
-            ..JOE
-        };
+        let joe = Client { nonce: &nonce, ..JOE };
         let table: [(&str, Client, Verdict); 9] = [
             ("right", joe.clone(), granted("joe")),
-            (
-                "password",
-                Client {
-                    password: "Secret",
-                    ..joe
-                },
-                Verdict::Denied,
-            ),
+            ("password", Client { password: "Secret", ..joe }, Verdict::Denied),
             ("user", Client { user: "jo", ..joe }, Verdict::Denied),
             ("empty user", Client { user: "", ..joe }, Verdict::Denied),
-            (
-                "realm",
-                Client {
-                    realm: "other",
-                    ..joe
-                },
-                Verdict::Denied,
-            ),
+            ("realm", Client { realm: "other", ..joe }, Verdict::Denied),
             ("uri", Client { uri: "/a", ..joe }, Verdict::Denied),
-            (
-                "method",
-                Client {
-                    method: "HEAD",
-                    ..joe
-                },
-                Verdict::Denied,
-            ),
+            ("method", Client { method: "HEAD", ..joe }, Verdict::Denied),
             ("count 0", Client { count: 0, ..joe }, Verdict::Stale),
             ("used count", joe.clone(), Verdict::Stale),
         ];
         for (what, client, expected) in table {
             assert_eq!(judge(&client.field(), GET, &mut nonces), expected, "{what}");
         }
-        let ann = Client {
-            user: "an\"n\\",
-            password: "x",
-            count: 2,
-            ..joe
-        };
+        let ann = Client { user: "an\"n\\", password: "x", count: 2, ..joe };
         assert_eq!(judge(&ann.field(), GET, &mut nonces), granted("an\"n\\"));
     }
 
@@ -434,20 +379,9 @@ mod tests {
         let foreign = Nonces::new(300).unwrap().issue(1000);
         for nonce in [expired.as_str(), &foreign, "", "x", "\u{e9}"] {
             let joe = Client { nonce, ..JOE };
-            assert_eq!(
-                judge(&joe.field(), GET, &mut nonces),
-                Verdict::Stale,
-                "{nonce}"
-            );
-            let wrong = Client {
-                password: "x",
-                ..joe
-            };
-            assert_eq!(
-                judge(&wrong.field(), GET, &mut nonces),
-                Verdict::Denied,
-                "{nonce}"
-            );
+            assert_eq!(judge(&joe.field(), GET, &mut nonces), Verdict::Stale, "{nonce}");
+            let wrong = Client { password: "x", ..joe };
+            assert_eq!(judge(&wrong.field(), GET, &mut nonces), Verdict::Denied, "{nonce}");
         }
     }
 
@@ -470,20 +404,9 @@ mod tests {
         for (target, uri, same) in table {
             let mut nonces = Nonces::new(300).unwrap();
             let nonce = nonces.issue(1000);
-            let joe = Client {
-                nonce: &nonce,
-                uri,
-                ..JOE
-            };
-            let request = Request {
-                method: b"GET",
-                target,
-            };
-            let expected = if same {
-                granted("joe")
-            } else {
-                Verdict::Denied
-            };
+            let joe = Client { nonce: &nonce, uri, ..JOE };
+            let request = Request { method: b"GET", target };
+            let expected = if same { granted("joe") } else { Verdict::Denied };
             assert_eq!(judge(&joe.field(), request, &mut nonces), expected, "{uri}");
         }
     }
@@ -511,11 +434,7 @@ mod tests {
             format!("{WHOLE}, opaque=\"\", x=y, x=z, username*=UTF-8''a, userhash=false"),
         ];
         for value in same {
-            assert_eq!(
-                Answer::parse(value.as_bytes()).as_ref(),
-                Some(&whole),
-                "{value}"
-            );
+            assert_eq!(Answer::parse(value.as_bytes()).as_ref(), Some(&whole), "{value}");
         }
         let refused = [
             String::new(),
@@ -554,11 +473,7 @@ mod tests {
         }
         let parameters: Vec<&str> = WHOLE["Digest ".len()..].split(", ").collect();
         for missing in &parameters {
-            let others: Vec<&str> = parameters
-                .iter()
-                .copied()
-                .filter(|p| p != missing)
-                .collect();
+            let others: Vec<&str> = parameters.iter().copied().filter(|p| p != missing).collect();
             let value = format!("Digest {}", others.join(", "));
             assert_eq!(Answer::parse(value.as_bytes()), None, "{value}");
         }
@@ -594,11 +509,7 @@ mod tests {
         ];
         for (file, found) in table {
             let expected = found.then(|| Ha1::try_from(lower.as_bytes()).unwrap());
-            assert_eq!(
-                find_ha1(file.as_bytes(), b"d", b"joe"),
-                expected,
-                "{file:?}"
-            );
+            assert_eq!(find_ha1(file.as_bytes(), b"d", b"joe"), expected, "{file:?}");
         }
         let file = format!(":d:{hash}\na:b:d:{hash}\n");
         for user in [&b""[..], b"a:b", b"a"] {
@@ -609,21 +520,13 @@ mod tests {
     #[test]
     fn a_challenge_quotes_what_needs_it() {
         let table = [
-            (
-                "mydomain.com",
-                false,
-                "mydomain.com\", qop=\"auth\", algorithm=MD5, nonce=\"N\"\r\n",
-            ),
+            ("mydomain.com", false, "mydomain.com\", qop=\"auth\", algorithm=MD5, nonce=\"N\"\r\n"),
             (
                 "a\"b\\c",
                 true,
                 "a\\\"b\\\\c\", qop=\"auth\", algorithm=MD5, nonce=\"N\", stale=true\r\n",
             ),
-            (
-                "\u{e9}\r\nX: y",
-                false,
-                "\u{e9}X: y\", qop=\"auth\", algorithm=MD5, nonce=\"N\"\r\n",
-            ),
+            ("\u{e9}\r\nX: y", false, "\u{e9}X: y\", qop=\"auth\", algorithm=MD5, nonce=\"N\"\r\n"),
         ];
         for (domain, stale, behind) in table {
             let mut out = Vec::new();

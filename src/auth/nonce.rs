@@ -59,13 +59,7 @@ impl Nonces {
     }
 
     fn with_key(key: Key, lifetime: u64) -> Nonces {
-        Nonces {
-            key,
-            lifetime,
-            next_serial: 0,
-            used: BTreeMap::new(),
-            forgotten: 0,
-        }
+        Nonces { key, lifetime, next_serial: 0, used: BTreeMap::new(), forgotten: 0 }
     }
 
     /// A nonce that was never given before. It is made of hexadecimal digits.
@@ -204,11 +198,7 @@ mod tests {
             (900, Ok(())),
         ];
         for (count, (now, expected)) in (1..).zip(table) {
-            assert_eq!(
-                nonces.spend(nonce.as_bytes(), count, now),
-                expected,
-                "{now}"
-            );
+            assert_eq!(nonces.spend(nonce.as_bytes(), count, now), expected, "{now}");
         }
     }
 
@@ -225,12 +215,7 @@ mod tests {
         let signs = format!("+{}", &nonce[1..]);
         bad.push(signs.as_bytes());
         for bad in bad {
-            assert_eq!(
-                nonces.spend(bad, 1, 1000),
-                Err(Stale),
-                "{}",
-                bad.escape_ascii()
-            );
+            assert_eq!(nonces.spend(bad, 1, 1000), Err(Stale), "{}", bad.escape_ascii());
         }
         for place in 0..nonce.len() {
             let mut changed = nonce.clone().into_bytes();

@@ -238,10 +238,7 @@ mod tests {
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
-    const CURRENT: Validators<'_> = Validators {
-        etag: "\"a,b\"",
-        modified: 784_111_777,
-    };
+    const CURRENT: Validators<'_> = Validators { etag: "\"a,b\"", modified: 784_111_777 };
 
     fn with_head<T>(method: &str, fields: &[String], judge: impl Fn(&Head, &[u8]) -> T) -> T {
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
@@ -258,9 +255,7 @@ mod tests {
             dates.into_iter().fold((*field).to_owned(), write)
         };
         let fields: Vec<String> = fields.iter().map(dated).collect();
-        with_head(method, &fields, |head, bytes| {
-            evaluate(head, bytes, current)
-        })
+        with_head(method, &fields, |head, bytes| evaluate(head, bytes, current))
     }
 
     #[test]
@@ -324,10 +319,7 @@ mod tests {
         for date in [DATE, RFC_850, ASCTIME] {
             let field = format!("If-Modified-Since: {date}");
             assert_eq!(outcome("GET", &[&field], Some(CURRENT)), NotModified);
-            let older = Validators {
-                modified: CURRENT.modified + 1,
-                ..CURRENT
-            };
+            let older = Validators { modified: CURRENT.modified + 1, ..CURRENT };
             assert_eq!(outcome("GET", &[&field], Some(older)), Proceed, "{date}");
         }
     }
@@ -336,55 +328,22 @@ mod tests {
     fn conditions_are_judged_in_order() {
         let table: &[(&[&str], Outcome)] = &[
             // A field that occurs twice is one list.
-            (
-                &["If-None-Match: \"x\"", "If-None-Match: \"a,b\""],
-                NotModified,
-            ),
-            (
-                &["If-None-Match: \"a,b\"", "If-None-Match: \"x\""],
-                NotModified,
-            ),
+            (&["If-None-Match: \"x\"", "If-None-Match: \"a,b\""], NotModified),
+            (&["If-None-Match: \"a,b\"", "If-None-Match: \"x\""], NotModified),
             (&["If-Match: \"a,b\"", "If-Match: \"x\""], Proceed),
             (&["If-Match: \"y\"", "If-Match: \"x\""], PreconditionFailed),
             // A date that occurs twice does not count.
-            (
-                &["If-Modified-Since: DATE", "If-Modified-Since: DATE"],
-                Proceed,
-            ),
+            (&["If-Modified-Since: DATE", "If-Modified-Since: DATE"], Proceed),
             // Dates do not count beside tags.
-            (
-                &["If-None-Match: \"x\"", "If-Modified-Since: DATE"],
-                Proceed,
-            ),
-            (
-                &["If-None-Match: \"a,b\"", "If-Modified-Since: BEFORE"],
-                NotModified,
-            ),
-            (
-                &["If-Match: \"a,b\"", "If-Unmodified-Since: BEFORE"],
-                Proceed,
-            ),
-            (
-                &["If-Match: \"x\"", "If-Unmodified-Since: DATE"],
-                PreconditionFailed,
-            ),
+            (&["If-None-Match: \"x\"", "If-Modified-Since: DATE"], Proceed),
+            (&["If-None-Match: \"a,b\"", "If-Modified-Since: BEFORE"], NotModified),
+            (&["If-Match: \"a,b\"", "If-Unmodified-Since: BEFORE"], Proceed),
+            (&["If-Match: \"x\"", "If-Unmodified-Since: DATE"], PreconditionFailed),
             // What protects comes before what saves.
-            (
-                &["If-Match: \"a,b\"", "If-None-Match: \"a,b\""],
-                NotModified,
-            ),
-            (
-                &["If-None-Match: \"a,b\"", "If-Match: \"x\""],
-                PreconditionFailed,
-            ),
-            (
-                &["If-Modified-Since: DATE", "If-Unmodified-Since: DATE"],
-                NotModified,
-            ),
-            (
-                &["If-Modified-Since: DATE", "If-Unmodified-Since: BEFORE"],
-                PreconditionFailed,
-            ),
+            (&["If-Match: \"a,b\"", "If-None-Match: \"a,b\""], NotModified),
+            (&["If-None-Match: \"a,b\"", "If-Match: \"x\""], PreconditionFailed),
+            (&["If-Modified-Since: DATE", "If-Unmodified-Since: DATE"], NotModified),
+            (&["If-Modified-Since: DATE", "If-Unmodified-Since: BEFORE"], PreconditionFailed),
             (&["If-Match: *", "If-Modified-Since: DATE"], NotModified),
         ];
         for (fields, expected) in table {
@@ -427,15 +386,10 @@ mod tests {
         ];
         for (fields, expected) in table {
             let owned: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-            let count = with_head("GET", &owned, |head, bytes| {
-                ranges_count(head, bytes, CURRENT)
-            });
+            let count = with_head("GET", &owned, |head, bytes| ranges_count(head, bytes, CURRENT));
             assert_eq!(count, *expected, "{fields:?}");
         }
-        let weak = Validators {
-            etag: "W/\"a,b\"",
-            ..CURRENT
-        };
+        let weak = Validators { etag: "W/\"a,b\"", ..CURRENT };
         for field in ["If-Range: W/\"a,b\"", "If-Range: \"a,b\""] {
             let count = with_head("GET", &[field.to_owned()], |head, bytes| {
                 ranges_count(head, bytes, weak)
