@@ -1,10 +1,9 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
-use std::fs::File;
-
 use mio::net::TcpStream;
 
 use super::Handler;
+use super::files::FileBody;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -137,13 +136,6 @@ pub enum Body {
     Complete,
     Length(u64),
     Chunked(Decoder),
-}
-
-/// The rest of a file that is being sent.
-pub struct FileBody {
-    pub file: File,
-    pub offset: u64,
-    pub left: u64,
 }
 
 /// What the access log will say of a request.

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod connection;
+mod files;
 pub mod inbox;
 mod intake;
 pub mod iterate;
@@ -661,6 +662,14 @@ impl Drop for Server {
             iteration.abandon();
         }
     }
+}
+
+/// Letters and digits that nobody can foresee.
+fn random_token() -> String {
+    let mut bytes = [0; 16];
+    // The kernel can only refuse before it has any randomness, early in its own start.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keeps descriptors 0 to 2 taken until dropped, so that what is opened meanwhile gets others.

@@ -1,24 +1,15 @@
-//! From a complete request to a complete answer: handlers, errors, files.
+//! From a complete request to a complete answer: handlers, and errors of the library's own.
 
 use std::ffi::c_int;
-use std::os::unix::fs::FileExt as _;
 
-use super::connection::{Body, Exchange, FileBody, LogEntry, Phase, Plan, Record};
-use super::replies::{self, Reply};
+use super::connection::{Body, Exchange, LogEntry, Phase, Plan, Record};
+use super::replies::Reply;
 use super::step::Flow;
 use super::{Handler, Server, Step};
-use crate::files::serve::{self, Found, OpenFile};
 use crate::http::response::{Answer, Asked, Standing};
-use crate::http::status::write_status_line;
 use crate::log;
 use crate::options::DeferredAnswers;
 use crate::websocket::handshake;
-
-/// A file is read in pieces of this size.
-const FILE_PIECE: usize = 64 * 1024;
-
-/// What plain files allow.
-const FILE_METHODS: &[u8] = b"Allow: GET, HEAD, POST, OPTIONS\r\n";
 
 impl Server {
     pub(super) fn exchange(&mut self, index: usize) -> Option<&mut Exchange> {
@@ -290,7 +281,7 @@ impl Server {
     }
 
     /// Answers with an error, a redirection, or an empty success of the library's own.
-    fn reply_error(&mut self, index: usize, status: u16) -> Flow {
+    pub(super) fn reply_error(&mut self, index: usize, status: u16) -> Flow {
         let Some(exchange) = self.exchange(index) else {
             return Flow::Leave;
         };
@@ -312,165 +303,5 @@ impl Server {
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);
         Flow::Again
-    }
-
-    /// Answers a request that no handler of the program's matches.
-    fn answer_builtin(&mut self, index: usize) -> Flow {
-        let Some(exchange) = self.exchange(index) else {
-            return Flow::Leave;
-        };
-        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
-        let writes = matches!(
-            method,
-            b"PUT"
-                | b"DELETE"
-                | b"MKCOL"
-                | b"COPY"
-                | b"MOVE"
-                | b"PROPFIND"
-                | b"PROPPATCH"
-                | b"LOCK"
-                | b"UNLOCK"
-        );
-        if method == b"OPTIONS" {
-            exchange.fields.extend_from_slice(FILE_METHODS);
-            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
-            return self.reply_error(index, 200);
-        }
-        if writes {
-            return self.refuse_method(index);
-        }
-        let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
-        let path = std::mem::take(&mut exchange.path);
-        let found = serve::find(&self.options.config, &path);
-        let Some(exchange) = self.exchange(index) else {
-            return Flow::Leave;
-        };
-        exchange.path = path;
-        match found {
-            Found::Status(status) => self.fail(index, status),
-            Found::Directory => {
-                let Exchange { fields, path, shown, buf, .. } = exchange;
-                fields.extend_from_slice(b"Location: ");
-                write_escaped_path(path, fields);
-                fields.push(b'/');
-                if let Some(query) = &shown.query {
-                    fields.push(b'?');
-                    fields.extend_from_slice(buf.get(query.clone()).unwrap_or_default());
-                }
-                fields.extend_from_slice(b"\r\n");
-                self.reply_error(index, 301)
-            }
-            Found::File(_) if !reads => self.refuse_method(index),
-            Found::File(file) => self.begin_file(index, file),
-        }
-    }
-
-    /// RFC 9110, section 15.5.6: 405 says what is allowed.
-    pub(super) fn refuse_method(&mut self, index: usize) -> Flow {
-        if let Some(exchange) = self.exchange(index) {
-            exchange.fields.extend_from_slice(FILE_METHODS);
-        }
-        self.fail(index, 405)
-    }
-
-    fn begin_file(&mut self, index: usize, found: OpenFile) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let persistent = exchange.head.persistent && !exchange.last;
-        let before = out.bytes.len();
-        write_status_line(&mut out.bytes, 200);
-        found.write_fields(date, replies::connection(persistent), &mut out.bytes);
-        out.bytes.extend_from_slice(b"\r\n");
-        exchange.status = 200;
-        exchange.head_len = (out.bytes.len() - before) as u64;
-        if exchange.head.is_head || found.len == 0 {
-            self.finish_exchange(index, persistent);
-        } else {
-            exchange.file = Some(FileBody { file: found.file, offset: 0, left: found.len });
-            conn.phase = Phase::Sending;
-        }
-        Flow::Again
-    }
-
-    /// Moves the next piece of a file to the outbox.
-    pub(super) fn send_file(&mut self, index: usize) -> Flow {
-        let Some(conn) = self.conn(index) else {
-            return Flow::Leave;
-        };
-        if conn.backlog() >= FILE_PIECE {
-            if !self.flush(index) {
-                return Flow::Leave;
-            }
-            if self.conn(index).is_some_and(|conn| conn.backlog() >= FILE_PIECE) {
-                return Flow::Leave;
-            }
-        }
-        if self.quota == 0 {
-            self.make_ready(index);
-            return Flow::Leave;
-        }
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let persistent = exchange.head.persistent && !exchange.last;
-        let Some(body) = exchange.file.as_mut() else {
-            self.close(index);
-            return Flow::Leave;
-        };
-        let piece = usize::try_from(body.left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
-        let before = out.bytes.len();
-        if out.bytes.try_reserve(piece).is_err() {
-            self.close(index);
-            return Flow::Leave;
-        }
-        out.bytes.resize(before + piece, 0);
-        match body.file.read_at(&mut out.bytes[before..], body.offset) {
-            Ok(count) if count > 0 => {
-                out.bytes.truncate(before + count);
-                body.offset += count as u64;
-                body.left -= count as u64;
-                self.quota = self.quota.saturating_sub(count);
-                if body.left == 0 {
-                    self.finish_exchange(index, persistent);
-                }
-                Flow::Again
-            }
-            // It shrank, or cannot be read: the promised length cannot be kept.
-            _ => {
-                out.bytes.truncate(before);
-                self.complain(Some(index), "a file changed while it was sent");
-                self.close(index);
-                Flow::Leave
-            }
-        }
-    }
-}
-
-/// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
-fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
-    for byte in path {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
-            out.push(*byte);
-        } else {
-            let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
     }
 }

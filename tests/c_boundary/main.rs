@@ -16,6 +16,7 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod options;
+mod ranges;
 mod requests;
 mod send_family;
 mod static_files;
