@@ -112,10 +112,7 @@ fn is_hidden(config: &Config, full: &Path) -> bool {
 fn status_of(error: &io::Error) -> u16 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => 403,
-        _ => match error
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error)
-        {
+        _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => 503,
             _ => 404,
         },

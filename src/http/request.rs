@@ -51,6 +51,8 @@ pub struct Head {
     /// Whether the client allows another request on this connection.
     pub persistent: bool,
     pub expects_continue: bool,
+    /// There is an Upgrade field.
+    pub upgrade: bool,
     pub is_head: bool,
 }
 
@@ -121,11 +123,7 @@ impl Head {
         for header in request.headers.iter() {
             self.fields.push(Field {
                 name: span(header.name.as_bytes()),
-                value: if header.value.is_empty() {
-                    Span::default()
-                } else {
-                    span(header.value)
-                },
+                value: if header.value.is_empty() { Span::default() } else { span(header.value) },
             });
             if let Err(status) = rules.see(header.name, header.value) {
                 return Outcome::Refused(status);
@@ -136,6 +134,7 @@ impl Head {
             Err(status) => return Outcome::Refused(status),
         }
         self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
+        self.upgrade = rules.upgrade;
         self.expects_continue = rules.expects_continue && minor == 1;
         Outcome::Complete
     }
@@ -143,9 +142,7 @@ impl Head {
     /// The value of the first field called `name` (lower case), where `head` are the head's bytes.
     pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find_map(|field| {
-            let same = head
-                .get(field.name.range())?
-                .eq_ignore_ascii_case(name.as_bytes());
+            let same = head.get(field.name.range())?.eq_ignore_ascii_case(name.as_bytes());
             same.then(|| head.get(field.value.range())).flatten()
         })
     }
@@ -178,6 +175,7 @@ struct Rules {
     host: bool,
     close: bool,
     keep_alive: bool,
+    upgrade: bool,
     expects_continue: bool,
 }
 
@@ -197,6 +195,7 @@ impl Rules {
                 }
                 self.expects_continue = true;
             }
+            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case("connection") => {
                 for token in tokens(value) {
                     self.close |= token.eq_ignore_ascii_case(b"close");
@@ -215,21 +214,11 @@ impl Rules {
                     return Err(400);
                 }
                 if !value.eq_ignore_ascii_case(b"chunked") {
-                    let known: [&[u8]; 6] = [
-                        b"gzip",
-                        b"x-gzip",
-                        b"deflate",
-                        b"compress",
-                        b"x-compress",
-                        b"br",
-                    ];
+                    let known: [&[u8]; 6] =
+                        [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br"];
                     let is_known =
                         |token: &[u8]| known.iter().any(|k| k.eq_ignore_ascii_case(token));
-                    return Err(if tokens(value).any(is_known) {
-                        501
-                    } else {
-                        400
-                    });
+                    return Err(if tokens(value).any(is_known) { 501 } else { 400 });
                 }
                 self.chunked = true;
             }
@@ -269,9 +258,7 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
 
 /// RFC 3986, section 3.2.2: the characters that a host and port can be made of.
 fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
+    value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
 }
 
 #[cfg(test)]
@@ -348,11 +335,7 @@ mod tests {
         for (version, field, persistent) in cases {
             let input = format!("GET / HTTP/{version}\r\n{field}\r\n");
             let (outcome, head) = parse(input.as_bytes());
-            assert_eq!(
-                (outcome, head.persistent),
-                (Outcome::Complete, *persistent),
-                "{input:?}"
-            );
+            assert_eq!((outcome, head.persistent), (Outcome::Complete, *persistent), "{input:?}");
         }
     }
 

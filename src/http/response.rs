@@ -87,11 +87,7 @@ pub enum Standing {
 impl Answer {
     /// An answer of which nothing is written yet. `default_status` is that of the `mg_send` family.
     pub fn new(asked: Asked, default_status: u16) -> Self {
-        Self {
-            asked,
-            default_status,
-            ..Self::default()
-        }
+        Self { asked, default_status, ..Self::default() }
     }
 
     /// Whether it is complete, and if so whether the connection may stay open.
@@ -130,15 +126,8 @@ impl Answer {
         if let State::Built(built) = &mut self.state {
             self.state = State::Head(std::mem::take(&mut built.head));
         }
-        if let State::Data {
-            chunked: true,
-            persistent,
-        } = self.state
-        {
-            self.state = State::Chunks {
-                decoder: Decoder::new(),
-                persistent,
-            };
+        if let State::Data { chunked: true, persistent } = self.state {
+            self.state = State::Chunks { decoder: Decoder::new(), persistent };
         } else if let State::Data { .. } = self.state {
             self.state = State::Unframed { endless: false };
         }
@@ -190,22 +179,15 @@ impl Answer {
                     }
                 }
                 State::Length { left, persistent } => {
-                    let take = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len());
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     out.extend_from_slice(&bytes[..take]);
                     *left -= take as u64;
                     bytes = &bytes[take..];
                     if *left == 0 {
-                        self.state = State::Complete {
-                            persistent: *persistent,
-                        };
+                        self.state = State::Complete { persistent: *persistent };
                     }
                 }
-                State::Chunks {
-                    decoder,
-                    persistent,
-                } => match decoder.step(bytes) {
+                State::Chunks { decoder, persistent } => match decoder.step(bytes) {
                     Ok(Step::Data { end, .. }) => {
                         out.extend_from_slice(&bytes[..end]);
                         bytes = &bytes[end..];
@@ -217,9 +199,7 @@ impl Answer {
                     Ok(Step::End(end)) => {
                         out.extend_from_slice(&bytes[..end]);
                         bytes = &bytes[end..];
-                        self.state = State::Complete {
-                            persistent: *persistent,
-                        };
+                        self.state = State::Complete { persistent: *persistent };
                     }
                     Err(_) => {
                         self.fault = Some("the handler wrote malformed chunks");
@@ -264,17 +244,12 @@ impl Answer {
             State::Complete { persistent }
         } else if facts.chunked {
             let persistent = persistent && self.asked.chunks;
-            State::Chunks {
-                decoder: Decoder::new(),
-                persistent,
-            }
+            State::Chunks { decoder: Decoder::new(), persistent }
         } else {
             match facts.length {
                 Some(0) => State::Complete { persistent },
                 Some(left) => State::Length { left, persistent },
-                None => State::Unframed {
-                    endless: facts.endless,
-                },
+                None => State::Unframed { endless: facts.endless },
             }
         };
     }
@@ -317,11 +292,7 @@ impl Answer {
             return;
         }
         let Some(built) = self.built() else { return };
-        if built
-            .head
-            .try_reserve(name.len() + value.len() + 4)
-            .is_err()
-        {
+        if built.head.try_reserve(name.len() + value.len() + 4).is_err() {
             return;
         }
         let start = built.head.len();
@@ -349,10 +320,7 @@ impl Answer {
             self.end_built_head(true, out);
         }
         match self.state {
-            State::Data {
-                chunked,
-                persistent,
-            } => {
+            State::Data { chunked, persistent } => {
                 if self.asked.head_only || forbids_content(self.status) {
                     if !data.is_empty() {
                         self.fault = Some("data for an answer that cannot have content");
@@ -421,10 +389,7 @@ impl Answer {
         out.extend_from_slice(b"\r\n");
         self.head_len += (out.len() - before) as u64;
         self.state = if data_follows {
-            State::Data {
-                chunked,
-                persistent,
-            }
+            State::Data { chunked, persistent }
         } else {
             State::Complete { persistent }
         };
@@ -440,10 +405,7 @@ impl Answer {
                 self.state = State::Complete { persistent: false };
             }
             State::Built(_) => self.end_built_head(false, out),
-            State::Data {
-                chunked,
-                persistent,
-            } => {
+            State::Data { chunked, persistent } => {
                 let (chunked, persistent) = (*chunked, *persistent);
                 self.end_data(chunked, persistent, out);
             }
@@ -466,11 +428,7 @@ impl Built {
     fn new(status: u16) -> Self {
         let mut head = Vec::with_capacity(192);
         write_status_line(&mut head, status);
-        Self {
-            head,
-            status,
-            ..Self::default()
-        }
+        Self { head, status, ..Self::default() }
     }
 }
 

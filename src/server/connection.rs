@@ -6,6 +6,7 @@ use mio::net::TcpStream;
 
 use super::Handler;
 use super::slots::{Shown, Slot};
+use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
 use crate::http::response::Answer;
@@ -26,6 +27,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// A websocket.
+    Websocket,
     /// The last answer goes out; then the connection ends.
     Draining,
     /// The last answer is out and the sending side shut; input is discarded, so that no reset
@@ -54,6 +57,8 @@ pub struct Conn {
     pub queued: bool,
     /// It is in the list of connections with fresh output.
     pub dirty: bool,
+    /// Requests wait for room in the outbox, not for the client.
+    pub paused: bool,
     /// Part of a request has arrived: the request timeout runs.
     pub begun: bool,
     /// The request took too long: it is to be answered with 408.
@@ -69,15 +74,13 @@ pub struct Conn {
     /// Input that waits for more, or for its turn.
     pub input: Vec<u8>,
     pub out: Option<Box<Outbox>>,
+    /// The current request; of a websocket, the one that opened it.
     pub exchange: Option<Box<Exchange>>,
+    /// What makes it a websocket.
+    pub socket_state: Option<Box<Socket>>,
 }
 
 impl Conn {
-    /// Whether the handshake has made it a websocket.
-    pub fn is_websocket(&self) -> bool {
-        false
-    }
-
     /// Bytes that wait to be sent.
     pub fn backlog(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())

@@ -12,6 +12,7 @@ use crate::http::response::{Answer, Asked, Standing};
 use crate::http::status::write_status_line;
 use crate::log;
 use crate::options::DeferredAnswers;
+use crate::websocket::handshake;
 
 /// A file is read in pieces of this size.
 const FILE_PIECE: usize = 64 * 1024;
@@ -34,6 +35,10 @@ impl Server {
         }
         match exchange.plan {
             Plan::Handler(handler) => {
+                let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+                if exchange.head.upgrade && handshake::wants_websocket(&exchange.head, head) {
+                    return self.upgrade(index, handler);
+                }
                 if !self.show(index) {
                     return self.fail(index, 503);
                 }
@@ -46,7 +51,7 @@ impl Server {
     }
 
     /// Shows the request to the program. False when there is no memory for it.
-    fn show(&mut self, index: usize) -> bool {
+    pub(super) fn show(&mut self, index: usize) -> bool {
         let Some(conn) = self.conn(index) else {
             return false;
         };
@@ -54,13 +59,7 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return false;
         };
-        let Exchange {
-            buf,
-            head,
-            path,
-            shown,
-            ..
-        } = exchange;
+        let Exchange { buf, head, path, shown, .. } = exchange;
         if buf.try_reserve(1).is_err() {
             return false;
         }
@@ -91,7 +90,9 @@ impl Server {
             return Step::Done;
         };
         conn.phase = Phase::Calling;
-        conn.slot.set_answerable(true);
+        if conn.socket_state.is_none() {
+            conn.slot.set_answerable(true);
+        }
         let pointer = conn.slot.as_c();
         self.calling = Some(index);
         Step::Call(pointer, handler)
@@ -99,9 +100,11 @@ impl Server {
 
     /// The handler that [`Step::Call`] asked for has returned `result`.
     pub fn returned(&mut self, result: c_int) {
-        let Some(index) = self.calling.take() else {
+        let Some(index) = self.calling.take() else { return };
+        if self.conn(index).is_some_and(|conn| conn.socket_state.is_some()) {
+            self.message_handled(index, result);
             return;
-        };
+        }
         // It stands in the outbox and the answer what the handler wrote.
         if self.outbox(index).is_none() {
             return;
@@ -163,10 +166,7 @@ impl Server {
         if goes_on {
             let Some(conn) = self.conn(index) else { return };
             conn.phase = Phase::Answering;
-            let held = conn
-                .exchange
-                .as_mut()
-                .map(|exchange| std::mem::take(&mut exchange.held));
+            let held = conn.exchange.as_mut().map(|exchange| std::mem::take(&mut exchange.held));
             for bytes in held.unwrap_or_default() {
                 self.write_late(index, &bytes);
             }
@@ -216,12 +216,7 @@ impl Server {
             return;
         };
         let end = out.position();
-        out.records.push(Record {
-            entry,
-            head_len,
-            end,
-            status,
-        });
+        out.records.push(Record { entry, head_len, end, status });
     }
 
     /// Answers what is no understandable request, and ends the connection.
@@ -255,11 +250,7 @@ impl Server {
                     user_agent: None,
                 }
                 .format();
-                exchange.log = Some(LogEntry {
-                    prefix,
-                    suffix,
-                    begin,
-                });
+                exchange.log = Some(LogEntry { prefix, suffix, begin });
             }
             conn.exchange = Some(exchange);
         }
@@ -316,13 +307,7 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        let reply = Reply {
-            status,
-            date,
-            persistent,
-            head_only,
-            fields: &exchange.fields,
-        };
+        let reply = Reply { status, date, persistent, head_only, fields: &exchange.fields };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);
@@ -334,10 +319,7 @@ impl Server {
         let Some(exchange) = self.exchange(index) else {
             return Flow::Leave;
         };
-        let method = exchange
-            .buf
-            .get(exchange.head.method.range())
-            .unwrap_or_default();
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let writes = matches!(
             method,
             b"PUT"
@@ -368,13 +350,7 @@ impl Server {
         match found {
             Found::Status(status) => self.fail(index, status),
             Found::Directory => {
-                let Exchange {
-                    fields,
-                    path,
-                    shown,
-                    buf,
-                    ..
-                } = exchange;
+                let Exchange { fields, path, shown, buf, .. } = exchange;
                 fields.extend_from_slice(b"Location: ");
                 write_escaped_path(path, fields);
                 fields.push(b'/');
@@ -420,11 +396,7 @@ impl Server {
         if exchange.head.is_head || found.len == 0 {
             self.finish_exchange(index, persistent);
         } else {
-            exchange.file = Some(FileBody {
-                file: found.file,
-                offset: 0,
-                left: found.len,
-            });
+            exchange.file = Some(FileBody { file: found.file, offset: 0, left: found.len });
             conn.phase = Phase::Sending;
         }
         Flow::Again
@@ -439,10 +411,7 @@ impl Server {
             if !self.flush(index) {
                 return Flow::Leave;
             }
-            if self
-                .conn(index)
-                .is_some_and(|conn| conn.backlog() >= FILE_PIECE)
-            {
+            if self.conn(index).is_some_and(|conn| conn.backlog() >= FILE_PIECE) {
                 return Flow::Leave;
             }
         }
@@ -465,9 +434,7 @@ impl Server {
             self.close(index);
             return Flow::Leave;
         };
-        let piece = usize::try_from(body.left)
-            .unwrap_or(FILE_PIECE)
-            .min(FILE_PIECE);
+        let piece = usize::try_from(body.left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
         let before = out.bytes.len();
         if out.bytes.try_reserve(piece).is_err() {
             self.close(index);

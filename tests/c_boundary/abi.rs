@@ -70,20 +70,14 @@ fn the_static_library_holds_every_function_of_the_api() {
         .filter(|line| !line.contains(" UND "))
         .filter_map(|line| line.split_whitespace().next_back())
         .collect();
-    let missing: Vec<_> = FUNCTIONS
-        .iter()
-        .filter(|name| !defined.contains(**name))
-        .collect();
+    let missing: Vec<_> = FUNCTIONS.iter().filter(|name| !defined.contains(**name)).collect();
     assert!(missing.is_empty(), "missing: {missing:?}");
 }
 
 #[test]
 fn the_shared_library_carries_its_soname() {
     let listing = output_of("readelf", &["-d"], &library(Link::Shared));
-    let soname = listing
-        .lines()
-        .find(|line| line.contains("SONAME"))
-        .unwrap_or_default();
+    let soname = listing.lines().find(|line| line.contains("SONAME")).unwrap_or_default();
     assert!(soname.ends_with("[libmongoose.so.5]"), "{soname:?}");
 }
 
@@ -91,10 +85,7 @@ fn the_shared_library_carries_its_soname() {
 fn the_header_compiles_without_a_warning_in_every_dialect_of_c_and_cpp() {
     let dialects = [
         ("abi.c", &["c89", "c99", "c11", "gnu89", "gnu17"][..]),
-        (
-            "abi.cpp",
-            &["c++98", "c++11", "c++17", "c++20", "gnu++17"][..],
-        ),
+        ("abi.cpp", &["c++98", "c++11", "c++17", "c++20", "gnu++17"][..]),
     ];
     for (program, standards) in dialects {
         for standard in standards {

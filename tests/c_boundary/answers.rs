@@ -11,13 +11,7 @@ enum After {
 }
 
 /// Method and version of the request, what the handler does, the bytes that must leave.
-type Case = (
-    &'static str,
-    &'static str,
-    &'static [&'static str],
-    &'static str,
-    After,
-);
+type Case = (&'static str, &'static str, &'static [&'static str], &'static str, After);
 
 const FRAMING: &[Case] = &[
     // Delimited by a length.
@@ -81,10 +75,7 @@ const FRAMING: &[Case] = &[
     (
         "GET",
         "1.1",
-        &[
-            "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi and more",
-            "write more",
-        ],
+        &["write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi and more", "write more"],
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
         Open,
     ),
@@ -134,13 +125,7 @@ const FRAMING: &[Case] = &[
         "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
         Closed,
     ),
-    (
-        "POST",
-        "1.1",
-        &["write HTTP/1.1 200 OK\\r\\n\\r\\n"],
-        "HTTP/1.1 200 OK\r\n\r\n",
-        Closed,
-    ),
+    ("POST", "1.1", &["write HTTP/1.1 200 OK\\r\\n\\r\\n"], "HTTP/1.1 200 OK\r\n\r\n", Closed),
     ("GET", "1.1", &["write hello"], "hello", Closed),
     ("GET", "1.1", &["write HT"], "HT", Closed),
     (
@@ -168,10 +153,7 @@ const FRAMING: &[Case] = &[
     (
         "GET",
         "1.1",
-        &[
-            "write HTTP/1.1 304 Not Modified\\r\\nContent-Length: 5\\r\\n\\r\\n",
-            "write hello",
-        ],
+        &["write HTTP/1.1 304 Not Modified\\r\\nContent-Length: 5\\r\\n\\r\\n", "write hello"],
         "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
         Open,
     ),
@@ -185,10 +167,7 @@ const FRAMING: &[Case] = &[
     (
         "HEAD",
         "1.1",
-        &[
-            "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhel",
-            "write lo",
-        ],
+        &["write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhel", "write lo"],
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
         Open,
     ),
@@ -251,9 +230,7 @@ fn written(steps: &[&str]) -> String {
 
 /// The text as an argument of a step; spaces at its ends would be taken for the field's own.
 fn escaped(text: &str) -> String {
-    text.replace('\r', "\\r")
-        .replace('\n', "\\n")
-        .replace(' ', "\\x20")
+    text.replace('\r', "\\r").replace('\n', "\\n").replace(' ', "\\x20")
 }
 
 #[test]
@@ -266,25 +243,18 @@ fn an_answer_written_in_pieces_leaves_as_if_written_at_once() {
             let text = written(steps);
             let halves = (1..text.len()).map(|at| {
                 let (left, right) = text.split_at(at);
-                [
-                    format!("write {}", escaped(left)),
-                    format!("write {}", escaped(right)),
-                ]
+                [format!("write {}", escaped(left)), format!("write {}", escaped(right))]
             });
             let mut client = server.client();
             for [left, right] in halves {
-                client
-                    .send(request(method, version, &[&left, &right]))
-                    .expect(wire);
+                client.send(request(method, version, &[&left, &right])).expect(wire);
                 expect_after(&mut client, *after);
                 if *after == Closed {
                     client = server.client();
                 }
             }
             let bytewise = format!("bytewise {}", escaped(&text));
-            client
-                .send(request(method, version, &[&bytewise]))
-                .expect(wire);
+            client.send(request(method, version, &[&bytewise])).expect(wire);
             expect_after(&mut client, *after);
         },
     );
@@ -295,15 +265,10 @@ fn an_answer_written_in_pieces_leaves_as_if_written_at_once() {
 fn an_answer_written_later_in_pieces_leaves_as_if_written_at_once() {
     let mut server = Server::start(&[]);
     // An answer without an end of its own would stay open here.
-    let delimited = FRAMING
-        .iter()
-        .filter(|case| case.0 == "GET" && case.4 == Open);
+    let delimited = FRAMING.iter().filter(|case| case.0 == "GET" && case.4 == Open);
     for (number, (_, _, steps, wire, _)) in delimited.enumerate() {
         let mut client = server.client();
-        for (verb, key) in [
-            ("bytewise", format!("b{number}")),
-            ("write", format!("w{number}")),
-        ] {
+        for (verb, key) in [("bytewise", format!("b{number}")), ("write", format!("w{number}"))] {
             client.send(request("GET", "1.1", &[&format!("keep {key}")]));
             server.late(&key, &format!("{verb} {}", escaped(&written(steps))));
             client.expect(wire);
@@ -324,12 +289,7 @@ fn bytes_that_are_not_sent_count_as_written_and_are_logged() {
     client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     server.expect_line("wrote 4");
     expect_after(&mut client, Open);
-    assert_eq!(
-        scratch.read("errors").lines().count(),
-        1,
-        "{}",
-        scratch.read("errors")
-    );
+    assert_eq!(scratch.read("errors").lines().count(), 1, "{}", scratch.read("errors"));
     server.stop();
 }
 
@@ -337,15 +297,7 @@ fn bytes_that_are_not_sent_count_as_written_and_are_logged() {
 fn a_write_returns_its_length() {
     let mut server = Server::start(&[]);
     let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 7\\r\\n\\r\\n";
-    let steps = [
-        head,
-        "report head",
-        "write abc",
-        "report w",
-        "printf defg",
-        "report p",
-        "write ",
-    ];
+    let steps = [head, "report head", "write abc", "report w", "printf defg", "report p", "write "];
     let mut client = server.client();
     client.send(request("GET", "1.1", &steps));
     client.expect("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nabcdefg");
@@ -415,15 +367,9 @@ fn the_option_deferred_answers_keeps_every_silent_request_open() {
     let mut server = Server::start(&["deferred_answers=all"]);
     for (key, method) in [("a", "POST"), ("b", "PUT"), ("c", "GET")] {
         let mut client = server.client();
-        client.send(request(
-            method,
-            "1.1",
-            &[&format!("keep {key}"), "say called"],
-        ));
+        client.send(request(method, "1.1", &[&format!("keep {key}"), "say called"]));
         server.expect_line("called");
-        server.tell(&format!(
-            "late {key} write HTTP/1.1 204 No Content\\r\\n\\r\\n"
-        ));
+        server.tell(&format!("late {key} write HTTP/1.1 204 No Content\\r\\n\\r\\n"));
         client.expect("HTTP/1.1 204 No Content\r\n\r\n");
         expect_after(&mut client, Open);
     }
@@ -524,9 +470,7 @@ fn a_delimited_answer_that_is_not_complete_is_continued_later() {
             let mut client = server.client();
             let mut all = vec!["keep a"];
             all.extend(*steps);
-            client
-                .send(request(method, "1.1", &all))
-                .send("GET /alive HTTP/1.1\r\n\r\n");
+            client.send(request(method, "1.1", &all)).send("GET /alive HTTP/1.1\r\n\r\n");
             client.expect(so_far);
             server.tell(&format!("late a {late}"));
             client.expect(rest).expect(MARK);
@@ -547,9 +491,7 @@ fn event_streams_stay_open_until_the_client_leaves() {
     for head in heads {
         let mut client = server.client();
         let write = format!("write {}", head.replace('\r', "\\r").replace('\n', "\\n"));
-        client
-            .send(request("GET", "1.1", &["keep a", &write]))
-            .expect(head);
+        client.send(request("GET", "1.1", &["keep a", &write])).expect(head);
         for number in 1..=3 {
             server.tell(&format!("late a write data: {number}\\n\\n"));
             client.expect(format!("data: {number}\n\n"));
@@ -574,9 +516,7 @@ fn an_unframed_answer_begun_later_goes_on_until_the_client_leaves() {
     server.tell("late a write llo");
     client.expect("llo");
     drop(client);
-    until("the client's leaving is noticed", || {
-        server.late("a", "write more") == 0
-    });
+    until("the client's leaving is noticed", || server.late("a", "write more") == 0);
     server.stop();
 }
 
@@ -591,10 +531,7 @@ fn a_client_that_has_shut_its_sending_side_still_gets_a_deferred_answer() {
         server.ask("GET /alive HTTP/1.1\r\n\r\n");
     }
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-    server.late(
-        "a",
-        "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi",
-    );
+    server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi");
     client.expect(answer).expect(MARK).expect_closed();
     server.stop();
 }
@@ -620,10 +557,7 @@ fn an_http_1_0_client_that_keeps_its_connection_may_wait_for_a_deferred_answer()
     let mut server = Server::start(&[]);
     let mut client = server.client();
     client.send("GET /do HTTP/1.0\r\nConnection: keep-alive\r\nDo: keep a\r\n\r\n");
-    server.late(
-        "a",
-        "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi",
-    );
+    server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi");
     client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     expect_after(&mut client, Open);
     server.stop();
@@ -643,11 +577,7 @@ fn a_handler_may_write_to_other_connections_than_its_own() {
     one.expect(head);
     sender.expect(MARK);
     let answer = "to two write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello";
-    sender.send(request(
-        "GET",
-        "1.1",
-        &["to one write data: x\\n\\n", answer, "data sent"],
-    ));
+    sender.send(request("GET", "1.1", &["to one write data: x\\n\\n", answer, "data sent"]));
     server.tell("poll 1");
     server.expect_line("polled");
     // All three left in that one turn.

@@ -7,11 +7,7 @@ fn a_standard_error_has_this_form() {
     let server = Server::start(&[]);
     let mut client = server.client();
     let answer = client.ask("GET /none HTTP/1.1\r\n\r\n");
-    assert!(
-        answer.head.starts_with("HTTP/1.1 404 Not Found\r\n"),
-        "{}",
-        answer.head
-    );
+    assert!(answer.head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{}", answer.head);
     assert_eq!(answer.field("Content-Type"), Some("text/plain"));
     assert_eq!(answer.field("Content-Length"), Some("14"));
     assert_eq!(answer.field("Connection"), Some("keep-alive"));
@@ -21,10 +17,7 @@ fn a_standard_error_has_this_form() {
     assert_eq!(answer.text(), "404 Not Found\n");
     client.send("HEAD /none HTTP/1.1\r\n\r\n");
     let head = client.response_without_body();
-    assert_eq!(
-        (head.status, head.field("Content-Length")),
-        (404, Some("14"))
-    );
+    assert_eq!((head.status, head.field("Content-Length")), (404, Some("14")));
     let answer = client.ask("GET /none HTTP/1.1\r\nConnection: close\r\n\r\n");
     assert_eq!(answer.field("Connection"), Some("close"));
     client.expect_closed();
@@ -37,18 +30,8 @@ fn options_connect_and_trace_without_a_handler() {
     for target in ["/none", "*"] {
         let answer = server.ask(format!("OPTIONS {target} HTTP/1.1\r\n\r\n"));
         assert_eq!(answer.status, 200, "{target}");
-        assert!(
-            answer
-                .field("Allow")
-                .is_some_and(|methods| methods.contains("GET")),
-            "{target}"
-        );
-        assert!(
-            answer
-                .field("DAV")
-                .is_some_and(|classes| classes.starts_with('1')),
-            "{target}"
-        );
+        assert!(answer.field("Allow").is_some_and(|methods| methods.contains("GET")), "{target}");
+        assert!(answer.field("DAV").is_some_and(|classes| classes.starts_with('1')), "{target}");
     }
     for method in ["CONNECT", "TRACE"] {
         let answer = server.ask(format!("{method} /none HTTP/1.1\r\n\r\n"));
@@ -69,18 +52,11 @@ fn the_error_handler_may_leave_the_error_to_the_library() {
 
 #[test]
 fn what_an_error_handler_wrote_is_dropped_when_it_returns_0() {
-    for step in [
-        "--error=write HTTP/1.1 200 OK\\r\\n\\r\\nmine",
-        "--error=data mine",
-    ] {
+    for step in ["--error=write HTTP/1.1 200 OK\\r\\n\\r\\nmine", "--error=data mine"] {
         let server = Server::start(&["--errors", "--error-returns=0", step]);
         let mut client = server.client();
         let answer = client.ask("GET /none HTTP/1.1\r\n\r\n");
-        assert_eq!(
-            (answer.status, answer.text().as_str()),
-            (404, "404 Not Found\n"),
-            "{step}"
-        );
+        assert_eq!((answer.status, answer.text().as_str()), (404, "404 Not Found\n"), "{step}");
         assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
         server.stop();
     }
@@ -92,10 +68,7 @@ fn the_error_handler_may_answer_itself() {
     let mut client = server.client();
     let answer = client.ask("GET /none HTTP/1.1\r\n\r\n");
     assert_eq!(answer.status, 404, "the error is the default status");
-    assert_eq!(
-        (answer.field("A"), answer.text().as_str()),
-        (Some("b"), "mine")
-    );
+    assert_eq!((answer.field("A"), answer.text().as_str()), (Some("b"), "mine"));
     assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     server.stop();
 
@@ -115,10 +88,7 @@ fn the_error_handler_may_answer_itself() {
 #[test]
 fn a_silent_error_handler_that_claims_the_error_closes_the_connection() {
     let server = Server::start(&["--errors", "--error-returns=1"]);
-    server
-        .client()
-        .send("GET /none HTTP/1.1\r\n\r\n")
-        .expect_closed();
+    server.client().send("GET /none HTTP/1.1\r\n\r\n").expect_closed();
     server.stop();
 }
 
@@ -145,15 +115,9 @@ fn the_error_handler_gets_errors_of_requests_that_were_not_understood() {
 fn the_error_handler_gets_the_other_errors_too() {
     let mut server = Server::start(&["--errors", "--error-returns=0", "max_request_body_bytes=10"]);
     let cases = [
-        (
-            "POST /echo HTTP/1.1\r\nContent-Length: 11\r\n\r\nhello world",
-            413,
-        ),
+        ("POST /echo HTTP/1.1\r\nContent-Length: 11\r\n\r\nhello world", 413),
         ("TRACE /none HTTP/1.1\r\n\r\n", 405),
-        (
-            "POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
-            501,
-        ),
+        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ];
     for_each(
         cases,

@@ -7,9 +7,7 @@ use std::collections::BTreeSet;
 use std::net::TcpStream;
 
 fn get(port: u16, target: &str) -> String {
-    Client::connect(port)
-        .ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
-        .text()
+    Client::connect(port).ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).text()
 }
 
 #[test]
@@ -20,27 +18,16 @@ fn a_handler_may_call_every_function_of_the_library() {
     let everything = "GET /everything?v=1 HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(client.ask(everything).text(), "everything");
     let moved = program.expect_start("MOVED ").parse().expect("a port");
-    assert_eq!(
-        client.ask(everything).text(),
-        "fine",
-        "the handler that was added meanwhile"
-    );
+    assert_eq!(client.ask(everything).text(), "fine", "the handler that was added meanwhile");
     assert_eq!(get(moved, "/fine"), "fine");
-    assert_eq!(
-        get(moved, "/none"),
-        "fine",
-        "the error handler that was set meanwhile"
-    );
+    assert_eq!(get(moved, "/none"), "fine", "the error handler that was set meanwhile");
     program.stop();
 }
 
 #[test]
 fn a_cpp_exception_passes_through_the_library_and_the_server_goes_on() {
     for link in [Link::Shared, Link::Static] {
-        throw_through(Program::start_file(
-            &compile_program("throws.cpp", link),
-            &[],
-        ));
+        throw_through(Program::start_file(&compile_program("throws.cpp", link), &[]));
     }
 }
 
@@ -58,10 +45,7 @@ fn throw_through(mut program: Program) {
         client.send("GET /throws?half HTTP/1.1\r\n\r\n");
         program.expect_line("caught /throws");
         let answer = client.rest_or_reset();
-        assert!(
-            answer.is_empty() || answer.ends_with(b"\r\n\r\nhalf"),
-            "{answer:?}"
-        );
+        assert!(answer.is_empty() || answer.ends_with(b"\r\n\r\nhalf"), "{answer:?}");
         assert_eq!(exchange(port, "GET /none HTTP/1.1\r\n\r\n"), b"");
         program.expect_line("caught /none");
         assert_eq!(get(port, "/iterates").split(' ').next(), Some("each"));
@@ -93,23 +77,13 @@ fn the_answer_leaves_in_the_same_turn_in_which_the_request_arrives() {
 #[test]
 fn a_server_destroyed_inside_its_handler_is_gone_when_the_poll_returns() {
     let mut server = Server::start(&["--errors", "--error=destroy"]);
-    server
-        .client()
-        .send("GET /none HTTP/1.1\r\n\r\n")
-        .rest_or_reset();
+    server.client().send("GET /none HTTP/1.1\r\n\r\n").rest_or_reset();
     server.expect_line("destroyed: NULL");
     server.program.stop();
     for steps in [
         &["destroy"][..],
         &["data x", "destroy"],
-        &[
-            "destroy",
-            "data x",
-            "write y",
-            "poll 0",
-            "set idle_timeout_ms 1",
-            "destroy",
-        ],
+        &["destroy", "data x", "write y", "poll 0", "set idle_timeout_ms 1", "destroy"],
     ] {
         let mut server = Server::start(&[]);
         let mut other = server.client();
@@ -120,10 +94,7 @@ fn a_server_destroyed_inside_its_handler_is_gone_when_the_poll_returns() {
         server.expect_line("GONE");
         client.rest_or_reset();
         other.rest_or_reset();
-        assert!(
-            TcpStream::connect(("127.0.0.1", server.port)).is_err(),
-            "still listening"
-        );
+        assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err(), "still listening");
         server.program.stop();
     }
 }
@@ -156,9 +127,7 @@ fn threads_that_wait_for_a_server_are_released_when_it_is_destroyed() {
     }
     let mut program = Program::start("destroy.c", &["waiter"]);
     let port = program.port();
-    Client::connect(port)
-        .send("GET /destroys HTTP/1.1\r\n\r\n")
-        .rest_or_reset();
+    Client::connect(port).send("GET /destroys HTTP/1.1\r\n\r\n").rest_or_reset();
     program.expect_line("GONE");
     program.stop();
 }
@@ -224,10 +193,7 @@ fn two_servers_share_a_listening_socket_until_the_last_of_them_goes() {
         }
         program.tell(second);
         program.expect_line(&format!("dropped {}", &second[5..]));
-        assert!(
-            TcpStream::connect(("127.0.0.1", port)).is_err(),
-            "still listening"
-        );
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "still listening");
         program.stop();
     }
 }
@@ -239,10 +205,7 @@ fn a_server_without_a_listening_socket_goes_on_with_its_connections() {
     assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     client.ask(request("GET", "1.1", &["unlisten", "listener", "data x"]));
     server.expect_line("listener none");
-    assert!(
-        TcpStream::connect(("127.0.0.1", server.port)).is_err(),
-        "still listening"
-    );
+    assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err(), "still listening");
     assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     server.program.stop();
 }
@@ -251,15 +214,8 @@ fn a_server_without_a_listening_socket_goes_on_with_its_connections() {
 fn handlers_added_inside_a_handler_count_from_the_next_request() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    let add = request(
-        "GET",
-        "1.1",
-        &["handler /do first", "handler /new second", "data old"],
-    );
-    client
-        .send(&add)
-        .send(&add)
-        .send("GET /new HTTP/1.1\r\n\r\n");
+    let add = request("GET", "1.1", &["handler /do first", "handler /new second", "data old"]);
+    client.send(&add).send(&add).send("GET /new HTTP/1.1\r\n\r\n");
     assert_eq!(client.response().text(), "old");
     assert_eq!(client.response().text(), "first");
     assert_eq!(client.response().text(), "second");

@@ -13,10 +13,7 @@ fn each_linkage(file: &str, args: &[&str], drive: impl Fn(u16)) {
         let port = port.trim_end_matches('/').parse().expect("a port");
         drive(port);
         program.terminate(signal);
-        assert!(
-            TcpStream::connect(("127.0.0.1", port)).is_err(),
-            "{file} still listens"
-        );
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "{file} still listens");
     }
 }
 
@@ -34,20 +31,14 @@ fn post(port: u16, target: &str, kind: &str, body: &str) -> crate::support::Resp
 fn hello_greets() {
     each_linkage("hello.c", &[], |port| {
         let answer = get(port, "/any/where");
-        assert_eq!(
-            answer.text(),
-            "Hello, 127.0.0.1! You asked for /any/where\n"
-        );
+        assert_eq!(answer.text(), "Hello, 127.0.0.1! You asked for /any/where\n");
     });
 }
 
 #[test]
 fn hello_says_why_it_cannot_start() {
     let program = compile_example("hello.c", Link::Shared);
-    let output = std::process::Command::new(program)
-        .arg("no port")
-        .output()
-        .expect("it runs");
+    let output = std::process::Command::new(program).arg("no port").output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(!output.stderr.is_empty() && output.stdout.is_empty());
 }
@@ -56,22 +47,10 @@ fn hello_says_why_it_cannot_start() {
 fn form_reads_its_fields() {
     each_linkage("form.c", &[], |port| {
         let kind = "application/x-www-form-urlencoded";
-        assert!(
-            get(port, "/")
-                .text()
-                .contains("<form method=\"post\" action=\"/greet\">")
-        );
+        assert!(get(port, "/").text().contains("<form method=\"post\" action=\"/greet\">"));
         let answer = post(port, "/greet", kind, "name=J%C3%BCrgen+%3Cb%3E&town=K%26K");
-        assert!(
-            answer
-                .text()
-                .ends_with("Hello, J\u{fc}rgen &#60;b> from K&#38;K!\n")
-        );
-        assert!(
-            post(port, "/greet", kind, "name=Ann")
-                .text()
-                .ends_with("Hello, Ann!\n")
-        );
+        assert!(answer.text().ends_with("Hello, J\u{fc}rgen &#60;b> from K&#38;K!\n"));
+        assert!(post(port, "/greet", kind, "name=Ann").text().ends_with("Hello, Ann!\n"));
         for body in ["", "name=", "town=x", &format!("name={}", "x".repeat(200))] {
             assert_eq!(post(port, "/greet", kind, body).status, 400);
         }
@@ -85,14 +64,8 @@ fn upload_reports_what_it_received() {
                     --xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\
                     Content-Type: text/plain\r\n\r\nfirst\r\nsecond\r\n--xx--\r\n";
         let answer = post(port, "/upload", "multipart/form-data; boundary=xx", body);
-        assert_eq!(
-            answer.text(),
-            "note: hi\nfile: file a.txt of 13 bytes\n2 parts\n"
-        );
-        assert_eq!(
-            post(port, "/upload", "text/plain", "nonsense").text(),
-            "0 parts\n"
-        );
+        assert_eq!(answer.text(), "note: hi\nfile: file a.txt of 13 bytes\n2 parts\n");
+        assert_eq!(post(port, "/upload", "text/plain", "nonsense").text(), "0 parts\n");
         assert!(get(port, "/").text().contains("multipart/form-data"));
     });
 }
@@ -106,10 +79,7 @@ fn deferred_answers_when_its_thread_is_done() {
         let mut gone = Client::connect(port);
         gone.send("GET /primes?below=100000 HTTP/1.1\r\n\r\n");
         drop(gone);
-        assert_eq!(
-            get(port, "/primes?below=100").text(),
-            "25 primes below 100\n"
-        );
+        assert_eq!(get(port, "/primes?below=100").text(), "25 primes below 100\n");
         assert_eq!(client.response().text(), "25997 primes below 300000\n");
         assert_eq!(client.response().text(), "4 primes below 10\n");
     });
@@ -145,9 +115,7 @@ fn multi_threaded_answers_from_each_of_its_servers() {
         let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(port)).collect();
         for client in &mut clients {
             let first = client.ask("GET / HTTP/1.1\r\n\r\n").text();
-            let number = first
-                .strip_prefix("Answered by server ")
-                .expect("its sentence");
+            let number = first.strip_prefix("Answered by server ").expect("its sentence");
             assert!(["0\n", "1\n", "2\n"].contains(&number), "{first}");
             assert_eq!(client.ask("GET / HTTP/1.1\r\n\r\n").text(), first);
         }
@@ -157,26 +125,17 @@ fn multi_threaded_answers_from_each_of_its_servers() {
 #[test]
 fn static_files_serves_a_folder() {
     let scratch = Scratch::new();
-    scratch
-        .write("index.html", "<p>home")
-        .write("a.md", "# a")
-        .write("b.bak", "old");
+    scratch.write("index.html", "<p>home").write("a.md", "# a").write("b.bak", "old");
     each_linkage("static_files.c", &[&scratch.join("")], |port| {
         assert_eq!(get(port, "/").text(), "<p>home");
-        assert_eq!(
-            get(port, "/a.md").field("Content-Type"),
-            Some("text/markdown")
-        );
+        assert_eq!(get(port, "/a.md").field("Content-Type"), Some("text/markdown"));
         for target in ["/b.bak", "/none"] {
             let answer = get(port, target);
             assert_eq!(answer.status, 404);
             assert!(answer.text().contains("<h1>Not here</h1>"));
         }
         let bad = get(port, "/%00");
-        assert_eq!(
-            (bad.status, bad.text().as_str()),
-            (400, "400 Bad Request\n")
-        );
+        assert_eq!((bad.status, bad.text().as_str()), (400, "400 Bad Request\n"));
     });
 }
 

@@ -55,27 +55,14 @@ fn garbage_gets_a_defined_answer_or_the_end() {
     let many_lines = b"\r\n".repeat(100_000);
     let many_fields = [b"GET / HTTP/1.1\r\n", &b"A: b\r\n".repeat(50_000)[..]].concat();
     let long_extension = [GARBAGE[35], &b"x".repeat(300_000)[..]].concat();
-    let long = [
-        long_line,
-        many_spaces,
-        many_lines,
-        many_fields,
-        long_extension,
-    ];
-    for bytes in GARBAGE
-        .iter()
-        .copied()
-        .chain(long.iter().map(Vec::as_slice))
-    {
+    let long = [long_line, many_spaces, many_lines, many_fields, long_extension];
+    for bytes in GARBAGE.iter().copied().chain(long.iter().map(Vec::as_slice)) {
         let mut client = server.client();
         client.try_send(bytes);
         client.finish_sending();
         let answer = client.rest_or_reset();
         let start = shown(&bytes[..bytes.len().min(100)]);
-        assert!(
-            answer.is_empty() || answer.starts_with(b"HTTP/1.1 "),
-            "{start}"
-        );
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "{start}");
     }
     server.stop();
 }
@@ -85,9 +72,8 @@ fn random_bytes_get_a_defined_answer_or_the_end() {
     let server = Server::start(&[]);
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut random = |below: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
     let base = b"POST /echo?a=b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: \
@@ -106,11 +92,7 @@ fn random_bytes_get_a_defined_answer_or_the_end() {
         client.try_send(&bytes);
         client.finish_sending();
         let answer = client.rest_or_reset();
-        assert!(
-            answer.is_empty() || answer.starts_with(b"HTTP/1.1 "),
-            "{}",
-            shown(&bytes)
-        );
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "{}", shown(&bytes));
     }
     server.stop();
 }
@@ -132,11 +114,7 @@ fn a_client_may_disappear_at_any_byte() {
             for is_reset in [false, true] {
                 let mut client = server.client();
                 client.send(&request[..len]);
-                if is_reset {
-                    client.reset()
-                } else {
-                    drop(client)
-                }
+                if is_reset { client.reset() } else { drop(client) }
             }
         }
         assert_eq!(server.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
@@ -152,11 +130,7 @@ fn a_client_may_disappear_in_the_middle_of_a_large_answer() {
             let mut client = server.client();
             client.send(request("GET", "1.1", &["data_fill 20000000 x"]));
             client.take(received);
-            if is_reset {
-                client.reset()
-            } else {
-                drop(client)
-            }
+            if is_reset { client.reset() } else { drop(client) }
         }
     }
     server.stop();

@@ -10,14 +10,8 @@ fn every_method_leaves_the_connection_open() {
     let server = Server::start(&[]);
     let mut client = server.client();
     for round in 1..=2 {
-        for method in [
-            "GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "BREW",
-        ] {
-            assert_eq!(
-                client.ask(request(method, "1.1", HI)).text(),
-                "hi",
-                "{method} {round}"
-            );
+        for method in ["GET", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "BREW"] {
+            assert_eq!(client.ask(request(method, "1.1", HI)).text(), "hi", "{method} {round}");
         }
         let body = "POST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc";
         assert!(client.ask(body).text().ends_with("content_len=3\nabc"));
@@ -68,12 +62,7 @@ fn an_http_1_0_client_keeps_its_connection_only_for_an_answer_with_a_length() {
     let keep = "Connection: keep-alive\r\n";
     let mut client = server.client();
     let write = "Do: write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi\r\n";
-    assert_eq!(
-        client
-            .ask(format!("GET /do HTTP/1.0\r\n{keep}{write}\r\n"))
-            .text(),
-        "hi"
-    );
+    assert_eq!(client.ask(format!("GET /do HTTP/1.0\r\n{keep}{write}\r\n")).text(), "hi");
     let data = "Do: data there\r\n";
     let answer = client.ask(format!("GET /do HTTP/1.0\r\n{keep}{data}\r\n"));
     assert_eq!(answer.field("Transfer-Encoding"), None);
@@ -126,10 +115,7 @@ fn large_answers_to_pipelined_requests_do_not_mix() {
         client.send(request("GET", "1.1", &[&fill]));
     }
     for letter in letters {
-        assert!(
-            client.response().text() == letter.repeat(2_000_000),
-            "answer {letter}"
-        );
+        assert!(client.response().text() == letter.repeat(2_000_000), "answer {letter}");
     }
     server.stop();
 }
@@ -193,18 +179,10 @@ fn the_programs_own_pointer_stays_with_its_connection_and_with_no_other() {
     assert_eq!(one.ask(count).text(), "1");
     assert_eq!(one.ask(count).text(), "2");
     assert_eq!(two.ask(count).text(), "1");
-    assert!(
-        one.ask("GET /echo HTTP/1.1\r\n\r\n")
-            .text()
-            .contains("param=1")
-    );
+    assert!(one.ask("GET /echo HTTP/1.1\r\n\r\n").text().contains("param=1"));
     drop(one);
     for _ in 0..20 {
-        assert_eq!(
-            server.ask(count).text(),
-            "1",
-            "a new connection begins with NULL"
-        );
+        assert_eq!(server.ask(count).text(), "1", "a new connection begins with NULL");
     }
     assert_eq!(two.ask(count).text(), "2");
     server.stop();
@@ -214,18 +192,8 @@ fn the_programs_own_pointer_stays_with_its_connection_and_with_no_other() {
 fn the_status_code_of_one_call_is_forgotten_in_the_next() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    assert_eq!(
-        client
-            .ask(request("GET", "1.1", &["status 418", "data x"]))
-            .status,
-        418
-    );
-    assert!(
-        client
-            .ask("GET /echo HTTP/1.1\r\n\r\n")
-            .text()
-            .contains("status=0")
-    );
+    assert_eq!(client.ask(request("GET", "1.1", &["status 418", "data x"])).status, 418);
+    assert!(client.ask("GET /echo HTTP/1.1\r\n\r\n").text().contains("status=0"));
     server.stop();
 }
 
@@ -238,17 +206,12 @@ fn the_body_of_a_request_that_nobody_handles_is_not_taken_for_a_request() {
     let hidden = "GET /count HTTP/1.1\r\n\r\n".repeat(3);
     let framed = [
         format!("Content-Length: {}\r\n\r\n{hidden}", hidden.len()),
-        format!(
-            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n",
-            hidden.len()
-        ),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len()),
     ];
     for body in framed {
-        for (method, target, status) in [
-            ("POST", "/none", 404),
-            ("POST", "/a.txt", 200),
-            ("BREW", "/a.txt", 405),
-        ] {
+        for (method, target, status) in
+            [("POST", "/none", 404), ("POST", "/a.txt", 200), ("BREW", "/a.txt", 405)]
+        {
             let mut client = server.client();
             client.send(format!("{method} {target} HTTP/1.1\r\n{body}"));
             client.send("GET /count HTTP/1.1\r\nConnection: close\r\n\r\n");

@@ -5,8 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 fn port_of(address: &str) -> u16 {
     let port = address.rsplit(':').next().unwrap_or_default();
-    port.parse()
-        .unwrap_or_else(|_| panic!("no port in {address:?}"))
+    port.parse().unwrap_or_else(|_| panic!("no port in {address:?}"))
 }
 
 /// Sets an option on the polling thread; the sentence, or `NULL`.
@@ -27,10 +26,7 @@ fn assert_alive(mut client: Client) {
 
 #[track_caller]
 fn assert_refused(port: u16) {
-    assert!(
-        TcpStream::connect(("127.0.0.1", port)).is_err(),
-        "somebody listens on {port}"
-    );
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "somebody listens on {port}");
 }
 
 #[test]
@@ -62,10 +58,7 @@ fn ipv6_addresses_are_listened_on() {
 fn one_address_of_ipv6_serves_both_families() {
     let server = Server::start(&["listening_port=[::]:0"]);
     // Mapped addresses are shown as IPv4.
-    let clients = [
-        (Client::connect6(server.port), "::1"),
-        (server.client(), "127.0.0.1"),
-    ];
+    let clients = [(Client::connect6(server.port), "::1"), (server.client(), "127.0.0.1")];
     for (mut client, address) in clients {
         let peer = client.ask("GET /peer HTTP/1.1\r\n\r\n").text();
         assert_eq!(peer, format!("{address} {}", client.local_port()));
@@ -86,20 +79,8 @@ fn a_busy_or_impossible_port_is_refused_and_the_old_socket_goes_on() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let busy = listener.local_addr().expect("an address").to_string();
     let before = get(&mut server, "listening_port");
-    assert_eq!(
-        set(&mut server, "listening_port", &busy),
-        "Cannot bind to port"
-    );
-    for value in [
-        "192.0.2.1:0",
-        "http",
-        "65536",
-        "-1",
-        "127.0.0.1",
-        "[::1]",
-        "[::1:0",
-        "x:1",
-    ] {
+    assert_eq!(set(&mut server, "listening_port", &busy), "Cannot bind to port");
+    for value in ["192.0.2.1:0", "http", "65536", "-1", "127.0.0.1", "[::1]", "[::1:0", "x:1"] {
         assert_ne!(set(&mut server, "listening_port", value), "NULL", "{value}");
         assert_eq!(get(&mut server, "listening_port"), before, "{value}");
     }
@@ -125,11 +106,7 @@ fn the_port_may_change_while_clients_are_connected() {
 #[test]
 fn the_port_may_change_inside_a_handler() {
     let mut server = Server::start(&[]);
-    let steps = [
-        "set listening_port 127.0.0.1:0",
-        "get listening_port",
-        "data x",
-    ];
+    let steps = ["set listening_port 127.0.0.1:0", "get listening_port", "data x"];
     assert_eq!(server.ask(request("GET", "1.1", &steps)).text(), "x");
     server.expect_line("set listening_port: NULL");
     assert_refused(server.port);
@@ -148,11 +125,7 @@ fn the_address_in_use_by_the_server_itself_is_no_obstacle() {
         &port.to_string(),
         &format!("127.0.0.1:{port}"),
     ] {
-        assert_eq!(
-            set(&mut server, "listening_port", address),
-            "NULL",
-            "{address}"
-        );
+        assert_eq!(set(&mut server, "listening_port", address), "NULL", "{address}");
         assert_eq!(&get(&mut server, "listening_port"), address);
         assert_alive(server.client());
     }
@@ -203,29 +176,15 @@ fn the_access_control_list_decides_who_is_served() {
     let mut old = server.client();
     old.ask("GET /alive HTTP/1.1\r\n\r\n");
     for (list, v4, v6) in LISTS {
-        assert_eq!(
-            set(&mut server, "access_control_list", list),
-            "NULL",
-            "{list}"
-        );
-        let clients = [
-            (Client::connect(server.port), v4),
-            (Client::connect6(server.port), v6),
-        ];
+        assert_eq!(set(&mut server, "access_control_list", list), "NULL", "{list}");
+        let clients = [(Client::connect(server.port), v4), (Client::connect6(server.port), v6)];
         for (mut client, allowed) in clients {
             client.try_send("GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n");
             let answer = client.rest_or_reset();
             assert_eq!(answer.ends_with(b"alive"), *allowed, "{list}");
-            assert!(
-                *allowed || answer.is_empty(),
-                "{list}: a denied client is not answered"
-            );
+            assert!(*allowed || answer.is_empty(), "{list}: a denied client is not answered");
         }
-        assert_eq!(
-            old.ask("GET /alive HTTP/1.1\r\n\r\n").text(),
-            "alive",
-            "{list}: old clients"
-        );
+        assert_eq!(old.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive", "{list}: old clients");
     }
     set(&mut server, "access_control_list", "");
     server.stop();
@@ -251,9 +210,7 @@ fn the_access_log_has_one_combined_line_a_request() {
     ];
     assert_eq!(lines.len(), wanted.len(), "{log}");
     for (line, (target, status, referer, agent)) in lines.iter().zip(wanted) {
-        let rest = line
-            .strip_prefix("127.0.0.1 - - [")
-            .unwrap_or_else(|| panic!("{line}"));
+        let rest = line.strip_prefix("127.0.0.1 - - [").unwrap_or_else(|| panic!("{line}"));
         let (time, rest) = rest.split_once("] ").unwrap_or_else(|| panic!("{line}"));
         // 10/Oct/2000:13:55:36 +0000
         assert!(time.len() == 26 && time.matches(':').count() == 3, "{line}");
@@ -273,10 +230,7 @@ fn a_quote_or_a_line_end_in_a_request_does_not_forge_a_log_line() {
     server.stop();
     let log = scratch.read("log");
     assert_eq!(log.lines().count(), 2, "{log}");
-    assert!(
-        !log.contains("a\" 200 \"b") && !log.contains('\x07'),
-        "{log}"
-    );
+    assert!(!log.contains("a\" 200 \"b") && !log.contains('\x07'), "{log}");
 }
 
 #[test]
@@ -287,10 +241,7 @@ fn a_request_that_was_not_understood_is_logged_as_such() {
     server.stop();
     let log = scratch.read("log");
     let line = log.lines().next().unwrap_or_default();
-    assert!(
-        line.contains("] \"-\" 400 ") && line.ends_with(" \"-\" \"-\""),
-        "{log}"
-    );
+    assert!(line.contains("] \"-\" 400 ") && line.ends_with(" \"-\" \"-\""), "{log}");
 }
 
 #[test]
@@ -311,20 +262,13 @@ fn the_access_log_is_reopened_after_rotation() {
     server.stop();
     let (old, new) = (scratch.read("log.1"), scratch.read("log"));
     assert!(old.starts_with("127.0.0.1 ") && old.contains("/none?one"));
-    assert_eq!(
-        old.lines().count() + new.lines().count(),
-        sent + 1,
-        "one line a request"
-    );
+    assert_eq!(old.lines().count() + new.lines().count(), sent + 1, "one line a request");
 }
 
 #[test]
 fn logs_that_cannot_be_written_do_not_stop_the_server() {
     for file in ["/no/such/folder/log", "/dev/full", "/"] {
-        let (access, error) = (
-            format!("access_log_file={file}"),
-            format!("error_log_file={file}"),
-        );
+        let (access, error) = (format!("access_log_file={file}"), format!("error_log_file={file}"));
         let server = Server::start(&[&access, &error]);
         assert_eq!(server.ask("GET /none HTTP/1.1\r\n\r\n").status, 404);
         let dropped = request("GET", "1.1", &["header A b\\r\\nc", "data x"]);
@@ -336,10 +280,7 @@ fn logs_that_cannot_be_written_do_not_stop_the_server() {
 #[test]
 fn the_server_becomes_the_user_that_it_is_told_to_be() {
     let id = |flag: &str| {
-        let output = std::process::Command::new("id")
-            .args([flag, "nobody"])
-            .output()
-            .expect("id");
+        let output = std::process::Command::new("id").args([flag, "nobody"]).output().expect("id");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     let mut server = Server::start(&[]);
@@ -354,10 +295,7 @@ fn the_server_becomes_the_user_that_it_is_told_to_be() {
         let (user, group) = (id("-u"), id("-g"));
         let (ids, groups) = ids.rsplit_once(' ').expect("five numbers");
         assert_eq!(ids, format!("{user} {user} {group} {group}"));
-        assert!(
-            ["0", "1"].contains(&groups),
-            "{groups} supplementary groups are left"
-        );
+        assert!(["0", "1"].contains(&groups), "{groups} supplementary groups are left");
     }
     server.stop();
 }
@@ -369,13 +307,7 @@ fn a_change_counts_for_the_next_request() {
     scratch.write("a.html", "a");
     let root = scratch.join("");
     let cases = [
-        (
-            "document_root",
-            root.as_str(),
-            "GET /a.html HTTP/1.1\r\n\r\n",
-            404,
-            200,
-        ),
+        ("document_root", root.as_str(), "GET /a.html HTTP/1.1\r\n\r\n", 404, 200),
         (
             "max_request_body_bytes",
             "1",
@@ -383,13 +315,7 @@ fn a_change_counts_for_the_next_request() {
             200,
             413,
         ),
-        (
-            "max_request_header_bytes",
-            "30",
-            "GET /alive HTTP/1.1\r\nA: 34567890\r\n\r\n",
-            200,
-            431,
-        ),
+        ("max_request_header_bytes", "30", "GET /alive HTTP/1.1\r\nA: 34567890\r\n\r\n", 200, 431),
     ];
     for_each(
         cases,

@@ -13,20 +13,11 @@ const SEEN: &[(&str, &[&str])] = &[
             "terminated=1 content_len=0\n",
         ],
     ),
-    (
-        "GET /echo HTTP/1.1\r\n\r\n",
-        &["version=1.1\n", "headers=0\n"],
-    ),
+    ("GET /echo HTTP/1.1\r\n\r\n", &["version=1.1\n", "headers=0\n"]),
     ("GET /echo HTTP/1.0\r\n\r\n", &["version=1.0\n"]),
     ("GET /echo? HTTP/1.1\r\n\r\n", &["uri=/echo\n", "query=\n"]),
-    (
-        "GET /echo?a=%20+b?c HTTP/1.1\r\n\r\n",
-        &["uri=/echo\n", "query=a=%20+b?c\n"],
-    ),
-    (
-        "GET /echo/a%20b%2Fc+d HTTP/1.1\r\n\r\n",
-        &["uri=/echo/a b/c+d\n"],
-    ),
+    ("GET /echo?a=%20+b?c HTTP/1.1\r\n\r\n", &["uri=/echo\n", "query=a=%20+b?c\n"]),
+    ("GET /echo/a%20b%2Fc+d HTTP/1.1\r\n\r\n", &["uri=/echo/a b/c+d\n"]),
     ("GET /%65%63%68%6F HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
     ("GET /echo/%c3%a9 HTTP/1.1\r\n\r\n", &["uri=/echo/\u{e9}\n"]),
     ("GET //echo///x HTTP/1.1\r\n\r\n", &["uri=/echo/x\n"]),
@@ -34,14 +25,8 @@ const SEEN: &[(&str, &[&str])] = &[
     ("GET /a/../echo HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
     ("GET /../../echo HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
     ("GET /a/%2e%2e/%2E./echo HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
-    (
-        "GET /echo/...x/..y HTTP/1.1\r\n\r\n",
-        &["uri=/echo/...x/..y\n"],
-    ),
-    (
-        "GET http://example.com:80/echo?q HTTP/1.1\r\nHost: b\r\n\r\n",
-        &["uri=/echo\n", "query=q\n"],
-    ),
+    ("GET /echo/...x/..y HTTP/1.1\r\n\r\n", &["uri=/echo/...x/..y\n"]),
+    ("GET http://example.com:80/echo?q HTTP/1.1\r\nHost: b\r\n\r\n", &["uri=/echo\n", "query=q\n"]),
     ("PATCH /echo HTTP/1.1\r\n\r\n", &["method=PATCH\n"]),
     ("M-SEARCH /echo HTTP/1.1\r\n\r\n", &["method=M-SEARCH\n"]),
     ("PROPFIND /echo HTTP/1.1\r\n\r\n", &["method=PROPFIND\n"]),
@@ -49,10 +34,7 @@ const SEEN: &[(&str, &[&str])] = &[
     ("get /echo HTTP/1.1\r\n\r\n", &["method=get\n"]),
     ("\r\n\r\nGET /echo HTTP/1.1\r\n\r\n", &["method=GET\n"]),
     ("\n  GET /echo HTTP/1.1\r\n\r\n", &["method=GET\n"]),
-    (
-        "GET /echo HTTP/1.1\nHost: a\nB: c\n\n",
-        &["headers=2\nHost: a\nB: c\n"],
-    ),
+    ("GET /echo HTTP/1.1\nHost: a\nB: c\n\n", &["headers=2\nHost: a\nB: c\n"]),
     (
         "GET /echo HTTP/1.1\r\nA:b\r\nC:\t d e \t\r\nF:\r\ng: H: i\r\na: j\r\n\r\n",
         &["headers=5\nA: b\nC: d e\nF: \ng: H: i\na: j\n"],
@@ -61,10 +43,7 @@ const SEEN: &[(&str, &[&str])] = &[
         "POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
         &["method=POST\n", "terminated=1 content_len=5\nhello"],
     ),
-    (
-        "PUT /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-        &["content_len=0\n"],
-    ),
+    ("PUT /echo HTTP/1.1\r\nContent-Length: 0\r\n\r\n", &["content_len=0\n"]),
     (
         "GET /echo HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi",
         &["method=GET\n", "terminated=1 content_len=2\nhi"],
@@ -80,10 +59,7 @@ const SEEN: &[(&str, &[&str])] = &[
     (
         "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
          00C;name=\"value\"\r\nhello\r\n\r\nyou\r\n1;x\r\n.\r\n000\r\nTrailer: t\r\nU: v\r\n\r\n",
-        &[
-            "headers=1\n",
-            "terminated=1 content_len=13\nhello\r\n\r\nyou.",
-        ],
+        &["headers=1\n", "terminated=1 content_len=13\nhello\r\n\r\nyou."],
     ),
     (
         "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -101,11 +77,7 @@ fn the_handler_sees_the_request_as_it_was_sent() {
             let answer = server.ask(request);
             assert_eq!(answer.status, 200, "{}", answer.text());
             for part in *wanted {
-                assert!(
-                    answer.text().contains(part),
-                    "no {part:?} in\n{}",
-                    answer.text()
-                );
+                assert!(answer.text().contains(part), "no {part:?} in\n{}", answer.text());
             }
         },
     );
@@ -147,43 +119,16 @@ const REFUSED: &[(&str, u16)] = &[
     ("GET /echo HTTP/1.1\r\nA: b\rc: d\r\n\r\n", 400),
     ("GET /echo HTTP/1.1\r\nA: b\0c\r\n\r\n", 400),
     // Length of the body.
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 5, 6\r\n\r\nhello!",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\nhello",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: -5\r\n\r\nhello",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 0x5\r\n\r\nhello",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 5 5\r\n\r\nhello",
-        400,
-    ),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 5, 6\r\n\r\nhello!", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: -5\r\n\r\nhello", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 0x5\r\n\r\nhello", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 5 5\r\n\r\nhello", 400),
     ("POST /echo HTTP/1.1\r\nContent-Length:\r\n\r\nhello", 400),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length: 18446744073709551621\r\n\r\nhello",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello",
-        400,
-    ),
+    ("POST /echo HTTP/1.1\r\nContent-Length: 18446744073709551621\r\n\r\nhello", 400),
+    ("POST /echo HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello", 400),
     // Transfer codings.
     (
         "POST /echo HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -193,67 +138,25 @@ const REFUSED: &[(&str, u16)] = &[
         "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
         400,
     ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n", 400),
     (
         "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
         400,
     ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
-        501,
-    ),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 501),
     // Chunks.
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\nhello\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello",
-        400,
-    ),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\nhello\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\r\nhello\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello", 400),
 ];
 
 #[test]
@@ -293,9 +196,7 @@ fn a_request_smuggled_behind_an_ambiguous_one_is_never_served() {
 /// An answer without what differs from second to second.
 fn without_date(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
-    text.split_inclusive("\r\n")
-        .filter(|line| !line.starts_with("Date: "))
-        .collect()
+    text.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
 }
 
 /// Sends the pieces so that the server reads each before the next is on its way, then shuts the
@@ -327,11 +228,7 @@ fn to_be_split() -> Vec<Vec<u8>> {
     let all = alone.chain(in_company);
     let all = all.map(|request| request.as_bytes().to_vec());
     // Cheap programs see the whole table; under valgrind every fourth will do.
-    if as_many_as(4, 1) == 4 {
-        all.collect()
-    } else {
-        all.step_by(4).collect()
-    }
+    if as_many_as(4, 1) == 4 { all.collect() } else { all.step_by(4).collect() }
 }
 
 #[test]
@@ -339,21 +236,13 @@ fn a_request_split_at_any_byte_gives_the_same_answer() {
     let mut server = Server::start(&["--step"]);
     for request in to_be_split() {
         let whole = in_pieces(&mut server, [&request[..]].into_iter());
-        assert!(
-            whole.starts_with("HTTP/1.1 "),
-            "{}: {whole:?}",
-            shown(&request)
-        );
+        assert!(whole.starts_with("HTTP/1.1 "), "{}: {whole:?}", shown(&request));
         for at in 1..request.len() {
             let (left, right) = request.split_at(at);
             let split = in_pieces(&mut server, [left, right].into_iter());
             // Whether the interim answer is needed depends on what has arrived.
-            let split = split
-                .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
-                .unwrap_or(&split);
-            let whole = whole
-                .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
-                .unwrap_or(&whole);
+            let split = split.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&split);
+            let whole = whole.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&whole);
             assert_eq!(split, whole, "{} | {}", shown(left), shown(right));
         }
     }
@@ -367,12 +256,8 @@ fn a_request_that_arrives_byte_by_byte_gives_the_same_answer() {
     for request in to_be_split() {
         let whole = in_pieces(&mut server, [&request[..]].into_iter());
         let bytewise = in_pieces(&mut server, request.chunks(1));
-        let bytewise = bytewise
-            .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
-            .unwrap_or(&bytewise);
-        let whole = whole
-            .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
-            .unwrap_or(&whole);
+        let bytewise = bytewise.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&bytewise);
+        let whole = whole.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n").unwrap_or(&whole);
         assert_eq!(bytewise, whole, "{}", shown(&request));
     }
     server.tell("run");
@@ -389,27 +274,11 @@ fn the_first_thirty_fields_are_shown_and_all_are_obeyed() {
     let server = Server::start(&[]);
     let mut client = server.client();
     let answer = client.ask(with_fields(30, "Last: x"));
-    assert!(
-        answer.text().contains("headers=30\nF1: 1\n"),
-        "{}",
-        answer.text()
-    );
-    assert!(
-        answer.text().contains("F29: 29\nLast: x\n"),
-        "{}",
-        answer.text()
-    );
+    assert!(answer.text().contains("headers=30\nF1: 1\n"), "{}", answer.text());
+    assert!(answer.text().contains("F29: 29\nLast: x\n"), "{}", answer.text());
     let answer = client.ask(with_fields(31, "Last: x"));
-    assert!(
-        answer.text().contains("headers=30\nF1: 1\n"),
-        "{}",
-        answer.text()
-    );
-    assert!(
-        answer.text().contains("F30: 30\nwebsocket"),
-        "{}",
-        answer.text()
-    );
+    assert!(answer.text().contains("headers=30\nF1: 1\n"), "{}", answer.text());
+    assert!(answer.text().contains("F30: 30\nwebsocket"), "{}", answer.text());
     let answer = client.ask(with_fields(128, "Connection: close"));
     assert_eq!(answer.status, 200);
     client.expect_closed();
@@ -431,20 +300,14 @@ fn a_body_arrives_whole_however_large_and_whatever_its_framing() {
     let server = Server::start(&[]);
     let body: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_be_bytes()).collect();
     let mut client = server.client();
-    let mut plain = format!(
-        "POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let mut plain = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
     client.send(&plain);
     let answer = client.ask(&body);
     assert!(answer.body.ends_with(&body), "with Content-Length");
     plain = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
     client.send(&plain);
     for chunk in body.chunks(70_001) {
-        client
-            .send(format!("{:x}\r\n", chunk.len()))
-            .send(chunk)
-            .send("\r\n");
+        client.send(format!("{:x}\r\n", chunk.len())).send(chunk).send("\r\n");
     }
     let answer = client.ask("0\r\n\r\n");
     assert!(answer.body.ends_with(&body), "chunked");
@@ -453,11 +316,7 @@ fn a_body_arrives_whole_however_large_and_whatever_its_framing() {
 
 #[test]
 fn the_handler_added_last_wins_among_those_whose_prefix_matches() {
-    let handlers = [
-        "--handler=/p=first",
-        "--handler=/p/b=second",
-        "--handler=/p/b/c=first",
-    ];
+    let handlers = ["--handler=/p=first", "--handler=/p/b=second", "--handler=/p/b/c=first"];
     let mut args = handlers.to_vec();
     args.push("--handler=/p/b/c/d=third");
     args.push("--handler=/z/long=first");
@@ -473,18 +332,10 @@ fn the_handler_added_last_wins_among_those_whose_prefix_matches() {
         ("/%70", "first"),
     ];
     for (uri, wanted) in cases {
-        assert_eq!(
-            server.ask(format!("GET {uri} HTTP/1.1\r\n\r\n")).text(),
-            wanted,
-            "{uri}"
-        );
+        assert_eq!(server.ask(format!("GET {uri} HTTP/1.1\r\n\r\n")).text(), wanted, "{uri}");
     }
     for uri in ["/P", "/", "/b/p"] {
-        assert_eq!(
-            server.ask(format!("GET {uri} HTTP/1.1\r\n\r\n")).status,
-            404,
-            "{uri}"
-        );
+        assert_eq!(server.ask(format!("GET {uri} HTTP/1.1\r\n\r\n")).status, 404, "{uri}");
     }
     server.stop();
 }
@@ -507,10 +358,7 @@ fn a_handler_for_the_root_gets_every_request() {
 fn form_variables_come_from_the_query_then_from_the_body() {
     let server = Server::start(&[]);
     let cases = [
-        (
-            "GET /vars?a=1&b=2 HTTP/1.1\r\n\r\n",
-            "a=1:1\nb=1:2\nc=-1:\nd=-1:\n",
-        ),
+        ("GET /vars?a=1&b=2 HTTP/1.1\r\n\r\n", "a=1:1\nb=1:2\nc=-1:\nd=-1:\n"),
         (
             "POST /vars?a=1 HTTP/1.1\r\nContent-Length: 15\r\n\r\na=2&b=3%2b+%zz&",
             "a=1:1\nb=6:3+ %zz\nc=-1:\nd=-1:\n",
@@ -519,28 +367,18 @@ fn form_variables_come_from_the_query_then_from_the_body() {
             "GET /vars?a=123456789012345&b=1234567890123456 HTTP/1.1\r\n\r\n",
             "a=15:123456789012345\nb=-2:123456789012345\nc=-1:\nd=-1:\n",
         ),
-        (
-            "GET /vars?A=x HTTP/1.1\r\n\r\n",
-            "a=1:x\nb=-1:\nc=-1:\nd=-1:\n",
-        ),
+        ("GET /vars?A=x HTTP/1.1\r\n\r\n", "a=1:x\nb=-1:\nc=-1:\nd=-1:\n"),
         ("GET /vars HTTP/1.1\r\n\r\n", "a=-1:\nb=-1:\nc=-1:\nd=-1:\n"),
     ];
     for (request, wanted) in cases {
-        assert_eq!(
-            server.ask(request).text(),
-            wanted,
-            "{}",
-            shown(request.as_bytes())
-        );
+        assert_eq!(server.ask(request).text(), wanted, "{}", shown(request.as_bytes()));
     }
     server.stop();
 }
 
 /// Bytes that differ from place to place, without a long period.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32)
-        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
-        .collect()
+    (0..len as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 #[test]

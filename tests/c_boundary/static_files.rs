@@ -80,13 +80,8 @@ fn the_etag_is_the_time_and_the_size() {
     use std::os::unix::fs::MetadataExt;
     let scratch = site();
     let server = serve(&scratch, &[]);
-    let mtime = std::fs::metadata(scratch.join("root/a.txt"))
-        .expect("a file")
-        .mtime();
-    assert_eq!(
-        get(&server, "/a.txt").field("Etag"),
-        Some(format!("\"{mtime:x}.5\"").as_str())
-    );
+    let mtime = std::fs::metadata(scratch.join("root/a.txt")).expect("a file").mtime();
+    assert_eq!(get(&server, "/a.txt").field("Etag"), Some(format!("\"{mtime:x}.5\"").as_str()));
     server.stop();
 }
 
@@ -108,19 +103,13 @@ fn a_large_file_arrives_whole_also_at_a_client_that_reads_late() {
 fn a_directory_without_its_slash_is_redirected_with_the_query() {
     let scratch = site();
     let server = serve(&scratch, &[]);
-    for (target, location) in [
-        ("/dir", "/dir/"),
-        ("/dir?a=b&c", "/dir/?a=b&c"),
-        ("/bare", "/bare/"),
-        ("//dir", "/dir/"),
-    ] {
+    for (target, location) in
+        [("/dir", "/dir/"), ("/dir?a=b&c", "/dir/?a=b&c"), ("/bare", "/bare/"), ("//dir", "/dir/")]
+    {
         let answer = get(&server, target);
         assert_eq!(answer.status, 301, "{target}");
         let found = answer.field("Location").expect("a location");
-        assert!(
-            found.ends_with(location) && !found.starts_with("//"),
-            "{target}: {found}"
-        );
+        assert!(found.ends_with(location) && !found.starts_with("//"), "{target}: {found}");
         assert_eq!(answer.field("Content-Length"), Some("0"), "{target}");
         assert_eq!(answer.field("Content-Type"), None, "{target}");
     }
@@ -146,19 +135,10 @@ fn what_is_missing_or_hidden_or_no_file_is_not_found() {
     // SAFETY: `fifo` is a C string.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o666) }, 0);
     let server = serve(&scratch, &["hide_files_patterns=**.key$"]);
-    for target in [
-        "/none",
-        "/none/",
-        "/a.txt/",
-        "/a.txt/b",
-        "/.htpasswd",
-        "/hidden.key",
-        "/fifo",
-    ] {
+    for target in ["/none", "/none/", "/a.txt/", "/a.txt/b", "/.htpasswd", "/hidden.key", "/fifo"] {
         for method in ["GET", "POST"] {
-            let answer = server.ask(format!(
-                "{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
-            ));
+            let answer =
+                server.ask(format!("{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"));
             assert_eq!(answer.status, 404, "{method} {target}");
         }
     }
@@ -203,17 +183,10 @@ fn nothing_outside_the_root_is_ever_sent() {
         |target| {
             let answer = get(&server, target);
             let text = answer.text();
-            assert!(
-                !text.contains("secret") || answer.status != 200,
-                "{target}: {text}"
-            );
+            assert!(!text.contains("secret") || answer.status != 200, "{target}: {text}");
             assert!(!text.contains("root:"), "{target}: {text}");
             let harmless = [200, 301].contains(&answer.status) && target.ends_with("..");
-            assert!(
-                harmless || [400, 404].contains(&answer.status),
-                "{target}: {}",
-                answer.status
-            );
+            assert!(harmless || [400, 404].contains(&answer.status), "{target}: {}", answer.status);
         },
     );
     server.stop();
@@ -240,18 +213,9 @@ fn handlers_come_before_files() {
 #[test]
 fn extra_mime_types_are_looked_at_first() {
     let scratch = site();
-    let server = serve(
-        &scratch,
-        &["extra_mime_types=.bin=application/x-bin,.txt=text/x-mine"],
-    );
-    assert_eq!(
-        get(&server, "/a.txt").field("Content-Type"),
-        Some("text/x-mine")
-    );
-    assert_eq!(
-        get(&server, "/big.bin").field("Content-Type"),
-        Some("application/x-bin")
-    );
+    let server = serve(&scratch, &["extra_mime_types=.bin=application/x-bin,.txt=text/x-mine"]);
+    assert_eq!(get(&server, "/a.txt").field("Content-Type"), Some("text/x-mine"));
+    assert_eq!(get(&server, "/big.bin").field("Content-Type"), Some("application/x-bin"));
     assert_eq!(get(&server, "/").field("Content-Type"), Some("text/html"));
     server.stop();
 }
@@ -277,12 +241,7 @@ fn a_method_that_files_do_not_know_is_not_allowed() {
     for method in ["BREW", "PATCH", "TRACE"] {
         let answer = server.ask(format!("{method} /a.txt HTTP/1.1\r\n\r\n"));
         assert_eq!(answer.status, 405, "{method}");
-        assert!(
-            answer
-                .field("Allow")
-                .is_some_and(|allow| allow.contains("GET")),
-            "{method}"
-        );
+        assert!(answer.field("Allow").is_some_and(|allow| allow.contains("GET")), "{method}");
     }
     server.stop();
 }
@@ -320,11 +279,7 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_connection() {
     assert!(head.contains("Content-Length: 200000000\r\n"), "{head}");
     file.set_len(10).expect("a small file");
     let rest = client.rest_or_reset();
-    assert!(
-        rest.len() < 200_000_000 && rest.iter().all(|byte| *byte == 0),
-        "{}",
-        rest.len()
-    );
+    assert!(rest.len() < 200_000_000 && rest.iter().all(|byte| *byte == 0), "{}", rest.len());
     server.stop();
 }
 
@@ -332,26 +287,12 @@ fn a_file_that_shrinks_while_it_is_sent_ends_the_connection() {
 fn the_library_is_not_fooled_into_headers_of_somebody_elses() {
     let scratch = site();
     let server = serve(&scratch, &[]);
-    for target in [
-        "/dir%0d%0aInjected:x",
-        "/dir?%0d%0aInjected:x",
-        "/%0d%0aInjected:x/",
-    ] {
+    for target in ["/dir%0d%0aInjected:x", "/dir?%0d%0aInjected:x", "/%0d%0aInjected:x/"] {
         let answer = get(&server, target);
         assert_eq!(answer.field("Injected"), None, "{}", answer.head);
-        assert!(
-            [400, 301, 404].contains(&answer.status),
-            "{target}: {}",
-            answer.status
-        );
+        assert!([400, 301, 404].contains(&answer.status), "{target}: {}", answer.status);
     }
     let answer = get(&server, "//example.com/%2e%2e/dir");
-    assert!(
-        answer
-            .field("Location")
-            .is_none_or(|to| !to.starts_with("//")),
-        "{}",
-        answer.head
-    );
+    assert!(answer.field("Location").is_none_or(|to| !to.starts_with("//")), "{}", answer.head);
     server.stop();
 }

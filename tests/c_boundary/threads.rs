@@ -33,10 +33,7 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
     for before in [Some("io destroy"), Some("destroy")] {
         let mut server = Server::start(&[]);
         let mut clients = [server.client(), server.client()];
-        for (client, steps) in clients
-            .iter_mut()
-            .zip([&["keep a"][..], &["keep b", STREAM]])
-        {
+        for (client, steps) in clients.iter_mut().zip([&["keep a"][..], &["keep b", STREAM]]) {
             client.send(request("GET", "1.1", &[steps, &["say called"]].concat()));
             server.expect_line("called");
         }
@@ -56,9 +53,7 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
 fn the_calls_of_one_thread_keep_their_order() {
     let mut server = Server::start(&[]);
     let mut client = server.client();
-    client
-        .send(request("GET", "1.1", &["keep a", STREAM]))
-        .expect(STREAM_HEAD);
+    client.send(request("GET", "1.1", &["keep a", STREAM])).expect(STREAM_HEAD);
     let count = as_many_as(500, 100);
     for number in 0..count {
         let verb = if number % 2 == 0 { "write" } else { "printf" };
@@ -90,10 +85,7 @@ fn another_thread_may_set_options_while_the_server_polls() {
     server.tell("set max_request_body_bytes 3");
     server.expect_line("set max_request_body_bytes: NULL");
     server.tell("set max_request_body_bytes many");
-    assert_ne!(
-        server.program.expect_start("set max_request_body_bytes: "),
-        "NULL"
-    );
+    assert_ne!(server.program.expect_start("set max_request_body_bytes: "), "NULL");
     let answer = server.ask("POST /echo HTTP/1.1\r\nContent-Length: 4\r\n\r\nfour");
     assert_eq!(answer.status, 413);
     server.stop();
@@ -104,9 +96,7 @@ fn iterating_reaches_every_connection_once_from_any_thread() {
     let mut server = Server::start(&["iterate_over=all"]);
     let mut clients: Vec<Client> = (0..5).map(|_| server.client()).collect();
     for client in &mut clients {
-        client
-            .send(request("GET", "1.1", &[STREAM]))
-            .expect(STREAM_HEAD);
+        client.send(request("GET", "1.1", &[STREAM])).expect(STREAM_HEAD);
     }
     server.tell("iterate");
     server.expect_line("iterated 5 called 5");
@@ -129,9 +119,7 @@ fn iterating_reaches_every_connection_once_from_any_thread() {
 fn iterating_reaches_websockets_only_unless_told_otherwise() {
     let mut server = Server::start(&[]);
     let mut client = server.client();
-    client
-        .send(request("GET", "1.1", &[STREAM]))
-        .expect(STREAM_HEAD);
+    client.send(request("GET", "1.1", &[STREAM])).expect(STREAM_HEAD);
     server.tell("iterate");
     server.expect_line("iterated 0 called 0");
     server.stop();
@@ -152,26 +140,15 @@ struct Subscriber {
 impl Subscriber {
     fn new(port: u16, id: usize) -> Subscriber {
         let mut client = Client::connect(port);
-        client
-            .send(format!("GET /subscribe?c{id} HTTP/1.1\r\n\r\n"))
-            .expect(STREAM_HEAD);
-        Subscriber {
-            client,
-            id: format!("c{id}"),
-            next: [0; 4],
-        }
+        client.send(format!("GET /subscribe?c{id} HTTP/1.1\r\n\r\n")).expect(STREAM_HEAD);
+        Subscriber { client, id: format!("c{id}"), next: [0; 4] }
     }
 
     /// Reads a line and checks that it is the next one of its thread, for this subscriber.
     fn read_line(&mut self) {
         let line = self.client.take_through("\n");
         let mut words = line.trim_end().split(' ');
-        assert_eq!(
-            words.next(),
-            Some(self.id.as_str()),
-            "{line:?} came to {}",
-            self.id
-        );
+        assert_eq!(words.next(), Some(self.id.as_str()), "{line:?} came to {}", self.id);
         let mut number = || words.next().and_then(|word| word.parse::<usize>().ok());
         let (thread, sequence) = (number().expect("a thread"), number().expect("a number"));
         assert_eq!(sequence, self.next[thread], "{line:?} at {}", self.id);
@@ -190,9 +167,8 @@ fn four_threads_write_to_a_hundred_connections_that_come_and_go() {
             scope.spawn(move || {
                 for generation in 0..generations {
                     let base = (group * generations + generation) * 25;
-                    let mut all: Vec<_> = (base..base + 25)
-                        .map(|id| Subscriber::new(port, id))
-                        .collect();
+                    let mut all: Vec<_> =
+                        (base..base + 25).map(|id| Subscriber::new(port, id)).collect();
                     // Every third leaves early, and its pointer stays in the program's list.
                     for (index, subscriber) in all.iter_mut().enumerate() {
                         let count = if index % 3 == 0 { index } else { 4 * lines };
@@ -222,9 +198,7 @@ fn threads_that_iterate_reach_connections_that_come_and_go() {
                     let mut all: Vec<_> = (0..10)
                         .map(|_| {
                             let mut client = Client::connect(port);
-                            client
-                                .send("GET /listen HTTP/1.1\r\n\r\n")
-                                .expect(STREAM_HEAD);
+                            client.send("GET /listen HTTP/1.1\r\n\r\n").expect(STREAM_HEAD);
                             client
                         })
                         .collect();
@@ -258,9 +232,7 @@ fn two_threads_may_poll_in_turns() {
     let mut program = Program::start("turns.c", &[]);
     let port = program.port();
     let mut stream = Client::connect(port);
-    stream
-        .send("GET /listen HTTP/1.1\r\n\r\n")
-        .expect(STREAM_HEAD);
+    stream.send("GET /listen HTTP/1.1\r\n\r\n").expect(STREAM_HEAD);
     let mut client = Client::connect(port);
     let mut answered = [false; 2];
     until("both have answered", || {

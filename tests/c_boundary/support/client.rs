@@ -25,16 +25,9 @@ pub struct Response {
 impl Response {
     /// The value of a header field; `None` where it is absent. It must not be there twice.
     pub fn field(&self, name: &str) -> Option<&str> {
-        let mut values = self
-            .fields
-            .iter()
-            .filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let mut values = self.fields.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
         let value = values.next().map(|(_, value)| value.as_str());
-        assert!(
-            values.next().is_none(),
-            "{name} stands twice in\n{}",
-            self.head
-        );
+        assert!(values.next().is_none(), "{name} stands twice in\n{}", self.head);
         value
     }
 
@@ -61,17 +54,9 @@ impl Client {
         let stream = TcpStream::connect_timeout(&address, deadline())
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
         stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream
-            .set_read_timeout(Some(deadline()))
-            .expect("a read deadline");
-        stream
-            .set_write_timeout(Some(deadline()))
-            .expect("a write deadline");
-        Client {
-            stream,
-            received: Vec::new(),
-            was_reset: false,
-        }
+        stream.set_read_timeout(Some(deadline())).expect("a read deadline");
+        stream.set_write_timeout(Some(deadline())).expect("a write deadline");
+        Client { stream, received: Vec::new(), was_reset: false }
     }
 
     /// The client's own port.
@@ -81,9 +66,7 @@ impl Client {
 
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
-        self.stream
-            .write_all(bytes.as_ref())
-            .expect("the server takes the bytes");
+        self.stream.write_all(bytes.as_ref()).expect("the server takes the bytes");
         self
     }
 
@@ -124,12 +107,7 @@ impl Client {
         }
         let len = wanted.len().min(self.received.len());
         let found: Vec<u8> = self.received.drain(..len).collect();
-        assert!(
-            found == wanted,
-            "expected\n{}\ngot\n{}",
-            shown(wanted),
-            shown(&found)
-        );
+        assert!(found == wanted, "expected\n{}\ngot\n{}", shown(wanted), shown(&found));
         self
     }
 
@@ -175,13 +153,9 @@ impl Client {
 
     /// Waits that long for bytes; whether there are some, or the end.
     pub fn has_news_within(&mut self, time: Duration) -> bool {
-        self.stream
-            .set_read_timeout(Some(time))
-            .expect("a read deadline");
+        self.stream.set_read_timeout(Some(time)).expect("a read deadline");
         let news = self.stream.peek(&mut [0]).is_ok();
-        self.stream
-            .set_read_timeout(Some(deadline()))
-            .expect("a read deadline");
+        self.stream.set_read_timeout(Some(deadline())).expect("a read deadline");
         news || !self.received.is_empty()
     }
 
@@ -189,10 +163,7 @@ impl Client {
     pub fn reset(self) {
         // Dropping a socket with unread input resets; a zero linger does so in every case.
         use std::os::fd::AsRawFd;
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let len = size_of::<libc::linger>() as libc::socklen_t;
         // SAFETY: the descriptor is open, and `linger` is valid for `len` bytes.
         let done = unsafe {
@@ -212,24 +183,13 @@ impl Client {
         let head = head.trim_end_matches("\r\n").to_owned();
         let mut lines = head.split("\r\n");
         let status_line = lines.next().unwrap_or_default();
-        let status = status_line
-            .split(' ')
-            .nth(1)
-            .and_then(|text| text.parse().ok());
+        let status = status_line.split(' ').nth(1).and_then(|text| text.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status in {head:?}"));
         let fields = lines
-            .map(|line| {
-                line.split_once(':')
-                    .unwrap_or_else(|| panic!("no colon in {line:?}"))
-            })
+            .map(|line| line.split_once(':').unwrap_or_else(|| panic!("no colon in {line:?}")))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        let mut response = Response {
-            status,
-            head,
-            fields,
-            body: Vec::new(),
-        };
+        let mut response = Response { status, head, fields, body: Vec::new() };
         if !has_body || status < 200 || status == 204 || status == 304 {
             return response;
         }
@@ -238,12 +198,7 @@ impl Client {
         } else if let Some(len) = response.field("Content-Length") {
             let len = len.parse().unwrap_or_else(|_| panic!("length {len:?}"));
             response.body = self.take(len);
-            assert_eq!(
-                response.body.len(),
-                len,
-                "the body is cut:\n{}",
-                response.head
-            );
+            assert_eq!(response.body.len(), len, "the body is cut:\n{}", response.head);
         } else {
             response.body = self.rest();
         }
@@ -293,7 +248,5 @@ pub fn exchange(port: u16, bytes: impl AsRef<[u8]>) -> Vec<u8> {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }

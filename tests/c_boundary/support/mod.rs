@@ -29,20 +29,12 @@ pub fn under_valgrind() -> bool {
 
 /// `count`, or less of it where valgrind makes each step dear.
 pub fn as_many_as(count: usize, under_valgrind_only: usize) -> usize {
-    if under_valgrind() {
-        under_valgrind_only
-    } else {
-        count
-    }
+    if under_valgrind() { under_valgrind_only } else { count }
 }
 
 /// Bytes as text that shows every control character.
 pub fn shown(bytes: &[u8]) -> String {
-    bytes
-        .escape_ascii()
-        .to_string()
-        .replace("\\'", "'")
-        .replace("\\\"", "\"")
+    bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"")
 }
 
 /// Repeats `attempt` until it succeeds; it must, before the deadline.

@@ -30,29 +30,16 @@ impl Program {
     pub fn start_file(path: &Path, args: &[&str]) -> Program {
         let mut command = if under_valgrind() {
             let mut valgrind = Command::new("valgrind");
-            valgrind.args([
-                "--error-exitcode=99",
-                "--leak-check=full",
-                "-q",
-                "--vgdb=no",
-            ]);
+            valgrind.args(["--error-exitcode=99", "--leak-check=full", "-q", "--vgdb=no"]);
             valgrind.arg("--show-leak-kinds=definite");
-            valgrind
-                .args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"])
-                .arg(path);
+            valgrind.args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"]).arg(path);
             valgrind
         } else {
             Command::new(path)
         };
-        command
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = path.display().to_string();
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
         std::thread::spawn(move || {
@@ -67,22 +54,12 @@ impl Program {
             String::from_utf8_lossy(&text).into_owned()
         });
         let stdin = child.stdin.take();
-        Program {
-            name,
-            child,
-            stdin,
-            lines,
-            unclaimed: Vec::new(),
-            stderr: Some(stderr),
-        }
+        Program { name, child, stdin, lines, unclaimed: Vec::new(), stderr: Some(stderr) }
     }
 
     /// Sends a line to the program.
     pub fn tell(&mut self, line: &str) {
-        let stdin = self
-            .stdin
-            .as_mut()
-            .expect("the program was not told to stop");
+        let stdin = self.stdin.as_mut().expect("the program was not told to stop");
         if let Err(error) = writeln!(stdin, "{line}") {
             self.fail(&format!("does not take {line:?}: {error}"));
         }
@@ -95,9 +72,7 @@ impl Program {
 
     /// Waits for a line that begins so, and gives the rest of it. Other lines stay for later.
     pub fn expect_start(&mut self, start: &str) -> String {
-        let line = self.take_line(&format!("a line {start:?}…"), |line| {
-            line.starts_with(start)
-        });
+        let line = self.take_line(&format!("a line {start:?}…"), |line| line.starts_with(start));
         line[start.len()..].to_owned()
     }
 
@@ -113,10 +88,7 @@ impl Program {
         }
         let end = Instant::now() + deadline();
         loop {
-            match self
-                .lines
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-            {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) if fits(&line) => return line,
                 Ok(line) => self.unclaimed.push(line),
                 Err(RecvTimeoutError::Timeout) => self.fail(&format!("has not printed {what}")),
@@ -130,8 +102,7 @@ impl Program {
     /// The port that a `PORT n` line announces.
     pub fn port(&mut self) -> u16 {
         let text = self.expect_start("PORT ");
-        text.parse()
-            .unwrap_or_else(|_| self.fail(&format!("announces port {text:?}")))
+        text.parse().unwrap_or_else(|_| self.fail(&format!("announces port {text:?}")))
     }
 
     /// The id of the process.
@@ -145,11 +116,7 @@ impl Program {
         while Instant::now() < end {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
             let stat = stat.unwrap_or_default();
-            if stat
-                .rsplit(") ")
-                .next()
-                .is_some_and(|rest| rest.starts_with('S'))
-            {
+            if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
                 return;
             }
             std::thread::yield_now();
@@ -160,13 +127,8 @@ impl Program {
     /// Asks the program to end by a signal, and waits for a clean end.
     pub fn terminate(mut self, signal: &str) {
         let id = self.child.id().to_string();
-        let done = Command::new("kill")
-            .args([&format!("-{signal}"), &id])
-            .status();
-        assert!(
-            done.is_ok_and(|status| status.success()),
-            "kill -{signal} {id}"
-        );
+        let done = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill -{signal} {id}");
         self.wait_for_end();
     }
 
@@ -205,10 +167,7 @@ impl Program {
     }
 
     fn take_stderr(&mut self) -> String {
-        self.stderr
-            .take()
-            .and_then(|thread| thread.join().ok())
-            .unwrap_or_default()
+        self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 
     fn fail(&mut self, what: &str) -> ! {

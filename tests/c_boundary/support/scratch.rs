@@ -25,11 +25,7 @@ impl Scratch {
 
     /// The path of `name` inside, as text for an option.
     pub fn join(&self, name: &str) -> String {
-        self.path
-            .join(name)
-            .to_str()
-            .expect("a path in ASCII")
-            .to_owned()
+        self.path.join(name).to_str().expect("a path in ASCII").to_owned()
     }
 
     /// Writes a file inside, with the folders above it.

@@ -64,9 +64,7 @@ pub fn compile_example(file: &str, link: Link) -> PathBuf {
 /// Whether `source` compiles without a warning under these flags; the compiler's words if not.
 pub fn compiles(source: &Path, flags: &[&str]) -> Result<(), String> {
     let mut command = compiler(source);
-    command
-        .args(flags)
-        .args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"]);
+    command.args(flags).args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"]);
     run(command.arg("-I").arg(root().join("include")).arg(source))
 }
 
@@ -93,22 +91,12 @@ fn compile(source: &Path, link: Link) -> PathBuf {
 fn compile_now(source: &Path, link: Link) -> Outcome {
     let folder = work_dir().join("bin");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    let stem = source
-        .file_name()
-        .expect("a file")
-        .to_string_lossy()
-        .replace('.', "-");
-    let linkage = if link == Link::Shared {
-        "shared"
-    } else {
-        "static"
-    };
+    let stem = source.file_name().expect("a file").to_string_lossy().replace('.', "-");
+    let linkage = if link == Link::Shared { "shared" } else { "static" };
     let program = folder.join(format!("{stem}-{linkage}"));
     let fresh = private_name(&program);
     let mut command = compiler(source);
-    command
-        .args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-I"])
-        .arg(root().join("include"));
+    command.args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-I"]).arg(root().join("include"));
     command.arg("-o").arg(&fresh).arg(source);
     command.args(extra_flags().split_whitespace());
     match link {
@@ -116,15 +104,10 @@ fn compile_now(source: &Path, link: Link) -> Outcome {
             let folder = runtime_folder();
             let mut rpath = OsString::from("-Wl,-rpath,");
             rpath.push(&folder);
-            command
-                .arg(folder.join("libmongoose.so.5"))
-                .arg(rpath)
-                .arg("-lpthread");
+            command.arg(folder.join("libmongoose.so.5")).arg(rpath).arg("-lpthread");
         }
         Link::Static => {
-            command
-                .arg(library(link))
-                .args(["-lpthread", "-ldl", "-lm"]);
+            command.arg(library(link)).args(["-lpthread", "-ldl", "-lm"]);
         }
     }
     run(&mut command)?;
@@ -160,27 +143,15 @@ fn private_name(path: &Path) -> PathBuf {
 }
 
 fn compiler(source: &Path) -> Command {
-    let is_c = source
-        .extension()
-        .is_some_and(|extension| extension == "c" || extension == "h");
-    Command::new(if is_c {
-        tool("CC", "cc")
-    } else {
-        tool("CXX", "c++")
-    })
+    let is_c = source.extension().is_some_and(|extension| extension == "c" || extension == "h");
+    Command::new(if is_c { tool("CC", "cc") } else { tool("CXX", "c++") })
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("{command:?}: {error}"))?;
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let (out, err) = (&output.stdout, &output.stderr);
-    Err(format!(
-        "{command:?}\n{}{}",
-        String::from_utf8_lossy(out),
-        String::from_utf8_lossy(err)
-    ))
+    Err(format!("{command:?}\n{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err)))
 }
