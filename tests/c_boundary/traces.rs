@@ -72,18 +72,14 @@ fn answer_to(server: &Server, request: &str) -> String {
     let answer = exchange(server.port, request);
     let text = String::from_utf8_lossy(&answer);
     let text = text.replace("HTTP/1.1 100 Continue\r\n\r\n", "");
-    text.split_inclusive("\r\n")
-        .filter(|line| !line.starts_with("Date: "))
-        .collect()
+    text.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
 }
 
 /// The lines of the log without their times.
 fn log_of(scratch: &Scratch) -> Vec<String> {
     let log = scratch.read("log");
     let line = |line: &str| line.split_once("] ").map(|(_, rest)| rest.to_owned());
-    log.lines()
-        .map(|text| line(text).unwrap_or_else(|| panic!("{text}")))
-        .collect()
+    log.lines().map(|text| line(text).unwrap_or_else(|| panic!("{text}"))).collect()
 }
 
 /// Answer and log line of the request as the first one that a server ever got. A head that never
@@ -105,10 +101,7 @@ fn a_request_is_answered_and_logged_alike_whatever_came_before_it() {
     if under_valgrind() {
         requests = requests.into_iter().step_by(5).collect();
     }
-    let alone: Vec<_> = requests
-        .iter()
-        .map(|request| alone(&site, request))
-        .collect();
+    let alone: Vec<_> = requests.iter().map(|request| alone(&site, request)).collect();
     let scratch = Scratch::new();
     let server = start(&site, &scratch);
     let mut order = Vec::new();
@@ -143,10 +136,7 @@ fn a_request_is_answered_alike_behind_another_one_on_its_connection() {
     let unfit = |request: &String| ["?cut", "/count"].iter().any(|part| request.contains(part));
     let mut requests: Vec<String> = requests();
     requests.retain(|request| !unfit(request));
-    let answers: Vec<_> = requests
-        .iter()
-        .map(|request| answer_to(&server, request))
-        .collect();
+    let answers: Vec<_> = requests.iter().map(|request| answer_to(&server, request)).collect();
     let alive = "GET /alive HTTP/1.1\r\n\r\n";
     let mut persistent = 0;
     for (first, first_answer) in requests.iter().zip(&answers) {
@@ -166,10 +156,6 @@ fn a_request_is_answered_alike_behind_another_one_on_its_connection() {
             );
         }
     }
-    assert!(
-        persistent > requests.len() / 2,
-        "{persistent} of {} persist",
-        requests.len()
-    );
+    assert!(persistent > requests.len() / 2, "{persistent} of {} persist", requests.len());
     server.program.stop();
 }
