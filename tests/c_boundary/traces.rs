@@ -126,6 +126,16 @@ fn a_request_is_answered_and_logged_alike_whatever_came_before_it() {
     server.program.stop();
     let log = log_of(&scratch);
     assert_eq!(log.len(), order.len(), "lines in the log");
+    let mut wrong: Vec<String> = log
+        .iter()
+        .zip(&order)
+        .map(|(line, number)| (line, alone[*number].1.as_deref().unwrap_or_default()))
+        .filter(|(line, wanted)| line != wanted)
+        .map(|(line, wanted)| format!("logged {line}\nand not {wanted}"))
+        .collect();
+    wrong.sort_unstable();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
