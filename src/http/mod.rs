@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 pub mod chunked;
+pub mod conditional;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
+pub mod range;
 pub mod request;
 pub mod response;
 pub mod status;

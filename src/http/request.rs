@@ -146,6 +146,14 @@ impl Head {
             same.then(|| head.get(field.value.range())).flatten()
         })
     }
+
+    /// Every field as name and value, where `head` are the head's bytes.
+    pub fn pairs<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().filter_map(|field| {
+            let name = head.get(field.name.range())?;
+            Some((name, head.get(field.value.range())?))
+        })
+    }
 }
 
 /// Whether the request line ends in an HTTP version that is well formed but not served here;
