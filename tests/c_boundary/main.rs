@@ -21,3 +21,4 @@ mod requests;
 mod send_family;
 mod static_files;
 mod threads;
+mod traces;

@@ -106,6 +106,8 @@ const REFUSED: &[(&str, u16)] = &[
     ("GET /echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
     ("GET /echo HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
     ("GET /echo HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    ("GET /echo HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+    ("GET /echo HTTP/1.1\r\nHost: a:b\r\n\r\n", 400),
     // Fields.
     ("GET /echo HTTP/1.1\r\nno colon\r\n\r\n", 400),
     ("GET /echo HTTP/1.1\r\n: value\r\n\r\n", 400),
