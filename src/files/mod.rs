@@ -1,4 +1,6 @@
-//! From a path to bytes: static files.
+//! From a path to bytes: static files, and pages that list directories.
 
+pub mod directory;
+pub mod listing;
 pub mod mime;
 pub mod serve;
