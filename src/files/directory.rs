@@ -17,10 +17,7 @@ pub struct Reader {
 
 impl Reader {
     pub fn open(path: &Path) -> io::Result<Reader> {
-        Ok(Reader {
-            rest: fs::read_dir(path)?,
-            entries: Vec::new(),
-        })
+        Ok(Reader { rest: fs::read_dir(path)?, entries: Vec::new() })
     }
 
     /// Looks at up to `count` names, leaving out those that `is_hidden`. False once all were seen.
@@ -101,10 +98,8 @@ mod tests {
 
         let mut entries = read(&folder, |name| name == b"secret").unwrap();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let found: Vec<(&[u8], bool)> = entries
-            .iter()
-            .map(|entry| (entry.name.as_slice(), entry.is_dir))
-            .collect();
+        let found: Vec<(&[u8], bool)> =
+            entries.iter().map(|entry| (entry.name.as_slice(), entry.is_dir)).collect();
         let expected: [(&[u8], bool); 5] = [
             (b"dir", true),
             (b"dirlink", true),

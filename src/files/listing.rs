@@ -43,18 +43,9 @@ impl Order {
             _ => (Key::Name, &b""[..]),
         };
         match direction {
-            b"" | b"a" => Order {
-                key,
-                descending: false,
-            },
-            b"d" => Order {
-                key,
-                descending: true,
-            },
-            _ => Order {
-                key: Key::Name,
-                descending: false,
-            },
+            b"" | b"a" => Order { key, descending: false },
+            b"d" => Order { key, descending: true },
+            _ => Order { key: Key::Name, descending: false },
         }
     }
 }
@@ -70,11 +61,7 @@ pub fn sort(entries: &mut [Entry], order: Order) {
             Key::Size if a.is_dir && b.is_dir => Ordering::Equal,
             Key::Size => a.size.cmp(&b.size),
         };
-        let by_key = if order.descending {
-            by_key.reverse()
-        } else {
-            by_key
-        };
+        let by_key = if order.descending { by_key.reverse() } else { by_key };
         let directories = b.is_dir.cmp(&a.is_dir);
         directories.then(by_key).then_with(|| a.name.cmp(&b.name))
     });
@@ -104,10 +91,7 @@ pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order) {
     let text = escape_html(path);
     append(out, &["<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"]);
     append(out, &["<meta charset=\"utf-8\">\n"]);
-    append(
-        out,
-        &["<meta name=\"viewport\" content=\"width=device-width\">\n"],
-    );
+    append(out, &["<meta name=\"viewport\" content=\"width=device-width\">\n"]);
     append(out, &["<title>Index of ", &text, "</title>\n"]);
     append(out, &["<style>", STYLE, "</style>\n</head>\n<body>\n"]);
     append(out, &["<h1>Index of <bdi>"]);
@@ -118,10 +102,7 @@ pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order) {
     column(out, "Size", Key::Size, order);
     append(out, &["</tr>\n</thead>\n<tbody>\n"]);
     if segments(path).next().is_some() {
-        append(
-            out,
-            &["<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n"],
-        );
+        append(out, &["<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n"]);
     }
 }
 
@@ -131,18 +112,12 @@ pub fn row(out: &mut Vec<u8>, entry: &Entry) {
     append(out, &["<tr><td><a href=\""]);
     escape_url(out, &entry.name);
     append(out, &[slash, "\"><bdi>", &escape_html(&entry.name), slash]);
-    append(
-        out,
-        &["</bdi></a></td><td>", &date(entry.modified), "</td><td"],
-    );
+    append(out, &["</bdi></a></td><td>", &date(entry.modified), "</td><td"]);
     if entry.is_dir {
         append(out, &[">–</td></tr>\n"]);
     } else {
         let exact = entry.size.to_string();
-        append(
-            out,
-            &[" title=\"", &exact, " bytes\">", &human_size(entry.size)],
-        );
+        append(out, &[" title=\"", &exact, " bytes\">", &human_size(entry.size)]);
         append(out, &["</td></tr>\n"]);
     }
 }
@@ -184,16 +159,7 @@ fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
     };
     let turns_down = order.key == key && !order.descending;
     let direction = if turns_down { "d" } else { "a" };
-    append(
-        out,
-        &[
-            "<th scope=\"col\"",
-            sorted,
-            "><a href=\"?",
-            letter,
-            direction,
-        ],
-    );
+    append(out, &["<th scope=\"col\"", sorted, "><a href=\"?", letter, direction]);
     append(out, &["\">", title, arrow, "</a></th>"]);
 }
 
@@ -244,11 +210,7 @@ fn human_size(size: u64) -> String {
         value /= 1024.0;
         unit = larger;
     }
-    if value < 9.95 {
-        format!("{value:.1} {unit}")
-    } else {
-        format!("{value:.0} {unit}")
-    }
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// A time to the minute, in UTC.
@@ -300,12 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(name: &str, is_dir: bool, size: u64, modified: u64) -> Entry {
-        Entry {
-            name: name.as_bytes().to_vec(),
-            is_dir,
-            size,
-            modified,
-        }
+        Entry { name: name.as_bytes().to_vec(), is_dir, size, modified }
     }
 
     fn written(write: impl Fn(&mut Vec<u8>)) -> String {
@@ -357,10 +314,7 @@ mod tests {
         for (query, expected) in table {
             let mut sorted = entries.clone();
             sort(&mut sorted, Order::from_query(Some(query.as_bytes())));
-            let names: Vec<_> = sorted
-                .iter()
-                .map(|e| String::from_utf8_lossy(&e.name))
-                .collect();
+            let names: Vec<_> = sorted.iter().map(|e| String::from_utf8_lossy(&e.name)).collect();
             assert_eq!(names.join(" "), expected, "{query}");
         }
     }
@@ -384,10 +338,7 @@ mod tests {
                  <td>1970-01-01 00:00</td><td title=\"0 bytes\">0 B</td></tr>\n",
             ),
             (
-                Entry {
-                    name: b"\xff\xc3\xbc\n".to_vec(),
-                    ..entry("", false, 1, 0)
-                },
+                Entry { name: b"\xff\xc3\xbc\n".to_vec(), ..entry("", false, 1, 0) },
                 "<tr><td><a href=\"%FF%C3%BC%0A\"><bdi>\u{fffd}\u{fc}\u{fffd}</bdi></a></td>\
                  <td>1970-01-01 00:00</td><td title=\"1 bytes\">1 B</td></tr>\n",
             ),

@@ -264,9 +264,40 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     (number < 1 << 63).then_some(number)
 }
 
-/// RFC 3986, section 3.2.2: the characters that a host and port can be made of.
+/// RFC 3986, section 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Empty where the
+/// target has no authority (RFC 9112, section 3.2).
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
+    let (name_fits, rest) = match value.strip_prefix(b"[") {
+        Some(literal) => match memchr::memchr(b']', literal) {
+            Some(end) => (is_address_literal(&literal[..end]), &literal[end + 1..]),
+            None => return false,
+        },
+        None => {
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            let (name, rest) = value.split_at(end);
+            let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+            // A port needs a name in front of it.
+            (name.iter().all(fits) && (rest.is_empty() || !name.is_empty()), rest)
+        }
+    };
+    let port_fits = match rest.strip_prefix(b":") {
+        Some(port) => port.iter().all(u8::is_ascii_digit),
+        None => rest.is_empty(),
+    };
+    name_fits && port_fits
+}
+
+/// What may stand between brackets: an IPv6 address, perhaps with a zone, or a future form.
+fn is_address_literal(literal: &[u8]) -> bool {
+    if let Some(future) = literal.strip_prefix(b"v").or(literal.strip_prefix(b"V")) {
+        let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b);
+        return future.iter().all(fits) && future.contains(&b'.');
+    }
+    let address = literal.split(|b| *b == b'%').next().unwrap_or_default();
+    let zone = &literal[address.len()..];
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"%-._~".contains(b);
+    let parsed = std::str::from_utf8(address).ok().map(str::parse::<std::net::Ipv6Addr>);
+    matches!(parsed, Some(Ok(_))) && zone.iter().all(fits)
 }
 
 #[cfg(test)]
@@ -320,6 +351,19 @@ mod tests {
         for (input, status) in cases {
             let text = String::from_utf8_lossy(input);
             assert_eq!(parse(input).0, Outcome::Refused(*status), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        let good = ["", "a", "a.b:80", "a:", "127.0.0.1:1", "[::1]", "[::1]:80", "[fe80::1%25en0]"];
+        let bad =
+            ["[::1", "::1", "[x]", "[::1]80", "a:b", ":80", "a b", "a/b", "a@b", "a:1:2", "\"a"];
+        for host in good {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in bad {
+            assert!(!is_host(host.as_bytes()), "{host}");
         }
     }
 

@@ -154,6 +154,10 @@ impl Exchange {
         if self.buf.capacity() > KEEP_CAPACITY {
             self.buf = Vec::new();
         }
+        if let Some(answer) = &mut self.answer {
+            // The log must not take it for the next one.
+            (answer.status, answer.head_len) = (0, 0);
+        }
         self.path.clear();
         self.body = Body::Complete;
         self.plan = Plan::Builtin;

@@ -410,7 +410,9 @@ impl Receiver {
         }
         // What came out before an error is text, too: the verdict must not depend on how the
         // message is cut.
-        message.check(&self.content[before..], ends && inflated.is_ok())?;
+        // What is beyond the limit depends on it, and does not count.
+        let end = self.content.len().min(self.limit).max(before);
+        message.check(&self.content[before..end], ends && inflated.is_ok())?;
         inflated.map_err(|bad| match bad {
             BadMessage::Malformed => INVALID_PAYLOAD,
             BadMessage::TooLong => TOO_BIG,
