@@ -40,6 +40,7 @@ pub enum Framing {
 /// A parsed head. It holds no bytes, only where they are.
 #[derive(Debug, Default)]
 pub struct Head {
+    /// Empty where the request line was not understood.
     pub method: Span,
     pub target: Span,
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.
@@ -75,6 +76,8 @@ impl Head {
     /// Reads a head from the start of `input`, which has no blank prefix. `limit` is the largest
     /// head in bytes.
     pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
+        // Until the request line is understood.
+        self.method = Span::default();
         let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(

@@ -61,6 +61,8 @@ struct Built {
     head: Vec<u8>,
     /// Where in `head` the program's own framing fields are, to be left out if chunks follow.
     framing: Vec<std::ops::Range<usize>>,
+    /// Where its Connection fields are.
+    connection: Vec<std::ops::Range<usize>>,
     named_close: bool,
     status: u16,
 }
@@ -227,6 +229,14 @@ impl Answer {
             self.state = State::Unframed { endless: false };
             return;
         };
+        if facts.status == 101 {
+            // The program speaks a protocol of its own from here on.
+            self.status = 101;
+            self.head_len += head.len() as u64;
+            out.extend_from_slice(head);
+            self.state = State::Unframed { endless: false };
+            return;
+        }
         if facts.status < 200 {
             // RFC 9110, section 15.2: a client of HTTP/1.0 does not know interim answers.
             if self.asked.chunks {
@@ -306,6 +316,7 @@ impl Answer {
             built.framing.push(start..built.head.len());
         }
         if name.eq_ignore_ascii_case(b"connection") {
+            built.connection.push(start..built.head.len());
             built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
         }
     }
@@ -368,12 +379,16 @@ impl Answer {
 
         // The answer to HEAD keeps the length that the program says: nothing contradicts it.
         let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
+        let adds_close = !persistent && !built.named_close;
+        let mut cuts = if keeps_framing { Vec::new() } else { built.framing };
+        if adds_close {
+            cuts.extend(built.connection);
+            cuts.sort_unstable_by_key(|cut| cut.start);
+        }
         let mut at = 0;
-        if !keeps_framing {
-            for cut in &built.framing {
-                out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
-                at = cut.end;
-            }
+        for cut in cuts {
+            out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
+            at = cut.end;
         }
         out.extend_from_slice(built.head.get(at..).unwrap_or_default());
         if content && !keeps_framing {
@@ -383,7 +398,7 @@ impl Answer {
                 out.extend_from_slice(b"Content-Length: 0\r\n");
             }
         }
-        if !persistent && !built.named_close {
+        if adds_close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
@@ -503,7 +518,10 @@ impl Facts {
                         .any(|endless| essence.trim_ascii().eq_ignore_ascii_case(endless));
                 }
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
-                    facts.length = decimal(value);
+                    let length = decimal(value);
+                    // Clients would disagree about where such an answer ends.
+                    facts.close |= facts.length.is_some() && facts.length != length;
+                    facts.length = length;
                 }
                 17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                     facts.chunked = tokens(value)

@@ -58,6 +58,8 @@ pub struct Conn {
     pub dirty: bool,
     /// Requests wait for room in the outbox, not for the client.
     pub paused: bool,
+    /// Bytes without meaning since the last request.
+    pub blank: u32,
     /// Part of a request has arrived: the request timeout runs.
     pub begun: bool,
     /// The request took too long: it is to be answered with 408.

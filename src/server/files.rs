@@ -55,7 +55,7 @@ impl Server {
             exchange.fields.extend_from_slice(b"DAV: 1\r\n");
             return self.reply_error(index, 200);
         }
-        if writes {
+        if writes || method == b"TRACE" {
             return self.refuse_method(index);
         }
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");

@@ -86,7 +86,15 @@ impl Server {
     /// Looks for the next request.
     pub(super) fn next_head(&mut self, index: usize) -> Flow {
         let limit = self.options.config.max_request_header_bytes;
-        self.input.start += blank_prefix(&self.scratch[self.input.clone()]);
+        let blank = blank_prefix(&self.scratch[self.input.clone()]);
+        if blank > 0 {
+            self.input.start += blank;
+            let Some(conn) = self.conn(index) else { return Flow::Leave };
+            conn.blank = conn.blank.saturating_add(blank as u32);
+            if conn.blank as usize > limit {
+                return self.refuse(index, 431, false);
+            }
+        }
         if !self.input.is_empty() {
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
@@ -111,7 +119,7 @@ impl Server {
                     return self.begin_exchange(index);
                 }
                 Outcome::Partial => {}
-                Outcome::Refused(status) => return self.refuse(index, status),
+                Outcome::Refused(status) => return self.refuse(index, status, true),
             }
         }
         match self.refill(index) {
@@ -152,11 +160,13 @@ impl Server {
             conn.since = now;
         }
         conn.begun = false;
+        conn.blank = 0;
         conn.phase = Phase::Body;
 
         let head = &exchange.head;
         let method = &exchange.buf[head.method.range()];
-        let supported = !matches!(method, b"CONNECT" | b"TRACE");
+        // Its target is no path, so that no handler can match.
+        let supported = method != b"CONNECT";
         let understood = locate(&mut exchange) || !supported;
         exchange.plan = match understood.then(|| self.route(&exchange.path)).flatten() {
             Some(handler) if supported => Plan::Handler(handler),

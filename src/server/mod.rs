@@ -615,6 +615,7 @@ impl Server {
             queued: false,
             dirty: false,
             paused: false,
+            blank: 0,
             begun: false,
             timed_out: false,
             linger: false,

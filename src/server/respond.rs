@@ -6,6 +6,7 @@ use super::connection::{Body, Exchange, LogEntry, Phase, Plan, Record};
 use super::replies::Reply;
 use super::step::Flow;
 use super::{Handler, Server, Step};
+use crate::http::request::Span;
 use crate::http::response::{Answer, Asked, Standing};
 use crate::log;
 use crate::options::DeferredAnswers;
@@ -210,17 +211,15 @@ impl Server {
         out.records.push(Record { entry, head_len, end, status });
     }
 
-    /// Answers what is no understandable request, and ends the connection.
-    pub(super) fn refuse(&mut self, index: usize, status: u16) -> Flow {
-        self.input = 0..0;
-        self.set_timer(index);
+    /// Answers what is no understandable request, and ends the connection. `parsed`: the head was
+    /// just looked at, and the log may show of it what was understood.
+    pub(super) fn refuse(&mut self, index: usize, status: u16, parsed: bool) -> Flow {
         let unix = self.clock.unix;
         let logged = self.access_log.is_on();
-        let Some(begin) = self.outbox(index).map(|out| out.position()) else {
-            return Flow::Leave;
-        };
+        let start = self.input.start;
+        let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
         let spare = self.spare_exchanges.pop();
-        let Some(conn) = self.conn(index) else {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
         conn.linger = true;
@@ -230,13 +229,18 @@ impl Server {
             exchange.head = Default::default();
             if logged {
                 let peer = conn.socket.peer_addr();
+                let head = Some(&self.head).filter(|_| parsed);
+                let part = |span: Option<Span>| {
+                    let range = span.map(Span::range)?;
+                    self.scratch.get(start + range.start..start + range.end)
+                };
                 let (prefix, suffix) = log::Request {
                     peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
                     user: None,
                     unix,
-                    method: b"",
-                    target: b"",
-                    minor: 0,
+                    method: part(head.map(|head| head.method)).unwrap_or_default(),
+                    target: part(head.map(|head| head.target)).unwrap_or_default(),
+                    minor: head.map_or(0, |head| head.minor),
                     referer: None,
                     user_agent: None,
                 }
@@ -245,6 +249,8 @@ impl Server {
             }
             conn.exchange = Some(exchange);
         }
+        self.input = 0..0;
+        self.set_timer(index);
         self.fail(index, status)
     }
 

@@ -86,7 +86,7 @@ impl Server {
             return Flow::Leave;
         };
         if std::mem::take(&mut conn.timed_out) {
-            return self.refuse(index, 408);
+            return self.refuse(index, 408, false);
         }
         match conn.phase {
             Phase::Head => self.next_head(index),

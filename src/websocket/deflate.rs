@@ -149,13 +149,12 @@ impl Inflater {
         loop {
             reserve(out, limit)?;
             let (before_in, before_out) = (self.0.total_in(), out.len());
-            let status = self
-                .0
-                .decompress_vec(input, out, FlushDecompress::Sync)
-                .map_err(|_| BadMessage::Malformed)?;
+            let status = self.0.decompress_vec(input, out, FlushDecompress::Sync);
+            // Also what is malformed was too long before it showed.
             if out.len() > limit {
                 return Err(BadMessage::TooLong);
             }
+            let status = status.map_err(|_| BadMessage::Malformed)?;
             input = &input[(self.0.total_in() - before_in) as usize..];
             match status {
                 // Section 7.2.3.4: a sender may end a block for good; another one follows.
