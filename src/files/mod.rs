@@ -3,4 +3,5 @@
 pub mod directory;
 pub mod listing;
 pub mod mime;
+pub mod resolve;
 pub mod serve;
