@@ -1,5 +1,6 @@
 //! From a path to bytes: static files, and pages that list directories.
 
+pub mod cache;
 pub mod directory;
 pub mod listing;
 pub mod mime;
