@@ -1,4 +1,5 @@
 //! From a path to bytes: static files, and pages that list directories.
+#![forbid(unsafe_code)]
 
 pub mod cache;
 pub mod directory;
