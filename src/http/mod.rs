@@ -1,6 +1,7 @@
 //! HTTP/1.x as values (RFC 9110, RFC 9112): bytes in, values out, no sockets.
 #![forbid(unsafe_code)]
 
+pub mod accept_encoding;
 pub mod chunked;
 pub mod conditional;
 pub mod form;

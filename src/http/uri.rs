@@ -297,6 +297,70 @@ mod tests {
         }
     }
 
+    /// Spellings that somebody, somewhere, takes for a dot, a slash or a backslash: raw, escaped,
+    /// escaped twice, overlong UTF-8, full-width, UTF-16, and with a NUL behind.
+    const DOTS: [&str; 13] = [
+        ".",
+        "%2e",
+        "%2E",
+        "%252e",
+        "%c0%ae",
+        "%e0%80%ae",
+        "%f0%80%80%ae",
+        "%c0%2e",
+        "%uff0e",
+        "%ef%bc%8e",
+        "%u002e",
+        "%%32e",
+        "%00.",
+    ];
+    const SLASHES: [&str; 15] = [
+        "/",
+        "//",
+        "%2f",
+        "%2F",
+        "%252f",
+        "%c0%af",
+        "%e0%80%af",
+        "%5c",
+        "\\",
+        "%255c",
+        "%c1%9c",
+        "%u2215",
+        "/./",
+        "/%2e/",
+        "%00/",
+    ];
+
+    #[test]
+    fn no_spelling_of_a_climb_leaves_the_root() {
+        let mut accepted = 0;
+        let mut count = 0;
+        for first in DOTS {
+            for second in DOTS {
+                for slash in SLASHES {
+                    for (before, behind) in [("", ""), ("a", "etc/passwd"), ("a/b/", ".htpasswd")] {
+                        for times in [1, 2, 7] {
+                            let climb = format!("{first}{second}{slash}").repeat(times);
+                            let path = format!("/{before}{slash}{climb}{behind}");
+                            count += 1;
+                            let Ok(decoded) = decoded(path.as_bytes()) else {
+                                continue;
+                            };
+                            accepted += 1;
+                            assert_eq!(decoded.first(), Some(&b'/'), "{path}");
+                            assert!(!decoded.contains(&0), "{path}");
+                            let mut segments = decoded.split(|b| *b == b'/');
+                            let dots = |s: &[u8]| s == b"." || s == b"..";
+                            assert!(!segments.any(dots), "{path}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(count > 20_000 && accepted > 5_000, "{accepted} of {count}");
+    }
+
     /// Paths made of the pieces that matter, in any order.
     fn tricky_path() -> impl Strategy<Value = Vec<u8>> {
         let pieces = ["/", ".", "..", "a", "%2e", "%2F", "%", "%00", "b.c", "\u{e9}", "%7f", " "];
