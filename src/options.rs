@@ -42,6 +42,7 @@ options! {
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
     ErrorLogFile = c"error_log_file", None;
     ExtraMimeTypes = c"extra_mime_types", None;
+    FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
     GlobalAuthFile = c"global_auth_file", None;
     HideFilesPatterns = c"hide_files_patterns", None;
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
@@ -104,6 +105,7 @@ pub struct Config {
     pub error_log_file: Option<PathBuf>,
     /// Lower-case suffix with its dot, media type.
     pub extra_mime_types: Vec<(String, String)>,
+    pub file_cache_bytes: usize,
     pub global_auth_file: Option<PathBuf>,
     pub hide_files_patterns: Option<String>,
     pub idle_timeout_ms: u64,
@@ -148,6 +150,7 @@ impl Default for Config {
             enable_ssi_exec: false,
             error_log_file: None,
             extra_mime_types: Vec::new(),
+            file_cache_bytes: 16 << 20,
             global_auth_file: None,
             hide_files_patterns: None,
             idle_timeout_ms: 30_000,
@@ -195,6 +198,7 @@ impl Config {
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
             Id::ErrorLogFile => self.error_log_file = path(value),
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
+            Id::FileCacheBytes => self.file_cache_bytes = size(value)?,
             Id::GlobalAuthFile => self.global_auth_file = path(value),
             Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,

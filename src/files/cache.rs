@@ -161,9 +161,7 @@ impl Identity {
             return false;
         };
         let change = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
-        change
-            .checked_add(step)
-            .is_some_and(|settled| settled < now)
+        change.checked_add(step).is_some_and(|settled| settled < now)
     }
 }
 
@@ -313,15 +311,8 @@ impl Cache {
         self.cost += cost;
         self.open += usize::from(is_open);
         let path: Arc<Path> = path.into();
-        let slot = Slot {
-            path: path.clone(),
-            known,
-            identity,
-            settled,
-            turn,
-            newer: NONE,
-            older: NONE,
-        };
+        let slot =
+            Slot { path: path.clone(), known, identity, settled, turn, newer: NONE, older: NONE };
         let place = self.free.pop().unwrap_or(self.slots.len());
         if place == self.slots.len() {
             self.slots.push(None);
@@ -393,10 +384,7 @@ fn load(path: &Path) -> io::Result<(Content, Metadata, bool)> {
     // FIFOs and devices are never opened: that could block, or do something.
     check_kind(&fs::metadata(path)?)?;
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // A daemon that has closed its descriptors 0 to 2 may open others in their place.
     if file.as_raw_fd() < 3 {
         file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
@@ -493,12 +481,7 @@ mod tests {
         let folder = Folder::new();
         let path = folder.write("a.HTML", "hello");
         let time = UNIX_EPOCH + Duration::from_secs(784_111_777);
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         let entry = cache().get(&path, 1).unwrap();
         let expected = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nEtag: \"2ebc98a1.5\"\r\n\
                         Content-Type: text/html\r\nContent-Length: 5\r\n";
@@ -506,10 +489,7 @@ mod tests {
         assert!(entry.fields_but_length().ends_with(b"text/html\r\n"));
         assert!(entry.validator_fields().ends_with(b".5\"\r\n"));
         assert_eq!(entry.etag(), "\"2ebc98a1.5\"");
-        assert_eq!(
-            (entry.media_type(), entry.len, entry.modified),
-            ("text/html", 5, 784_111_777)
-        );
+        assert_eq!((entry.media_type(), entry.len, entry.modified), ("text/html", 5, 784_111_777));
         let types = vec![(".html".to_owned(), "a/b".to_owned())];
         let entry = Cache::new(0, 0, types).get(&path, 1).unwrap();
         assert_eq!(entry.media_type(), "a/b");
@@ -526,11 +506,7 @@ mod tests {
             fs::write(&path, content).unwrap();
             assert_eq!(text(&cache.get(&path, turn).unwrap()), content);
             fs::write(&path, "ONE").unwrap();
-            assert_eq!(
-                text(&cache.get(&path, turn).unwrap()),
-                content,
-                "within the turn"
-            );
+            assert_eq!(text(&cache.get(&path, turn).unwrap()), content, "within the turn");
         }
         assert_eq!(text(&first), "one");
     }
@@ -552,24 +528,14 @@ mod tests {
         // A file that was put in its place, even with the same size and time, is another one.
         let other = folder.write("other", "two");
         let time = fs::metadata(&small).unwrap().modified().unwrap();
-        File::options()
-            .write(true)
-            .open(&other)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
         fs::rename(&other, &small).unwrap();
         assert_eq!(text(&cache.get(&small, 4).unwrap()), "two");
         // Also one whose content was changed and whose time was set back.
         settle();
         cache.get(&small, 5).unwrap();
         fs::write(&small, "six").unwrap();
-        File::options()
-            .write(true)
-            .open(&small)
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        File::options().write(true).open(&small).unwrap().set_modified(time).unwrap();
         assert_eq!(text(&cache.get(&small, 6).unwrap()), "six");
         fs::remove_file(&small).unwrap();
         assert_eq!(text(&cache.get(&small, 6).unwrap()), "six");
@@ -629,10 +595,8 @@ mod tests {
         for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
             cache.get(&paths[place], turn).unwrap();
         }
-        let kept: Vec<bool> = paths
-            .iter()
-            .map(|p| cache.places.contains_key(p.as_path()))
-            .collect();
+        let kept: Vec<bool> =
+            paths.iter().map(|p| cache.places.contains_key(p.as_path())).collect();
         assert_eq!(kept, [true, false, true, true]);
         assert_eq!(cache.cost, 3 * cost);
         cache.clear();

@@ -6,4 +6,3 @@ pub mod directory;
 pub mod listing;
 pub mod mime;
 pub mod resolve;
-pub mod serve;

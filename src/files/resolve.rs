@@ -166,10 +166,7 @@ mod tests {
 
     #[test]
     fn without_a_root_nothing_is_published() {
-        let config = Config {
-            document_root: None,
-            ..config(&[("/a", "/srv")])
-        };
+        let config = Config { document_root: None, ..config(&[("/a", "/srv")]) };
         for path in ["/", "/a", "/a/b"] {
             assert_eq!(full_path(&config, path.as_bytes()), None);
         }
@@ -217,15 +214,8 @@ mod tests {
             (Some("|x"), "/www/a", false),
         ];
         for (pattern, full, expected) in table {
-            let config = Config {
-                hide_files_patterns: pattern.map(str::to_owned),
-                ..config(&[])
-            };
-            assert_eq!(
-                is_hidden(&config, Path::new(full)),
-                expected,
-                "{pattern:?} {full}"
-            );
+            let config = Config { hide_files_patterns: pattern.map(str::to_owned), ..config(&[]) };
+            assert_eq!(is_hidden(&config, Path::new(full)), expected, "{pattern:?} {full}");
         }
     }
 
@@ -244,10 +234,7 @@ mod tests {
         for (full, is_dir, expected) in table {
             let found = password_file(&config(&[]), Path::new(full), is_dir);
             assert_eq!(found.to_str(), Some(expected), "{full}");
-            let global = Config {
-                global_auth_file: Some("/etc/users".into()),
-                ..config(&[])
-            };
+            let global = Config { global_auth_file: Some("/etc/users".into()), ..config(&[]) };
             let found = password_file(&global, Path::new(full), is_dir);
             assert_eq!(found.to_str(), Some("/etc/users"));
         }

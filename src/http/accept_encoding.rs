@@ -40,9 +40,7 @@ impl Accepted {
             gzip: listed.gzip.or(any).unwrap_or(0),
             // Always acceptable unless refused by name or by `*`; where it is not named, whatever
             // is named is liked better.
-            identity: listed
-                .identity
-                .unwrap_or(if any == Some(0) { 0 } else { 1 }),
+            identity: listed.identity.unwrap_or(if any == Some(0) { 0 } else { 1 }),
         }
     }
 
@@ -51,10 +49,8 @@ impl Accepted {
     /// no other: he can do more with it than with 406.
     pub fn choose(self, has_brotli: bool, has_gzip: bool) -> Coding {
         let mut best = (Coding::Identity, self.identity);
-        let candidates = [
-            (Coding::Gzip, self.gzip, has_gzip),
-            (Coding::Brotli, self.brotli, has_brotli),
-        ];
+        let candidates =
+            [(Coding::Gzip, self.gzip, has_gzip), (Coding::Brotli, self.brotli, has_brotli)];
         for (coding, quality, exists) in candidates {
             if exists && quality > 0 && quality >= best.1 {
                 best = (coding, quality);
@@ -156,10 +152,7 @@ mod tests {
             (&["identity;q=0"], [Identity, Identity, Identity]),
             (&["deflate, zstd"], [Identity, Identity, Identity]),
             (&["gzip;q=2, br;q=x"], [Identity, Identity, Identity]),
-            (
-                &["gzip;q=0.1234, br;level=1"],
-                [Identity, Identity, Identity],
-            ),
+            (&["gzip;q=0.1234, br;level=1"], [Identity, Identity, Identity]),
             (&["gzip, gzip;q=0"], [Identity, Identity, Identity]),
         ];
         for (values, expected) in table {
@@ -176,11 +169,7 @@ mod tests {
         let bytes = b"GET / HTTP/1.1\r\naccept-Encoding: gzip;q=0.25\r\nX: br\r\n\r\n";
         let mut head = Head::default();
         head.parse(bytes, 16384);
-        let expected = Accepted {
-            brotli: 0,
-            gzip: 250,
-            identity: 1,
-        };
+        let expected = Accepted { brotli: 0, gzip: 250, identity: 1 };
         assert_eq!(Accepted::read(&head, bytes), expected);
     }
 

@@ -3,7 +3,7 @@
 use mio::net::TcpStream;
 
 use super::Handler;
-use super::files::FileBody;
+use super::files::{FileBody, Listing};
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -112,6 +112,7 @@ pub struct Exchange {
     /// Whatever the answer, the connection ends with it.
     pub last: bool,
     pub file: Option<FileBody>,
+    pub listing: Option<Box<Listing>>,
     pub log: Option<LogEntry>,
     /// Bytes of the request body that have arrived, framing included.
     pub arrived: u64,
@@ -165,6 +166,7 @@ impl Exchange {
         self.plan = Plan::Builtin;
         self.last = false;
         self.file = None;
+        self.listing = None;
         self.log = None;
         self.fields.clear();
         self.status = 0;

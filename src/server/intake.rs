@@ -151,7 +151,7 @@ impl Server {
         exchange.buf.extend_from_slice(&self.scratch[start..start + head_len]);
         self.input.start += head_len;
         if self.access_log.is_on() {
-            exchange.log = self.log_entry(index, &exchange);
+            exchange.log = self.log_entry(index, &exchange, None);
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
@@ -219,14 +219,33 @@ impl Server {
         Flow::Again
     }
 
-    fn log_entry(&mut self, index: usize, exchange: &Exchange) -> Option<LogEntry> {
+    /// Puts the name of an authenticated user into the log's line.
+    pub(super) fn log_user(&mut self, index: usize, user: &[u8]) {
+        if !self.access_log.is_on() {
+            return;
+        }
+        let Some(mut exchange) = self.conn(index).and_then(|conn| conn.exchange.take()) else {
+            return;
+        };
+        exchange.log = self.log_entry(index, &exchange, Some(user));
+        if let Some(conn) = self.conn(index) {
+            conn.exchange = Some(exchange);
+        }
+    }
+
+    fn log_entry(
+        &mut self,
+        index: usize,
+        exchange: &Exchange,
+        user: Option<&[u8]>,
+    ) -> Option<LogEntry> {
         let unix = self.clock.unix;
         let begin = self.outbox(index)?.position();
         let peer = self.conn(index)?.socket.peer_addr().ok();
         let head = &exchange.head;
         let (prefix, suffix) = log::Request {
             peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
-            user: None,
+            user,
             unix,
             method: exchange.buf.get(head.method.range()).unwrap_or_default(),
             target: exchange.buf.get(head.target.range()).unwrap_or_default(),

@@ -40,7 +40,9 @@ use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
 use self::slots::Slot;
 use self::timers::Timers;
+use crate::auth::nonce::Nonces;
 use crate::ffi::types::mg_connection;
+use crate::files::cache::Cache;
 use crate::http::request::Head;
 use crate::log::LogFile;
 use crate::options::{OPTIONS, Options};
@@ -124,6 +126,11 @@ pub struct Server {
     accept_paused: bool,
     /// Bytes of bodies and queues.
     buffered: usize,
+    cache: Cache,
+    /// Turns so far: what the cache knows is compared with the file system once in each.
+    turns: u64,
+    /// Made when a password is first asked for.
+    nonces: Option<Nonces>,
     deflater: Deflater,
     access_log: LogFile,
     error_log: LogFile,
@@ -136,7 +143,7 @@ impl Server {
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
         let timers = Timers::new(clock.now);
-        let server = Self {
+        let mut server = Self {
             hub,
             param,
             options: Options::new(),
@@ -172,12 +179,16 @@ impl Server {
             spare_fd: None,
             accept_paused: false,
             buffered: 0,
+            cache: Cache::new(0, 0, Vec::new()),
+            turns: 0,
+            nonces: None,
             deflater: Deflater::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],
         };
         server.publish_limits();
+        server.renew_cache();
         server
     }
 
@@ -204,6 +215,7 @@ impl Server {
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
         self.clock.update();
+        self.turns += 1;
         // A handler that was left by an exception counts as returned, and its connection closes.
         if let Some(index) = self.calling.take() {
             self.close(index);
@@ -325,6 +337,8 @@ impl Server {
         self.forks = forks;
         self.hub.queue.set_waker(None);
         self.poll = None;
+        // Two processes with one key would each accept the same answer once.
+        self.nonces = None;
         self.access_log.close();
         self.error_log.close();
         if let Some(listener) = &mut self.listener {

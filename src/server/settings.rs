@@ -10,7 +10,11 @@ use mio::unix::SourceFd;
 use super::connection::Phase;
 use super::listener::Listener;
 use super::{Server, user};
+use crate::files::cache::Cache;
 use crate::options::{OptionId, parse_listen};
+
+/// Files that are kept open at most.
+const CACHED_DESCRIPTORS: usize = 128;
 
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
 
@@ -41,6 +45,7 @@ impl Server {
         match id {
             OptionId::AccessLogFile => self.access_log.set_path(config.access_log_file.as_deref()),
             OptionId::ErrorLogFile => self.error_log.set_path(config.error_log_file.as_deref()),
+            OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
             OptionId::IdleTimeoutMs | OptionId::RequestTimeoutMs => {
                 self.clock.update();
@@ -53,6 +58,13 @@ impl Server {
             }
             _ => self.publish_limits(),
         }
+    }
+
+    /// Forgets all files, whose fields hold media types.
+    pub(super) fn renew_cache(&mut self) {
+        let config = &self.options.config;
+        let types = config.extra_mime_types.clone();
+        self.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
     }
 
     /// Tells other threads what they must not exceed.

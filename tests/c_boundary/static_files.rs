@@ -14,7 +14,7 @@ fn site() -> Scratch {
     scratch.write("root/noextension", "plain");
     scratch.write("root/dir/index.htm", "inside");
     scratch.write("root/bare/a.txt", "bare");
-    scratch.write("root/.htpasswd", "joe:x:00");
+    scratch.write("root/.htpasswd.1", "joe:x:00");
     scratch.write("root/hidden.key", "key");
     scratch.write("root/big.bin", pattern(5_000_000));
     scratch
@@ -135,7 +135,16 @@ fn what_is_missing_or_hidden_or_no_file_is_not_found() {
     // SAFETY: `fifo` is a C string.
     assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o666) }, 0);
     let server = serve(&scratch, &["hide_files_patterns=**.key$"]);
-    for target in ["/none", "/none/", "/a.txt/", "/a.txt/b", "/.htpasswd", "/hidden.key", "/fifo"] {
+    for target in [
+        "/none",
+        "/none/",
+        "/a.txt/",
+        "/a.txt/b",
+        "/.htpasswd.1",
+        "/.HTPASSWD",
+        "/hidden.key",
+        "/fifo",
+    ] {
         for method in ["GET", "POST"] {
             let answer =
                 server.ask(format!("{method} {target} HTTP/1.1\r\nContent-Length: 0\r\n\r\n"));

@@ -1,0 +1,136 @@
+//! Pages that list directories, and rewritten paths.
+
+use crate::support::{Scratch, Server, for_each};
+
+fn serve(scratch: &Scratch, args: &[&str]) -> Server {
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut all = vec![root.as_str()];
+    all.extend(args);
+    Server::start(&all)
+}
+
+fn links(page: &str) -> Vec<String> {
+    let rows = page.split("<tbody>").nth(1).expect("a table");
+    rows.split("<a href=\"")
+        .skip(1)
+        .map(|row| row.split('"').next().expect("a link").to_owned())
+        .collect()
+}
+
+#[test]
+fn a_directory_without_index_is_listed_in_the_order_asked_for() {
+    let scratch = Scratch::new();
+    scratch.write("root/b.txt", "22");
+    scratch.write("root/a.txt", "55555");
+    scratch.write("root/c.txt", "");
+    scratch.write("root/z/x", "");
+    scratch.write("root/.htpasswd.x", "");
+    scratch.write("root/no.key", "");
+    let server = serve(&scratch, &["hide_files_patterns=**.key$"]);
+    let cases = [
+        ("/", ["z/", "a.txt", "b.txt", "c.txt"]),
+        ("/?n", ["z/", "a.txt", "b.txt", "c.txt"]),
+        ("/?nd", ["z/", "c.txt", "b.txt", "a.txt"]),
+        ("/?s", ["z/", "c.txt", "b.txt", "a.txt"]),
+        ("/?sd", ["z/", "a.txt", "b.txt", "c.txt"]),
+        ("/?nonsense", ["z/", "a.txt", "b.txt", "c.txt"]),
+    ];
+    for_each(
+        cases,
+        |(target, _)| target.to_string(),
+        |(target, wanted)| {
+            let answer = server.ask(format!("GET {target} HTTP/1.1\r\n\r\n"));
+            assert_eq!(answer.status, 200);
+            assert_eq!(answer.field("Content-Type"), Some("text/html; charset=utf-8"));
+            assert_eq!(links(&answer.text()), *wanted);
+        },
+    );
+    let below = server.ask("GET /z/ HTTP/1.1\r\n\r\n");
+    assert_eq!(links(&below.text()), ["../", "x"]);
+    server.stop();
+}
+
+#[test]
+fn names_are_escaped_for_html_and_for_links() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let scratch = Scratch::new();
+    scratch.write("root/<b>&\"x\".txt", "");
+    scratch.write("root/a b%.txt", "found");
+    let bytes =
+        std::path::Path::new(&scratch.join("root")).join(std::ffi::OsStr::from_bytes(b"\xff"));
+    std::fs::write(bytes, "odd").expect("a file");
+    let server = serve(&scratch, &[]);
+    let page = server.ask("GET / HTTP/1.1\r\n\r\n").text();
+    assert!(!page.contains("<b>"), "{page}");
+    assert!(page.contains("&lt;b&gt;&amp;"), "{page}");
+    let links = links(&page);
+    for (link, body) in [("a%20b%25.txt", "found"), ("%FF", "odd")] {
+        assert!(links.iter().any(|found| found.eq_ignore_ascii_case(link)), "{links:?}");
+        assert_eq!(server.ask(format!("GET /{link} HTTP/1.1\r\n\r\n")).text(), body);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_large_directory_is_listed_whole_while_others_are_served() {
+    let scratch = Scratch::new();
+    for number in 0..2000 {
+        scratch.write(&format!("root/many/file{number:04}"), "");
+    }
+    scratch.write("root/a.txt", "a");
+    let server = serve(&scratch, &[]);
+    let mut one = server.client();
+    let mut other = server.client();
+    one.send("GET /many/ HTTP/1.1\r\n\r\n");
+    assert_eq!(other.ask("GET /a.txt HTTP/1.1\r\n\r\n").text(), "a");
+    let links = links(&one.response().text());
+    assert_eq!((links.len(), links[2000].as_str()), (2001, "file1999"));
+    server.stop();
+}
+
+#[test]
+fn listing_can_be_switched_off() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "a");
+    for value in ["no", "0", "true"] {
+        let server = serve(&scratch, &[&format!("enable_directory_listing={value}")]);
+        assert_eq!(server.ask("GET / HTTP/1.1\r\n\r\n").status, 403, "{value}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_rewrite_replaces_what_its_pattern_matches() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "root");
+    scratch.write("data/a.txt", "data");
+    scratch.write("secret.txt", "secret");
+    let rewrites = format!("url_rewrites=/d/={0}/,/e={0}/", scratch.join("data"));
+    let server = serve(&scratch, &[&rewrites]);
+    let cases = [
+        ("/a.txt", 200, "root"),
+        ("/d/a.txt", 200, "data"),
+        ("/e/a.txt", 200, "data"),
+        ("/D/a.txt", 200, "data"),
+        ("/e../secret.txt", 404, "404 Not Found\n"),
+        ("/d/%2e%2e/secret.txt", 404, "404 Not Found\n"),
+    ];
+    for_each(
+        cases,
+        |(target, ..)| target.to_string(),
+        |(target, status, body)| {
+            let answer = server.ask(format!("GET {target} HTTP/1.1\r\n\r\n"));
+            assert_eq!((answer.status, answer.text().as_str()), (*status, *body));
+        },
+    );
+    server.stop();
+}
+
+#[test]
+fn the_source_of_lua_pages_is_not_shown() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.lp", "<? secret ?>");
+    let server = serve(&scratch, &[]);
+    assert_eq!(server.ask("GET /a.lp HTTP/1.1\r\n\r\n").status, 501);
+    server.stop();
+}

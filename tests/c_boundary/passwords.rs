@@ -1,0 +1,160 @@
+//! Digest authentication (RFC 7616) of requests for files, driven by curl and by hand.
+
+use std::process::Command;
+
+use crate::support::{Response, Scratch, Server};
+
+fn site() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.write("root/open.txt", "open");
+    scratch.write("root/guarded/a.txt", "guarded");
+    scratch.write("root/guarded/below/b.txt", "below");
+    scratch.write("root/guarded/.htpasswd", format!("{}\n", joe()));
+    scratch
+}
+
+/// A line of a password file.
+fn joe() -> String {
+    format!("joe:mydomain.com:{}", md5("joe:mydomain.com:secret"))
+}
+
+fn serve(scratch: &Scratch, args: &[&str]) -> Server {
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut all = vec![root.as_str()];
+    all.extend(args);
+    Server::start(&all)
+}
+
+/// The status and the body that curl ends with.
+fn curl(server: &Server, target: &str, args: &[&str]) -> String {
+    let out = Command::new("curl")
+        .args(["-sS", "--max-time", "20", "-w", " %{http_code}"])
+        .args(args)
+        .arg(format!("http://127.0.0.1:{}{target}", server.port))
+        .output()
+        .expect("curl");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn nonce_of(answer: &Response) -> String {
+    let field = answer.field("WWW-Authenticate").expect("a challenge");
+    assert!(field.starts_with("Digest realm=\"mydomain.com\""), "{field}");
+    let start = field.find("nonce=\"").expect("a nonce") + 7;
+    field[start..].split('"').next().expect("its end").to_owned()
+}
+
+fn md5(text: &str) -> String {
+    let mut child = Command::new("md5sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("md5sum");
+    std::io::Write::write_all(child.stdin.as_mut().expect("its input"), text.as_bytes())
+        .expect("written");
+    let out = child.wait_with_output().expect("its output");
+    String::from_utf8_lossy(&out.stdout[..32]).into_owned()
+}
+
+/// A request for `target` that answers the challenge of `nonce` for `uri`.
+fn answering(target: &str, uri: &str, nonce: &str, count: &str, password: &str) -> String {
+    let ha1 = md5(&format!("joe:mydomain.com:{password}"));
+    let ha2 = md5(&format!("GET:{uri}"));
+    let response = md5(&format!("{ha1}:{nonce}:{count}:abc:auth:{ha2}"));
+    format!(
+        "GET {target} HTTP/1.1\r\nAuthorization: Digest username=\"joe\", \
+         realm=\"mydomain.com\", nonce=\"{nonce}\", uri=\"{uri}\", qop=auth, nc={count}, \
+         cnonce=\"abc\", response=\"{response}\"\r\n\r\n"
+    )
+}
+
+#[test]
+fn curl_gets_a_guarded_file_with_the_right_password_only() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    let digest = |user| ["--digest", "-u", user];
+    assert_eq!(curl(&server, "/open.txt", &[]), "open 200");
+    assert_eq!(curl(&server, "/guarded/a.txt", &[]), " 401");
+    assert_eq!(curl(&server, "/guarded/a.txt", &digest("joe:secret")), "guarded 200");
+    assert_eq!(curl(&server, "/guarded/a.txt?q=1", &digest("joe:secret")), "guarded 200");
+    assert_eq!(curl(&server, "/guarded/a.txt", &digest("joe:wrong")), " 401");
+    assert_eq!(curl(&server, "/guarded/a.txt", &digest("jane:secret")), " 401");
+    // A password file guards its own directory.
+    assert_eq!(curl(&server, "/guarded/below/b.txt", &[]), "below 200");
+    // What is guarded does not even say whether it exists.
+    assert_eq!(curl(&server, "/guarded/none", &[]), " 401");
+    assert_eq!(curl(&server, "/guarded/.htpasswd", &[]), " 401");
+    let inside = curl(&server, "/guarded/.htpasswd", &digest("joe:secret"));
+    assert_eq!(inside, "404 Not Found\n 404");
+    server.stop();
+}
+
+#[test]
+fn a_global_password_file_guards_everything_and_must_be_there() {
+    let scratch = site();
+    scratch.write("global", format!("{}\n", joe()));
+    let option = format!("global_auth_file={}", scratch.join("global"));
+    let server = serve(&scratch, &[&option]);
+    assert_eq!(curl(&server, "/open.txt", &[]), " 401");
+    assert_eq!(curl(&server, "/open.txt", &["--digest", "-u", "joe:secret"]), "open 200");
+    std::fs::remove_file(scratch.join("global")).expect("removed");
+    assert_eq!(curl(&server, "/open.txt", &["--digest", "-u", "joe:secret"]), " 401");
+    server.stop();
+}
+
+#[test]
+fn an_answer_counts_once_for_its_own_target_and_nonce() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    let target = "/guarded/a.txt";
+    let challenge = server.ask(format!("GET {target} HTTP/1.1\r\n\r\n"));
+    assert_eq!(challenge.status, 401);
+    let nonce = nonce_of(&challenge);
+    let ask = |request: String| server.ask(request);
+    assert_eq!(ask(answering(target, target, &nonce, "00000002", "secret")).status, 200);
+    assert_eq!(ask(answering(target, target, &nonce, "00000001", "secret")).status, 200);
+
+    let again = ask(answering(target, target, &nonce, "00000002", "secret"));
+    assert_eq!(again.status, 401);
+    let field = again.field("WWW-Authenticate").expect("a challenge");
+    assert!(field.contains("stale=true"), "{field}");
+
+    let wrong = ask(answering(target, target, &nonce, "00000003", "wrong"));
+    let field = wrong.field("WWW-Authenticate").expect("a challenge");
+    assert!(wrong.status == 401 && !field.contains("stale=true"), "{field}");
+    let other = "/guarded/none";
+    assert_eq!(ask(answering(target, other, &nonce, "00000004", "secret")).status, 401);
+
+    let forged = "0".repeat(nonce.len());
+    let stale = ask(answering(target, target, &forged, "00000001", "secret"));
+    let field = stale.field("WWW-Authenticate").expect("a challenge");
+    assert!(stale.status == 401 && field.contains("stale=true"), "{field}");
+    server.stop();
+}
+
+#[test]
+fn writing_needs_a_password_file_of_its_own() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    for method in ["PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"] {
+        let answer = server.ask(format!("{method} /open.txt HTTP/1.1\r\n\r\n"));
+        assert_eq!(answer.status, 401, "{method}");
+        nonce_of(&answer);
+    }
+    let upload = "PUT /x HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    let answer = server.ask(upload);
+    assert_eq!((answer.status, answer.field("Connection")), (401, Some("close")));
+    server.stop();
+}
+
+#[test]
+fn the_access_log_names_the_user() {
+    let scratch = site();
+    let log = format!("access_log_file={}", scratch.join("log"));
+    let server = serve(&scratch, &[&log]);
+    curl(&server, "/guarded/a.txt", &["--digest", "-u", "joe:secret"]);
+    server.stop();
+    let lines = scratch.read("log");
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(lines[0].starts_with("127.0.0.1 - - [") && lines[0].contains("\" 401 0 "));
+    assert!(lines[1].starts_with("127.0.0.1 - joe [") && lines[1].contains("\" 200 7 "));
+}
