@@ -15,3 +15,4 @@ pub mod log;
 pub mod options;
 pub mod pattern;
 pub mod server;
+pub mod websocket;

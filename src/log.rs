@@ -20,10 +20,7 @@ pub struct LogFile {
 impl LogFile {
     /// Writes to `path` from now on; `None` writes nowhere.
     pub fn set_path(&mut self, path: Option<&Path>) {
-        *self = Self {
-            path: path.map(Path::to_path_buf),
-            ..Self::default()
-        };
+        *self = Self { path: path.map(Path::to_path_buf), ..Self::default() };
     }
 
     /// Whether lines go anywhere.
@@ -47,11 +44,7 @@ impl LogFile {
             }
         }
         if self.file.is_none() {
-            let opened = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o644)
-                .open(path);
+            let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
             let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
             let Ok((meta, file)) = opened else { return };
             self.identity = (meta.dev(), meta.ino());
@@ -96,11 +89,7 @@ impl Request<'_> {
             escape(&mut prefix, self.method, false);
             prefix.push(b' ');
             escape(&mut prefix, self.target, false);
-            let version = if self.minor == 0 {
-                b" HTTP/1.0\" "
-            } else {
-                b" HTTP/1.1\" "
-            };
+            let version = if self.minor == 0 { b" HTTP/1.0\" " } else { b" HTTP/1.1\" " };
             prefix.extend_from_slice(version);
         }
 
@@ -137,15 +126,11 @@ fn escape(out: &mut Vec<u8>, text: &[u8], space: bool) {
 pub fn timestamp(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = civil(days);
-    let names = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    let names =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let name = names.get(month as usize - 1).copied().unwrap_or("Jan");
     let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!(
-        "{day:02}/{name}/{year}:{hour:02}:{minute:02}:{:02} +0000",
-        second % 60
-    )
+    format!("{day:02}/{name}/{year}:{hour:02}:{minute:02}:{:02} +0000", second % 60)
 }
 
 /// Year, month and day of a day since 1970 in the Gregorian calendar, counted in cycles of 400
@@ -156,11 +141,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let of_year = day - (365 * year + year / 4 - year / 100);
     let from_march = (5 * of_year + 2) / 153;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
     let date = of_year - (153 * from_march + 2) / 5 + 1;
     (cycle * 400 + year + u64::from(month <= 2), month, date)
 }

@@ -60,8 +60,10 @@ options! {
     SslCertificate = c"ssl_certificate", None;
     SsiPattern = c"ssi_pattern", None;
     UrlRewrites = c"url_rewrites", None;
+    WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
     WebsocketPingIntervalMs = c"websocket_ping_interval_ms", Some(c"5000");
+    WebsocketProtocols = c"websocket_protocols", None;
 }
 
 /// Which silent handlers keep their request open.
@@ -122,8 +124,11 @@ pub struct Config {
     pub ssi_pattern: Option<String>,
     /// Pattern, path.
     pub url_rewrites: Vec<(String, String)>,
+    pub websocket_deflate: bool,
     pub websocket_delivery: WebsocketDelivery,
     pub websocket_ping_interval_ms: u64,
+    /// Subprotocols, in the order of the option.
+    pub websocket_protocols: Vec<String>,
 }
 
 impl Default for Config {
@@ -161,8 +166,10 @@ impl Default for Config {
             ssl_certificate: None,
             ssi_pattern: None,
             url_rewrites: Vec::new(),
+            websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
             websocket_ping_interval_ms: 5_000,
+            websocket_protocols: Vec::new(),
         }
     }
 }
@@ -193,10 +200,7 @@ impl Config {
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
             Id::IndexFiles => self.index_files = entries(text(value)?).map(str::to_owned).collect(),
             Id::IterateOver => {
-                let words = [
-                    ("websockets", IterateOver::Websockets),
-                    ("all", IterateOver::All),
-                ];
+                let words = [("websockets", IterateOver::Websockets), ("all", IterateOver::All)];
                 self.iterate_over = word(value, &words, c"Option value must be websockets or all")?;
             }
             Id::IterateTimeoutMs => self.iterate_timeout_ms = milliseconds(value)?,
@@ -213,6 +217,7 @@ impl Config {
             Id::SslCertificate => return Err(c"TLS is not built into this library"),
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
+            Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
                 let words = [
                     ("messages", WebsocketDelivery::Messages),
@@ -222,6 +227,9 @@ impl Config {
                 self.websocket_delivery = word(value, &words, refusal)?;
             }
             Id::WebsocketPingIntervalMs => self.websocket_ping_interval_ms = milliseconds(value)?,
+            Id::WebsocketProtocols => {
+                self.websocket_protocols = entries(text(value)?).map(str::to_owned).collect();
+            }
         }
         Ok(())
     }
@@ -236,9 +244,7 @@ pub struct Options {
 
 /// The option of this name, byte for byte.
 pub fn lookup(name: &[u8]) -> Option<OptionId> {
-    let place = OPTIONS
-        .iter()
-        .position(|(known, _)| known.to_bytes() == name)?;
+    let place = OPTIONS.iter().position(|(known, _)| known.to_bytes() == name)?;
     IDS.get(place).copied()
 }
 
@@ -250,10 +256,7 @@ impl Default for Options {
 
 impl Options {
     pub fn new() -> Options {
-        Options {
-            config: Config::default(),
-            texts: [const { None }; OPTIONS.len()],
-        }
+        Options { config: Config::default(), texts: [const { None }; OPTIONS.len()] }
     }
 
     /// Sets an option; NULL and the empty text reset it. On error the old value stands.
@@ -294,9 +297,9 @@ const REWRITE_FORM: Refusal = c"Option value must be a list of pattern=path";
 fn owned_text(value: Option<&[u8]>) -> Result<Option<CString>, Refusal> {
     match value {
         None | Some(b"") => Ok(None),
-        Some(value) => CString::new(value)
-            .map(Some)
-            .map_err(|_| c"Option value must not contain a zero byte"),
+        Some(value) => {
+            CString::new(value).map(Some).map_err(|_| c"Option value must not contain a zero byte")
+        }
     }
 }
 
@@ -343,17 +346,13 @@ fn int_size(value: &[u8]) -> Result<usize, Refusal> {
 }
 
 fn word<T: Copy>(value: &[u8], words: &[(&str, T)], refusal: Refusal) -> Result<T, Refusal> {
-    let known = words
-        .iter()
-        .find(|(word, _)| value.eq_ignore_ascii_case(word.as_bytes()));
+    let known = words.iter().find(|(word, _)| value.eq_ignore_ascii_case(word.as_bytes()));
     known.map(|(_, meaning)| *meaning).ok_or(refusal)
 }
 
 /// The entries of a comma list, without the blanks around them; empty ones do not count.
 fn entries(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim_ascii)
-        .filter(|entry| !entry.is_empty())
+    list.split(',').map(str::trim_ascii).filter(|entry| !entry.is_empty())
 }
 
 /// A comma list of `left=right`; the left side must not be empty.
@@ -382,8 +381,7 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
         return Ok(None);
     }
     let acl = std::str::from_utf8(value).ok().and_then(Acl::parse);
-    acl.map(Some)
-        .ok_or(c"Option value must be a list of +subnet or -subnet")
+    acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
 fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
@@ -431,36 +429,16 @@ mod tests {
     fn a_refused_value_leaves_the_old_one_standing() {
         type Row<'a> = (&'a str, &'a [u8], &'a [&'a [u8]]);
         let table: &[Row] = &[
-            (
-                "access_control_list",
-                b"+10/8",
-                &[b"10/8", b"+10/8,", b"+\xff"],
-            ),
+            ("access_control_list", b"+10/8", &[b"10/8", b"+10/8,", b"+\xff"]),
             ("auth_domain", b"x", &[b"\xff", b"a\0b"]),
             ("cgi_environment", b"A=B, C=", &[b"A", b"=x", b"A=B,C"]),
             ("deferred_answers", b"All", &[b"none", b"get "]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
-            (
-                "idle_timeout_ms",
-                b"0",
-                &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"],
-            ),
+            ("idle_timeout_ms", b"0", &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"]),
             ("iterate_over", b"all", &[b"none"]),
-            (
-                "listening_port",
-                b"[::1]:80",
-                &[b"65536", b"::1:80", b"localhost:80", b"\xff"],
-            ),
-            (
-                "max_request_body_bytes",
-                b"2147483647",
-                &[b"2147483648", b"x"],
-            ),
-            (
-                "max_send_queue_bytes",
-                b"9999999999",
-                &[b"99999999999999999999"],
-            ),
+            ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),
+            ("max_request_body_bytes", b"2147483647", &[b"2147483648", b"x"]),
+            ("max_send_queue_bytes", b"9999999999", &[b"99999999999999999999"]),
             ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),

@@ -16,10 +16,7 @@ fn from_the_sources() -> String {
         builder = builder.with_src(root().join(format!("src/ffi/{room}.rs")));
     }
     let mut header = Vec::new();
-    builder
-        .generate()
-        .expect("src/ffi is read by cbindgen")
-        .write(&mut header);
+    builder.generate().expect("src/ffi is read by cbindgen").write(&mut header);
     for_people(&String::from_utf8(header).expect("text"))
 }
 

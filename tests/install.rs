@@ -25,9 +25,7 @@ target_link_libraries(static mongoose::static)
 "#;
 
 fn run(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (out, err) = (&output.stdout, &output.stderr);
     assert!(
         output.status.success(),
@@ -86,9 +84,7 @@ fn files_below(folder: &Path) -> Vec<String> {
 }
 
 fn fresh_folder(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("install")
-        .join(name);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("install").join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("folder for the test");
     folder
@@ -118,14 +114,10 @@ fn what_is_installed_can_be_built_against_and_uninstalled() {
             "lib/pkgconfig/mongoose.pc",
         ]
     );
-    for (link, to) in [
-        ("libmongoose.so", "libmongoose.so.5"),
-        ("libmongoose.so.5", "libmongoose.so.5.0.0"),
-    ] {
-        assert_eq!(
-            fs::read_link(libraries.join(link)).expect(link),
-            Path::new(to)
-        );
+    for (link, to) in
+        [("libmongoose.so", "libmongoose.so.5"), ("libmongoose.so.5", "libmongoose.so.5.0.0")]
+    {
+        assert_eq!(fs::read_link(libraries.join(link)).expect(link), Path::new(to));
     }
 
     let folder = fresh_folder("consumer");
@@ -214,13 +206,8 @@ fn by_cmake(folder: &Path, libraries: &Path) {
     fs::create_dir_all(&build).expect("folder for cmake");
     let mut root = std::ffi::OsString::from("-Dmongoose_DIR=");
     root.push(libraries.join("cmake/mongoose"));
-    run(Command::new("cmake")
-        .current_dir(&build)
-        .arg(root)
-        .arg(".."));
-    run(Command::new("cmake")
-        .current_dir(&build)
-        .args(["--build", "."]));
+    run(Command::new("cmake").current_dir(&build).arg(root).arg(".."));
+    run(Command::new("cmake").current_dir(&build).args(["--build", "."]));
     runs(&build.join("shared"), libraries);
     runs(&build.join("static"), Path::new("/nonexistent"));
 }
@@ -232,10 +219,7 @@ fn a_library_folder_of_the_distribution_is_respected() {
     let libraries = stage.join("opt/web/lib/some-linux-gnu");
     assert!(libraries.join("libmongoose.so.5").exists());
     let text = fs::read_to_string(libraries.join("pkgconfig/mongoose.pc")).expect("mongoose.pc");
-    assert!(
-        text.contains("libdir=${prefix}/lib/some-linux-gnu"),
-        "{text}"
-    );
+    assert!(text.contains("libdir=${prefix}/lib/some-linux-gnu"), "{text}");
     if is_there("cmake") {
         let folder = fresh_folder("multiarch-consumer");
         fs::write(folder.join("main.c"), PROGRAM).expect("program");

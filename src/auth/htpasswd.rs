@@ -209,13 +209,7 @@ mod tests {
             (&[b"abc"], "900150983cd24fb0d6963f7d28e17f72"),
             (&[b"a", b"", b"bc"], "900150983cd24fb0d6963f7d28e17f72"),
             (
-                &[
-                    b"Mufasa",
-                    b":",
-                    b"http-auth@example.org",
-                    b":",
-                    b"Circle of Life",
-                ],
+                &[b"Mufasa", b":", b"http-auth@example.org", b":", b"Circle of Life"],
                 "3d78807defe7de2157e2b0b6573a855f",
             ),
         ];
@@ -243,11 +237,7 @@ mod tests {
                 Some("new"),
                 format!("joe:e:1\njoe2:d:1\n joe:d:1\n{joe}\n"),
             ),
-            (
-                "joe:d:1\nx\njoe:d:2\n",
-                Some("new"),
-                format!("{joe}\nx\n{joe}\n"),
-            ),
+            ("joe:d:1\nx\njoe:d:2\n", Some("new"), format!("{joe}\nx\n{joe}\n")),
             ("", None, String::new()),
             ("ann:d:1\njoe:d:old\n", None, "ann:d:1\n".to_owned()),
             ("joe:d:1\nann:d:1\njoe:d:2\n", None, "ann:d:1\n".to_owned()),
@@ -255,10 +245,7 @@ mod tests {
         ];
         for (old, password, new) in table {
             let changed = with_user(old.as_bytes(), b"d", b"joe", password.map(str::as_bytes));
-            assert_eq!(
-                changed.escape_ascii().to_string(),
-                new.escape_default().to_string()
-            );
+            assert_eq!(changed.escape_ascii().to_string(), new.escape_default().to_string());
         }
     }
 
@@ -268,27 +255,15 @@ mod tests {
         let file = folder.0.join(".htpasswd");
         let steps = [
             ("joe", Some("1"), line("joe", "d", "1") + "\n"),
-            (
-                "ann",
-                Some("2"),
-                line("joe", "d", "1") + "\n" + &line("ann", "d", "2") + "\n",
-            ),
-            (
-                "joe",
-                Some("3"),
-                line("joe", "d", "3") + "\n" + &line("ann", "d", "2") + "\n",
-            ),
+            ("ann", Some("2"), line("joe", "d", "1") + "\n" + &line("ann", "d", "2") + "\n"),
+            ("joe", Some("3"), line("joe", "d", "3") + "\n" + &line("ann", "d", "2") + "\n"),
             ("joe", None, line("ann", "d", "2") + "\n"),
             ("joe", None, line("ann", "d", "2") + "\n"),
             ("ann", None, String::new()),
         ];
         for (user, password, text) in steps {
             modify(&file, b"d", user.as_bytes(), password.map(str::as_bytes)).unwrap();
-            assert_eq!(
-                fs::read_to_string(&file).unwrap(),
-                text,
-                "{user} {password:?}"
-            );
+            assert_eq!(fs::read_to_string(&file).unwrap(), text, "{user} {password:?}");
             assert_eq!(folder.names(), [".htpasswd"]);
         }
     }
@@ -313,10 +288,7 @@ mod tests {
         symlink("file", &link).unwrap();
         modify(&link, b"d", b"joe", Some(b"x")).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(
-            fs::read_to_string(&file).unwrap(),
-            line("joe", "d", "x") + "\n"
-        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), line("joe", "d", "x") + "\n");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::hold::Hold;
 use super::types::mg_connection;
 use crate::server::inbox::Message;
 use crate::server::slots::Slot;
+use crate::server::websocket::write_frame_from_elsewhere;
 use crate::server::write::{Piece, write_from_elsewhere};
 
 /// Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
@@ -37,9 +38,9 @@ pub unsafe extern "C" fn mg_write(
         }
         let held = slot.hub().and_then(Hold::mine);
         let taken = match held {
-            Some(hold) => hold
-                .with(|server| server.write(slot, Piece::Raw(bytes)))
-                .unwrap_or(false),
+            Some(hold) => {
+                hold.with(|server| server.write(slot, Piece::Raw(bytes))).unwrap_or(false)
+            }
             None => write_from_elsewhere(slot, bytes),
         };
         if taken { len } else { 0 }
@@ -62,9 +63,18 @@ pub unsafe extern "C" fn mg_websocket_write(
     data: *const c_char,
     data_len: usize,
 ) -> c_int {
-    // No connection is a websocket yet.
-    let _ = (conn, opcode, data, data_len);
-    -1
+    guard(-1, || {
+        let Ok(opcode @ 0..=15) = u8::try_from(opcode) else { return -1 };
+        let Ok(len) = c_int::try_from(data_len) else { return -1 };
+        // SAFETY: by the caller's promise.
+        let (slot, data) = unsafe { (Slot::from_c(conn), c_bytes(data, len)) };
+        let (Some(slot), Some(data)) = (slot, data) else { return -1 };
+        let queued = match slot.hub().and_then(Hold::mine) {
+            Some(hold) => hold.with(|server| server.write_frame(slot, opcode, data)).flatten(),
+            None => write_frame_from_elsewhere(slot, opcode, data),
+        };
+        queued.and_then(|len| c_int::try_from(len).ok()).unwrap_or(-1)
+    })
 }
 
 /// Begins an answer with a status, 100 to 999; other numbers do nothing. Optional: without it the
@@ -78,10 +88,7 @@ pub unsafe extern "C" fn mg_websocket_write(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_send_status(conn: *mut mg_connection, status_code: c_int) {
     guard((), || {
-        if let Some(status) = u16::try_from(status_code)
-            .ok()
-            .filter(|s| (100..=999).contains(s))
-        {
+        if let Some(status) = u16::try_from(status_code).ok().filter(|s| (100..=999).contains(s)) {
             // SAFETY: by the caller's promise.
             unsafe { send(conn, Piece::Status(status)) };
         }

@@ -61,10 +61,7 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | SHORT) {
-                        return Some(Self {
-                            hub,
-                            after: Some(word),
-                        });
+                        return Some(Self { hub, after: Some(word) });
                     }
                 }
                 _ if word & !STATE == me() => return Some(Self { hub, after: None }),
@@ -84,10 +81,7 @@ impl Hold {
             return Some(Self { hub, after: None });
         }
         // Between polls another thread may take the server over.
-        swap(hub, word, word | SHORT).then_some(Self {
-            hub,
-            after: Some(word),
-        })
+        swap(hub, word, word | SHORT).then_some(Self { hub, after: Some(word) })
     }
 
     /// For a poll. `None` if any thread is inside already.
@@ -98,10 +92,7 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self {
-                            hub,
-                            after: Some(me()),
-                        });
+                        return Some(Self { hub, after: Some(me()) });
                     }
                 }
                 SHORT if word & !STATE != me() => std::thread::yield_now(),
@@ -120,10 +111,7 @@ impl Hold {
             match word & STATE {
                 IDLE if mine || word == 0 => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self {
-                            hub,
-                            after: Some(word),
-                        });
+                        return Some(Self { hub, after: Some(word) });
                     }
                 }
                 IDLE => return None,
@@ -199,7 +187,5 @@ fn forget_parent(hub: &Hub) {
 }
 
 fn swap(hub: &Hub, from: u64, to: u64) -> bool {
-    hub.holder
-        .compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed)
-        .is_ok()
+    hub.holder.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }

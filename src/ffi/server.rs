@@ -32,8 +32,7 @@ pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server 
             return ptr::null_mut();
         }
         let hub = Hub::acquire();
-        hub.forks
-            .store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
+        hub.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
         let server = Box::new(Server::new(hub, server_param));
         hub.server.store(Box::into_raw(server), Ordering::Release);
         ptr::from_ref(hub).cast_mut().cast()
@@ -169,9 +168,7 @@ fn shown(server: &mut Server, id: OptionId) -> *const c_char {
     let copy = unsafe { libc::strdup(text.as_ptr()) }.cast_const();
     if !copy.is_null() {
         *shown = Some(copy);
-        KEPT.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Kept(copy));
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Kept(copy));
     }
     copy
 }
@@ -225,9 +222,7 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
 fn visited(hold: &Hold, conn: *mut mg_connection) {
     // SAFETY: `conn` is the pointer of a slot.
     let slot = unsafe { Slot::from_c(conn) };
-    guard(None, || {
-        hold.with(|server| slot.map(|slot| server.visited(slot)))
-    });
+    guard(None, || hold.with(|server| slot.map(|slot| server.visited(slot))));
 }
 
 /// Adds a handler for every request whose path begins with `uri`, byte for byte; "/" matches all.
@@ -304,8 +299,7 @@ pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_in
     guard(-1, || {
         // SAFETY: by the caller's promise.
         let hub = unsafe { hub(server) };
-        hub.and_then(|hub| on_server(hub, |server| server.listening_socket()))
-            .unwrap_or(-1)
+        hub.and_then(|hub| on_server(hub, |server| server.listening_socket())).unwrap_or(-1)
     })
 }
 
@@ -340,10 +334,8 @@ pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
         return -1;
     };
     let walk = Walk { hold, before };
-    let begun = guard(None, || {
-        walk.hold
-            .with(|server| server.iterate_in_place(func, Param(param)))
-    });
+    let begun =
+        guard(None, || walk.hold.with(|server| server.iterate_in_place(func, Param(param))));
     let Some((count, walks)) = begun else {
         return -1;
     };
@@ -369,19 +361,13 @@ struct Walk {
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        guard(None, || {
-            self.hold.with(|server| server.end_walks(self.before))
-        });
+        guard(None, || self.hold.with(|server| server.end_walks(self.before)));
     }
 }
 
 fn iterate_elsewhere(hub: &'static Hub, func: Option<IterateFn>, param: Param) -> c_int {
     let ticket = Arc::new(Ticket::default());
-    let message = Message::Iterate {
-        func,
-        param,
-        ticket: ticket.clone(),
-    };
+    let message = Message::Iterate { func, param, ticket: ticket.clone() };
     match hub.queue.push(message) {
         Ok(()) => ticket.wait(patience(hub)),
         Err(_) => -1,

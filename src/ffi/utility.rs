@@ -360,12 +360,7 @@ mod tests {
     #[test]
     fn a_header_is_found_in_any_case_and_the_first_one_counts() {
         let mut conn = closed_connection();
-        let fields = [
-            (c"Host", c"a"),
-            (c"X-A", c"1"),
-            (c"x-a", c"2"),
-            (c"Empty", c""),
-        ];
+        let fields = [(c"Host", c"a"), (c"X-A", c"1"), (c"x-a", c"2"), (c"Empty", c"")];
         for (place, (name, value)) in conn.http_headers.iter_mut().zip(fields) {
             (place.name, place.value) = (name.as_ptr(), value.as_ptr());
         }
@@ -397,10 +392,7 @@ mod tests {
         let mut var = |conn: *const mg_connection, name: &CStr| {
             // SAFETY: the connection is NULL or valid, and so is the buffer.
             let len = unsafe { mg_get_var(conn, name.as_ptr(), buf.as_mut_ptr(), buf.len()) };
-            (
-                len,
-                text(buf.as_ptr()).map(str::to_owned).expect("a string"),
-            )
+            (len, text(buf.as_ptr()).map(str::to_owned).expect("a string"))
         };
         let result = |len, value: &str| (len, value.to_owned());
         assert_eq!(var(&conn, c"a"), result(-1, ""));
@@ -426,10 +418,7 @@ mod tests {
         let mut parse = |header: *const c_char, name: *const c_char, size| {
             // SAFETY: NULL or constants; `size` is at most that of the buffer.
             let len = unsafe { mg_parse_header(header, name, buf.as_mut_ptr(), size) };
-            (
-                len,
-                text(buf.as_ptr()).map(str::to_owned).expect("a string"),
-            )
+            (len, text(buf.as_ptr()).map(str::to_owned).expect("a string"))
         };
         let header = c"x=123, y=\"other\"".as_ptr();
         assert_eq!(parse(header, c"x".as_ptr(), 8), (3, "123".to_owned()));

@@ -175,9 +175,7 @@ mod tests {
 
     #[test]
     fn any_other_name_is_plain_text() {
-        for name in [
-            "", ".", "README", "html", "a.", "a.html~", "a.htmlx", "a.h", "a.html/b",
-        ] {
+        for name in ["", ".", "README", "html", "a.", "a.html~", "a.htmlx", "a.h", "a.html/b"] {
             assert_eq!(builtin(name.as_bytes()), c"text/plain", "{name}");
         }
         assert_eq!(builtin(b"a.\xff"), c"text/plain");

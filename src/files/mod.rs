@@ -1,4 +1,9 @@
-//! From a path to bytes: static files.
+//! From a path to bytes: static files, and pages that list directories.
+#![forbid(unsafe_code)]
 
+pub mod cache;
+pub mod directory;
+pub mod listing;
 pub mod mime;
+pub mod resolve;
 pub mod serve;

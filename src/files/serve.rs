@@ -30,6 +30,12 @@ pub struct OpenFile {
     pub len: u64,
     /// Seconds since 1970.
     pub modified: u64,
+    /// The same as an HTTP date.
+    pub last_modified: String,
+    /// The entity tag, in its quotes.
+    pub etag: String,
+    /// Size and time of the last change.
+    pub state: (u64, i64, i64),
     pub media_type: String,
 }
 
@@ -81,13 +87,20 @@ fn open(config: &Config, path: &Path, meta: &Metadata) -> Found {
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
     let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
     match opened {
-        Ok((meta, file)) if meta.is_file() => Found::File(OpenFile {
-            file,
-            len: meta.len(),
-            modified: u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE),
-            media_type: media_type(path.as_os_str().as_bytes(), &config.extra_mime_types)
-                .to_owned(),
-        }),
+        Ok((meta, file)) if meta.is_file() => {
+            let modified = u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE);
+            let time = UNIX_EPOCH + Duration::from_secs(modified);
+            let name = path.as_os_str().as_bytes();
+            Found::File(OpenFile {
+                file,
+                len: meta.len(),
+                modified,
+                last_modified: httpdate::fmt_http_date(time),
+                etag: format!("\"{modified:x}.{}\"", meta.len()),
+                state: (meta.size(), meta.mtime(), meta.mtime_nsec()),
+                media_type: media_type(name, &config.extra_mime_types).to_owned(),
+            })
+        }
         Ok(_) => Found::Status(404),
         Err(error) => Found::Status(status_of(&error)),
     }
@@ -112,25 +125,9 @@ fn is_hidden(config: &Config, full: &Path) -> bool {
 fn status_of(error: &io::Error) -> u16 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => 403,
-        _ => match error
-            .raw_os_error()
-            .map(rustix::io::Errno::from_raw_os_error)
-        {
+        _ => match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
             Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => 503,
             _ => 404,
         },
-    }
-}
-
-impl OpenFile {
-    /// Appends the fields that describe the file.
-    pub fn write_fields(&self, date: &str, connection: &str, out: &mut Vec<u8>) {
-        let modified = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(self.modified));
-        let fields = format!(
-            "Date: {date}\r\nLast-Modified: {modified}\r\nEtag: \"{:x}.{}\"\r\n\
-             Content-Type: {}\r\nContent-Length: {}\r\nConnection: {connection}\r\n",
-            self.modified, self.len, self.media_type, self.len,
-        );
-        out.extend_from_slice(fields.as_bytes());
     }
 }

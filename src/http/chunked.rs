@@ -90,10 +90,7 @@ impl Decoder {
                     if self.remaining == 0 {
                         self.state = State::DataCr;
                     }
-                    return Ok(Step::Data {
-                        start: at,
-                        end: at + len,
-                    });
+                    return Ok(Step::Data { start: at, end: at + len });
                 }
                 _ => {
                     self.state = self.framing_byte(input[at])?;
@@ -138,15 +135,9 @@ impl Decoder {
     fn count_framing(&mut self) -> Result<(), BadChunk> {
         use State::*;
         self.framing_len += 1;
-        let trailers = matches!(
-            self.state,
-            TrailerStart | TrailerName | TrailerValue | TrailerLf | EndLf
-        );
-        let bound = if trailers {
-            MAX_TRAILERS
-        } else {
-            MAX_CHUNK_LINE
-        };
+        let trailers =
+            matches!(self.state, TrailerStart | TrailerName | TrailerValue | TrailerLf | EndLf);
+        let bound = if trailers { MAX_TRAILERS } else { MAX_CHUNK_LINE };
         if self.framing_len > bound {
             return Err(BadChunk);
         }
@@ -212,10 +203,7 @@ mod tests {
             (b"0\r\n\r\n", b""),
             (b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
             (b"3\r\nfoo\r\n3\r\nbar\r\n0\r\n\r\n", b"foobar"),
-            (
-                b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n",
-                b"01234567890123456789",
-            ),
+            (b"a\r\n0123456789\r\nA\r\n0123456789\r\n0\r\n\r\n", b"01234567890123456789"),
             (b"00003\r\nfoo\r\n000\r\n\r\n", b"foo"),
             (b"00000000000000000000003\r\nfoo\r\n0\r\n\r\n", b"foo"),
             (b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n"),
@@ -228,12 +216,7 @@ mod tests {
             let expected = (content.to_vec(), Ok(Some(message.len())));
             assert_eq!(decode([message]), expected, "{}", message.escape_ascii());
             let followed = [message, b"GET / HTTP/1.1\r\n"].concat();
-            assert_eq!(
-                decode([&followed[..]]),
-                expected,
-                "{}",
-                message.escape_ascii()
-            );
+            assert_eq!(decode([&followed[..]]), expected, "{}", message.escape_ascii());
         }
     }
 
@@ -272,12 +255,7 @@ mod tests {
             b"0\r\nA: b\r\n c\r\n\r\n",
             b"0\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
-            assert_eq!(
-                decode([message]).1,
-                Err(BadChunk),
-                "{}",
-                message.escape_ascii()
-            );
+            assert_eq!(decode([message]).1, Err(BadChunk), "{}", message.escape_ascii());
         }
     }
 

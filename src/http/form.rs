@@ -118,12 +118,7 @@ mod tests {
         ];
         for &(src, size, len, expected) in table {
             let mut dst = vec![b'x'; size];
-            assert_eq!(
-                url_decode(src, &mut dst, true),
-                len,
-                "{}",
-                src.escape_ascii()
-            );
+            assert_eq!(url_decode(src, &mut dst, true), len, "{}", src.escape_ascii());
             assert_eq!(dst, expected, "{}", src.escape_ascii());
         }
     }

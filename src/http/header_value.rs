@@ -29,13 +29,9 @@ enum Value<'a> {
 /// A name counts at the start and behind a separator, and an `=` must follow it.
 fn value_of<'a>(header: &'a [u8], name: &[u8]) -> Option<Value<'a>> {
     let starts = memchr::memmem::find_iter(header, name);
-    let counts = |at: &usize| {
-        at.checked_sub(1)
-            .is_none_or(|i| b" ,;".contains(&header[i]))
-    };
-    let mut values = starts
-        .filter(counts)
-        .filter_map(|at| header[at + name.len()..].strip_prefix(b"="));
+    let counts = |at: &usize| at.checked_sub(1).is_none_or(|i| b" ,;".contains(&header[i]));
+    let mut values =
+        starts.filter(counts).filter_map(|at| header[at + name.len()..].strip_prefix(b"="));
     match values.next()? {
         [quote @ (b'"' | b'\''), text @ ..] => {
             let mut quotes = memchr::memchr_iter(*quote, text);
@@ -79,10 +75,7 @@ mod tests {
     fn parsed(header: &str, name: &str, size: usize) -> (usize, String) {
         let mut dst = vec![b'x'; size];
         let len = parse(header.as_bytes(), name.as_bytes(), &mut dst);
-        let nul = dst
-            .iter()
-            .position(|&b| b == 0)
-            .expect("a terminated string");
+        let nul = dst.iter().position(|&b| b == 0).expect("a terminated string");
         (len, String::from_utf8_lossy(&dst[..nul]).into_owned())
     }
 

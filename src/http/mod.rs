@@ -1,10 +1,13 @@
 //! HTTP/1.x as values (RFC 9110, RFC 9112): bytes in, values out, no sockets.
 #![forbid(unsafe_code)]
 
+pub mod accept_encoding;
 pub mod chunked;
+pub mod conditional;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
+pub mod range;
 pub mod request;
 pub mod response;
 pub mod status;

@@ -195,17 +195,9 @@ mod tests {
             ("form-data ; NAME = \"a\" ; FileName = b ", "a", "b"),
             ("form-data; name=\"\"; filename=\"\"", "", ""),
             ("form-data; name=\"a;b=c\"", "a;b=c", ""),
-            (
-                "form-data; name=\"x; filename=y\"; filename=z",
-                "x; filename=y",
-                "z",
-            ),
+            ("form-data; name=\"x; filename=y\"; filename=z", "x; filename=y", "z"),
             ("form-data; name=\"a \\\"b\\\" c\"", "a \\\"b\\\" c", ""),
-            (
-                "form-data; name=a; filename=\"C:\\dir\\f.txt\"",
-                "a",
-                "C:\\dir\\f.txt",
-            ),
+            ("form-data; name=a; filename=\"C:\\dir\\f.txt\"", "a", "C:\\dir\\f.txt"),
             ("form-data; x; name=a", "a", ""),
             ("form-data; x=; name=a", "a", ""),
             ("form-data; xname=b; name=a", "a", ""),
@@ -235,21 +227,13 @@ mod tests {
             (b"--x \t\r\n\r\ndata\r\n--x \r\n", b"data"),
             (b"\r\n--x\r\n\r\ndata\r\n--x--", b"data"),
             // Neither a part of the boundary nor more than it ends the data.
-            (
-                b"--x-y\r\n\r\n1\r\n--x\r\n2\r\n--x-yz\r\n--x-y--",
-                b"1\r\n--x\r\n2\r\n--x-yz",
-            ),
+            (b"--x-y\r\n\r\n1\r\n--x\r\n2\r\n--x-yz\r\n--x-y--", b"1\r\n--x\r\n2\r\n--x-yz"),
             (b"--x\r\n\r\n--x\r\n--x--", b""),
         ];
         for &(body, data) in table {
             let part = next_part(body).expect("a part");
             assert_eq!(&body[part.data], data, "{}", body.escape_ascii());
-            assert_eq!(
-                &body[part.next..part.next + 3],
-                b"--x",
-                "{}",
-                body.escape_ascii()
-            );
+            assert_eq!(&body[part.next..part.next + 3], b"--x", "{}", body.escape_ascii());
         }
     }
 

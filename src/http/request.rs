@@ -40,6 +40,7 @@ pub enum Framing {
 /// A parsed head. It holds no bytes, only where they are.
 #[derive(Debug, Default)]
 pub struct Head {
+    /// Empty where the request line was not understood.
     pub method: Span,
     pub target: Span,
     /// 0 for HTTP/1.0, 1 for HTTP/1.1.
@@ -51,6 +52,8 @@ pub struct Head {
     /// Whether the client allows another request on this connection.
     pub persistent: bool,
     pub expects_continue: bool,
+    /// There is an Upgrade field.
+    pub upgrade: bool,
     pub is_head: bool,
 }
 
@@ -73,6 +76,8 @@ impl Head {
     /// Reads a head from the start of `input`, which has no blank prefix. `limit` is the largest
     /// head in bytes.
     pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
+        // Until the request line is understood.
+        self.method = Span::default();
         let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
@@ -121,11 +126,7 @@ impl Head {
         for header in request.headers.iter() {
             self.fields.push(Field {
                 name: span(header.name.as_bytes()),
-                value: if header.value.is_empty() {
-                    Span::default()
-                } else {
-                    span(header.value)
-                },
+                value: if header.value.is_empty() { Span::default() } else { span(header.value) },
             });
             if let Err(status) = rules.see(header.name, header.value) {
                 return Outcome::Refused(status);
@@ -136,6 +137,7 @@ impl Head {
             Err(status) => return Outcome::Refused(status),
         }
         self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
+        self.upgrade = rules.upgrade;
         self.expects_continue = rules.expects_continue && minor == 1;
         Outcome::Complete
     }
@@ -143,10 +145,16 @@ impl Head {
     /// The value of the first field called `name` (lower case), where `head` are the head's bytes.
     pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find_map(|field| {
-            let same = head
-                .get(field.name.range())?
-                .eq_ignore_ascii_case(name.as_bytes());
+            let same = head.get(field.name.range())?.eq_ignore_ascii_case(name.as_bytes());
             same.then(|| head.get(field.value.range())).flatten()
+        })
+    }
+
+    /// Every field as name and value, where `head` are the head's bytes.
+    pub fn pairs<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().filter_map(|field| {
+            let name = head.get(field.name.range())?;
+            Some((name, head.get(field.value.range())?))
         })
     }
 }
@@ -178,6 +186,7 @@ struct Rules {
     host: bool,
     close: bool,
     keep_alive: bool,
+    upgrade: bool,
     expects_continue: bool,
 }
 
@@ -197,6 +206,7 @@ impl Rules {
                 }
                 self.expects_continue = true;
             }
+            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case("connection") => {
                 for token in tokens(value) {
                     self.close |= token.eq_ignore_ascii_case(b"close");
@@ -215,21 +225,11 @@ impl Rules {
                     return Err(400);
                 }
                 if !value.eq_ignore_ascii_case(b"chunked") {
-                    let known: [&[u8]; 6] = [
-                        b"gzip",
-                        b"x-gzip",
-                        b"deflate",
-                        b"compress",
-                        b"x-compress",
-                        b"br",
-                    ];
+                    let known: [&[u8]; 6] =
+                        [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br"];
                     let is_known =
                         |token: &[u8]| known.iter().any(|k| k.eq_ignore_ascii_case(token));
-                    return Err(if tokens(value).any(is_known) {
-                        501
-                    } else {
-                        400
-                    });
+                    return Err(if tokens(value).any(is_known) { 501 } else { 400 });
                 }
                 self.chunked = true;
             }
@@ -267,11 +267,40 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     (number < 1 << 63).then_some(number)
 }
 
-/// RFC 3986, section 3.2.2: the characters that a host and port can be made of.
+/// RFC 3986, section 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Empty where the
+/// target has no authority (RFC 9112, section 3.2).
 fn is_host(value: &[u8]) -> bool {
-    value
-        .iter()
-        .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b))
+    let (name_fits, rest) = match value.strip_prefix(b"[") {
+        Some(literal) => match memchr::memchr(b']', literal) {
+            Some(end) => (is_address_literal(&literal[..end]), &literal[end + 1..]),
+            None => return false,
+        },
+        None => {
+            let end = memchr::memchr(b':', value).unwrap_or(value.len());
+            let (name, rest) = value.split_at(end);
+            let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+            // A port needs a name in front of it.
+            (name.iter().all(fits) && (rest.is_empty() || !name.is_empty()), rest)
+        }
+    };
+    let port_fits = match rest.strip_prefix(b":") {
+        Some(port) => port.iter().all(u8::is_ascii_digit),
+        None => rest.is_empty(),
+    };
+    name_fits && port_fits
+}
+
+/// What may stand between brackets: an IPv6 address, perhaps with a zone, or a future form.
+fn is_address_literal(literal: &[u8]) -> bool {
+    if let Some(future) = literal.strip_prefix(b"v").or(literal.strip_prefix(b"V")) {
+        let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b);
+        return future.iter().all(fits) && future.contains(&b'.');
+    }
+    let address = literal.split(|b| *b == b'%').next().unwrap_or_default();
+    let zone = &literal[address.len()..];
+    let fits = |b: &u8| b.is_ascii_alphanumeric() || b"%-._~".contains(b);
+    let parsed = std::str::from_utf8(address).ok().map(str::parse::<std::net::Ipv6Addr>);
+    matches!(parsed, Some(Ok(_))) && zone.iter().all(fits)
 }
 
 #[cfg(test)]
@@ -329,6 +358,19 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        let good = ["", "a", "a.b:80", "a:", "127.0.0.1:1", "[::1]", "[::1]:80", "[fe80::1%25en0]"];
+        let bad =
+            ["[::1", "::1", "[x]", "[::1]80", "a:b", ":80", "a b", "a/b", "a@b", "a:1:2", "\"a"];
+        for host in good {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in bad {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
     fn a_bare_line_feed_ends_a_line_of_the_head() {
         let (outcome, head) = parse(b"GET /x HTTP/1.1\nHost: a\nX: y\n\nrest");
         assert_eq!(outcome, Outcome::Complete);
@@ -348,11 +390,7 @@ mod tests {
         for (version, field, persistent) in cases {
             let input = format!("GET / HTTP/{version}\r\n{field}\r\n");
             let (outcome, head) = parse(input.as_bytes());
-            assert_eq!(
-                (outcome, head.persistent),
-                (Outcome::Complete, *persistent),
-                "{input:?}"
-            );
+            assert_eq!((outcome, head.persistent), (Outcome::Complete, *persistent), "{input:?}");
         }
     }
 

@@ -61,6 +61,8 @@ struct Built {
     head: Vec<u8>,
     /// Where in `head` the program's own framing fields are, to be left out if chunks follow.
     framing: Vec<std::ops::Range<usize>>,
+    /// Where its Connection fields are.
+    connection: Vec<std::ops::Range<usize>>,
     named_close: bool,
     status: u16,
 }
@@ -87,11 +89,7 @@ pub enum Standing {
 impl Answer {
     /// An answer of which nothing is written yet. `default_status` is that of the `mg_send` family.
     pub fn new(asked: Asked, default_status: u16) -> Self {
-        Self {
-            asked,
-            default_status,
-            ..Self::default()
-        }
+        Self { asked, default_status, ..Self::default() }
     }
 
     /// Whether it is complete, and if so whether the connection may stay open.
@@ -130,15 +128,8 @@ impl Answer {
         if let State::Built(built) = &mut self.state {
             self.state = State::Head(std::mem::take(&mut built.head));
         }
-        if let State::Data {
-            chunked: true,
-            persistent,
-        } = self.state
-        {
-            self.state = State::Chunks {
-                decoder: Decoder::new(),
-                persistent,
-            };
+        if let State::Data { chunked: true, persistent } = self.state {
+            self.state = State::Chunks { decoder: Decoder::new(), persistent };
         } else if let State::Data { .. } = self.state {
             self.state = State::Unframed { endless: false };
         }
@@ -190,22 +181,15 @@ impl Answer {
                     }
                 }
                 State::Length { left, persistent } => {
-                    let take = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len());
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     out.extend_from_slice(&bytes[..take]);
                     *left -= take as u64;
                     bytes = &bytes[take..];
                     if *left == 0 {
-                        self.state = State::Complete {
-                            persistent: *persistent,
-                        };
+                        self.state = State::Complete { persistent: *persistent };
                     }
                 }
-                State::Chunks {
-                    decoder,
-                    persistent,
-                } => match decoder.step(bytes) {
+                State::Chunks { decoder, persistent } => match decoder.step(bytes) {
                     Ok(Step::Data { end, .. }) => {
                         out.extend_from_slice(&bytes[..end]);
                         bytes = &bytes[end..];
@@ -217,9 +201,7 @@ impl Answer {
                     Ok(Step::End(end)) => {
                         out.extend_from_slice(&bytes[..end]);
                         bytes = &bytes[end..];
-                        self.state = State::Complete {
-                            persistent: *persistent,
-                        };
+                        self.state = State::Complete { persistent: *persistent };
                     }
                     Err(_) => {
                         self.fault = Some("the handler wrote malformed chunks");
@@ -247,6 +229,14 @@ impl Answer {
             self.state = State::Unframed { endless: false };
             return;
         };
+        if facts.status == 101 {
+            // The program speaks a protocol of its own from here on.
+            self.status = 101;
+            self.head_len += head.len() as u64;
+            out.extend_from_slice(head);
+            self.state = State::Unframed { endless: false };
+            return;
+        }
         if facts.status < 200 {
             // RFC 9110, section 15.2: a client of HTTP/1.0 does not know interim answers.
             if self.asked.chunks {
@@ -264,17 +254,12 @@ impl Answer {
             State::Complete { persistent }
         } else if facts.chunked {
             let persistent = persistent && self.asked.chunks;
-            State::Chunks {
-                decoder: Decoder::new(),
-                persistent,
-            }
+            State::Chunks { decoder: Decoder::new(), persistent }
         } else {
             match facts.length {
                 Some(0) => State::Complete { persistent },
                 Some(left) => State::Length { left, persistent },
-                None => State::Unframed {
-                    endless: facts.endless,
-                },
+                None => State::Unframed { endless: facts.endless },
             }
         };
     }
@@ -317,11 +302,7 @@ impl Answer {
             return;
         }
         let Some(built) = self.built() else { return };
-        if built
-            .head
-            .try_reserve(name.len() + value.len() + 4)
-            .is_err()
-        {
+        if built.head.try_reserve(name.len() + value.len() + 4).is_err() {
             return;
         }
         let start = built.head.len();
@@ -335,6 +316,7 @@ impl Answer {
             built.framing.push(start..built.head.len());
         }
         if name.eq_ignore_ascii_case(b"connection") {
+            built.connection.push(start..built.head.len());
             built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
         }
     }
@@ -349,10 +331,7 @@ impl Answer {
             self.end_built_head(true, out);
         }
         match self.state {
-            State::Data {
-                chunked,
-                persistent,
-            } => {
+            State::Data { chunked, persistent } => {
                 if self.asked.head_only || forbids_content(self.status) {
                     if !data.is_empty() {
                         self.fault = Some("data for an answer that cannot have content");
@@ -400,12 +379,16 @@ impl Answer {
 
         // The answer to HEAD keeps the length that the program says: nothing contradicts it.
         let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
+        let adds_close = !persistent && !built.named_close;
+        let mut cuts = if keeps_framing { Vec::new() } else { built.framing };
+        if adds_close {
+            cuts.extend(built.connection);
+            cuts.sort_unstable_by_key(|cut| cut.start);
+        }
         let mut at = 0;
-        if !keeps_framing {
-            for cut in &built.framing {
-                out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
-                at = cut.end;
-            }
+        for cut in cuts {
+            out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
+            at = cut.end;
         }
         out.extend_from_slice(built.head.get(at..).unwrap_or_default());
         if content && !keeps_framing {
@@ -415,16 +398,13 @@ impl Answer {
                 out.extend_from_slice(b"Content-Length: 0\r\n");
             }
         }
-        if !persistent && !built.named_close {
+        if adds_close {
             out.extend_from_slice(b"Connection: close\r\n");
         }
         out.extend_from_slice(b"\r\n");
         self.head_len += (out.len() - before) as u64;
         self.state = if data_follows {
-            State::Data {
-                chunked,
-                persistent,
-            }
+            State::Data { chunked, persistent }
         } else {
             State::Complete { persistent }
         };
@@ -440,10 +420,7 @@ impl Answer {
                 self.state = State::Complete { persistent: false };
             }
             State::Built(_) => self.end_built_head(false, out),
-            State::Data {
-                chunked,
-                persistent,
-            } => {
+            State::Data { chunked, persistent } => {
                 let (chunked, persistent) = (*chunked, *persistent);
                 self.end_data(chunked, persistent, out);
             }
@@ -466,11 +443,7 @@ impl Built {
     fn new(status: u16) -> Self {
         let mut head = Vec::with_capacity(192);
         write_status_line(&mut head, status);
-        Self {
-            head,
-            status,
-            ..Self::default()
-        }
+        Self { head, status, ..Self::default() }
     }
 }
 
@@ -545,7 +518,10 @@ impl Facts {
                         .any(|endless| essence.trim_ascii().eq_ignore_ascii_case(endless));
                 }
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
-                    facts.length = decimal(value);
+                    let length = decimal(value);
+                    // Clients would disagree about where such an answer ends.
+                    facts.close |= facts.length.is_some() && facts.length != length;
+                    facts.length = length;
                 }
                 17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                     facts.chunked = tokens(value)

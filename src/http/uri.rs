@@ -29,11 +29,7 @@ pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
         Some(b'*') if target.len() == 1 => Ok(split_query(target)),
         _ => {
             let split = split_query(behind_authority(target)?);
-            let path = if split.path.is_empty() {
-                b"/"
-            } else {
-                split.path
-            };
+            let path = if split.path.is_empty() { b"/" } else { split.path };
             Ok(Target { path, ..split })
         }
     }
@@ -57,14 +53,8 @@ fn behind_authority(target: &[u8]) -> Result<&[u8], BadTarget> {
 
 fn split_query(target: &[u8]) -> Target<'_> {
     match memchr::memchr(b'?', target) {
-        Some(mark) => Target {
-            path: &target[..mark],
-            query: Some(&target[mark + 1..]),
-        },
-        None => Target {
-            path: target,
-            query: None,
-        },
+        Some(mark) => Target { path: &target[..mark], query: Some(&target[mark + 1..]) },
+        None => Target { path: target, query: None },
     }
 }
 
@@ -217,12 +207,7 @@ mod tests {
             b"/a?\x1f",
             b"/\x7f",
         ] {
-            assert_eq!(
-                split_target(target),
-                Err(BadTarget),
-                "{}",
-                target.escape_ascii()
-            );
+            assert_eq!(split_target(target), Err(BadTarget), "{}", target.escape_ascii());
         }
     }
 
@@ -304,37 +289,81 @@ mod tests {
 
     #[test]
     fn a_plain_path_needs_no_decoding() {
-        for path in [
-            &b"/"[..],
-            b"/a",
-            b"/a/b.c",
-            b"/a/",
-            b"/a b\xff",
-            b"/a..",
-            b"/a./b",
-        ] {
+        for path in [&b"/"[..], b"/a", b"/a/b.c", b"/a/", b"/a b\xff", b"/a..", b"/a./b"] {
             assert!(is_plain(path), "{}", path.escape_ascii());
         }
-        for path in [
-            &b""[..],
-            b"a",
-            b"*",
-            b"//",
-            b"/a//",
-            b"/.",
-            b"/a/.b",
-            b"/%41",
-            b"/a\n",
-        ] {
+        for path in [&b""[..], b"a", b"*", b"//", b"/a//", b"/.", b"/a/.b", b"/%41", b"/a\n"] {
             assert!(!is_plain(path), "{}", path.escape_ascii());
         }
     }
 
+    /// Spellings that somebody, somewhere, takes for a dot, a slash or a backslash: raw, escaped,
+    /// escaped twice, overlong UTF-8, full-width, UTF-16, and with a NUL behind.
+    const DOTS: [&str; 13] = [
+        ".",
+        "%2e",
+        "%2E",
+        "%252e",
+        "%c0%ae",
+        "%e0%80%ae",
+        "%f0%80%80%ae",
+        "%c0%2e",
+        "%uff0e",
+        "%ef%bc%8e",
+        "%u002e",
+        "%%32e",
+        "%00.",
+    ];
+    const SLASHES: [&str; 15] = [
+        "/",
+        "//",
+        "%2f",
+        "%2F",
+        "%252f",
+        "%c0%af",
+        "%e0%80%af",
+        "%5c",
+        "\\",
+        "%255c",
+        "%c1%9c",
+        "%u2215",
+        "/./",
+        "/%2e/",
+        "%00/",
+    ];
+
+    #[test]
+    fn no_spelling_of_a_climb_leaves_the_root() {
+        let mut accepted = 0;
+        let mut count = 0;
+        for first in DOTS {
+            for second in DOTS {
+                for slash in SLASHES {
+                    for (before, behind) in [("", ""), ("a", "etc/passwd"), ("a/b/", ".htpasswd")] {
+                        for times in [1, 2, 7] {
+                            let climb = format!("{first}{second}{slash}").repeat(times);
+                            let path = format!("/{before}{slash}{climb}{behind}");
+                            count += 1;
+                            let Ok(decoded) = decoded(path.as_bytes()) else {
+                                continue;
+                            };
+                            accepted += 1;
+                            assert_eq!(decoded.first(), Some(&b'/'), "{path}");
+                            assert!(!decoded.contains(&0), "{path}");
+                            let mut segments = decoded.split(|b| *b == b'/');
+                            let dots = |s: &[u8]| s == b"." || s == b"..";
+                            assert!(!segments.any(dots), "{path}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(count > 20_000 && accepted > 5_000, "{accepted} of {count}");
+    }
+
     /// Paths made of the pieces that matter, in any order.
     fn tricky_path() -> impl Strategy<Value = Vec<u8>> {
-        let pieces = [
-            "/", ".", "..", "a", "%2e", "%2F", "%", "%00", "b.c", "\u{e9}", "%7f", " ",
-        ];
+        let pieces = ["/", ".", "..", "a", "%2e", "%2F", "%", "%00", "b.c", "\u{e9}", "%7f", " "];
         let piece = prop::sample::select(pieces.to_vec());
         prop::collection::vec(piece, 0..12).prop_map(|p| format!("/{}", p.concat()).into_bytes())
     }

@@ -16,13 +16,8 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        let mut clock = Self {
-            start: Instant::now(),
-            now: 0,
-            unix: 0,
-            date: String::new(),
-            date_of: u64::MAX,
-        };
+        let mut clock =
+            Self { start: Instant::now(), now: 0, unix: 0, date: String::new(), date_of: u64::MAX };
         clock.update();
         clock
     }
@@ -46,7 +41,5 @@ impl Clock {
 
 /// Wall-clock seconds since 1970.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

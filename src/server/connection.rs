@@ -1,11 +1,11 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
-use std::fs::File;
-
 use mio::net::TcpStream;
 
 use super::Handler;
+use super::files::FileBody;
 use super::slots::{Shown, Slot};
+use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
 use crate::http::response::Answer;
@@ -26,6 +26,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// A websocket.
+    Websocket,
     /// The last answer goes out; then the connection ends.
     Draining,
     /// The last answer is out and the sending side shut; input is discarded, so that no reset
@@ -54,6 +56,10 @@ pub struct Conn {
     pub queued: bool,
     /// It is in the list of connections with fresh output.
     pub dirty: bool,
+    /// Requests wait for room in the outbox, not for the client.
+    pub paused: bool,
+    /// Bytes without meaning since the last request.
+    pub blank: u32,
     /// Part of a request has arrived: the request timeout runs.
     pub begun: bool,
     /// The request took too long: it is to be answered with 408.
@@ -69,15 +75,13 @@ pub struct Conn {
     /// Input that waits for more, or for its turn.
     pub input: Vec<u8>,
     pub out: Option<Box<Outbox>>,
+    /// The current request; of a websocket, the one that opened it.
     pub exchange: Option<Box<Exchange>>,
+    /// What makes it a websocket.
+    pub socket_state: Option<Box<Socket>>,
 }
 
 impl Conn {
-    /// Whether the handshake has made it a websocket.
-    pub fn is_websocket(&self) -> bool {
-        false
-    }
-
     /// Bytes that wait to be sent.
     pub fn backlog(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
@@ -136,13 +140,6 @@ pub enum Body {
     Chunked(Decoder),
 }
 
-/// The rest of a file that is being sent.
-pub struct FileBody {
-    pub file: File,
-    pub offset: u64,
-    pub left: u64,
-}
-
 /// What the access log will say of a request.
 pub struct LogEntry {
     /// The line up to the status, and what follows the byte count.
@@ -158,6 +155,10 @@ impl Exchange {
         self.buf.clear();
         if self.buf.capacity() > KEEP_CAPACITY {
             self.buf = Vec::new();
+        }
+        if let Some(answer) = &mut self.answer {
+            // The log must not take it for the next one.
+            (answer.status, answer.head_len) = (0, 0);
         }
         self.path.clear();
         self.body = Body::Complete;

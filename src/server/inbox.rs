@@ -52,6 +52,8 @@ pub enum Verdict {
     Unjudged,
     /// Part of an answer.
     Part,
+    /// A websocket frame, its header included.
+    Frame { header_len: usize },
     /// The end of an answer.
     End { persistent: bool },
 }
@@ -113,9 +115,7 @@ impl Hub {
         for message in self.queue.close() {
             message.withdraw();
         }
-        HUBS.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self);
+        HUBS.lock().unwrap_or_else(PoisonError::into_inner).push(self);
     }
 }
 
@@ -184,10 +184,7 @@ impl Ticket {
                         .0;
                 }
                 Progress::Queued | Progress::Begun => {
-                    progress = self
-                        .changed
-                        .wait(progress)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
                 }
                 Progress::Withdrawn => return -1,
             }

@@ -56,7 +56,9 @@ impl Server {
                 self.scratch.resize(self.scratch.len() + SCRATCH, 0);
             }
         }
-        let space = &mut self.scratch[self.input.end..];
+        // The last byte is for the NUL behind a message that ends the input.
+        let end = self.scratch.len() - 1;
+        let space = &mut self.scratch[self.input.end..end];
         let room = space.len();
         match receive(&conn.socket, space) {
             Ok(0) => {
@@ -84,7 +86,15 @@ impl Server {
     /// Looks for the next request.
     pub(super) fn next_head(&mut self, index: usize) -> Flow {
         let limit = self.options.config.max_request_header_bytes;
-        self.input.start += blank_prefix(&self.scratch[self.input.clone()]);
+        let blank = blank_prefix(&self.scratch[self.input.clone()]);
+        if blank > 0 {
+            self.input.start += blank;
+            let Some(conn) = self.conn(index) else { return Flow::Leave };
+            conn.blank = conn.blank.saturating_add(blank as u32);
+            if conn.blank as usize > limit {
+                return self.refuse(index, 431, false);
+            }
+        }
         if !self.input.is_empty() {
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
@@ -94,10 +104,8 @@ impl Server {
                 if !self.flush(index) {
                     return Flow::Leave;
                 }
-                if self
-                    .conn(index)
-                    .is_some_and(|conn| conn.backlog() > HIGH_WATER)
-                {
+                if let Some(conn) = self.conn(index).filter(|conn| conn.backlog() > HIGH_WATER) {
+                    conn.paused = true;
                     return Flow::Leave;
                 }
             }
@@ -111,7 +119,7 @@ impl Server {
                     return self.begin_exchange(index);
                 }
                 Outcome::Partial => {}
-                Outcome::Refused(status) => return self.refuse(index, status),
+                Outcome::Refused(status) => return self.refuse(index, status, true),
             }
         }
         match self.refill(index) {
@@ -140,9 +148,7 @@ impl Server {
             return Flow::Leave;
         }
         let start = self.input.start;
-        exchange
-            .buf
-            .extend_from_slice(&self.scratch[start..start + head_len]);
+        exchange.buf.extend_from_slice(&self.scratch[start..start + head_len]);
         self.input.start += head_len;
         if self.access_log.is_on() {
             exchange.log = self.log_entry(index, &exchange);
@@ -154,11 +160,13 @@ impl Server {
             conn.since = now;
         }
         conn.begun = false;
+        conn.blank = 0;
         conn.phase = Phase::Body;
 
         let head = &exchange.head;
         let method = &exchange.buf[head.method.range()];
-        let supported = !matches!(method, b"CONNECT" | b"TRACE");
+        // Its target is no path, so that no handler can match.
+        let supported = method != b"CONNECT";
         let understood = locate(&mut exchange) || !supported;
         exchange.plan = match understood.then(|| self.route(&exchange.path)).flatten() {
             Some(handler) if supported => Plan::Handler(handler),
@@ -202,12 +210,8 @@ impl Server {
             let Some(out) = self.outbox(index) else {
                 return Flow::Leave;
             };
-            out.bytes
-                .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            if let Some(log) = self
-                .exchange(index)
-                .and_then(|exchange| exchange.log.as_mut())
-            {
+            out.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if let Some(log) = self.exchange(index).and_then(|exchange| exchange.log.as_mut()) {
                 // What the log counts begins behind it.
                 log.begin += 25;
             }
@@ -231,11 +235,7 @@ impl Server {
             user_agent: head.value(&exchange.buf, "user-agent"),
         }
         .format();
-        Some(LogEntry {
-            prefix,
-            suffix,
-            begin,
-        })
+        Some(LogEntry { prefix, suffix, begin })
     }
 
     /// Takes in the content of the current request.
@@ -277,9 +277,7 @@ impl Server {
             let content = match &mut body {
                 Body::Complete => return ControlFlow::Break(self.dispatch(index)),
                 Body::Length(left) => {
-                    let take = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(input.len());
+                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                     *left -= take as u64;
                     let content = self.input.start..self.input.start + take;
                     self.input.start = content.end;
@@ -333,11 +331,7 @@ impl Server {
         };
         // What nobody looks at is not kept, but still bounded.
         if matches!(exchange.plan, Plan::Builtin) {
-            return if exchange.arrived > maximum as u64 {
-                Err(413)
-            } else {
-                Ok(())
-            };
+            return if exchange.arrived > maximum as u64 { Err(413) } else { Ok(()) };
         }
         let so_far = exchange.buf.len() - exchange.head.len;
         if content.len() > maximum.saturating_sub(so_far) {
@@ -348,10 +342,7 @@ impl Server {
         }
         // The buffer grows with what arrives, never with what the head claims. One byte more
         // is for the NUL behind the content.
-        exchange
-            .buf
-            .try_reserve(content.len() + 1)
-            .map_err(|_| 503u16)?;
+        exchange.buf.try_reserve(content.len() + 1).map_err(|_| 503u16)?;
         exchange.charged += content.len();
         self.buffered += content.len();
         exchange.buf.extend_from_slice(&self.scratch[content]);
@@ -362,21 +353,17 @@ impl Server {
     fn direct_target(&mut self, index: usize) -> Option<u64> {
         let idle = self.input.is_empty();
         match self.exchange(index)? {
-            Exchange {
-                body: Body::Length(left),
-                plan,
-                ..
-            } if idle && *left > DIRECT && !matches!(plan, Plan::Builtin) => Some(*left),
+            Exchange { body: Body::Length(left), plan, .. }
+                if idle && *left > DIRECT && !matches!(plan, Plan::Builtin) =>
+            {
+                Some(*left)
+            }
             _ => None,
         }
     }
 
     fn receive_direct(&mut self, index: usize, left: u64) -> Refill {
-        let limit = self
-            .options
-            .config
-            .max_buffered_bytes
-            .saturating_sub(self.buffered);
+        let limit = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Refill::Lost;
         };
@@ -439,13 +426,7 @@ impl Server {
 
 /// Finds path and query of the target; false if it is none. `*` is a path of its own.
 fn locate(exchange: &mut Exchange) -> bool {
-    let Exchange {
-        buf,
-        head,
-        path,
-        shown,
-        ..
-    } = exchange;
+    let Exchange { buf, head, path, shown, .. } = exchange;
     let Some(bytes) = buf.get(head.target.range()) else {
         return false;
     };
@@ -469,12 +450,7 @@ fn locate(exchange: &mut Exchange) -> bool {
     let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
     let at = head.target.range().start;
     let path_offset = offset(raw);
-    shown.path_at = at
-        + if path_offset < bytes.len() {
-            path_offset
-        } else {
-            0
-        };
+    shown.path_at = at + if path_offset < bytes.len() { path_offset } else { 0 };
     shown.path_end = shown.path_at + path.len();
     shown.query = target.query.map(|query| {
         let start = at + offset(query);

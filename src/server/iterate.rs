@@ -65,7 +65,7 @@ impl Server {
             return (-1, false);
         }
         for conn in self.conns.iter().flatten() {
-            if (all || conn.is_websocket())
+            if (all || conn.is_open_websocket())
                 && let Some(generation) = conn.slot.open_generation()
             {
                 if func.is_some() {
@@ -78,13 +78,7 @@ impl Server {
         let count = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
         match func {
             Some(func) => {
-                self.iterations.push(Iteration {
-                    list,
-                    at: 0,
-                    func,
-                    param,
-                    ticket,
-                });
+                self.iterations.push(Iteration { list, at: 0, func, param, ticket });
                 (count, true)
             }
             None => {
@@ -136,21 +130,12 @@ impl Server {
                 let step = Step::Iterate(slot.as_c(), iteration.func, iteration.param.0);
                 if calling != Some(slot.index()) {
                     let content = slot.swap_content(no_content());
-                    self.hidden.push(Hidden {
-                        slot,
-                        generation,
-                        content,
-                    });
+                    self.hidden.push(Hidden { slot, generation, content });
                 }
                 return Some(step);
             }
         }
-        if let Some(Iteration {
-            ticket: Some(ticket),
-            list,
-            ..
-        }) = self.iterations.pop()
-        {
+        if let Some(Iteration { ticket: Some(ticket), list, .. }) = self.iterations.pop() {
             ticket.finish(c_int::try_from(list.len()).unwrap_or(c_int::MAX));
         }
         None
@@ -158,21 +143,13 @@ impl Server {
 
     /// The function that [`Step::Iterate`] asked for has returned for `slot`.
     pub fn visited(&mut self, slot: &'static Slot) {
-        if self
-            .hidden
-            .last()
-            .is_some_and(|hidden| std::ptr::eq(hidden.slot, slot))
-        {
+        if self.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
             self.show_hidden();
         }
     }
 
     fn show_hidden(&mut self) {
-        if let Some(Hidden {
-            slot,
-            generation,
-            content,
-        }) = self.hidden.pop()
+        if let Some(Hidden { slot, generation, content }) = self.hidden.pop()
             && slot.open_generation() == Some(generation)
         {
             slot.swap_content(content);
@@ -190,11 +167,7 @@ impl Server {
     /// Begins one request of another thread. False if there is none.
     pub(super) fn begin_work(&mut self) -> bool {
         match self.work.pop_front() {
-            Some(Message::Iterate {
-                func,
-                param,
-                ticket,
-            }) => {
+            Some(Message::Iterate { func, param, ticket }) => {
                 if ticket.begin() {
                     self.iterate(func, param, Some(ticket));
                 }

@@ -30,11 +30,7 @@ static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
 impl Listener {
     /// Binds and listens.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
         let socket = above_standard(socket)?;
@@ -64,17 +60,9 @@ impl Listener {
         shared.retain(|entry| entry.fd != fd || entry.identity == identity);
         match shared.iter_mut().find(|entry| entry.fd == fd) {
             Some(entry) => entry.users += 1,
-            None => shared.push(Shared {
-                fd,
-                identity,
-                users: 1,
-            }),
+            None => shared.push(Shared { fd, identity, users: 1 }),
         }
-        Ok(Self {
-            fd,
-            registered: false,
-            ready: true,
-        })
+        Ok(Self { fd, registered: false, ready: true })
     }
 
     /// The descriptor's number.
@@ -85,9 +73,7 @@ impl Listener {
     /// Whether another server uses the same descriptor.
     pub fn is_shared(&self) -> bool {
         let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared
-            .iter()
-            .any(|entry| entry.fd == self.fd && entry.users > 1)
+        shared.iter().any(|entry| entry.fd == self.fd && entry.users > 1)
     }
 
     /// The bound address; `None` for a socket that is not of the Internet.
@@ -100,9 +86,7 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = rustix::net::acceptfrom_with(self.as_fd(), flags)?;
         let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let peer = peer
-            .and_then(|peer| peer.try_into().ok())
-            .unwrap_or(unknown);
+        let peer = peer.and_then(|peer| peer.try_into().ok()).unwrap_or(unknown);
         Ok((above_standard(socket)?, peer))
     }
 }

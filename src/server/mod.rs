@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod connection;
+mod files;
 pub mod inbox;
 mod intake;
 pub mod iterate;
@@ -19,6 +20,7 @@ pub mod slots;
 mod step;
 pub mod timers;
 pub mod user;
+pub mod websocket;
 pub mod write;
 
 use std::collections::VecDeque;
@@ -42,6 +44,7 @@ use crate::ffi::types::mg_connection;
 use crate::http::request::Head;
 use crate::log::LogFile;
 use crate::options::{OPTIONS, Options};
+use crate::websocket::deflate::Deflater;
 
 /// A handler of the program's.
 pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
@@ -121,6 +124,7 @@ pub struct Server {
     accept_paused: bool,
     /// Bytes of bodies and queues.
     buffered: usize,
+    deflater: Deflater,
     access_log: LogFile,
     error_log: LogFile,
     /// What C was shown of each option since it was set last.
@@ -168,6 +172,7 @@ impl Server {
             spare_fd: None,
             accept_paused: false,
             buffered: 0,
+            deflater: Deflater::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],
@@ -190,11 +195,7 @@ impl Server {
 
     /// The handler for a decoded path: the one added last wins.
     fn route(&self, path: &[u8]) -> Option<Handler> {
-        let found = self
-            .routes
-            .iter()
-            .rev()
-            .find(|(prefix, _)| path.starts_with(prefix))?;
+        let found = self.routes.iter().rev().find(|(prefix, _)| path.starts_with(prefix))?;
         Some(found.1)
     }
 
@@ -215,14 +216,8 @@ impl Server {
 
         let busy = !self.ready.is_empty()
             || !self.work.is_empty()
-            || self
-                .iterations
-                .iter()
-                .any(|iteration| iteration.is_foreign())
-            || self
-                .listener
-                .as_ref()
-                .is_some_and(|l| l.ready && l.registered)
+            || self.iterations.iter().any(|iteration| iteration.is_foreign())
+            || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
         let wait = match self.timers.wait(self.clock.now) {
             _ if busy => 0,
@@ -308,10 +303,7 @@ impl Server {
             return;
         }
         let fd = listener.fd();
-        match poll
-            .registry()
-            .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)
-        {
+        match poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE) {
             Ok(()) => {
                 listener.registered = true;
                 // Connections that came before are not announced again.
@@ -404,7 +396,10 @@ impl Server {
             let flags = rustix::net::SendFlags::NOSIGNAL;
             match rustix::net::send(&conn.socket, out.pending(), flags) {
                 Ok(count) => {
-                    conn.last_active = now;
+                    // A websocket lives by what it receives.
+                    if conn.socket_state.is_none() {
+                        conn.last_active = now;
+                    }
                     if count < out.len() {
                         // A short write means a full socket; its event comes when there is room.
                         conn.writable = false;
@@ -453,22 +448,10 @@ impl Server {
         };
         let Some(out) = conn.out.as_mut() else { return };
         let taken = out.taken();
-        let sent = out
-            .records
-            .iter()
-            .take_while(|record| all || record.end <= taken)
-            .count();
+        let sent = out.records.iter().take_while(|record| all || record.end <= taken).count();
         for record in out.records.drain(..sent) {
-            let Record {
-                entry,
-                head_len,
-                end,
-                status,
-            } = record;
-            let count = taken
-                .min(end)
-                .saturating_sub(entry.begin)
-                .saturating_sub(head_len);
+            let Record { entry, head_len, end, status } = record;
+            let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
             let mut line = entry.prefix;
             let mut number = itoa::Buffer::new();
             match status {
@@ -510,6 +493,9 @@ impl Server {
         }
         if let Some(exchange) = conn.exchange.take() {
             self.recycle(exchange);
+        }
+        if let Some(socket) = conn.socket_state.take() {
+            self.buffered = self.buffered.saturating_sub(socket.buffered());
         }
         if let Some(mut out) = conn.out.take()
             && out.reset()
@@ -587,16 +573,13 @@ impl Server {
     fn turn_away(&mut self) {
         let had = self.spare_fd.take().is_some();
         let refused = had
-            && self
-                .listener
-                .as_mut()
-                .is_some_and(|listener| match listener.accept() {
-                    Ok(refused) => {
-                        drop(refused);
-                        true
-                    }
-                    Err(_) => false,
-                });
+            && self.listener.as_mut().is_some_and(|listener| match listener.accept() {
+                Ok(refused) => {
+                    drop(refused);
+                    true
+                }
+                Err(_) => false,
+            });
         self.spare_fd = open_spare();
         if !refused && let Some(listener) = &mut self.listener {
             // Tried again when the next client knocks, or a connection closes.
@@ -631,6 +614,8 @@ impl Server {
             registered: false,
             queued: false,
             dirty: false,
+            paused: false,
+            blank: 0,
             begun: false,
             timed_out: false,
             linger: false,
@@ -640,6 +625,7 @@ impl Server {
             input: Vec::new(),
             out: None,
             exchange: None,
+            socket_state: None,
         }));
         self.open += 1;
         self.set_timer(index);
@@ -654,10 +640,7 @@ impl Server {
         let peer = index
             .and_then(|index| self.conn(index)?.socket.peer_addr().ok())
             .map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let line = format!(
-            "[{}] {peer} {what}\n",
-            crate::log::timestamp(self.clock.unix)
-        );
+        let line = format!("[{}] {peer} {what}\n", crate::log::timestamp(self.clock.unix));
         self.error_log.append(line.as_bytes(), self.clock.unix);
     }
 
@@ -680,6 +663,14 @@ impl Drop for Server {
             iteration.abandon();
         }
     }
+}
+
+/// Letters and digits that nobody can foresee.
+fn random_token() -> String {
+    let mut bytes = [0; 16];
+    // The kernel can only refuse before it has any randomness, early in its own start.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Keeps descriptors 0 to 2 taken until dropped, so that what is opened meanwhile gets others.

@@ -44,11 +44,7 @@ impl<M, W: Wake> Queue<M, W> {
     pub fn new() -> Self {
         Self {
             filled: AtomicBool::new(false),
-            inner: Mutex::new(Inner {
-                messages: Vec::new(),
-                open: false,
-                waker: None,
-            }),
+            inner: Mutex::new(Inner { messages: Vec::new(), open: false, waker: None }),
         }
     }
 
@@ -162,16 +158,9 @@ mod tests {
             queue.take(&mut taken);
             // What came after the first look was announced by a wake of its own, or by one that
             // had not been consumed yet.
-            assert!(
-                taken.len() == seen || wakes.load(Ordering::SeqCst) >= 1,
-                "{before}"
-            );
+            assert!(taken.len() == seen || wakes.load(Ordering::SeqCst) >= 1, "{before}");
             for writer in 0..2 {
-                let own: Vec<_> = taken
-                    .iter()
-                    .filter(|m| m.0 == writer)
-                    .map(|m| m.1)
-                    .collect();
+                let own: Vec<_> = taken.iter().filter(|m| m.0 == writer).map(|m| m.1).collect();
                 assert_eq!(own, [0, 1]);
             }
         });

@@ -1,23 +1,16 @@
-//! From a complete request to a complete answer: handlers, errors, files.
+//! From a complete request to a complete answer: handlers, and errors of the library's own.
 
 use std::ffi::c_int;
-use std::os::unix::fs::FileExt as _;
 
-use super::connection::{Body, Exchange, FileBody, LogEntry, Phase, Plan, Record};
-use super::replies::{self, Reply};
+use super::connection::{Body, Exchange, LogEntry, Phase, Plan, Record};
+use super::replies::Reply;
 use super::step::Flow;
 use super::{Handler, Server, Step};
-use crate::files::serve::{self, Found, OpenFile};
+use crate::http::request::Span;
 use crate::http::response::{Answer, Asked, Standing};
-use crate::http::status::write_status_line;
 use crate::log;
 use crate::options::DeferredAnswers;
-
-/// A file is read in pieces of this size.
-const FILE_PIECE: usize = 64 * 1024;
-
-/// What plain files allow.
-const FILE_METHODS: &[u8] = b"Allow: GET, HEAD, POST, OPTIONS\r\n";
+use crate::websocket::handshake;
 
 impl Server {
     pub(super) fn exchange(&mut self, index: usize) -> Option<&mut Exchange> {
@@ -34,6 +27,10 @@ impl Server {
         }
         match exchange.plan {
             Plan::Handler(handler) => {
+                let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+                if exchange.head.upgrade && handshake::wants_websocket(&exchange.head, head) {
+                    return self.upgrade(index, handler);
+                }
                 if !self.show(index) {
                     return self.fail(index, 503);
                 }
@@ -46,7 +43,7 @@ impl Server {
     }
 
     /// Shows the request to the program. False when there is no memory for it.
-    fn show(&mut self, index: usize) -> bool {
+    pub(super) fn show(&mut self, index: usize) -> bool {
         let Some(conn) = self.conn(index) else {
             return false;
         };
@@ -54,13 +51,7 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return false;
         };
-        let Exchange {
-            buf,
-            head,
-            path,
-            shown,
-            ..
-        } = exchange;
+        let Exchange { buf, head, path, shown, .. } = exchange;
         if buf.try_reserve(1).is_err() {
             return false;
         }
@@ -91,7 +82,9 @@ impl Server {
             return Step::Done;
         };
         conn.phase = Phase::Calling;
-        conn.slot.set_answerable(true);
+        if conn.socket_state.is_none() {
+            conn.slot.set_answerable(true);
+        }
         let pointer = conn.slot.as_c();
         self.calling = Some(index);
         Step::Call(pointer, handler)
@@ -99,9 +92,11 @@ impl Server {
 
     /// The handler that [`Step::Call`] asked for has returned `result`.
     pub fn returned(&mut self, result: c_int) {
-        let Some(index) = self.calling.take() else {
+        let Some(index) = self.calling.take() else { return };
+        if self.conn(index).is_some_and(|conn| conn.socket_state.is_some()) {
+            self.message_handled(index, result);
             return;
-        };
+        }
         // It stands in the outbox and the answer what the handler wrote.
         if self.outbox(index).is_none() {
             return;
@@ -163,10 +158,7 @@ impl Server {
         if goes_on {
             let Some(conn) = self.conn(index) else { return };
             conn.phase = Phase::Answering;
-            let held = conn
-                .exchange
-                .as_mut()
-                .map(|exchange| std::mem::take(&mut exchange.held));
+            let held = conn.exchange.as_mut().map(|exchange| std::mem::take(&mut exchange.held));
             for bytes in held.unwrap_or_default() {
                 self.write_late(index, &bytes);
             }
@@ -216,25 +208,18 @@ impl Server {
             return;
         };
         let end = out.position();
-        out.records.push(Record {
-            entry,
-            head_len,
-            end,
-            status,
-        });
+        out.records.push(Record { entry, head_len, end, status });
     }
 
-    /// Answers what is no understandable request, and ends the connection.
-    pub(super) fn refuse(&mut self, index: usize, status: u16) -> Flow {
-        self.input = 0..0;
-        self.set_timer(index);
+    /// Answers what is no understandable request, and ends the connection. `parsed`: the head was
+    /// just looked at, and the log may show of it what was understood.
+    pub(super) fn refuse(&mut self, index: usize, status: u16, parsed: bool) -> Flow {
         let unix = self.clock.unix;
         let logged = self.access_log.is_on();
-        let Some(begin) = self.outbox(index).map(|out| out.position()) else {
-            return Flow::Leave;
-        };
+        let start = self.input.start;
+        let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
         let spare = self.spare_exchanges.pop();
-        let Some(conn) = self.conn(index) else {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
         conn.linger = true;
@@ -244,25 +229,28 @@ impl Server {
             exchange.head = Default::default();
             if logged {
                 let peer = conn.socket.peer_addr();
+                let head = Some(&self.head).filter(|_| parsed);
+                let part = |span: Option<Span>| {
+                    let range = span.map(Span::range)?;
+                    self.scratch.get(start + range.start..start + range.end)
+                };
                 let (prefix, suffix) = log::Request {
                     peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
                     user: None,
                     unix,
-                    method: b"",
-                    target: b"",
-                    minor: 0,
+                    method: part(head.map(|head| head.method)).unwrap_or_default(),
+                    target: part(head.map(|head| head.target)).unwrap_or_default(),
+                    minor: head.map_or(0, |head| head.minor),
                     referer: None,
                     user_agent: None,
                 }
                 .format();
-                exchange.log = Some(LogEntry {
-                    prefix,
-                    suffix,
-                    begin,
-                });
+                exchange.log = Some(LogEntry { prefix, suffix, begin });
             }
             conn.exchange = Some(exchange);
         }
+        self.input = 0..0;
+        self.set_timer(index);
         self.fail(index, status)
     }
 
@@ -299,7 +287,7 @@ impl Server {
     }
 
     /// Answers with an error, a redirection, or an empty success of the library's own.
-    fn reply_error(&mut self, index: usize, status: u16) -> Flow {
+    pub(super) fn reply_error(&mut self, index: usize, status: u16) -> Flow {
         let Some(exchange) = self.exchange(index) else {
             return Flow::Leave;
         };
@@ -316,194 +304,10 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        let reply = Reply {
-            status,
-            date,
-            persistent,
-            head_only,
-            fields: &exchange.fields,
-        };
+        let reply = Reply { status, date, persistent, head_only, fields: &exchange.fields };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);
         Flow::Again
-    }
-
-    /// Answers a request that no handler of the program's matches.
-    fn answer_builtin(&mut self, index: usize) -> Flow {
-        let Some(exchange) = self.exchange(index) else {
-            return Flow::Leave;
-        };
-        let method = exchange
-            .buf
-            .get(exchange.head.method.range())
-            .unwrap_or_default();
-        let writes = matches!(
-            method,
-            b"PUT"
-                | b"DELETE"
-                | b"MKCOL"
-                | b"COPY"
-                | b"MOVE"
-                | b"PROPFIND"
-                | b"PROPPATCH"
-                | b"LOCK"
-                | b"UNLOCK"
-        );
-        if method == b"OPTIONS" {
-            exchange.fields.extend_from_slice(FILE_METHODS);
-            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
-            return self.reply_error(index, 200);
-        }
-        if writes {
-            return self.refuse_method(index);
-        }
-        let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
-        let path = std::mem::take(&mut exchange.path);
-        let found = serve::find(&self.options.config, &path);
-        let Some(exchange) = self.exchange(index) else {
-            return Flow::Leave;
-        };
-        exchange.path = path;
-        match found {
-            Found::Status(status) => self.fail(index, status),
-            Found::Directory => {
-                let Exchange {
-                    fields,
-                    path,
-                    shown,
-                    buf,
-                    ..
-                } = exchange;
-                fields.extend_from_slice(b"Location: ");
-                write_escaped_path(path, fields);
-                fields.push(b'/');
-                if let Some(query) = &shown.query {
-                    fields.push(b'?');
-                    fields.extend_from_slice(buf.get(query.clone()).unwrap_or_default());
-                }
-                fields.extend_from_slice(b"\r\n");
-                self.reply_error(index, 301)
-            }
-            Found::File(_) if !reads => self.refuse_method(index),
-            Found::File(file) => self.begin_file(index, file),
-        }
-    }
-
-    /// RFC 9110, section 15.5.6: 405 says what is allowed.
-    pub(super) fn refuse_method(&mut self, index: usize) -> Flow {
-        if let Some(exchange) = self.exchange(index) {
-            exchange.fields.extend_from_slice(FILE_METHODS);
-        }
-        self.fail(index, 405)
-    }
-
-    fn begin_file(&mut self, index: usize, found: OpenFile) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let persistent = exchange.head.persistent && !exchange.last;
-        let before = out.bytes.len();
-        write_status_line(&mut out.bytes, 200);
-        found.write_fields(date, replies::connection(persistent), &mut out.bytes);
-        out.bytes.extend_from_slice(b"\r\n");
-        exchange.status = 200;
-        exchange.head_len = (out.bytes.len() - before) as u64;
-        if exchange.head.is_head || found.len == 0 {
-            self.finish_exchange(index, persistent);
-        } else {
-            exchange.file = Some(FileBody {
-                file: found.file,
-                offset: 0,
-                left: found.len,
-            });
-            conn.phase = Phase::Sending;
-        }
-        Flow::Again
-    }
-
-    /// Moves the next piece of a file to the outbox.
-    pub(super) fn send_file(&mut self, index: usize) -> Flow {
-        let Some(conn) = self.conn(index) else {
-            return Flow::Leave;
-        };
-        if conn.backlog() >= FILE_PIECE {
-            if !self.flush(index) {
-                return Flow::Leave;
-            }
-            if self
-                .conn(index)
-                .is_some_and(|conn| conn.backlog() >= FILE_PIECE)
-            {
-                return Flow::Leave;
-            }
-        }
-        if self.quota == 0 {
-            self.make_ready(index);
-            return Flow::Leave;
-        }
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let persistent = exchange.head.persistent && !exchange.last;
-        let Some(body) = exchange.file.as_mut() else {
-            self.close(index);
-            return Flow::Leave;
-        };
-        let piece = usize::try_from(body.left)
-            .unwrap_or(FILE_PIECE)
-            .min(FILE_PIECE);
-        let before = out.bytes.len();
-        if out.bytes.try_reserve(piece).is_err() {
-            self.close(index);
-            return Flow::Leave;
-        }
-        out.bytes.resize(before + piece, 0);
-        match body.file.read_at(&mut out.bytes[before..], body.offset) {
-            Ok(count) if count > 0 => {
-                out.bytes.truncate(before + count);
-                body.offset += count as u64;
-                body.left -= count as u64;
-                self.quota = self.quota.saturating_sub(count);
-                if body.left == 0 {
-                    self.finish_exchange(index, persistent);
-                }
-                Flow::Again
-            }
-            // It shrank, or cannot be read: the promised length cannot be kept.
-            _ => {
-                out.bytes.truncate(before);
-                self.complain(Some(index), "a file changed while it was sent");
-                self.close(index);
-                Flow::Leave
-            }
-        }
-    }
-}
-
-/// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
-fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
-    for byte in path {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
-            out.push(*byte);
-        } else {
-            let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
     }
 }

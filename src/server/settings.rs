@@ -59,12 +59,9 @@ impl Server {
     pub(super) fn publish_limits(&self) {
         let config = &self.options.config;
         let hub = self.hub;
-        hub.iterate_timeout_ms
-            .store(config.iterate_timeout_ms, Ordering::Relaxed);
-        hub.max_send_queue
-            .store(config.max_send_queue_bytes, Ordering::Relaxed);
-        hub.max_buffered
-            .store(config.max_buffered_bytes, Ordering::Relaxed);
+        hub.iterate_timeout_ms.store(config.iterate_timeout_ms, Ordering::Relaxed);
+        hub.max_send_queue.store(config.max_send_queue_bytes, Ordering::Relaxed);
+        hub.max_buffered.store(config.max_buffered_bytes, Ordering::Relaxed);
     }
 
     fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
@@ -120,8 +117,7 @@ impl Server {
             true => address.port().to_string(),
             false => SocketAddr::new(ip, address.port()).to_string(),
         };
-        self.options
-            .store_text(OptionId::ListeningPort, Some(text.as_bytes()));
+        self.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
     }
 
     fn replace_listener(&mut self, listener: Option<Listener>) {

@@ -105,8 +105,7 @@ impl Slot {
     pub fn set_answerable(&self, answerable: bool) {
         let state = self.state.load(Ordering::Relaxed);
         let flag = if answerable { ANSWERABLE } else { 0 };
-        self.state
-            .store(state & !ANSWERABLE | flag, Ordering::Release);
+        self.state.store(state & !ANSWERABLE | flag, Ordering::Release);
     }
 
     /// Whether this is a websocket that frames may be written to.
@@ -184,23 +183,18 @@ impl Slot {
         let mut public = blank();
         public.server_param = param;
         public.remote_port = c_int::from(peer.port());
-        let mut text = AddressText {
-            bytes: &mut public.remote_ip,
-            len: 0,
-        };
+        let mut text = AddressText { bytes: &mut public.remote_ip, len: 0 };
         // The longest textual address is 45 bytes: it always fits.
         let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.ip().to_canonical()));
         // SAFETY: the slot is not in use, and only the I/O thread writes here.
         unsafe { *self.public.get() = public };
-        self.hub
-            .store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
+        self.hub.store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
         self.index.store(index, Ordering::Relaxed);
         self.shared.store(false, Ordering::Relaxed);
         self.incoming.store(0, Ordering::Relaxed);
         self.backlog.store(0, Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) >> FLAGS;
-        self.state
-            .store(generation << FLAGS | OPEN, Ordering::Release);
+        self.state.store(generation << FLAGS | OPEN, Ordering::Release);
     }
 
     /// Ends a connection: from here on every late pointer sees it closed.
@@ -239,10 +233,8 @@ impl Slot {
         public.request_method = at(head.method.start as usize);
         public.uri = at(shown.path_at);
         public.http_version = if head.minor == 0 { c"1.0" } else { c"1.1" }.as_ptr();
-        public.query_string = shown
-            .query
-            .as_ref()
-            .map_or(ptr::null(), |query| at(query.start).cast_const());
+        public.query_string =
+            shown.query.as_ref().map_or(ptr::null(), |query| at(query.start).cast_const());
         public.content = at(shown.content_at);
         public.content_len = c_int::try_from(buf.len() - 1 - shown.content_at).unwrap_or(0);
 
@@ -361,10 +353,7 @@ fn blank() -> mg_connection {
         remote_ip: [0; 48],
         remote_port: 0,
         num_headers: 0,
-        http_headers: [mg_header {
-            name: ptr::null(),
-            value: ptr::null(),
-        }; MAX_VISIBLE_HEADERS],
+        http_headers: [mg_header { name: ptr::null(), value: ptr::null() }; MAX_VISIBLE_HEADERS],
         content: request.content,
         content_len: request.content_len,
         is_websocket: 0,
@@ -398,10 +387,7 @@ struct Pool {
     retired: VecDeque<&'static Slot>,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    free: Vec::new(),
-    retired: VecDeque::new(),
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), retired: VecDeque::new() });
 
 /// A slot for a new connection, the one used last first, as its memory is hot. `None` when there
 /// is no memory.

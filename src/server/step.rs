@@ -59,6 +59,7 @@ impl Server {
             return;
         };
         conn.queued = false;
+        conn.paused = false;
         if conn.gone {
             self.close(index);
             return;
@@ -85,13 +86,14 @@ impl Server {
             return Flow::Leave;
         };
         if std::mem::take(&mut conn.timed_out) {
-            return self.refuse(index, 408);
+            return self.refuse(index, 408, false);
         }
         match conn.phase {
             Phase::Head => self.next_head(index),
             Phase::Body => self.take_body(index),
             Phase::Calling | Phase::Answering => Flow::Leave,
             Phase::Sending => self.send_file(index),
+            Phase::Websocket => self.take_frames(index),
             Phase::Draining => self.drain_then_close(index),
             Phase::Lingering => self.discard(index),
         }
@@ -113,7 +115,7 @@ impl Server {
                 return;
             }
             conn.input.extend_from_slice(unread);
-            if conn.phase == Phase::Head && !conn.begun {
+            if conn.phase == Phase::Head && !conn.begun && !conn.paused {
                 conn.begun = true;
                 conn.since = self.clock.now;
             }
@@ -128,16 +130,10 @@ impl Server {
             && let Some(poll) = &self.poll
         {
             let interest = Interest::READABLE | Interest::WRITABLE;
-            match poll
-                .registry()
-                .register(&mut conn.socket, Token(index), interest)
-            {
+            match poll.registry().register(&mut conn.socket, Token(index), interest) {
                 Ok(()) => conn.registered = true,
                 Err(error) => {
-                    self.complain(
-                        Some(index),
-                        &format!("cannot watch the connection: {error}"),
-                    );
+                    self.complain(Some(index), &format!("cannot watch the connection: {error}"));
                     self.close(index);
                 }
             }
@@ -155,8 +151,6 @@ impl Server {
                 self.drain_then_close(index);
             }
             Phase::Sending => self.make_ready(index),
-            // Input that was left for the sake of the outbox.
-            Phase::Head if !conn.begun && !conn.input.is_empty() => self.make_ready(index),
             _ => {}
         }
     }
@@ -196,11 +190,7 @@ impl Server {
             self.input = 0..0;
         }
         let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
-        self.timers.set(
-            index as u32,
-            self.clock.now.wrapping_add(LINGER_MS),
-            self.clock.now,
-        );
+        self.timers.set(index as u32, self.clock.now.wrapping_add(LINGER_MS), self.clock.now);
         if current {
             return Flow::Again;
         }
@@ -232,22 +222,18 @@ impl Server {
 
     /// Files the connection's timer: at the latest when one of its timeouts may be over.
     pub(super) fn set_timer(&mut self, index: usize) {
-        let Config {
-            idle_timeout_ms,
-            request_timeout_ms,
-            ..
-        } = self.options.config;
-        let ahead = [idle_timeout_ms, request_timeout_ms]
-            .into_iter()
-            .filter(|ms| *ms > 0)
-            .min();
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
+        let ahead = match self.conn(index).map(|conn| conn.socket_state.is_some()) {
+            Some(true) => Some(self.websocket_horizon()).filter(|ms| *ms > 0),
+            _ => [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min(),
+        };
         match ahead {
             Some(ahead) => self.file_timer(index, ahead),
             None => self.timers.clear(index as u32),
         }
     }
 
-    fn file_timer(&mut self, index: usize, ahead: u64) {
+    pub(super) fn file_timer(&mut self, index: usize, ahead: u64) {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
         let now = self.clock.now;
         self.timers.set(index as u32, now.wrapping_add(ahead), now);
@@ -257,11 +243,7 @@ impl Server {
     /// touch timers, so most that come due find that there has been some.
     pub(super) fn timer_due(&mut self, index: usize) {
         let now = self.clock.now;
-        let Config {
-            idle_timeout_ms,
-            request_timeout_ms,
-            ..
-        } = self.options.config;
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
         let Some(conn) = self.conn(index) else { return };
         let since = u64::from(now.wrapping_sub(conn.since));
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
@@ -272,6 +254,10 @@ impl Server {
             }
             return;
         }
+        if conn.socket_state.is_some() {
+            self.websocket_due(index);
+            return;
+        }
         let mut next = [idle_timeout_ms, request_timeout_ms]
             .into_iter()
             .filter(|ms| *ms > 0)
@@ -279,10 +265,7 @@ impl Server {
             .unwrap_or(u64::MAX);
         let receiving = conn.phase == Phase::Body || conn.phase == Phase::Head && conn.begun;
         if receiving && request_timeout_ms > 0 {
-            let arrived = conn
-                .exchange
-                .as_ref()
-                .map_or(0, |exchange| exchange.arrived);
+            let arrived = conn.exchange.as_ref().map_or(0, |exchange| exchange.arrived);
             // As long again for each 16 KiB: slow links may upload, drops may not hold a request.
             let allowed = request_timeout_ms.saturating_mul(1 + arrived / 16_384);
             if since >= allowed {

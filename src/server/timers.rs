@@ -41,31 +41,16 @@ impl Timers {
     pub fn set(&mut self, id: u32, deadline: u32, now: u32) {
         self.clear(id);
         let ahead = deadline.wrapping_sub(now);
-        let ahead = if ahead > u32::MAX / 2 {
-            0
-        } else {
-            ahead.min(HORIZON_MS)
-        };
+        let ahead = if ahead > u32::MAX / 2 { 0 } else { ahead.min(HORIZON_MS) };
         // The bucket behind the deadline, so that what comes due is really due.
         let steps = (now % TICK + ahead) / TICK + 1;
         let bucket = (self.tick_of(now).wrapping_add(steps)) % BUCKETS as u32;
         let id_index = id as usize;
         if self.links.len() <= id_index {
-            self.links.resize(
-                id_index + 1,
-                Link {
-                    prev: NONE,
-                    next: NONE,
-                    bucket: NONE,
-                },
-            );
+            self.links.resize(id_index + 1, Link { prev: NONE, next: NONE, bucket: NONE });
         }
         let head = self.heads[bucket as usize];
-        self.links[id_index] = Link {
-            prev: NONE,
-            next: head,
-            bucket,
-        };
+        self.links[id_index] = Link { prev: NONE, next: head, bucket };
         if let Some(link) = self.links.get_mut(head as usize) {
             link.prev = id;
         }
@@ -150,9 +135,7 @@ mod tests {
                 let mut due = Vec::new();
                 let mut passed = 0;
                 while due.is_empty() {
-                    let wait = timers
-                        .wait(start.wrapping_add(passed))
-                        .expect("an entry is set");
+                    let wait = timers.wait(start.wrapping_add(passed)).expect("an entry is set");
                     passed += wait.max(1);
                     timers.expire(start.wrapping_add(passed), &mut due);
                     assert!(passed <= ahead + 2 * TICK, "{start} {ahead} {passed}");

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::Server;
 use super::connection::Phase;
-use super::inbox::{Message, Verdict};
+use super::inbox::{Hub, Message, Verdict};
 use super::slots::{Generation, Slot};
 use crate::http::response::{Answer, Written};
 
@@ -53,6 +53,10 @@ impl Server {
             return false;
         }
         match self.conn(index).map(|conn| conn.phase) {
+            Some(Phase::Calling | Phase::Websocket) if self.is_websocket(index) => {
+                let Piece::Raw(bytes) = piece else { return false };
+                self.write_unframed(index, bytes)
+            }
             Some(Phase::Calling) => {
                 if self.outbox(index).is_none() {
                     return false;
@@ -83,6 +87,24 @@ impl Server {
             }
             _ => false,
         }
+    }
+
+    fn is_websocket(&mut self, index: usize) -> bool {
+        self.conn(index).is_some_and(|conn| conn.socket_state.is_some())
+    }
+
+    /// Raw bytes between the frames of a websocket.
+    fn write_unframed(&mut self, index: usize, bytes: &[u8]) -> bool {
+        // Frames that other threads wrote before stay before.
+        self.take_inbox();
+        let open = self.conn(index).is_some_and(|conn| conn.slot.takes_frames());
+        let Some(out) = self.outbox(index).filter(|_| open) else { return false };
+        if out.bytes.try_reserve(bytes.len()).is_err() {
+            return false;
+        }
+        out.bytes.extend_from_slice(bytes);
+        self.mark_dirty(index);
+        true
     }
 
     /// Continues the answer of a handler that has returned.
@@ -121,10 +143,7 @@ impl Server {
 
     /// Raw bytes that another thread wrote while the handler still ran.
     pub(super) fn write_late(&mut self, index: usize, bytes: &[u8]) {
-        if self
-            .conn(index)
-            .is_some_and(|conn| conn.phase == Phase::Answering)
-        {
+        if self.conn(index).is_some_and(|conn| conn.phase == Phase::Answering) {
             self.feed_late(index, Piece::Raw(bytes));
         }
     }
@@ -145,7 +164,7 @@ impl Server {
         self.make_ready(index);
     }
 
-    fn has_room(&mut self, index: usize, len: usize) -> bool {
+    pub(super) fn has_room(&mut self, index: usize, len: usize) -> bool {
         let config = &self.options.config;
         let (queue, total) = (config.max_send_queue_bytes, config.max_buffered_bytes);
         let Some(conn) = self.conns.get(index).and_then(Option::as_ref) else {
@@ -167,13 +186,7 @@ impl Server {
         self.hub.queue.take(&mut inbox);
         for message in inbox.drain(..) {
             match message {
-                Message::Write {
-                    slot,
-                    generation,
-                    bytes,
-                    charged,
-                    verdict,
-                } => {
+                Message::Write { slot, generation, bytes, charged, verdict } => {
                     self.take_written(slot, generation, bytes, charged, verdict);
                 }
                 Message::Complain(what) => self.complain(None, what),
@@ -200,6 +213,10 @@ impl Server {
         let Some(index) = self.index_of(slot) else {
             return;
         };
+        if let Verdict::Frame { header_len } = verdict {
+            self.take_frame(index, &bytes, header_len);
+            return;
+        }
         if verdict == Verdict::Unjudged {
             if let Some(conn) = self.conn(index)
                 && conn.phase == Phase::Calling
@@ -241,32 +258,17 @@ pub fn write_from_elsewhere(slot: &'static Slot, bytes: &[u8]) -> bool {
     let mut late = slot.answer();
     // The connection may have closed since, and another begun: look again, under the lock that
     // closing takes too.
-    if slot.open_generation() != Some(generation) || !slot.is_answerable() {
+    let raw = slot.takes_frames();
+    if slot.open_generation() != Some(generation) || !slot.is_answerable() && !raw {
         return false;
     }
-    let incoming = slot.incoming.load(Ordering::Relaxed);
-    let waiting = incoming.saturating_add(slot.backlog.load(Ordering::Relaxed));
-    let buffered = hub
-        .buffered
-        .load(Ordering::Relaxed)
-        .saturating_add(incoming);
     let len = bytes.len();
-    if len
-        > hub
-            .max_send_queue
-            .load(Ordering::Relaxed)
-            .saturating_sub(waiting)
-        || len
-            > hub
-                .max_buffered
-                .load(Ordering::Relaxed)
-                .saturating_sub(buffered)
-    {
+    if !has_room_elsewhere(slot, hub, len) {
         return false;
     }
     let mut out = Vec::new();
     let verdict = match late.as_deref_mut() {
-        Some(answer) => {
+        Some(answer) if !raw => {
             if answer.write(bytes, &mut out) == Written::Refused {
                 return false;
             }
@@ -278,22 +280,25 @@ pub fn write_from_elsewhere(slot: &'static Slot, bytes: &[u8]) -> bool {
                 None => Verdict::Part,
             }
         }
-        None => {
+        _ => {
             if out.try_reserve_exact(len).is_err() {
                 return false;
             }
             out.extend_from_slice(bytes);
-            Verdict::Unjudged
+            if raw { Verdict::Part } else { Verdict::Unjudged }
         }
     };
     let charged = out.len().max(len);
     slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let message = Message::Write {
-        slot,
-        generation,
-        bytes: out,
-        charged,
-        verdict,
-    };
+    let message = Message::Write { slot, generation, bytes: out, charged, verdict };
     hub.queue.push(message).is_ok()
+}
+
+/// Whether `len` more bytes from other threads fit, as far as these can know.
+pub(super) fn has_room_elsewhere(slot: &Slot, hub: &Hub, len: usize) -> bool {
+    let incoming = slot.incoming.load(Ordering::Relaxed);
+    let waiting = incoming.saturating_add(slot.backlog.load(Ordering::Relaxed));
+    let buffered = hub.buffered.load(Ordering::Relaxed).saturating_add(incoming);
+    len <= hub.max_send_queue.load(Ordering::Relaxed).saturating_sub(waiting)
+        && len <= hub.max_buffered.load(Ordering::Relaxed).saturating_sub(buffered)
 }

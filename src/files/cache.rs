@@ -1,0 +1,704 @@
+//! Keeps what was read of files: the content of small ones, open descriptors of larger ones, and
+//! the header fields that describe them.
+//!
+//! An entry is compared with the file system at most once a turn of the caller's loop, so what
+//! changed before a turn began is always seen in it. What is known of an entry is device, inode,
+//! size, and the times of the last change of content and of inode, to the nanosecond. A file that
+//! changed so shortly before it was read that another change could bear the same time is not
+//! trusted beyond the turn.
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::io::Errno;
+
+use super::mime::media_type;
+
+/// The last second of the year 9999: HTTP dates have four digits for the year.
+const LAST_DATE: u64 = 253_402_300_799;
+/// The content of files up to this size is kept.
+const SMALL: u64 = 32 << 10;
+/// What an entry costs besides its content, roughly.
+const ENTRY_COST: usize = 512;
+/// As many paths that lead to no file are remembered for the rest of a turn.
+const MAX_REFUSALS: usize = 1024;
+/// A file that changes while it is read is read again, but not for ever.
+const ATTEMPTS: usize = 3;
+
+/// What is known of a file. Cheap to clone; stays good while somebody still sends from it.
+pub type Entry = Arc<Known>;
+
+/// A regular file as it was when it was looked at.
+#[derive(Debug)]
+pub struct Known {
+    pub content: Content,
+    pub len: u64,
+    /// Seconds since 1970, as Last-Modified shows them.
+    pub modified: u64,
+    /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
+    fields: Vec<u8>,
+    etag: Range<usize>,
+    /// Where in `fields` `Content-Type` and `Content-Length` begin.
+    type_at: usize,
+    length_at: usize,
+    media_type: String,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug)]
+pub enum Content {
+    Bytes(Vec<u8>),
+    /// To be read by position, since several answers share it.
+    Open(File),
+}
+
+impl Known {
+    /// All fields that describe the whole file.
+    pub fn fields(&self) -> &[u8] {
+        &self.fields
+    }
+
+    /// `Last-Modified`, `Etag` and `Content-Type`: for an answer with one range.
+    pub fn fields_but_length(&self) -> &[u8] {
+        &self.fields[..self.length_at]
+    }
+
+    /// `Last-Modified` and `Etag`: for 304, several ranges, or another type.
+    pub fn validator_fields(&self) -> &[u8] {
+        &self.fields[..self.type_at]
+    }
+
+    /// The entity tag, in quotes.
+    pub fn etag(&self) -> &str {
+        // It was made from ASCII text.
+        std::str::from_utf8(&self.fields[self.etag.clone()]).unwrap_or_default()
+    }
+
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
+        let modified = u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE);
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(modified));
+        let len = meta.len();
+        let mut fields = format!("Last-Modified: {date}\r\nEtag: ");
+        let etag_at = fields.len();
+        fields.push_str(&format!("\"{modified:x}.{len}\""));
+        let etag = etag_at..fields.len();
+        fields.push_str("\r\n");
+        let type_at = fields.len();
+        fields.push_str(&format!("Content-Type: {media_type}\r\n"));
+        let length_at = fields.len();
+        fields.push_str(&format!("Content-Length: {len}\r\n"));
+        Known {
+            content,
+            len,
+            modified,
+            fields: fields.into_bytes(),
+            etag,
+            type_at,
+            length_at,
+            media_type: media_type.to_owned(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.content, Content::Open(_))
+    }
+
+    fn cost(&self, path: &Path) -> usize {
+        let content = match &self.content {
+            Content::Bytes(bytes) => bytes.capacity(),
+            Content::Open(_) => 0,
+        };
+        ENTRY_COST + path.as_os_str().len() + self.fields.len() + content
+    }
+}
+
+/// What must be the same for a file to count as unchanged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Identity {
+    dev: u64,
+    ino: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Changes also with permissions, and cannot be set back.
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(meta: &Metadata) -> Identity {
+        Identity {
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+
+    /// Whether a change after `now` is sure to bear another time. Clocks of file systems advance in
+    /// steps: of some milliseconds, or of seconds where the fraction is always zero.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let (seconds, nanoseconds) = self.changed.max(self.modified);
+        let Ok(seconds) = u64::try_from(seconds) else {
+            return true;
+        };
+        let step = match nanoseconds {
+            0 => Duration::from_secs(2),
+            _ => Duration::from_millis(100),
+        };
+        let Ok(now) = now.duration_since(UNIX_EPOCH) else {
+            return false;
+        };
+        let change = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
+        change
+            .checked_add(step)
+            .is_some_and(|settled| settled < now)
+    }
+}
+
+/// An entry in its place among the others.
+#[derive(Debug)]
+struct Slot {
+    path: Arc<Path>,
+    known: Entry,
+    identity: Identity,
+    settled: bool,
+    /// The turn in which it was last compared with the file system.
+    turn: u64,
+    /// Neighbours in the order of use.
+    newer: usize,
+    older: usize,
+}
+
+/// No slot.
+const NONE: usize = usize::MAX;
+
+/// The cache. Entries that were used last stay longest.
+#[derive(Debug)]
+pub struct Cache {
+    /// The most that entries may cost together, in bytes. 0 keeps nothing.
+    budget: usize,
+    max_open: usize,
+    extra_types: Vec<(String, String)>,
+    places: HashMap<Arc<Path>, usize>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    newest: usize,
+    oldest: usize,
+    cost: usize,
+    open: usize,
+    /// Paths that lead to no file in the turn `refused_in`.
+    refusals: HashMap<PathBuf, io::ErrorKind>,
+    refused_in: u64,
+}
+
+impl Cache {
+    /// `max_open` bounds the descriptors that are kept open; `extra_types` are the media types that
+    /// come before the built-in ones.
+    pub fn new(budget: usize, max_open: usize, extra_types: Vec<(String, String)>) -> Cache {
+        Cache {
+            budget,
+            max_open,
+            extra_types,
+            places: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            newest: NONE,
+            oldest: NONE,
+            cost: 0,
+            open: 0,
+            refusals: HashMap::new(),
+            refused_in: 0,
+        }
+    }
+
+    /// The file at `path`. An error of kind `IsADirectory` names a directory, `NotFound` also what
+    /// is neither that nor a file and is never opened.
+    pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
+        if let Some(&place) = self.places.get(path)
+            && let Some(slot) = &self.slots[place]
+        {
+            let known = slot.known.clone();
+            if slot.turn == turn {
+                return Ok(known);
+            }
+            if slot.settled && fs::metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity) {
+                self.use_again(place, turn);
+                return Ok(known);
+            }
+            self.remove(place);
+        }
+        if self.refused_in != turn {
+            self.refused_in = turn;
+            self.refusals.clear();
+        }
+        if let Some(kind) = self.refusals.get(path) {
+            return Err((*kind).into());
+        }
+        match self.load(path) {
+            Ok((known, identity, settled)) => {
+                self.keep(path, known.clone(), identity, settled, turn);
+                Ok(known)
+            }
+            Err(error) => {
+                self.refuse(path, error.kind());
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        let extra_types = std::mem::take(&mut self.extra_types);
+        *self = Cache::new(self.budget, self.max_open, extra_types);
+    }
+
+    /// Closes the descriptors that are kept, save those that somebody still sends from.
+    pub fn close_files(&mut self) {
+        for place in 0..self.slots.len() {
+            let is_open = |slot: &Slot| slot.known.is_open();
+            if self.slots[place].as_ref().is_some_and(is_open) {
+                self.remove(place);
+            }
+        }
+    }
+
+    /// What does not exist is asked for again and again, as a password file in each directory.
+    fn refuse(&mut self, path: &Path, kind: io::ErrorKind) {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+        let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory);
+        if lasts && self.refusals.len() < MAX_REFUSALS {
+            self.refusals.insert(path.to_path_buf(), kind);
+        }
+    }
+
+    fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
+        let loaded = match load(path) {
+            // Files that are merely kept must not be what others fail for.
+            Err(error) if is_exhaustion(&error) && self.open > 0 => {
+                self.close_files();
+                load(path)
+            }
+            loaded => loaded,
+        };
+        let (content, meta, settled) = loaded?;
+        let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
+        let known = Known::new(content, &meta, media_type);
+        Ok((Arc::new(known), Identity::of(&meta), settled))
+    }
+
+    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, turn: u64) {
+        let cost = known.cost(path);
+        let is_open = known.is_open();
+        if cost > self.budget || is_open && self.max_open == 0 {
+            return;
+        }
+        while self.cost + cost > self.budget {
+            self.remove(self.oldest);
+        }
+        if is_open && self.open >= self.max_open {
+            self.remove_oldest_open();
+        }
+        self.cost += cost;
+        self.open += usize::from(is_open);
+        let path: Arc<Path> = path.into();
+        let slot = Slot {
+            path: path.clone(),
+            known,
+            identity,
+            settled,
+            turn,
+            newer: NONE,
+            older: NONE,
+        };
+        let place = self.free.pop().unwrap_or(self.slots.len());
+        if place == self.slots.len() {
+            self.slots.push(None);
+        }
+        self.slots[place] = Some(slot);
+        self.places.insert(path, place);
+        self.link_newest(place);
+    }
+
+    fn use_again(&mut self, place: usize, turn: u64) {
+        self.unlink(place);
+        self.link_newest(place);
+        if let Some(slot) = &mut self.slots[place] {
+            slot.turn = turn;
+        }
+    }
+
+    fn remove_oldest_open(&mut self) {
+        let mut place = self.oldest;
+        while let Some(slot) = self.slots.get(place).and_then(Option::as_ref) {
+            if slot.known.is_open() {
+                self.remove(place);
+                return;
+            }
+            place = slot.newer;
+        }
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.unlink(place);
+        if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
+            self.places.remove(&slot.path);
+            self.cost -= slot.known.cost(&slot.path);
+            self.open -= usize::from(slot.known.is_open());
+            self.free.push(place);
+        }
+    }
+
+    fn link_newest(&mut self, place: usize) {
+        let second = std::mem::replace(&mut self.newest, place);
+        if let Some(slot) = &mut self.slots[place] {
+            slot.newer = NONE;
+            slot.older = second;
+        }
+        match self.slots.get_mut(second).and_then(Option::as_mut) {
+            Some(slot) => slot.newer = place,
+            None => self.oldest = place,
+        }
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let Some(slot) = self.slots.get(place).and_then(Option::as_ref) else {
+            return;
+        };
+        let (newer, older) = (slot.newer, slot.older);
+        match self.slots.get_mut(newer).and_then(Option::as_mut) {
+            Some(slot) => slot.older = older,
+            None => self.newest = older,
+        }
+        match self.slots.get_mut(older).and_then(Option::as_mut) {
+            Some(slot) => slot.newer = newer,
+            None => self.oldest = newer,
+        }
+    }
+}
+
+/// Content, what it belongs to, and whether that can be told from a later state of the file.
+fn load(path: &Path) -> io::Result<(Content, Metadata, bool)> {
+    // FIFOs and devices are never opened: that could block, or do something.
+    check_kind(&fs::metadata(path)?)?;
+    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    // A daemon that has closed its descriptors 0 to 2 may open others in their place.
+    if file.as_raw_fd() < 3 {
+        file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
+    }
+    for _ in 0..ATTEMPTS {
+        let now = SystemTime::now();
+        let meta = file.metadata()?;
+        check_kind(&meta)?;
+        let settled = Identity::of(&meta).is_settled(now);
+        if meta.len() > SMALL {
+            return Ok((Content::Open(file), meta, settled));
+        }
+        let mut bytes = vec![0; meta.len() as usize];
+        let whole = match file.read_exact_at(&mut bytes, 0) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error),
+        };
+        if whole && Identity::of(&file.metadata()?) == Identity::of(&meta) {
+            return Ok((Content::Bytes(bytes), meta, settled));
+        }
+    }
+    // It keeps changing; whoever sends it finds out how much is left of it.
+    let meta = file.metadata()?;
+    Ok((Content::Open(file), meta, false))
+}
+
+fn check_kind(meta: &Metadata) -> io::Result<()> {
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if meta.is_file() {
+        return Ok(());
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A folder of its own for a test, removed at its end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("cache-test-{}-{count}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, text).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Long enough for a change to count as settled.
+    fn settle() {
+        std::thread::sleep(Duration::from_millis(150));
+    }
+
+    fn cache() -> Cache {
+        Cache::new(1 << 20, 4, Vec::new())
+    }
+
+    fn text(entry: &Entry) -> String {
+        match &entry.content {
+            Content::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Content::Open(_) => format!("open {}", entry.len),
+        }
+    }
+
+    #[test]
+    fn the_fields_are_ready_made() {
+        let folder = Folder::new();
+        let path = folder.write("a.HTML", "hello");
+        let time = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        let entry = cache().get(&path, 1).unwrap();
+        let expected = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nEtag: \"2ebc98a1.5\"\r\n\
+                        Content-Type: text/html\r\nContent-Length: 5\r\n";
+        assert_eq!(String::from_utf8_lossy(entry.fields()), expected);
+        assert!(entry.fields_but_length().ends_with(b"text/html\r\n"));
+        assert!(entry.validator_fields().ends_with(b".5\"\r\n"));
+        assert_eq!(entry.etag(), "\"2ebc98a1.5\"");
+        assert_eq!(
+            (entry.media_type(), entry.len, entry.modified),
+            ("text/html", 5, 784_111_777)
+        );
+        let types = vec![(".html".to_owned(), "a/b".to_owned())];
+        let entry = Cache::new(0, 0, types).get(&path, 1).unwrap();
+        assert_eq!(entry.media_type(), "a/b");
+    }
+
+    #[test]
+    fn a_change_is_seen_in_the_next_turn() {
+        let folder = Folder::new();
+        let path = folder.write("a", "one");
+        let mut cache = cache();
+        let first = cache.get(&path, 1).unwrap();
+        // Same length, and too soon for the time to differ for sure.
+        for (turn, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
+            fs::write(&path, content).unwrap();
+            assert_eq!(text(&cache.get(&path, turn).unwrap()), content);
+            fs::write(&path, "ONE").unwrap();
+            assert_eq!(
+                text(&cache.get(&path, turn).unwrap()),
+                content,
+                "within the turn"
+            );
+        }
+        assert_eq!(text(&first), "one");
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_read_again() {
+        let folder = Folder::new();
+        let small = folder.write("small", "one");
+        let large = folder.write("large", &"x".repeat(SMALL as usize + 1));
+        settle();
+        let mut cache = cache();
+        for path in [&small, &large] {
+            let first = cache.get(path, 1).unwrap();
+            for turn in [1, 2, 3] {
+                assert!(Arc::ptr_eq(&first, &cache.get(path, turn).unwrap()));
+            }
+        }
+        assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 32769");
+        // A file that was put in its place, even with the same size and time, is another one.
+        let other = folder.write("other", "two");
+        let time = fs::metadata(&small).unwrap().modified().unwrap();
+        File::options()
+            .write(true)
+            .open(&other)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        fs::rename(&other, &small).unwrap();
+        assert_eq!(text(&cache.get(&small, 4).unwrap()), "two");
+        // Also one whose content was changed and whose time was set back.
+        settle();
+        cache.get(&small, 5).unwrap();
+        fs::write(&small, "six").unwrap();
+        File::options()
+            .write(true)
+            .open(&small)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        assert_eq!(text(&cache.get(&small, 6).unwrap()), "six");
+        fs::remove_file(&small).unwrap();
+        assert_eq!(text(&cache.get(&small, 6).unwrap()), "six");
+        let error = cache.get(&small, 7).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_no_file_is_an_error_that_lasts_for_the_turn() {
+        let folder = Folder::new();
+        let missing = folder.0.join("missing");
+        let file = folder.write("file", "");
+        let _socket = UnixListener::bind(folder.0.join("socket")).unwrap();
+        symlink("loop", folder.0.join("loop")).unwrap();
+        let table = [
+            (folder.0.clone(), io::ErrorKind::IsADirectory),
+            (folder.0.join("socket"), io::ErrorKind::NotFound),
+            (missing.clone(), io::ErrorKind::NotFound),
+            (file.join("x"), io::ErrorKind::NotADirectory),
+            ("/dev/null".into(), io::ErrorKind::NotFound),
+        ];
+        let mut cache = cache();
+        for (path, kind) in table {
+            for turn in [1, 1, 2] {
+                assert_eq!(cache.get(&path, turn).unwrap_err().kind(), kind, "{path:?}");
+            }
+        }
+        assert!(cache.get(&folder.0.join("loop"), 2).is_err());
+        assert!(cache.get(&missing, 2).is_err());
+        folder.write("missing", "now");
+        assert!(cache.get(&missing, 2).is_err());
+        assert_eq!(text(&cache.get(&missing, 3).unwrap()), "now");
+        for n in 0..2 * MAX_REFUSALS {
+            cache.get(&folder.0.join(format!("no{n}")), 4).unwrap_err();
+        }
+        assert_eq!(cache.refusals.len(), MAX_REFUSALS);
+    }
+
+    #[test]
+    fn a_change_of_mode_is_seen() {
+        let folder = Folder::new();
+        let path = folder.write("a", "one");
+        settle();
+        let mut cache = cache();
+        let first = cache.get(&path, 1).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &cache.get(&path, 2).unwrap()));
+    }
+
+    #[test]
+    fn what_was_used_last_stays() {
+        let folder = Folder::new();
+        let paths: Vec<PathBuf> = (0..4).map(|n| folder.write(&n.to_string(), "x")).collect();
+        settle();
+        let cost = cache().get(&paths[0], 1).unwrap().cost(&paths[0]);
+        let mut cache = Cache::new(3 * cost, 4, Vec::new());
+        for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
+            cache.get(&paths[place], turn).unwrap();
+        }
+        let kept: Vec<bool> = paths
+            .iter()
+            .map(|p| cache.places.contains_key(p.as_path()))
+            .collect();
+        assert_eq!(kept, [true, false, true, true]);
+        assert_eq!(cache.cost, 3 * cost);
+        cache.clear();
+        assert_eq!((cache.cost, cache.places.len()), (0, 0));
+    }
+
+    #[test]
+    fn descriptors_are_bounded_and_can_be_closed() {
+        let folder = Folder::new();
+        let large = "x".repeat(SMALL as usize + 1);
+        let mut cache = cache();
+        let small = folder.write("small", "x");
+        cache.get(&small, 1).unwrap();
+        for n in 0..10 {
+            let path = folder.write(&n.to_string(), &large);
+            cache.get(&path, 1).unwrap();
+        }
+        assert_eq!((cache.open, cache.places.len()), (4, 5));
+        cache.close_files();
+        assert_eq!((cache.open, cache.places.len()), (0, 1));
+        assert!(cache.places.contains_key(small.as_path()));
+    }
+
+    #[test]
+    fn a_cache_without_budget_keeps_nothing() {
+        let folder = Folder::new();
+        let path = folder.write("a", "one");
+        let mut cache = Cache::new(0, 4, Vec::new());
+        assert_eq!(text(&cache.get(&path, 1).unwrap()), "one");
+        assert!(cache.places.is_empty());
+        assert_eq!((cache.oldest, cache.newest), (NONE, NONE));
+    }
+
+    #[test]
+    fn any_use_leaves_the_books_in_order() {
+        let folder = Folder::new();
+        let large = "x".repeat(SMALL as usize + 1);
+        let name = |n: u64| folder.0.join(n.to_string());
+        let mut cache = Cache::new(8 * 1024, 2, Vec::new());
+        let mut random = 1u64;
+        for turn in 0..2000 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let path = name((random >> 33) % 20);
+            match (random >> 40) % 8 {
+                0 => fs::write(&path, &large).unwrap(),
+                1 => fs::write(&path, "x".repeat((random >> 50) as usize % 3000)).unwrap(),
+                2 => drop(fs::remove_file(&path)),
+                _ => {}
+            }
+            assert_eq!(cache.get(&path, turn).is_ok(), path.exists());
+            let slots = || cache.slots.iter().flatten();
+            let cost: usize = slots().map(|slot| slot.known.cost(&slot.path)).sum();
+            let open = slots().filter(|slot| slot.known.is_open()).count();
+            assert_eq!((cache.cost, cache.open), (cost, open));
+            assert!(cost <= cache.budget && open <= cache.max_open);
+            let mut in_order = 0;
+            let mut place = cache.oldest;
+            while let Some(slot) = cache.slots.get(place).and_then(Option::as_ref) {
+                assert_eq!(cache.places.get(&slot.path), Some(&place));
+                in_order += 1;
+                place = slot.newer;
+            }
+            assert_eq!(in_order, cache.places.len());
+            assert_eq!(in_order, slots().count());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Reads what is in a directory, in portions, so that a large one need not be read at one go.
+
+use std::fs::{self, DirEntry, Metadata, ReadDir};
+use std::io;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use super::listing::Entry;
+
+/// A directory that is being read.
+#[derive(Debug)]
+pub struct Reader {
+    rest: ReadDir,
+    entries: Vec<Entry>,
+}
+
+impl Reader {
+    pub fn open(path: &Path) -> io::Result<Reader> {
+        Ok(Reader { rest: fs::read_dir(path)?, entries: Vec::new() })
+    }
+
+    /// Looks at up to `count` names, leaving out those that `is_hidden`. False once all were seen.
+    /// Names that lead nowhere, to what may not be looked at, or to what is neither a file nor a
+    /// directory, are left out: their links would lead to an error.
+    pub fn advance(
+        &mut self,
+        count: usize,
+        is_hidden: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<bool> {
+        for _ in 0..count {
+            let Some(found) = self.rest.next() else {
+                return Ok(false);
+            };
+            let found = found?;
+            let name = found.file_name();
+            if is_hidden(name.as_bytes()) {
+                continue;
+            }
+            let Ok(meta) = behind_links(&found) else {
+                continue;
+            };
+            if meta.is_file() || meta.is_dir() {
+                self.entries.try_reserve(1)?;
+                self.entries.push(Entry {
+                    name: name.into_vec(),
+                    is_dir: meta.is_dir(),
+                    size: meta.len(),
+                    modified: u64::try_from(meta.mtime()).unwrap_or(0),
+                });
+            }
+        }
+        Ok(true)
+    }
+
+    /// What was found, in no order.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+}
+
+/// Everything in a directory at one go.
+pub fn read(path: &Path, mut is_hidden: impl FnMut(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
+    let mut reader = Reader::open(path)?;
+    while reader.advance(usize::MAX, &mut is_hidden)? {}
+    Ok(reader.into_entries())
+}
+
+fn behind_links(found: &DirEntry) -> io::Result<Metadata> {
+    let meta = found.metadata()?;
+    if meta.is_symlink() {
+        return fs::metadata(found.path());
+    }
+    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn files_and_directories_are_found_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("directory-test-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("file"), "12345").unwrap();
+        fs::write(folder.join("secret"), "").unwrap();
+        let odd = folder.join(OsStr::from_bytes(b"\xff\n"));
+        fs::write(odd, "1").unwrap();
+        fs::create_dir(folder.join("dir")).unwrap();
+        symlink("file", folder.join("link")).unwrap();
+        symlink("dir", folder.join("dirlink")).unwrap();
+        symlink("missing", folder.join("dangling")).unwrap();
+        symlink("loop", folder.join("loop")).unwrap();
+        let _socket = UnixListener::bind(folder.join("socket")).unwrap();
+
+        let mut entries = read(&folder, |name| name == b"secret").unwrap();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let found: Vec<(&[u8], bool)> =
+            entries.iter().map(|entry| (entry.name.as_slice(), entry.is_dir)).collect();
+        let expected: [(&[u8], bool); 5] = [
+            (b"dir", true),
+            (b"dirlink", true),
+            (b"file", false),
+            (b"link", false),
+            (b"\xff\n", false),
+        ];
+        assert_eq!(found, expected);
+        let sizes: Vec<u64> = entries[2..].iter().map(|entry| entry.size).collect();
+        assert_eq!(sizes, [5, 5, 1]);
+        assert!(entries.iter().all(|entry| entry.modified > 1_500_000_000));
+
+        let mut reader = Reader::open(&folder).unwrap();
+        let mut portions = 1;
+        while reader.advance(2, &mut |_| false).unwrap() {
+            portions += 1;
+        }
+        assert_eq!((portions, reader.into_entries().len()), (5, 6));
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(read(&folder, |_| false).is_err());
+    }
+}

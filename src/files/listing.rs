@@ -1,0 +1,444 @@
+//! The HTML page that lists a directory, written piece by piece: [`head`], a [`row`] for each
+//! entry, [`foot`].
+//!
+//! Knows entries as values; reading them is `directory`'s. All links are relative, so that the
+//! page also works behind a proxy that serves it under another path. Nothing in it needs a script.
+
+use std::cmp::Ordering;
+
+/// What the page says of a file or a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// As the file system has it: any bytes but `/` and NUL.
+    pub name: Vec<u8>,
+    pub is_dir: bool,
+    /// Bytes; not shown for a directory.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub modified: u64,
+}
+
+/// What entries are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Name,
+    Date,
+    Size,
+}
+
+/// The order of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub key: Key,
+    pub descending: bool,
+}
+
+impl Order {
+    /// The order that a query asks for: `n`, `d` or `s`, then `a` or `d`. Any other is by name.
+    pub fn from_query(query: Option<&[u8]>) -> Order {
+        let (key, direction) = match query.unwrap_or_default() {
+            [b'n', direction @ ..] => (Key::Name, direction),
+            [b'd', direction @ ..] => (Key::Date, direction),
+            [b's', direction @ ..] => (Key::Size, direction),
+            _ => (Key::Name, &b""[..]),
+        };
+        match direction {
+            b"" | b"a" => Order { key, descending: false },
+            b"d" => Order { key, descending: true },
+            _ => Order { key: Key::Name, descending: false },
+        }
+    }
+}
+
+/// Sorts entries, directories first. Those that are equal stand in the order of their names, so
+/// that the page is the same each time.
+pub fn sort(entries: &mut [Entry], order: Order) {
+    entries.sort_unstable_by(|a, b| {
+        let by_key = match order.key {
+            Key::Name => a.name.cmp(&b.name),
+            Key::Date => a.modified.cmp(&b.modified),
+            // All directories are of no size.
+            Key::Size if a.is_dir && b.is_dir => Ordering::Equal,
+            Key::Size => a.size.cmp(&b.size),
+        };
+        let by_key = if order.descending { by_key.reverse() } else { by_key };
+        let directories = b.is_dir.cmp(&a.is_dir);
+        directories.then(by_key).then_with(|| a.name.cmp(&b.name))
+    });
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1c2024;--dim:#60656c;--line:#e3e5e8;--paper:#fff;\
+--hover:#f3f5f8;--link:#0b5cc4}\
+@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--dim:#9aa1a9;--line:#2e3338;\
+--paper:#15181b;--hover:#1e2327;--link:#7ab4ff}}\
+body{margin:0 auto;max-width:60rem;padding:2rem 1rem;background:var(--paper);color:var(--ink);\
+font:1rem/1.5 system-ui,sans-serif}\
+h1{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}\
+a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}\
+table{width:100%;border-collapse:collapse}\
+th,td{padding:.35rem .5rem;border-bottom:1px solid var(--line);text-align:left}\
+th{font-size:.875rem;white-space:nowrap}th a{color:var(--dim)}\
+tbody tr:hover{background:var(--hover)}\
+td:first-child{overflow-wrap:anywhere}\
+td+td,th+th{width:1%;white-space:nowrap;color:var(--dim);font-variant-numeric:tabular-nums}\
+th:last-child,td:last-child{text-align:right}\
+@media(max-width:34rem){td:nth-child(2),th:nth-child(2){display:none}}";
+
+/// Appends the page up to the first entry. `path` is the decoded path of the directory as the
+/// client knows it, with a slash at both ends.
+pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order) {
+    let text = escape_html(path);
+    append(out, &["<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"]);
+    append(out, &["<meta charset=\"utf-8\">\n"]);
+    append(out, &["<meta name=\"viewport\" content=\"width=device-width\">\n"]);
+    append(out, &["<title>Index of ", &text, "</title>\n"]);
+    append(out, &["<style>", STYLE, "</style>\n</head>\n<body>\n"]);
+    append(out, &["<h1>Index of <bdi>"]);
+    breadcrumbs(out, path);
+    append(out, &["</bdi></h1>\n<table>\n<thead>\n<tr>"]);
+    column(out, "Name", Key::Name, order);
+    column(out, "Modified (UTC)", Key::Date, order);
+    column(out, "Size", Key::Size, order);
+    append(out, &["</tr>\n</thead>\n<tbody>\n"]);
+    if segments(path).next().is_some() {
+        append(out, &["<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n"]);
+    }
+}
+
+/// Appends the row of an entry.
+pub fn row(out: &mut Vec<u8>, entry: &Entry) {
+    let slash = if entry.is_dir { "/" } else { "" };
+    append(out, &["<tr><td><a href=\""]);
+    escape_url(out, &entry.name);
+    append(out, &[slash, "\"><bdi>", &escape_html(&entry.name), slash]);
+    append(out, &["</bdi></a></td><td>", &date(entry.modified), "</td><td"]);
+    if entry.is_dir {
+        append(out, &[">–</td></tr>\n"]);
+    } else {
+        let exact = entry.size.to_string();
+        append(out, &[" title=\"", &exact, " bytes\">", &human_size(entry.size)]);
+        append(out, &["</td></tr>\n"]);
+    }
+}
+
+/// Appends what follows the last entry.
+pub fn foot(out: &mut Vec<u8>) {
+    append(out, &["</tbody>\n</table>\n</body>\n</html>\n"]);
+}
+
+/// The path, with a link to each directory above this one.
+fn breadcrumbs(out: &mut Vec<u8>, path: &[u8]) {
+    let depth = segments(path).count();
+    let root = if depth == 0 { "./" } else { "" };
+    append(out, &["<a href=\"", root, &"../".repeat(depth), "\">/</a>"]);
+    for (place, segment) in segments(path).enumerate() {
+        let above = depth - 1 - place;
+        let here = if above == 0 { "./" } else { "" };
+        append(out, &["<a href=\"", here, &"../".repeat(above), "\">"]);
+        append(out, &[&escape_html(segment), "</a>/"]);
+    }
+}
+
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&b| b == b'/').filter(|part| !part.is_empty())
+}
+
+/// The head of a column. Its link sorts by the column, and the other way round where the page is
+/// sorted by it already.
+fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
+    let letter = match key {
+        Key::Name => "n",
+        Key::Date => "d",
+        Key::Size => "s",
+    };
+    let (sorted, arrow) = match (order.key == key, order.descending) {
+        (false, _) => ("", ""),
+        (true, false) => (" aria-sort=\"ascending\"", " ▲"),
+        (true, true) => (" aria-sort=\"descending\"", " ▼"),
+    };
+    let turns_down = order.key == key && !order.descending;
+    let direction = if turns_down { "d" } else { "a" };
+    append(out, &["<th scope=\"col\"", sorted, "><a href=\"?", letter, direction]);
+    append(out, &["\">", title, arrow, "</a></th>"]);
+}
+
+/// Text for an element or a quoted attribute. What is not UTF-8, and control characters, which
+/// HTML does not allow, become replacement characters.
+fn escape_html(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for character in String::from_utf8_lossy(bytes).chars() {
+        match character {
+            '&' => text.push_str("&amp;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            '"' => text.push_str("&quot;"),
+            '\'' => text.push_str("&#39;"),
+            _ if character.is_control() => text.push(char::REPLACEMENT_CHARACTER),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+/// Any bytes as a path segment: all but the unreserved characters (RFC 3986 section 2.3) are
+/// escaped, so that no name is taken for a scheme, a query or a fragment.
+fn escape_url(out: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else {
+            let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+/// A size in at most four digits and its unit.
+fn human_size(size: u64) -> String {
+    if size < 1024 {
+        return format!("{size} B");
+    }
+    let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    let mut value = size as f64 / 1024.0;
+    for larger in units {
+        // What would be shown as 1024 is one of the next unit.
+        if value < 1023.5 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+}
+
+/// A time to the minute, in UTC.
+fn date(seconds: u64) -> String {
+    let (year, month, day) = civil_date(seconds / 86_400);
+    let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+}
+
+/// Year, month and day of the Gregorian calendar, so many days after 1 January 1970.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
+    // The calendar repeats itself after 400 years.
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    let mut year = 1970 + days / DAYS_OF_400_YEARS * 400;
+    let mut day = days % DAYS_OF_400_YEARS;
+    loop {
+        let len = if is_leap(year) { 366 } else { 365 };
+        if day < len {
+            break;
+        }
+        day -= len;
+        year += 1;
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 1;
+    for len in months {
+        if day < len {
+            break;
+        }
+        day -= len;
+        month += 1;
+    }
+    (year, month, day + 1)
+}
+
+fn append(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::uri::{decode_path, split_target};
+    use proptest::prelude::*;
+
+    fn entry(name: &str, is_dir: bool, size: u64, modified: u64) -> Entry {
+        Entry { name: name.as_bytes().to_vec(), is_dir, size, modified }
+    }
+
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_query_decides_the_order() {
+        let table = [
+            (None, Key::Name, false),
+            (Some(""), Key::Name, false),
+            (Some("n"), Key::Name, false),
+            (Some("na"), Key::Name, false),
+            (Some("nd"), Key::Name, true),
+            (Some("d"), Key::Date, false),
+            (Some("dd"), Key::Date, true),
+            (Some("sa"), Key::Size, false),
+            (Some("sd"), Key::Size, true),
+            (Some("x"), Key::Name, false),
+            (Some("sx"), Key::Name, false),
+            (Some("sdd"), Key::Name, false),
+            (Some("d=1"), Key::Name, false),
+        ];
+        for (query, key, descending) in table {
+            let order = Order::from_query(query.map(str::as_bytes));
+            assert_eq!(order, Order { key, descending }, "{query:?}");
+        }
+    }
+
+    #[test]
+    fn directories_come_first_in_every_order() {
+        let entries = [
+            entry("b", false, 3, 30),
+            entry("a", false, 3, 10),
+            entry("c", false, 1, 20),
+            entry("y", true, 9, 2),
+            entry("x", true, 4, 3),
+        ];
+        let table = [
+            ("na", "x y a b c"),
+            ("nd", "y x c b a"),
+            ("da", "y x a c b"),
+            ("dd", "x y b c a"),
+            ("sa", "x y c a b"),
+            ("sd", "x y a b c"),
+        ];
+        for (query, expected) in table {
+            let mut sorted = entries.clone();
+            sort(&mut sorted, Order::from_query(Some(query.as_bytes())));
+            let names: Vec<_> = sorted.iter().map(|e| String::from_utf8_lossy(&e.name)).collect();
+            assert_eq!(names.join(" "), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_row_links_to_its_entry() {
+        let table = [
+            (
+                entry("a.txt", false, 1536, 1_000_000_000),
+                "<tr><td><a href=\"a.txt\"><bdi>a.txt</bdi></a></td><td>2001-09-09 01:46</td>\
+                 <td title=\"1536 bytes\">1.5 KiB</td></tr>\n",
+            ),
+            (
+                entry("d&<\"'>", true, 4096, 0),
+                "<tr><td><a href=\"d%26%3C%22%27%3E/\"><bdi>d&amp;&lt;&quot;&#39;&gt;/</bdi></a></td>\
+                 <td>1970-01-01 00:00</td><td>–</td></tr>\n",
+            ),
+            (
+                entry("javascript:x?y#z %41", false, 0, 0),
+                "<tr><td><a href=\"javascript%3Ax%3Fy%23z%20%2541\"><bdi>javascript:x?y#z %41</bdi></a></td>\
+                 <td>1970-01-01 00:00</td><td title=\"0 bytes\">0 B</td></tr>\n",
+            ),
+            (
+                Entry { name: b"\xff\xc3\xbc\n".to_vec(), ..entry("", false, 1, 0) },
+                "<tr><td><a href=\"%FF%C3%BC%0A\"><bdi>\u{fffd}\u{fc}\u{fffd}</bdi></a></td>\
+                 <td>1970-01-01 00:00</td><td title=\"1 bytes\">1 B</td></tr>\n",
+            ),
+        ];
+        for (entry, expected) in table {
+            assert_eq!(written(|out| row(out, &entry)), expected);
+        }
+    }
+
+    #[test]
+    fn the_head_shows_the_way_up_and_how_to_sort() {
+        let order = Order::from_query(Some(b"sa"));
+        let page = written(|out| head(out, b"/a&b/c/", order));
+        for part in [
+            "<title>Index of /a&amp;b/c/</title>",
+            "<bdi><a href=\"../../\">/</a><a href=\"../\">a&amp;b</a>/<a href=\"./\">c</a>/</bdi>",
+            "<th scope=\"col\"><a href=\"?na\">Name</a></th>",
+            "<th scope=\"col\"><a href=\"?da\">Modified (UTC)</a></th>",
+            "<th scope=\"col\" aria-sort=\"ascending\"><a href=\"?sd\">Size ▲</a></th>",
+            "<tr><td><a href=\"../\">../</a></td>",
+        ] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        let root = written(|out| head(out, b"/", Order::from_query(Some(b"nd"))));
+        assert!(root.contains("<a href=\"?na\">Name ▼</a>"));
+        assert!(root.contains("<bdi><a href=\"./\">/</a></bdi>"));
+        assert!(!root.contains("../"), "nothing is above the root");
+        assert!(!root.contains("<script"));
+        assert!(written(foot).ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (10_188, "9.9 KiB"),
+            (10_189, "10 KiB"),
+            (1_047_552, "1023 KiB"),
+            (1_048_064, "1.0 MiB"),
+            (1 << 20, "1.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+            (123 << 40, "123 TiB"),
+            (u64::MAX, "16 EiB"),
+        ];
+        for (size, expected) in table {
+            assert_eq!(human_size(size), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        let table = [
+            (0, "1970-01-01 00:00"),
+            (68_169_599, "1972-02-28 23:59"),
+            (68_169_600, "1972-02-29 00:00"),
+            (951_868_799, "2000-02-29 23:59"),
+            (951_868_800, "2000-03-01 00:00"),
+            (1_798_761_540, "2026-12-31 23:59"),
+            (4_107_542_400, "2100-03-01 00:00"),
+            (253_402_300_799, "9999-12-31 23:59"),
+        ];
+        for (seconds, expected) in table {
+            assert_eq!(date(seconds), expected, "{seconds}");
+        }
+        date(u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn a_link_leads_back_to_the_name(name in prop::collection::vec(1u8.., 1..20)) {
+            let dots = name == b"." || name == b"..";
+            prop_assume!(!dots && !name.iter().any(|b| *b == b'/' || b.is_ascii_control()));
+            let mut link = b"/d/".to_vec();
+            escape_url(&mut link, &name);
+            let target = split_target(&link).unwrap();
+            let mut path = vec![0; link.len()];
+            let len = decode_path(target.path, &mut path).unwrap();
+            prop_assert_eq!(&path[..len], [b"/d/", &name[..]].concat());
+        }
+
+        #[test]
+        fn no_name_breaks_out_of_its_row(name in prop::collection::vec(any::<u8>(), 0..30)) {
+            let entry = Entry { name, is_dir: false, size: 0, modified: 0 };
+            let row = written(|out| row(out, &entry));
+            prop_assert_eq!(row.matches('<').count(), 12);
+            prop_assert_eq!(row.matches('"').count(), 4);
+            prop_assert_eq!(row.matches('\n').count(), 1);
+        }
+
+        #[test]
+        fn dates_agree_with_those_of_http(seconds in 0..253_402_300_799u64) {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            let http = httpdate::fmt_http_date(time);
+            let text = date(seconds);
+            prop_assert_eq!(&text[..4], &http[12..16]);
+            prop_assert_eq!(&text[8..10], &http[5..7]);
+            prop_assert_eq!(&text[11..], &http[17..22]);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From the path of a request to the path of a file: `document_root`, `url_rewrites`, hidden
+//! names, and the password file that guards a file.
+//!
+//! Works on names alone and never asks the file system.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::options::Config;
+use crate::pattern::matched_len;
+
+/// What the names of password files begin with. That of a copy which a change, cut short, has
+/// left behind does so too.
+const PASSWORD_FILE: &str = ".htpasswd";
+
+/// The file that `path`, which is decoded and begins with `/`, stands for; `None` where the
+/// program publishes none. A trailing slash is kept.
+pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
+    let root = config.document_root.as_ref()?;
+    if path.first() != Some(&b'/') {
+        return None;
+    }
+    let full = match rewrite(config, path) {
+        Some((target, rest)) => {
+            if makes_dot_segment(target, rest) {
+                return None;
+            }
+            [target, rest].concat()
+        }
+        None => [root.as_os_str().as_bytes(), path].concat(),
+    };
+    Some(PathBuf::from(OsString::from_vec(full)))
+}
+
+/// What the first rewrite that matches puts in place of the start of `path`, and the rest of
+/// `path`. A pattern that matches nothing of it, as an empty one, replaces nothing.
+fn rewrite<'a>(config: &'a Config, path: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+    config.url_rewrites.iter().find_map(|(pattern, target)| {
+        let len = matched_len(pattern.as_bytes(), path).filter(|len| *len > 0)?;
+        Some((target.as_bytes(), path.get(len..)?))
+    })
+}
+
+/// Whether bytes that the client chose end up in a segment `.` or `..` where a rewrite is joined
+/// to the rest of a path. Decoding has removed these segments, but a pattern may end in the midst
+/// of one: `/a=/srv/data/` would lead `/a../x` out of `/srv/data`.
+fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
+    let before = match memchr::memrchr(b'/', target) {
+        Some(slash) => &target[slash + 1..],
+        None => target,
+    };
+    let behind = match memchr::memchr(b'/', rest) {
+        Some(slash) => &rest[..slash],
+        None => rest,
+    };
+    !behind.is_empty() && matches!([before, behind].concat().as_slice(), b"." | b"..")
+}
+
+/// Whether a file is as good as absent. Password files always are.
+pub fn is_hidden(config: &Config, full: &Path) -> bool {
+    let bytes = full.as_os_str().as_bytes();
+    let name = last_segment(bytes);
+    let start = name.get(..PASSWORD_FILE.len()).unwrap_or_default();
+    if start.eq_ignore_ascii_case(PASSWORD_FILE.as_bytes()) {
+        return true;
+    }
+    config.hide_files_patterns.as_ref().is_some_and(|pattern| {
+        let covers = |text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0);
+        covers(name) || covers(bytes)
+    })
+}
+
+/// The name at the end of a path, with or without a slash behind it.
+fn last_segment(path: &[u8]) -> &[u8] {
+    let mut names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
+    names.next_back().unwrap_or_default()
+}
+
+/// Where the passwords are that `full` asks for: in the global file, else in the directory that
+/// it is or lies in.
+pub fn password_file(config: &Config, full: &Path, is_dir: bool) -> PathBuf {
+    if let Some(global) = &config.global_auth_file {
+        return global.clone();
+    }
+    let bytes = full.as_os_str().as_bytes();
+    let directory = match memchr::memrchr(b'/', bytes) {
+        _ if is_dir => full,
+        // Not `Path::parent`, which takes a slash at the end for nothing.
+        Some(slash) => Path::new(OsStr::from_bytes(&bytes[..=slash])),
+        None => Path::new(""),
+    };
+    directory.join(PASSWORD_FILE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(rewrites: &[(&str, &str)]) -> Config {
+        let own = |(pattern, target): &(&str, &str)| ((*pattern).to_owned(), (*target).to_owned());
+        Config {
+            document_root: Some("/www".into()),
+            url_rewrites: rewrites.iter().map(own).collect(),
+            ..Config::default()
+        }
+    }
+
+    fn text(path: Option<PathBuf>) -> Option<String> {
+        path.map(|path| path.into_os_string().into_string().unwrap())
+    }
+
+    #[test]
+    fn a_path_is_below_the_root_unless_it_is_rewritten() {
+        let rules = [
+            ("/api/", "/srv/api/"),
+            ("/api", "/never"),
+            ("/a", "/srv/data/"),
+            ("/cwd", "."),
+            ("/up/", "../up/"),
+            ("/dot", "/srv/."),
+            ("/~*/pub", "/home/pub"),
+            ("**.php$", "/srv/front.php"),
+            ("*", "/nothing"),
+            ("/X|/y", "/srv/xy"),
+            ("/x", "/second"),
+        ];
+        let table = [
+            ("/", Some("/www/")),
+            ("/index.html", Some("/www/index.html")),
+            ("/d/", Some("/www/d/")),
+            ("/b/a", Some("/www/b/a")),
+            ("/api/v1", Some("/srv/api/v1")),
+            ("/API/v1", Some("/srv/api/v1")),
+            ("/api", Some("/never")),
+            ("/a", Some("/srv/data/")),
+            ("/a/b", Some("/srv/data//b")),
+            ("/ab", Some("/srv/data/b")),
+            ("/cwd/x", Some("./x")),
+            ("/up/x", Some("../up/x")),
+            ("/~joe/pub/x", Some("/home/pub/x")),
+            ("/b/c.php", Some("/srv/front.php")),
+            ("/b/c.php/d", Some("/www/b/c.php/d")),
+            ("/x1", Some("/srv/xy1")),
+            ("/Y1", Some("/srv/xy1")),
+            // Where two names are joined, nothing must climb.
+            ("/a../secret", None),
+            ("/a..", None),
+            ("/a./x", None),
+            ("/a.../x", Some("/srv/data/.../x")),
+            ("/cwd./secret", None),
+            ("/cwd.", None),
+            ("/cwd../x", Some(".../x")),
+            ("/dot./secret", None),
+            ("/dot/x", Some("/srv/./x")),
+            // No path at all.
+            ("", None),
+            ("*", None),
+            ("a", None),
+        ];
+        for (path, expected) in table {
+            let full = full_path(&config(&rules), path.as_bytes());
+            assert_eq!(text(full).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_root_nothing_is_published() {
+        let config = Config {
+            document_root: None,
+            ..config(&[("/a", "/srv")])
+        };
+        for path in ["/", "/a", "/a/b"] {
+            assert_eq!(full_path(&config, path.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_its_bytes() {
+        let full = full_path(&config(&[]), b"/\xff \n").unwrap();
+        assert_eq!(full.as_os_str().as_bytes(), b"/www/\xff \n");
+    }
+
+    #[test]
+    fn password_files_and_what_the_program_says_are_hidden() {
+        let table = [
+            (None, "/www/.htpasswd", true),
+            (None, "/www/.HtPassWd", true),
+            (None, "/www/.htpasswd.0123456789abcdef", true),
+            (None, "/www/.htpasswd~", true),
+            (None, "/www/.htpasswd/", true),
+            (None, ".htpasswd", true),
+            (None, "/www/htpasswd", false),
+            (None, "/www/.htpasswor", false),
+            (None, "/www/x.htpasswd", false),
+            (None, "/www/", false),
+            (None, "/", false),
+            (None, "", false),
+            // By the name of the file, from its start.
+            (Some("secret"), "/www/secret", true),
+            (Some("secret"), "/www/SECRET.txt", true),
+            (Some("secret"), "/www/secret/", true),
+            (Some("secret"), "/www/my.secret", false),
+            (Some("secret$"), "/www/secret.txt", false),
+            (Some("**.bak$|**~$"), "/www/a.bak", true),
+            (Some("**.bak$|**~$"), "/www/a~", true),
+            (Some("**.bak$|**~$"), "/www/a.bak.txt", false),
+            (Some(".*"), "/www/.git", true),
+            (Some(".*"), "/www/a.git", false),
+            // By the whole path.
+            (Some("**/.git/**"), "/www/.git/config", true),
+            (Some("/www/private/"), "/www/private/x", true),
+            (Some("/www/private/"), "/www/public/x", false),
+            // What matches nothing hides nothing.
+            (Some("*"), "/www/a", true),
+            (Some("*"), "/", false),
+            (Some("|x"), "/www/a", false),
+        ];
+        for (pattern, full, expected) in table {
+            let config = Config {
+                hide_files_patterns: pattern.map(str::to_owned),
+                ..config(&[])
+            };
+            assert_eq!(
+                is_hidden(&config, Path::new(full)),
+                expected,
+                "{pattern:?} {full}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_password_file_lies_beside_what_it_guards() {
+        let table = [
+            ("/www/a", false, "/www/.htpasswd"),
+            ("/www/d", true, "/www/d/.htpasswd"),
+            ("/www/d/", true, "/www/d/.htpasswd"),
+            ("/www/d/missing", false, "/www/d/.htpasswd"),
+            ("/www/d/missing/", false, "/www/d/missing/.htpasswd"),
+            ("a", false, ".htpasswd"),
+            ("./a", false, "./.htpasswd"),
+            ("/", true, "/.htpasswd"),
+        ];
+        for (full, is_dir, expected) in table {
+            let found = password_file(&config(&[]), Path::new(full), is_dir);
+            assert_eq!(found.to_str(), Some(expected), "{full}");
+            let global = Config {
+                global_auth_file: Some("/etc/users".into()),
+                ..config(&[])
+            };
+            let found = password_file(&global, Path::new(full), is_dir);
+            assert_eq!(found.to_str(), Some("/etc/users"));
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Websocket connections (RFC 6455): handshake, delivery of messages, closing.
+//!
+//! The handshake's exchange stays with the connection, since the program may read its strings
+//! until the connection closes.
+
+use std::ffi::c_int;
+use std::sync::atomic::Ordering;
+
+use super::connection::{Conn, Phase};
+use super::inbox::{Message, Verdict};
+use super::intake::Refill;
+use super::slots::Slot;
+use super::step::Flow;
+use super::{Handler, Server};
+use crate::options::{Config, WebsocketDelivery};
+use crate::websocket::deflate::Deflate;
+use crate::websocket::frame;
+use crate::websocket::handshake::{self, Verdict as Handshake};
+use crate::websocket::message::{Payload, Receiver, Step, TRY_AGAIN_LATER, Unit};
+
+/// While more than this waits to be sent, nothing is read.
+const HIGH_WATER: usize = 1 << 20;
+/// How long a client may take to answer our Close.
+const CLOSING_MS: u32 = 5_000;
+
+/// What a websocket has beside its connection.
+pub struct Socket {
+    handler: Handler,
+    receiver: Receiver,
+    /// What of compression the handshake agreed on.
+    deflate: Option<Deflate>,
+    shown: Option<Shown>,
+    /// Set once a Close frame of ours is queued: nothing is sent after it.
+    sent_close: Option<Close>,
+    /// Milliseconds of the server's clock.
+    last_ping: u32,
+}
+
+/// Our Close frame.
+#[derive(Clone, Copy)]
+struct Close {
+    /// Milliseconds of the server's clock.
+    at: u32,
+}
+
+/// The message that the handler is looking at.
+struct Shown {
+    /// Where in `scratch` the NUL behind it stands, and the byte that belongs there.
+    borrowed: Option<(usize, u8)>,
+    /// It is a Close: the code to answer with.
+    close: Option<Option<u16>>,
+}
+
+impl Server {
+    /// Answers a request for a websocket that a handler matches.
+    pub(super) fn upgrade(&mut self, index: usize, handler: Handler) -> Flow {
+        let Config {
+            websocket_protocols,
+            websocket_deflate,
+            websocket_delivery,
+            max_websocket_message_bytes,
+            ..
+        } = &self.options.config;
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let Some(head) = exchange.buf.get(..exchange.head.len) else { return Flow::Leave };
+        let verdict =
+            handshake::judge(&exchange.head, head, websocket_protocols, *websocket_deflate);
+        let (key, protocol, deflate) = match verdict {
+            Handshake::Accept { key, protocol, deflate } => (key, protocol, deflate),
+            Handshake::Refuse(status) => {
+                if status == 426 {
+                    // RFC 6455, section 4.4.
+                    exchange.fields.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n");
+                }
+                return self.fail(index, status);
+            }
+        };
+        let mut response = Vec::with_capacity(256);
+        handshake::write_response(&mut response, key, protocol, deflate.as_ref());
+        let unit = match websocket_delivery {
+            WebsocketDelivery::Messages => Unit::Message,
+            WebsocketDelivery::Frames => Unit::Frame,
+        };
+        let receiver = Receiver::new(unit, *max_websocket_message_bytes, deflate);
+        let now = self.clock.now;
+        exchange.status = 101;
+        exchange.head_len = response.len() as u64;
+        let socket =
+            Socket { handler, receiver, deflate, shown: None, sent_close: None, last_ping: now };
+        conn.socket_state = Some(Box::new(socket));
+        conn.phase = Phase::Websocket;
+        let slot = conn.slot;
+        let Some(out) = self.outbox(index) else { return Flow::Leave };
+        out.bytes.extend_from_slice(&response);
+        if !self.show(index) {
+            self.close(index);
+            return Flow::Leave;
+        }
+        slot.hide_message();
+        slot.become_websocket();
+        slot.share();
+        slot.set_takes_frames(true);
+        self.set_timer(index);
+        Flow::Again
+    }
+
+    /// Reads frames, and hands messages to the handler.
+    pub(super) fn take_frames(&mut self, index: usize) -> Flow {
+        loop {
+            let Some(conn) = self.conn(index) else { return Flow::Leave };
+            if conn.backlog() > HIGH_WATER {
+                // A client that does not read is not read from.
+                if !self.flush(index) {
+                    return Flow::Leave;
+                }
+                if self.conn(index).is_some_and(|conn| conn.backlog() > HIGH_WATER) {
+                    return Flow::Leave;
+                }
+            }
+            if self.budget == 0 || self.quota == 0 {
+                self.make_ready(index);
+                return Flow::Leave;
+            }
+            match self.next_event(index) {
+                None => match self.refill(index) {
+                    Refill::Got => {}
+                    Refill::Wait => return Flow::Leave,
+                    // Without a Close the connection has failed: there is nobody to tell.
+                    Refill::Eof | Refill::Lost => {
+                        self.close(index);
+                        return Flow::Leave;
+                    }
+                },
+                Some(flow) => match flow {
+                    Flow::Again => {}
+                    flow => return flow,
+                },
+            }
+        }
+    }
+
+    /// Acts on the next frames of the input. `None` if there is nothing complete.
+    fn next_event(&mut self, index: usize) -> Option<Flow> {
+        if self.input.is_empty() {
+            return None;
+        }
+        let limit = self.options.config.max_buffered_bytes;
+        let frames = self.options.config.websocket_delivery == WebsocketDelivery::Frames;
+        let start = self.input.start;
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
+        let socket = conn.socket_state.as_deref_mut()?;
+        let before = socket.receiver.buffered();
+        let step = socket.receiver.step(&mut self.scratch[self.input.clone()]);
+        let after = socket.receiver.buffered();
+        self.buffered = (self.buffered + after).saturating_sub(before);
+        // After our Close the client's messages come too late.
+        let open = socket.sent_close.is_none();
+        self.budget = self.budget.saturating_sub(1);
+        let flow = match step {
+            Step::More { consumed } => {
+                self.input.start += consumed;
+                if after > before && self.buffered > limit {
+                    return Some(self.fail_websocket(index, TRY_AGAIN_LATER));
+                }
+                return None;
+            }
+            Step::Message { wsbits, payload, consumed, .. } => {
+                self.input.start += consumed;
+                if !open {
+                    return Some(Flow::Again);
+                }
+                self.deliver(index, wsbits, payload, start, None)
+            }
+            Step::Ping { payload, consumed } => {
+                self.input.start += consumed;
+                if !open {
+                    return Some(Flow::Again);
+                }
+                self.pong(index, &payload, start);
+                if !frames {
+                    return Some(Flow::Again);
+                }
+                self.deliver(index, 0x80 | frame::PING, payload, start, None)
+            }
+            Step::Pong { payload, consumed } => {
+                self.input.start += consumed;
+                if !open || !frames {
+                    return Some(Flow::Again);
+                }
+                self.deliver(index, 0x80 | frame::PONG, payload, start, None)
+            }
+            Step::Close { code, payload, consumed } => {
+                self.input.start += consumed;
+                self.deliver(index, 0x80 | frame::CLOSE, payload, start, Some(code))
+            }
+            Step::Fail { code } => self.fail_websocket(index, code),
+        };
+        Some(flow)
+    }
+
+    /// The client broke the rules or a limit: closes with the code that says so.
+    fn fail_websocket(&mut self, index: usize, code: u16) -> Flow {
+        self.begin_close(index, Some(code));
+        self.end_websocket(index);
+        Flow::Again
+    }
+
+    fn pong(&mut self, index: usize, payload: &Payload, start: usize) {
+        if self.outbox(index).is_none() {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return;
+        };
+        let payload = match payload {
+            Payload::Input(range) => &self.scratch[start + range.start..start + range.end],
+            Payload::Own => without_nul(socket.receiver.own()),
+        };
+        frame::write_header(&mut out.bytes, frame::PONG, payload.len(), false);
+        out.bytes.extend_from_slice(payload);
+    }
+
+    /// Shows a message to the handler.
+    fn deliver(
+        &mut self,
+        index: usize,
+        wsbits: u8,
+        payload: Payload,
+        start: usize,
+        close: Option<Option<u16>>,
+    ) -> Flow {
+        if close.is_some() {
+            // From here on only an answering Close may be written, on this thread.
+            self.stop_frames(index);
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let slot = conn.slot;
+        let Some(socket) = conn.socket_state.as_deref_mut() else { return Flow::Leave };
+        let borrowed = match payload {
+            Payload::Input(range) => {
+                let (begin, end) = (start + range.start, start + range.end);
+                // The NUL takes the place of the next frame's first byte, which is put back.
+                let byte = std::mem::replace(&mut self.scratch[end], 0);
+                slot.show_message(&mut self.scratch[begin..end], wsbits);
+                Some((end, byte))
+            }
+            Payload::Own => {
+                slot.show_message(without_nul(socket.receiver.own()), wsbits);
+                None
+            }
+        };
+        socket.shown = Some(Shown { borrowed, close });
+        Flow::Call(socket.handler)
+    }
+
+    /// The handler has seen a message.
+    pub(super) fn message_handled(&mut self, index: usize, result: c_int) {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        conn.slot.hide_message();
+        conn.phase = Phase::Websocket;
+        let Some(socket) = conn.socket_state.as_deref_mut() else { return };
+        let Some(shown) = socket.shown.take() else { return };
+        if let Some((at, byte)) = shown.borrowed {
+            self.scratch[at] = byte;
+        } else {
+            let before = socket.receiver.buffered();
+            socket.receiver.release();
+            self.buffered = (self.buffered + socket.receiver.buffered()).saturating_sub(before);
+        }
+        match shown.close {
+            Some(code) => {
+                self.begin_close(index, code);
+                self.end_websocket(index);
+            }
+            None if result != 0 => {
+                self.begin_close(index, Some(1000));
+                self.end_websocket(index);
+            }
+            None => {}
+        }
+    }
+
+    /// Takes no more frames for a connection; those that other threads have written go first.
+    fn stop_frames(&mut self, index: usize) {
+        let Some(slot) = self.conn(index).map(|conn| conn.slot) else { return };
+        let guard = slot.answer();
+        slot.set_takes_frames(false);
+        self.take_inbox();
+        drop(guard);
+    }
+
+    /// Sends a Close frame, unless one is sent.
+    fn begin_close(&mut self, index: usize, code: Option<u16>) {
+        self.stop_frames(index);
+        let now = self.clock.now;
+        if self.outbox(index).is_none() {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return;
+        };
+        if socket.sent_close.is_some() {
+            return;
+        }
+        socket.sent_close = Some(Close { at: now });
+        let payload = code.map(u16::to_be_bytes);
+        let payload = payload.as_ref().map_or(&[][..], |code| code);
+        frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
+        out.bytes.extend_from_slice(payload);
+    }
+
+    /// Both sides have closed, or there is no talking to the client: ends the connection once all
+    /// is sent.
+    fn end_websocket(&mut self, index: usize) {
+        if let Some(conn) = self.conn(index) {
+            conn.phase = Phase::Draining;
+            conn.linger = true;
+        }
+        if self.current != Some(index) {
+            self.make_ready(index);
+        }
+    }
+
+    /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
+    pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
+        let index = self.index_of(slot)?;
+        if self.hub.queue.is_filled() {
+            // What other threads wrote before stays before.
+            self.take_inbox();
+        }
+        if !self.has_room(index, data.len() + frame::MAX_HEADER) {
+            return None;
+        }
+        self.outbox(index)?;
+        let now = self.clock.now;
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
+        let (socket, out) = (conn.socket_state.as_deref_mut()?, conn.out.as_deref_mut()?);
+        let answers_close = socket.shown.as_ref().is_some_and(|shown| shown.close.is_some());
+        if socket.sent_close.is_some() || answers_close && opcode != frame::CLOSE {
+            return None;
+        }
+        out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
+        let before = out.bytes.len();
+        match &socket.deflate {
+            Some(deflate) => self.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
+            None => {
+                frame::write_header(&mut out.bytes, opcode, data.len(), false);
+                out.bytes.extend_from_slice(data);
+            }
+        }
+        let queued = out.bytes.len() - before;
+        if opcode == frame::CLOSE {
+            socket.sent_close = Some(Close { at: now });
+            slot.set_takes_frames(false);
+            self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+        }
+        self.mark_dirty(index);
+        Some(queued)
+    }
+
+    /// A frame that another thread has written.
+    pub(super) fn take_frame(&mut self, index: usize, bytes: &[u8], header_len: usize) {
+        let now = self.clock.now;
+        if self.outbox(index).is_none() {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return;
+        };
+        if socket.sent_close.is_some() || out.bytes.try_reserve(bytes.len()).is_err() {
+            return;
+        }
+        let Some(opcode) = bytes.first().map(|first| first & 15) else { return };
+        match &socket.deflate {
+            Some(deflate) => {
+                let data = bytes.get(header_len..).unwrap_or_default();
+                self.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
+            }
+            None => out.bytes.extend_from_slice(bytes),
+        }
+        if opcode == frame::CLOSE {
+            socket.sent_close = Some(Close { at: now });
+            self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+        }
+        self.mark_dirty(index);
+    }
+
+    /// Milliseconds between pings; 0 for none.
+    fn ping_interval(&self) -> u64 {
+        let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = self.options.config;
+        match (websocket_ping_interval_ms, idle_timeout_ms) {
+            (0, _) => 0,
+            (interval, 0) => interval,
+            // Late enough for a dead peer is too late for one that merely has nothing to say.
+            (interval, idle) => interval.min(idle / 3).max(1),
+        }
+    }
+
+    /// How far ahead a websocket's timer is filed at most; 0 for never.
+    pub(super) fn websocket_horizon(&self) -> u64 {
+        let idle = self.options.config.idle_timeout_ms;
+        match (self.ping_interval(), idle) {
+            (0, idle) => idle,
+            (ping, 0) => ping,
+            (ping, idle) => ping.min(idle),
+        }
+    }
+
+    /// A websocket's timer has come due: pings, or closes.
+    pub(super) fn websocket_due(&mut self, index: usize) {
+        let now = self.clock.now;
+        let idle = self.options.config.idle_timeout_ms;
+        let interval = self.ping_interval();
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        let quiet = u64::from(now.wrapping_sub(conn.last_active));
+        let Some(socket) = conn.socket_state.as_deref_mut() else { return };
+        let mut next = u64::MAX;
+        if idle > 0 {
+            if quiet >= idle {
+                self.close(index);
+                return;
+            }
+            next = idle - quiet;
+        }
+        if let Some(Close { at }) = socket.sent_close {
+            let since = now.wrapping_sub(at);
+            if since >= CLOSING_MS {
+                self.close(index);
+                return;
+            }
+            next = next.min(u64::from(CLOSING_MS - since));
+        } else if interval > 0 {
+            let since = quiet.min(u64::from(now.wrapping_sub(socket.last_ping)));
+            if since >= interval {
+                socket.last_ping = now;
+                next = next.min(interval);
+                if let Some(out) = self.outbox(index) {
+                    frame::write_header(&mut out.bytes, frame::PING, 0, false);
+                }
+                self.mark_dirty(index);
+            } else {
+                next = next.min(interval - since);
+            }
+        }
+        if next < u64::MAX {
+            self.file_timer(index, next);
+        }
+    }
+}
+
+/// The payload in front of its NUL.
+fn without_nul(own: &mut [u8]) -> &mut [u8] {
+    match own {
+        [payload @ .., _] => payload,
+        [] => own,
+    }
+}
+
+impl Socket {
+    /// Bytes of messages that are not complete.
+    pub fn buffered(&self) -> usize {
+        self.receiver.buffered()
+    }
+}
+
+impl Conn {
+    /// Whether the handshake has made it a websocket that is not closing.
+    pub fn is_open_websocket(&self) -> bool {
+        self.socket_state.is_some() && matches!(self.phase, Phase::Websocket | Phase::Calling)
+    }
+}
+
+/// Takes a frame from a thread that does not hold the server. Returns the number of bytes queued.
+pub fn write_frame_from_elsewhere(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
+    let generation = slot.open_generation()?;
+    let hub = slot.hub()?;
+    slot.share();
+    let _guard = slot.answer();
+    // Looked at again under the lock that closing takes too.
+    if slot.open_generation() != Some(generation) || !slot.takes_frames() {
+        return None;
+    }
+    let len = data.len().checked_add(frame::MAX_HEADER)?;
+    if !super::write::has_room_elsewhere(slot, hub, len) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).ok()?;
+    frame::write_header(&mut bytes, opcode, data.len(), false);
+    let header_len = bytes.len();
+    bytes.extend_from_slice(data);
+    if opcode == frame::CLOSE {
+        slot.set_takes_frames(false);
+    }
+    let charged = bytes.len();
+    slot.incoming.fetch_add(charged, Ordering::Relaxed);
+    let verdict = Verdict::Frame { header_len };
+    let message = Message::Write { slot, generation, bytes, charged, verdict };
+    hub.queue.push(message).is_ok().then_some(charged)
+}

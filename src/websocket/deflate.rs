@@ -1,0 +1,430 @@
+//! Compression of messages (RFC 7692, permessage-deflate): what is negotiated, and the two
+//! directions.
+//!
+//! Our own messages are always compressed without context takeover, and the answer says so. One
+//! compressor, which takes a quarter of a megabyte, then serves all connections. A client may
+//! keep its context unless it offers not to; the inflater, which takes 40 KiB, then lives as long
+//! as the connection from the first compressed message on.
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use super::frame;
+use crate::http::request::decimal;
+
+/// Ends every compressed message, and is not sent (section 7.2.1).
+const TAIL: &[u8] = b"\x00\x00\xff\xff";
+
+/// Roughly what an inflater takes.
+pub const INFLATER_BYTES: usize = 40 << 10;
+
+/// Payloads below this gain nothing.
+const MIN_COMPRESSED: usize = 32;
+/// A scratch buffer above this is given back after use.
+const KEEP_CAPACITY: usize = 64 << 10;
+
+/// What was agreed on with a client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deflate {
+    /// A message of the client may refer to those before it.
+    pub client_takeover: bool,
+    /// The client can look back 2 to the power of this in what we send; 9 to 15.
+    pub server_window_bits: Option<u8>,
+}
+
+impl Deflate {
+    /// Takes the first acceptable offer from the values of the `Sec-WebSocket-Extensions` fields.
+    pub fn negotiate<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Deflate> {
+        values.flat_map(|value| split(value, b',')).find_map(Deflate::accept)
+    }
+
+    /// Section 7.1: an offer with a parameter that is unknown, wrong or given twice is declined.
+    fn accept(offer: &[u8]) -> Option<Deflate> {
+        let mut parts = split(offer, b';');
+        if parts.next()? != b"permessage-deflate" {
+            return None;
+        }
+        let mut server_no_takeover = None;
+        let mut client_no_takeover = None;
+        let mut server_bits = None;
+        let mut client_bits = None;
+        for part in parts {
+            let (name, value) = parameter(part);
+            let (seen, good) = match name {
+                b"server_no_context_takeover" => (&mut server_no_takeover, value.is_none()),
+                b"client_no_context_takeover" => (&mut client_no_takeover, value.is_none()),
+                // The compressor has no window of 8 bits.
+                b"server_max_window_bits" => {
+                    (&mut server_bits, value.and_then(window_bits) >= Some(9))
+                }
+                // Our window is the largest, so that whatever the client chooses will do.
+                b"client_max_window_bits" => {
+                    (&mut client_bits, value.is_none_or(|value| window_bits(value).is_some()))
+                }
+                _ => return None,
+            };
+            if !good || seen.replace(value).is_some() {
+                return None;
+            }
+        }
+        Some(Deflate {
+            client_takeover: client_no_takeover.is_none(),
+            server_window_bits: server_bits.flatten().and_then(window_bits),
+        })
+    }
+
+    /// Writes the value of the answer's `Sec-WebSocket-Extensions`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"permessage-deflate; server_no_context_takeover");
+        if !self.client_takeover {
+            out.extend_from_slice(b"; client_no_context_takeover");
+        }
+        if let Some(bits) = self.server_window_bits {
+            out.extend_from_slice(b"; server_max_window_bits=");
+            out.extend_from_slice(itoa::Buffer::new().format(bits).as_bytes());
+        }
+    }
+}
+
+/// Splits at a separator that is not inside a quoted string, and trims the parts.
+fn split(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut quoted = false;
+    let mut escaped = false;
+    value
+        .split(move |byte| {
+            let literal = std::mem::take(&mut escaped);
+            match byte {
+                b'"' if !literal => quoted = !quoted,
+                b'\\' if quoted && !literal => escaped = true,
+                _ => {}
+            }
+            *byte == separator && !quoted
+        })
+        .map(<[u8]>::trim_ascii)
+}
+
+/// Name and value of a parameter, without the quotes that the value may have.
+fn parameter(part: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let Some(equals) = memchr::memchr(b'=', part) else {
+        return (part, None);
+    };
+    let value = part[equals + 1..].trim_ascii();
+    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    (part[..equals].trim_ascii(), Some(inner.unwrap_or(value)))
+}
+
+/// Section 7.1.2: 8 to 15, without leading zeros.
+fn window_bits(value: &[u8]) -> Option<u8> {
+    let bits = decimal(value).filter(|_| value.first() != Some(&b'0'))?;
+    u8::try_from(bits).ok().filter(|bits| (8..=15).contains(bits))
+}
+
+/// Why a message cannot be inflated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum BadMessage {
+    /// It is no compressed data.
+    Malformed,
+    /// It became longer than allowed.
+    TooLong,
+    NoMemory,
+}
+
+/// Inflates the messages of one client.
+#[derive(Debug)]
+pub struct Inflater(Decompress);
+
+impl Inflater {
+    pub fn new() -> Inflater {
+        Inflater(Decompress::new(false))
+    }
+
+    /// Inflates a piece of a message, and appends what comes out. `out` may get one byte longer
+    /// than `limit`, and has then become too long. On success it has room for one byte more, so
+    /// that who delivers the message can terminate it.
+    pub fn inflate(
+        &mut self,
+        mut input: &[u8],
+        out: &mut Vec<u8>,
+        limit: usize,
+    ) -> Result<(), BadMessage> {
+        loop {
+            reserve(out, limit)?;
+            let (before_in, before_out) = (self.0.total_in(), out.len());
+            let status = self.0.decompress_vec(input, out, FlushDecompress::Sync);
+            // Also what is malformed was too long before it showed.
+            if out.len() > limit {
+                return Err(BadMessage::TooLong);
+            }
+            let status = status.map_err(|_| BadMessage::Malformed)?;
+            input = &input[(self.0.total_in() - before_in) as usize..];
+            match status {
+                // Section 7.2.3.4: a sender may end a block for good; another one follows.
+                Status::StreamEnd => {
+                    self.0.reset(false);
+                    if input.is_empty() {
+                        return Ok(());
+                    }
+                }
+                _ if out.len() < out.capacity() && input.is_empty() => return Ok(()),
+                _ if out.len() == before_out && out.len() < out.capacity() => {
+                    return Err(BadMessage::Malformed);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends a message.
+    pub fn finish(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
+        self.inflate(TAIL, out, limit)
+    }
+}
+
+impl Default for Inflater {
+    fn default() -> Self {
+        Inflater::new()
+    }
+}
+
+/// Makes room for what is inflated next. Doubling keeps copying cheap, and the limit bounds it.
+fn reserve(out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
+    if out.len() + 1 < out.capacity() {
+        return Ok(());
+    }
+    let capacity = (out.capacity() * 2).clamp(1024, limit.saturating_add(2).max(1024));
+    let more = capacity.saturating_sub(out.len()).max(2);
+    out.try_reserve_exact(more).map_err(|_| BadMessage::NoMemory)
+}
+
+/// Compresses what the server sends, on any number of connections.
+#[derive(Debug, Default)]
+pub struct Deflater {
+    /// The compressor and its window bits. Made when it is first needed.
+    compress: Option<(u8, Compress)>,
+    scratch: Vec<u8>,
+}
+
+impl Deflater {
+    pub fn new() -> Deflater {
+        Deflater::default()
+    }
+
+    /// Writes a frame, compressed if that makes a message shorter. `out` has room for the frame
+    /// as it would be without compression.
+    pub fn write_frame(
+        &mut self,
+        out: &mut Vec<u8>,
+        opcode: u8,
+        payload: &[u8],
+        deflate: &Deflate,
+    ) {
+        let is_message = matches!(opcode, frame::TEXT | frame::BINARY);
+        let bits = deflate.server_window_bits.unwrap_or(15);
+        if is_message && payload.len() >= MIN_COMPRESSED && self.compress(payload, bits) {
+            frame::write_header(out, opcode, self.scratch.len(), true);
+            out.extend_from_slice(&self.scratch);
+        } else {
+            frame::write_header(out, opcode, payload.len(), false);
+            out.extend_from_slice(payload);
+        }
+        self.scratch.clear();
+        if self.scratch.capacity() > KEEP_CAPACITY {
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// Compresses a message into the scratch buffer; false if it would not get shorter.
+    fn compress(&mut self, payload: &[u8], bits: u8) -> bool {
+        if self.scratch.try_reserve_exact(payload.len()).is_err() {
+            return false;
+        }
+        let compress = match &mut self.compress {
+            Some((same, compress)) if *same == bits => {
+                compress.reset();
+                compress
+            }
+            other => {
+                let fresh = Compress::new_with_window_bits(Compression::new(4), false, bits);
+                &mut other.insert((bits, fresh)).1
+            }
+        };
+        let done = compress.compress_vec(payload, &mut self.scratch, FlushCompress::Sync);
+        let whole = compress.total_in() == payload.len() as u64
+            && self.scratch.len() < payload.len()
+            && self.scratch.ends_with(TAIL);
+        if done.is_err() || !whole {
+            return false;
+        }
+        self.scratch.truncate(self.scratch.len() - TAIL.len());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn offers_and_what_is_answered() {
+        let plain = "permessage-deflate; server_no_context_takeover";
+        let table: &[(&[&str], Option<String>)] = &[
+            (&["permessage-deflate"], Some(plain.into())),
+            (&["x, permessage-deflate"], Some(plain.into())),
+            (&["x", "permessage-deflate"], Some(plain.into())),
+            (&["permessage-deflate; server_no_context_takeover"], Some(plain.into())),
+            (
+                &["permessage-deflate ;client_no_context_takeover"],
+                Some(format!("{plain}; client_no_context_takeover")),
+            ),
+            (&["permessage-deflate; client_max_window_bits"], Some(plain.into())),
+            (&["permessage-deflate; client_max_window_bits=8"], Some(plain.into())),
+            (&["permessage-deflate; client_max_window_bits=\"15\""], Some(plain.into())),
+            (
+                &["permessage-deflate; server_max_window_bits = 10"],
+                Some(format!("{plain}; server_max_window_bits=10")),
+            ),
+            // The first offer that will do.
+            (
+                &[
+                    "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=9",
+                ],
+                Some(format!("{plain}; server_max_window_bits=9")),
+            ),
+            (
+                &["permessage-deflate; x", "permessage-deflate; client_no_context_takeover"],
+                Some(format!("{plain}; client_no_context_takeover")),
+            ),
+            // Declined.
+            (&[""], None),
+            (&["permessage-deflat"], None),
+            (&["x-webkit-deflate-frame"], None),
+            (&["permessage-deflate;"], None),
+            (&["permessage-deflate; x=1"], None),
+            (&["permessage-deflate; server_no_context_takeover=1"], None),
+            (&["permessage-deflate; client_no_context_takeover="], None),
+            (&["permessage-deflate; server_no_context_takeover; server_no_context_takeover"], None),
+            (&["permessage-deflate; client_max_window_bits; client_max_window_bits=9"], None),
+            (&["permessage-deflate; client_max_window_bits=7"], None),
+            (&["permessage-deflate; client_max_window_bits=16"], None),
+            (&["permessage-deflate; client_max_window_bits=09"], None),
+            (&["permessage-deflate; client_max_window_bits=x"], None),
+            (&["permessage-deflate; server_max_window_bits"], None),
+            (&["permessage-deflate; server_max_window_bits=8"], None),
+            (&["permessage-deflate; server_max_window_bits=16"], None),
+            (&["permessage-deflate; server_max_window_bits=265"], None),
+            (&["x; a=\"b, permessage-deflate\""], None),
+            (&["x; a=\"\\\", permessage-deflate\""], None),
+        ];
+        for (values, expected) in table {
+            let answer = Deflate::negotiate(values.iter().map(|v| v.as_bytes())).map(|deflate| {
+                let mut out = Vec::new();
+                deflate.write(&mut out);
+                String::from_utf8(out).unwrap()
+            });
+            assert_eq!(&answer, expected, "{values:?}");
+        }
+    }
+
+    fn inflated(
+        inflater: &mut Inflater,
+        input: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, BadMessage> {
+        let mut out = Vec::new();
+        inflater.inflate(input, &mut out, limit)?;
+        inflater.finish(&mut out, limit)?;
+        assert!(out.capacity() > out.len(), "no room for a NUL");
+        Ok(out)
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc() {
+        // Section 7.2.3: one block, the context taken over, a stored block, a final block, two.
+        let mut inflater = Inflater::new();
+        for message in [
+            &b"\xf2\x48\xcd\xc9\xc9\x07\x00"[..],
+            b"\xf2\x00\x11\x00\x00",
+            b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00",
+            b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00",
+            b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00",
+        ] {
+            assert_eq!(inflated(&mut inflater, message, 5), Ok(b"Hello".to_vec()));
+        }
+        assert_eq!(inflated(&mut inflater, b"\x00", 0), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_compressed_data_is_refused() {
+        for message in [&b"\x07"[..], b"\xff\xff\xff\xff", b"\x02\xff\xff", b"\x00\x01\x02\x03\x04"]
+        {
+            assert_eq!(
+                inflated(&mut Inflater::new(), message, 1000),
+                Err(BadMessage::Malformed),
+                "{}",
+                message.escape_ascii()
+            );
+        }
+    }
+
+    fn frame_of(payload: &[u8], server_window_bits: Option<u8>) -> Vec<u8> {
+        let agreed = Deflate { client_takeover: true, server_window_bits };
+        let mut out = Vec::new();
+        Deflater::new().write_frame(&mut out, 2, payload, &agreed);
+        out
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let bomb = frame_of(&vec![0; 16 << 20], None);
+        assert!(bomb.len() < 64 << 10);
+        let mut out = Vec::new();
+        let verdict = Inflater::new().inflate(&bomb[4..], &mut out, 100_000);
+        assert_eq!(verdict, Err(BadMessage::TooLong));
+        assert!(out.capacity() < 110_000, "{}", out.capacity());
+    }
+
+    #[test]
+    fn only_messages_that_get_shorter_are_compressed() {
+        let long = b"the same again and ".repeat(20);
+        let table: &[(u8, &[u8], bool)] = &[
+            (1, &long, true),
+            (2, &long, true),
+            (8, &long, false),
+            (9, &long, false),
+            (1, b"aaaaaaaaaaaaaaaa", false),
+            (2, b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", false),
+        ];
+        let agreed = Deflate { client_takeover: true, server_window_bits: None };
+        let mut deflater = Deflater::new();
+        for &(opcode, payload, compressed) in table {
+            let mut out = Vec::new();
+            deflater.write_frame(&mut out, opcode, payload, &agreed);
+            assert_eq!(out[0], 0x80 | if compressed { 0x40 } else { 0 } | opcode);
+            if !compressed {
+                assert!(out.ends_with(payload));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_compressed_can_be_inflated_in_pieces(
+            words in prop::collection::vec("[a-e]{1,9}", 40..400),
+            bits in prop::option::of(9u8..=15),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let payload = words.concat().into_bytes();
+            let out = frame_of(&payload, bits);
+            prop_assert_eq!(out[0], 0xc2);
+            let compressed = &out[if out[1] < 126 { 2 } else { 4 }..];
+            let cut = cut.index(compressed.len() + 1);
+            let mut inflater = Inflater(Decompress::new_with_window_bits(false, bits.unwrap_or(15)));
+            let mut inflated = Vec::new();
+            for piece in [&compressed[..cut], &compressed[cut..]] {
+                prop_assert_eq!(inflater.inflate(piece, &mut inflated, payload.len()), Ok(()));
+            }
+            prop_assert_eq!(inflater.finish(&mut inflated, payload.len()), Ok(()));
+            prop_assert_eq!(inflated, payload);
+        }
+    }
+}

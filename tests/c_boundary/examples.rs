@@ -1,0 +1,151 @@
+//! The programs in `examples/`, linked in both ways, started and driven.
+
+use crate::support::{Client, Link, Program, Scratch, compile_example};
+use std::net::TcpStream;
+
+/// Starts an example on a free port, lets `drive` talk to it, and ends it as a user would.
+fn each_linkage(file: &str, args: &[&str], drive: impl Fn(u16)) {
+    for (link, signal) in [(Link::Shared, "TERM"), (Link::Static, "INT")] {
+        let mut all = vec!["0"];
+        all.extend(args);
+        let mut program = Program::start_file(&compile_example(file, link), &all);
+        let port = program.expect_start("Listening on http://127.0.0.1:");
+        let port = port.trim_end_matches('/').parse().expect("a port");
+        drive(port);
+        program.terminate(signal);
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "{file} still listens");
+    }
+}
+
+fn get(port: u16, target: &str) -> crate::support::Response {
+    Client::connect(port).ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+}
+
+fn post(port: u16, target: &str, kind: &str, body: &str) -> crate::support::Response {
+    let length = body.len();
+    let fields = format!("Host: a\r\nContent-Type: {kind}\r\nContent-Length: {length}");
+    Client::connect(port).ask(format!("POST {target} HTTP/1.1\r\n{fields}\r\n\r\n{body}"))
+}
+
+#[test]
+fn hello_greets() {
+    each_linkage("hello.c", &[], |port| {
+        let answer = get(port, "/any/where");
+        assert_eq!(answer.text(), "Hello, 127.0.0.1! You asked for /any/where\n");
+    });
+}
+
+#[test]
+fn hello_says_why_it_cannot_start() {
+    let program = compile_example("hello.c", Link::Shared);
+    let output = std::process::Command::new(program).arg("no port").output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+}
+
+#[test]
+fn form_reads_its_fields() {
+    each_linkage("form.c", &[], |port| {
+        let kind = "application/x-www-form-urlencoded";
+        assert!(get(port, "/").text().contains("<form method=\"post\" action=\"/greet\">"));
+        let answer = post(port, "/greet", kind, "name=J%C3%BCrgen+%3Cb%3E&town=K%26K");
+        assert!(answer.text().ends_with("Hello, J\u{fc}rgen &#60;b> from K&#38;K!\n"));
+        assert!(post(port, "/greet", kind, "name=Ann").text().ends_with("Hello, Ann!\n"));
+        for body in ["", "name=", "town=x", &format!("name={}", "x".repeat(200))] {
+            assert_eq!(post(port, "/greet", kind, body).status, 400);
+        }
+    });
+}
+
+#[test]
+fn upload_reports_what_it_received() {
+    each_linkage("upload.c", &[], |port| {
+        let body = "--xx\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\nhi\r\n\
+                    --xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\
+                    Content-Type: text/plain\r\n\r\nfirst\r\nsecond\r\n--xx--\r\n";
+        let answer = post(port, "/upload", "multipart/form-data; boundary=xx", body);
+        assert_eq!(answer.text(), "note: hi\nfile: file a.txt of 13 bytes\n2 parts\n");
+        assert_eq!(post(port, "/upload", "text/plain", "nonsense").text(), "0 parts\n");
+        assert!(get(port, "/").text().contains("multipart/form-data"));
+    });
+}
+
+#[test]
+fn deferred_answers_when_its_thread_is_done() {
+    each_linkage("deferred.c", &[], |port| {
+        let mut client = Client::connect(port);
+        client
+            .send("GET /primes?below=300000 HTTP/1.1\r\n\r\nGET /primes?below=10 HTTP/1.1\r\n\r\n");
+        let mut gone = Client::connect(port);
+        gone.send("GET /primes?below=100000 HTTP/1.1\r\n\r\n");
+        drop(gone);
+        assert_eq!(get(port, "/primes?below=100").text(), "25 primes below 100\n");
+        assert_eq!(client.response().text(), "25997 primes below 300000\n");
+        assert_eq!(client.response().text(), "4 primes below 10\n");
+    });
+}
+
+#[test]
+fn events_are_pushed_to_every_browser_that_is_still_there() {
+    each_linkage("events.c", &[], |port| {
+        assert!(get(port, "/").text().contains("EventSource"));
+        let listen = || {
+            let mut client = Client::connect(port);
+            client.send("GET /events HTTP/1.1\r\n\r\n");
+            let head = client.take_through("\r\n\r\n");
+            assert!(head.contains("text/event-stream"), "{head}");
+            client
+        };
+        let mut clients: Vec<Client> = (0..10).map(|_| listen()).collect();
+        for client in &mut clients {
+            assert!(client.take_through("\n\n").starts_with("data: "));
+        }
+        clients.truncate(4);
+        clients.push(listen());
+        for client in &mut clients {
+            assert!(client.take_through("\n\n").starts_with("data: "));
+            assert!(client.take_through("\n\n").starts_with("data: "));
+        }
+    });
+}
+
+#[test]
+fn multi_threaded_answers_from_each_of_its_servers() {
+    each_linkage("multi_threaded.c", &["3"], |port| {
+        let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(port)).collect();
+        for client in &mut clients {
+            let first = client.ask("GET / HTTP/1.1\r\n\r\n").text();
+            let number = first.strip_prefix("Answered by server ").expect("its sentence");
+            assert!(["0\n", "1\n", "2\n"].contains(&number), "{first}");
+            assert_eq!(client.ask("GET / HTTP/1.1\r\n\r\n").text(), first);
+        }
+    });
+}
+
+#[test]
+fn static_files_serves_a_folder() {
+    let scratch = Scratch::new();
+    scratch.write("index.html", "<p>home").write("a.md", "# a").write("b.bak", "old");
+    each_linkage("static_files.c", &[&scratch.join("")], |port| {
+        assert_eq!(get(port, "/").text(), "<p>home");
+        assert_eq!(get(port, "/a.md").field("Content-Type"), Some("text/markdown"));
+        for target in ["/b.bak", "/none"] {
+            let answer = get(port, target);
+            assert_eq!(answer.status, 404);
+            assert!(answer.text().contains("<h1>Not here</h1>"));
+        }
+        let bad = get(port, "/%00");
+        assert_eq!((bad.status, bad.text().as_str()), (400, "400 Bad Request\n"));
+    });
+}
+
+#[test]
+fn wrapper_finds_its_object_again() {
+    each_linkage("wrapper.cpp", &[], |port| {
+        for number in 1..=3 {
+            assert_eq!(get(port, "/a").text(), format!("/a: {number} visits\n"));
+        }
+        assert_eq!(get(port, "/b").text(), "/b: 1 visits\n");
+        assert_eq!(get(port, "/total").text(), "4 visits in all\n");
+    });
+}

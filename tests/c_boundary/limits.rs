@@ -1,0 +1,331 @@
+//! Limits of time and size, each set low.
+
+use crate::support::{Server, for_each, request, until};
+use std::time::Duration;
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let mut server = Server::start(&["idle_timeout_ms=300", "deferred_answers=all"]);
+    // Before a request, between two, with an answer pending, and with an endless one.
+    server.client().expect_closed();
+    let mut client = server.client();
+    client.ask("GET /alive HTTP/1.1\r\n\r\n");
+    client.expect_closed();
+    server.client().send(request("POST", "1.1", &[])).expect_closed();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
+    server.client().send(request("GET", "1.1", &[stream])).expect(head).expect_closed();
+    let mut client = server.client();
+    client.send(request("GET", "1.1", &["keep a", "say called"]));
+    server.expect_line("called");
+    server.tell("late a write HTTP/1.1 200 OK\\r\\n\\r\\nhi");
+    client.expect("HTTP/1.1 200 OK\r\n\r\nhi").expect_closed();
+    server.stop();
+}
+
+#[test]
+fn an_incomplete_request_is_answered_by_408() {
+    let server = Server::start(&["request_timeout_ms=300"]);
+    let halves = [
+        "G",
+        "GET /alive HTTP/1.1\r\nA: b\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf",
+        "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "GET /alive HTTP/1.1\r\n\r\nGET /alive",
+    ];
+    for_each(
+        halves,
+        |half| format!("{half:?}"),
+        |half| {
+            let mut client = server.client();
+            client.send(half);
+            let mut answer = client.response();
+            if answer.status == 200 {
+                answer = client.response();
+            }
+            assert_eq!((answer.status, answer.field("Connection")), (408, Some("close")));
+            client.expect_closed();
+        },
+    );
+    server.stop();
+}
+
+#[test]
+fn bytes_that_trickle_do_not_extend_the_time_for_a_request() {
+    let server = Server::start(&["request_timeout_ms=300"]);
+    for start in
+        ["GET /alive HTTP/1.1\r\nA: ", "POST /echo HTTP/1.1\r\nContent-Length: 9999\r\n\r\n"]
+    {
+        let mut client = server.client();
+        client.send(start);
+        while !client.has_news_within(Duration::from_millis(10)) {
+            assert!(client.try_send("x"));
+        }
+        assert_eq!(client.response().status, 408);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_head_may_be_as_long_as_the_limit_and_no_longer() {
+    let server = Server::start(&["max_request_header_bytes=100"]);
+    let head = |len: usize| {
+        let (start, end) = ("GET /alive HTTP/1.1\r\nA: ", "\r\n\r\n");
+        format!("{start}{}{end}", "x".repeat(len - start.len() - end.len()))
+    };
+    let mut client = server.client();
+    assert_eq!(client.ask(head(100)).status, 200);
+    assert_eq!(client.ask(head(100)).status, 200);
+    let answer = client.ask(head(101));
+    assert_eq!((answer.status, answer.field("Connection")), (431, Some("close")));
+    client.expect_closed();
+    let mut client = server.client();
+    assert_eq!(client.ask(&head(200)[..120]).status, 431, "its end need not be awaited");
+    server.stop();
+}
+
+#[test]
+fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
+    let server = Server::start(&["max_request_body_bytes=10"]);
+    let body = "0123456789";
+    let mut client = server.client();
+    let plain = format!("POST /echo HTTP/1.1\r\nContent-Length: 10\r\n\r\n{body}");
+    assert!(client.ask(plain).text().ends_with(body));
+    let chunked = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunks = "5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n";
+    assert!(client.ask(format!("{chunked}{chunks}")).text().ends_with(body));
+    let refused = [
+        // Refused by its announcement, before any of it has come.
+        "POST /echo HTTP/1.1\r\nContent-Length: 11\r\n\r\n".to_owned(),
+        "POST /echo HTTP/1.1\r\nContent-Length: 9223372036854775807\r\n\r\n".to_owned(),
+        "POST /echo HTTP/1.1\r\nContent-Length: 11\r\nExpect: 100-continue\r\n\r\n".to_owned(),
+        format!("{chunked}b\r\n0123456789a"),
+        format!("{chunked}5\r\n01234\r\n6\r\n56789a"),
+    ];
+    for request in refused {
+        let mut client = server.client();
+        let answer = client.ask(&request);
+        assert_eq!((answer.status, answer.field("Connection")), (413, Some("close")), "{request}");
+        client.expect_closed();
+    }
+    server.stop();
+}
+
+#[test]
+fn a_client_that_goes_on_sending_sees_why_it_was_refused() {
+    let server = Server::start(&["max_request_body_bytes=10"]);
+    let mut client = server.client();
+    client.send("POST /echo HTTP/1.1\r\nContent-Length: 500000\r\n\r\n").send(vec![b'x'; 500_000]);
+    assert_eq!(client.response().status, 413);
+    client.expect_closed();
+    server.stop();
+}
+
+#[test]
+fn expect_100_continue_is_answered_where_the_body_will_be_read() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for expectation in ["100-continue", "100-Continue"] {
+        let length = "Content-Length: 5";
+        client.send(format!("POST /echo HTTP/1.1\r\nExpect: {expectation}\r\n{length}\r\n\r\n"));
+        client.expect("HTTP/1.1 100 Continue\r\n\r\n");
+        let answer = client.ask("hello");
+        assert!(answer.status == 200 && answer.text().ends_with("hello"));
+    }
+    let chunked = "Transfer-Encoding: chunked";
+    client.send(format!("POST /echo HTTP/1.1\r\nExpect: 100-continue\r\n{chunked}\r\n\r\n"));
+    client.expect("HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(client.ask("5\r\nhello\r\n0\r\n\r\n").text().ends_with("hello"));
+    // There is nothing to wait for, or the client does not know of interim answers.
+    client.send("GET /alive HTTP/1.1\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.response().status, 200);
+    client.send("POST /echo HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(client.response().status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_write_beyond_the_send_queue_is_refused_whole() {
+    let mut server = Server::start(&["max_send_queue_bytes=1000"]);
+    let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 500\\r\\n\\r\\n";
+    let steps = [head, "write_fill 2000 x", "report large", "write_fill 500 y", "report small"];
+    let answer = server.ask(request("GET", "1.1", &steps));
+    server.expect_line("large 0");
+    server.expect_line("small 500");
+    assert!(answer.text() == "y".repeat(500));
+    server.stop();
+}
+
+#[test]
+fn bodies_beyond_the_buffers_of_the_server_are_refused_by_503() {
+    let server = Server::start(&["max_buffered_bytes=5000"]);
+    for length in [100_000, 6000] {
+        let mut client = server.client();
+        client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"));
+        client.try_send(vec![b'x'; length]);
+        assert_eq!(client.response().status, 503);
+    }
+    let small = "POST /echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello";
+    for _ in 0..100 {
+        assert_eq!(server.ask(small).status, 200, "the room of the others is free again");
+    }
+    server.stop();
+}
+
+#[test]
+fn beyond_max_connections_nobody_is_served_until_one_leaves() {
+    let server = Server::start(&["max_connections=2"]);
+    let (mut one, mut two) = (server.client(), server.client());
+    let alive = "GET /alive HTTP/1.1\r\n\r\n";
+    assert_eq!(one.ask(alive).text(), "alive");
+    assert_eq!(two.ask(alive).text(), "alive");
+    let mut third = server.client();
+    third.try_send(alive);
+    assert_eq!(one.ask(alive).text(), "alive");
+    assert_eq!(two.ask(alive).text(), "alive");
+    assert!(!third.has_news_within(Duration::from_millis(1)) || third.rest_or_reset().is_empty());
+    drop(one);
+    drop(third);
+    until("somebody is served again", || {
+        let mut next = server.client();
+        next.try_send("GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n");
+        next.rest_or_reset().ends_with(b"alive")
+    });
+    assert_eq!(two.ask(alive).text(), "alive");
+    drop(two);
+    server.program.stop();
+}
+
+#[test]
+fn connections_that_stall_do_not_hold_up_the_others() {
+    let server = Server::start(&["request_timeout_ms=500"]);
+    let mut stalled: Vec<_> = (0..200).map(|_| server.client()).collect();
+    for client in &mut stalled {
+        client.send("POST /echo HTTP/1.1\r\nContent-Length: 1000000\r\n\r\nx");
+    }
+    for _ in 0..50 {
+        server.ask("GET /alive HTTP/1.1\r\n\r\n");
+    }
+    for client in &mut stalled {
+        assert_eq!(client.response().status, 408);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_client_that_does_not_read_is_idle_too() {
+    let mut server = Server::start(&["idle_timeout_ms=300"]);
+    let mut client = server.client();
+    let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 100000000\\r\\n\\r\\n";
+    client.send(request("GET", "1.1", &["keep a", head, "write_fill 50000000 x"]));
+    until("the client is given up", || server.late("a", "write x") == 0);
+    assert!(client.rest_or_reset().len() < 50_000_000);
+    server.stop();
+}
+
+#[test]
+fn a_head_may_be_long_where_the_limit_says_so() {
+    let server = Server::start(&["max_request_header_bytes=1000000"]);
+    let long = "x".repeat(600_000);
+    let mut client = server.client();
+    for _ in 0..2 {
+        let answer = client.ask(format!("GET /echo?{long} HTTP/1.1\r\nA: b\r\n\r\n"));
+        assert!(answer.text().contains(&long) && answer.text().contains("\nA: b\n"));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_server_without_free_descriptors_recovers() {
+    let server = Server::start(&["--descriptors=24"]);
+    let mut served = server.client();
+    served.ask("GET /alive HTTP/1.1\r\n\r\n");
+    let crowd: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = server.client();
+            client.try_send("GET /alive HTTP/1.1\r\n\r\n");
+            client
+        })
+        .collect();
+    // Those who have a connection keep it, and there is room again when the others have left.
+    for _ in 0..20 {
+        assert_eq!(served.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    }
+    drop(crowd);
+    until("somebody new is served", || {
+        let mut next = server.client();
+        next.try_send("GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n");
+        next.rest_or_reset().ends_with(b"alive")
+    });
+    server.stop();
+}
+
+#[test]
+fn the_time_for_a_request_begins_with_its_first_byte_and_ends_with_its_last() {
+    let mut server = Server::start(&["request_timeout_ms=200"]);
+    let (mut fresh, mut used, mut waiting) = (server.client(), server.client(), server.client());
+    assert_eq!(used.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    waiting.send(request("GET", "1.1", &["keep a"]));
+    assert!(!fresh.has_news_within(Duration::from_millis(900)), "it has not begun a request");
+    assert_eq!(fresh.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    assert_eq!(used.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
+    assert_eq!(server.late("a", answer), 40);
+    waiting.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    server.stop();
+}
+
+#[test]
+fn a_body_that_keeps_coming_has_more_time() {
+    let server = Server::start(&["request_timeout_ms=500", "idle_timeout_ms=1500"]);
+    let mut client = server.client();
+    let piece = vec![b'x'; 16_384];
+    client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 12 * piece.len()));
+    for _ in 0..12 {
+        client.send(&piece);
+        assert!(
+            !client.has_news_within(Duration::from_millis(200)) || client.response().status == 200
+        );
+    }
+    server.stop();
+}
+
+#[test]
+fn traffic_in_either_direction_keeps_a_connection_from_being_idle() {
+    let mut server = Server::start(&["idle_timeout_ms=1000"]);
+    let (mut reader, mut writer) = (server.client(), server.client());
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
+    reader.send(request("GET", "1.1", &["keep a", stream])).expect(head);
+    writer.send("POST /echo HTTP/1.1\r\nContent-Length: 12\r\n\r\n");
+    for _ in 0..12 {
+        writer.send("x");
+        assert_eq!(server.late("a", "write y"), 1);
+        reader.expect("y");
+        reader.has_news_within(Duration::from_millis(200));
+    }
+    assert_eq!(writer.response().status, 200);
+    server.stop();
+}
+
+#[test]
+fn endless_chunk_heads_and_trailers_come_to_an_end() {
+    let server = Server::start(&["request_timeout_ms=500"]);
+    let chunked = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+    for (start, endless) in [
+        (chunked, "T: t\r\n"),
+        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "0"),
+        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;", "x"),
+    ] {
+        let mut client = server.client();
+        client.send(start);
+        until("the server has had enough", || {
+            client.has_news_within(Duration::from_millis(5)) || !client.try_send(endless.repeat(10))
+        });
+        let answer = client.rest_or_reset();
+        let refused = [&b"HTTP/1.1 4"[..], b""].iter().any(|start| answer.starts_with(start));
+        assert!(refused, "{endless:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    server.stop();
+}

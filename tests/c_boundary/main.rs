@@ -1,0 +1,24 @@
+//! The library as a C program meets it: compiled C and C++ programs on one side, bytes on the
+//! wire on the other.
+//!
+//! `MG_TEST_VALGRIND=1` runs every program under valgrind; `MG_TEST_CFLAGS` adds flags to those of
+//! the compiler, as `-fsanitize=address,undefined`; `CC` and `CXX` name other compilers.
+
+mod support;
+
+mod abi;
+mod answers;
+mod errors;
+mod event_loop;
+mod examples;
+mod helpers;
+mod hostile;
+mod keep_alive;
+mod limits;
+mod options;
+mod ranges;
+mod requests;
+mod send_family;
+mod static_files;
+mod threads;
+mod traces;

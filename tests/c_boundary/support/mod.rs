@@ -1,0 +1,65 @@
+//! What the tests need to speak about C programs and about bytes on the wire.
+//!
+//! Nothing here sleeps: a test waits for a line, for bytes or for the end of a connection, and the
+//! deadline only says when waiting has become a failure.
+
+mod client;
+mod program;
+mod scratch;
+mod server;
+mod toolchain;
+
+pub use client::{Client, Response, exchange};
+pub use program::Program;
+pub use scratch::Scratch;
+pub use server::{Server, request};
+pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
+
+use std::time::{Duration, Instant};
+
+/// When waiting for a program or for its bytes has become a failure.
+pub fn deadline() -> Duration {
+    Duration::from_secs(if under_valgrind() { 150 } else { 20 })
+}
+
+/// Whether the C programs run under valgrind (`MG_TEST_VALGRIND=1`).
+pub fn under_valgrind() -> bool {
+    std::env::var_os("MG_TEST_VALGRIND").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// `count`, or less of it where valgrind makes each step dear.
+pub fn as_many_as(count: usize, under_valgrind_only: usize) -> usize {
+    if under_valgrind() { under_valgrind_only } else { count }
+}
+
+/// Bytes as text that shows every control character.
+pub fn shown(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string().replace("\\'", "'").replace("\\\"", "\"")
+}
+
+/// Repeats `attempt` until it succeeds; it must, before the deadline.
+#[track_caller]
+pub fn until(what: &str, mut attempt: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline();
+    while !attempt() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+    }
+}
+
+/// Runs `test` on every case and fails at the end, naming all cases that failed.
+#[track_caller]
+pub fn for_each<Case>(
+    cases: impl IntoIterator<Item = Case>,
+    name: impl Fn(&Case) -> String,
+    test: impl Fn(&Case),
+) {
+    let mut failed = Vec::new();
+    for case in cases {
+        let run = std::panic::AssertUnwindSafe(|| test(&case));
+        if std::panic::catch_unwind(run).is_err() {
+            eprintln!("in the case {}", name(&case));
+            failed.push(name(&case));
+        }
+    }
+    assert!(failed.is_empty(), "failed:\n{}", failed.join("\n"));
+}

@@ -1,0 +1,200 @@
+//! A compiled C program that runs beside the test and is spoken to by lines.
+
+use super::toolchain::Link;
+use super::{compile_program, deadline, under_valgrind};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A running program: reads lines that tell it what to do, prints lines that tell what happened,
+/// and ends cleanly when its standard input ends.
+pub struct Program {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    unclaimed: Vec<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Program {
+    /// Starts `tests/programs/<file>`, linked to the shared library.
+    pub fn start(file: &str, args: &[&str]) -> Program {
+        Program::start_file(&compile_program(file, Link::Shared), args)
+    }
+
+    /// Starts a compiled program.
+    pub fn start_file(path: &Path, args: &[&str]) -> Program {
+        let mut command = if under_valgrind() {
+            let mut valgrind = Command::new("valgrind");
+            valgrind.args(["--error-exitcode=99", "--leak-check=full", "-q", "--vgdb=no"]);
+            valgrind.arg("--show-leak-kinds=definite");
+            valgrind.args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"]).arg(path);
+            valgrind
+        } else {
+            Command::new(path)
+        };
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = path.display().to_string();
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        std::thread::spawn(move || {
+            for line in stdout.split(b'\n').map_while(Result::ok) {
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = stderr.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let stdin = child.stdin.take();
+        Program { name, child, stdin, lines, unclaimed: Vec::new(), stderr: Some(stderr) }
+    }
+
+    /// Sends a line to the program.
+    pub fn tell(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("the program was not told to stop");
+        if let Err(error) = writeln!(stdin, "{line}") {
+            self.fail(&format!("does not take {line:?}: {error}"));
+        }
+    }
+
+    /// Waits for exactly this line. Other lines stay for later.
+    pub fn expect_line(&mut self, wanted: &str) {
+        self.take_line(&format!("the line {wanted:?}"), |line| line == wanted);
+    }
+
+    /// Waits for a line that begins so, and gives the rest of it. Other lines stay for later.
+    pub fn expect_start(&mut self, start: &str) -> String {
+        let line = self.take_line(&format!("a line {start:?}…"), |line| line.starts_with(start));
+        line[start.len()..].to_owned()
+    }
+
+    /// Takes the lines that have been printed so far and that nobody has waited for.
+    pub fn unclaimed_lines(&mut self) -> Vec<String> {
+        self.unclaimed.extend(self.lines.try_iter());
+        std::mem::take(&mut self.unclaimed)
+    }
+
+    fn take_line(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
+        if let Some(index) = self.unclaimed.iter().position(|line| fits(line)) {
+            return self.unclaimed.remove(index);
+        }
+        let end = Instant::now() + deadline();
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if fits(&line) => return line,
+                Ok(line) => self.unclaimed.push(line),
+                Err(RecvTimeoutError::Timeout) => self.fail(&format!("has not printed {what}")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.fail(&format!("ended before it printed {what}"))
+                }
+            }
+        }
+    }
+
+    /// The port that a `PORT n` line announces.
+    pub fn port(&mut self) -> u16 {
+        let text = self.expect_start("PORT ");
+        text.parse().unwrap_or_else(|_| self.fail(&format!("announces port {text:?}")))
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the kernel says that the program's first thread sleeps: then it is in its poll.
+    pub fn wait_until_asleep(&mut self) {
+        let end = Instant::now() + deadline();
+        while Instant::now() < end {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()));
+            let stat = stat.unwrap_or_default();
+            if stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        self.fail("does not come to rest");
+    }
+
+    /// Asks the program to end by a signal, and waits for a clean end.
+    pub fn terminate(mut self, signal: &str) {
+        let id = self.child.id().to_string();
+        let done = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        assert!(done.is_ok_and(|status| status.success()), "kill -{signal} {id}");
+        self.wait_for_end();
+    }
+
+    /// Closes the program's standard input and waits for a clean end: status 0, and nothing
+    /// printed to standard error.
+    pub fn stop(mut self) {
+        self.stdin = None;
+        self.wait_for_end();
+    }
+
+    /// Waits for the program to end by itself, cleanly.
+    pub fn wait_for_end(&mut self) {
+        let end = Instant::now() + deadline();
+        let status = loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) if Instant::now() < end => {
+                    // Its output ends with it: wait for that rather than ask again at once.
+                    match self.lines.recv_timeout(Duration::from_millis(20)) {
+                        Ok(line) => self.unclaimed.push(line),
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => std::thread::yield_now(),
+                    }
+                }
+                Ok(None) => self.fail("does not end"),
+                Err(error) => self.fail(&error.to_string()),
+            }
+        };
+        let stderr = self.take_stderr();
+        let lines = self.unclaimed_lines().join("\n");
+        let name = &self.name;
+        assert!(
+            status.success() && stderr.is_empty(),
+            "{name} ended with {status}\nit printed:\n{lines}\nto standard error:\n{stderr}"
+        );
+    }
+
+    fn take_stderr(&mut self) -> String {
+        self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+
+    fn fail(&mut self, what: &str) -> ! {
+        self.stdin = None;
+        let _ = self.child.kill();
+        let status = self.child.wait();
+        let stderr = self.take_stderr();
+        let lines = self.unclaimed_lines().join("\n");
+        panic!(
+            "{} {what}; status {status:?}\nit printed:\n{lines}\nto standard error:\n{stderr}",
+            self.name
+        );
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+        if !ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() && self.stderr.is_some() {
+            let stderr = self.take_stderr();
+            if !stderr.is_empty() {
+                eprintln!("{} printed to standard error:\n{stderr}", self.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! A folder of a test's own.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A new, empty folder that disappears with this value. Everybody may enter and write to it,
+/// since some tests give up their rights.
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mongoose-test-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("scratch folder");
+        use std::os::unix::fs::PermissionsExt;
+        let all = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(&path, all).expect("rights of the scratch folder");
+        Scratch { path }
+    }
+
+    /// The path of `name` inside, as text for an option.
+    pub fn join(&self, name: &str) -> String {
+        self.path.join(name).to_str().expect("a path in ASCII").to_owned()
+    }
+
+    /// Writes a file inside, with the folders above it.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> &Scratch {
+        let file = self.path.join(name);
+        std::fs::create_dir_all(file.parent().expect("inside the folder")).expect("folders");
+        std::fs::write(file, content).expect("a file of the test");
+        self
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path.join(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,61 @@
+//! `tests/programs/server.c`, whose handlers do what the request tells them to.
+
+use super::{Client, Program, Response};
+
+/// A running `server.c`.
+pub struct Server {
+    pub program: Program,
+    pub port: u16,
+}
+
+impl Server {
+    /// Starts it on a free port of 127.0.0.1; `args` are options (`name=value`) and switches.
+    pub fn start(args: &[&str]) -> Server {
+        let mut all = vec!["listening_port=127.0.0.1:0"];
+        all.extend(args);
+        let mut program = Program::start("server.c", &all);
+        let port = program.port();
+        Server { program, port }
+    }
+
+    /// A new connection to it.
+    pub fn client(&self) -> Client {
+        Client::connect(self.port)
+    }
+
+    /// The answer to one request on a connection of its own.
+    pub fn ask(&self, request: impl AsRef<[u8]>) -> Response {
+        self.client().ask(request)
+    }
+
+    /// Lets something be done by another thread than the one that polls.
+    pub fn tell(&mut self, line: &str) {
+        self.program.tell(line);
+    }
+
+    /// Lets another thread use the connection that a handler kept under `key`; what came back.
+    pub fn late(&mut self, key: &str, step: &str) -> i64 {
+        self.tell(&format!("late {key} {step}"));
+        let result = self.program.expect_start(&format!("late {key} {step}: "));
+        result.parse().expect("a number")
+    }
+
+    /// Waits for a line of the program.
+    pub fn expect_line(&mut self, line: &str) {
+        self.program.expect_line(line);
+    }
+
+    /// The server still answers, and ends cleanly.
+    #[track_caller]
+    pub fn stop(self) {
+        let answer = self.ask("GET /alive HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(answer.text(), "alive");
+        self.program.stop();
+    }
+}
+
+/// A request to `/do` whose handler does this: one `Do` field for each step.
+pub fn request(method: &str, version: &str, steps: &[&str]) -> String {
+    let steps: String = steps.iter().map(|step| format!("Do: {step}\r\n")).collect();
+    format!("{method} /do HTTP/{version}\r\n{steps}\r\n")
+}

@@ -1,0 +1,128 @@
+/* Programs that fork between mg_create_server and their loop, or while they serve. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "check.h"
+#include "mongoose.h"
+
+static struct mg_server *server;
+static volatile sig_atomic_t stop;
+static int fork_wanted;
+
+static void on_signal(int number) {
+  (void) number;
+  stop = 1;
+}
+
+static int pid(struct mg_connection *conn) {
+  mg_printf_data(conn, "%d", (int) getpid());
+  return 1;
+}
+
+/* How many of the descriptors that a daemon closes are open again. */
+static int low_descriptors(struct mg_connection *conn) {
+  int fd, open = 0;
+  for (fd = 0; fd < 3; fd++) open += fcntl(fd, F_GETFD) != -1;
+  mg_printf_data(conn, "%d", open);
+  return 1;
+}
+
+/* A child that leaves at once, in the middle of a handler. */
+static int fork_here(struct mg_connection *conn) {
+  pid_t child = fork();
+  int status = -1;
+  if (child == 0) _exit(0);
+  waitpid(child, &status, 0);
+  mg_printf_data(conn, "%d", status);
+  return 1;
+}
+
+static int fork_later(struct mg_connection *conn) {
+  fork_wanted = 1;
+  mg_printf_data(conn, "soon");
+  return 1;
+}
+
+static int serve(void) {
+  while (!stop) mg_poll_server(server, 20);
+  mg_destroy_server(&server);
+  return VERDICT;
+}
+
+static pid_t start_child(int daemonise) {
+  pid_t child = fork();
+  if (child == 0) {
+    if (daemonise) {
+      setsid();
+      close(0);
+      close(1);
+      close(2);
+    }
+    exit(serve());
+  }
+  return child;
+}
+
+static void end_child(pid_t child) {
+  int status = -1;
+  kill(child, SIGTERM);
+  CHECK(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void wait_for_end_of_input(void) {
+  char byte;
+  while (read(0, &byte, 1) > 0) {}
+}
+
+/* A child of a serving parent: uses its copy, or not, and destroys it, or not. */
+static void child_of_server(void) {
+  static int number;
+  pid_t child;
+  int status = -1;
+  number++;
+  fork_wanted = 0;
+  child = fork();
+  if (child == 0) {
+    int polls = number % 2 == 0 ? 3 : 0;
+    while (polls-- > 0) mg_poll_server(server, 0);
+    if (number % 3 != 0) mg_destroy_server(&server);
+    _exit(number % 3 != 0 && server != NULL);
+  }
+  CHECK(waitpid(child, &status, 0) == child);
+  SAY("child %d ended with %d", number, status);
+}
+
+int main(int argc, char *argv[]) {
+  const char *how = argc > 1 ? argv[1] : "";
+  pid_t children[4];
+  int i;
+  signal(SIGTERM, on_signal);
+  server = mg_create_server(NULL);
+  CHECK(mg_set_option(server, "listening_port", "127.0.0.1:0") == NULL);
+  mg_add_uri_handler(server, "/pid", pid);
+  mg_add_uri_handler(server, "/low", low_descriptors);
+  mg_add_uri_handler(server, "/fork_here", fork_here);
+  mg_add_uri_handler(server, "/fork_later", fork_later);
+  if (strcmp(how, "daemon") == 0) {
+    children[0] = start_child(1);
+    SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));
+    wait_for_end_of_input();
+    end_child(children[0]);
+  } else if (strcmp(how, "workers") == 0) {
+    for (i = 0; i < 4; i++) children[i] = start_child(0);
+    SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));
+    wait_for_end_of_input();
+    for (i = 0; i < 4; i++) end_child(children[i]);
+  } else {
+    SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));
+    while (!told_to_stop()) {
+      mg_poll_server(server, 20);
+      if (fork_wanted) child_of_server();
+    }
+  }
+  mg_destroy_server(&server);
+  return VERDICT;
+}
