@@ -1,6 +1,7 @@
 //! Which peers may connect: the access control list.
 //!
 //! Owns the list's syntax and its verdict. Knows nothing of sockets: the server asks at accept.
+#![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv6Addr};
 

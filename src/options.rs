@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of what an option does. `listening_port` and `run_as_user` are acted on by the
 //! server, which stores them here only when that worked.
+#![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -2,6 +2,7 @@
 //!
 //! `**` is any text, `*` any text without `/`, `?` one byte, `$` the end, `|` separates
 //! alternatives. A pattern matches as a prefix of the text, in any ASCII case.
+#![forbid(unsafe_code)]
 
 /// How much of `text` the first matching alternative of `pattern` covers; `None` if there is no
 /// match. Of several ways to match the longest counts, as if each `*` took all it could.
