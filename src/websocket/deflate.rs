@@ -234,28 +234,27 @@ impl Deflater {
 
     /// Compresses a message into the scratch buffer; false if it would not get shorter.
     fn compress(&mut self, payload: &[u8], bits: u8) -> bool {
-        if self.scratch.try_reserve_exact(payload.len()).is_err() {
+        // Blocks that do not get shorter get longer.
+        let bound = payload.len() + payload.len() / 8 + 64;
+        if self.scratch.try_reserve_exact(bound).is_err() {
             return false;
         }
-        let compress = match &mut self.compress {
-            Some((same, compress)) if *same == bits => {
+        let mut compress = match self.compress.take() {
+            Some((same, mut compress)) if same == bits => {
                 compress.reset();
                 compress
             }
-            other => {
-                let fresh = Compress::new_with_window_bits(Compression::new(4), false, bits);
-                &mut other.insert((bits, fresh)).1
-            }
+            _ => Compress::new_with_window_bits(Compression::new(4), false, bits),
         };
         let done = compress.compress_vec(payload, &mut self.scratch, FlushCompress::Sync);
-        let whole = compress.total_in() == payload.len() as u64
-            && self.scratch.len() < payload.len()
-            && self.scratch.ends_with(TAIL);
+        let whole = compress.total_in() == payload.len() as u64 && self.scratch.ends_with(TAIL);
         if done.is_err() || !whole {
+            // It may still hold output, which a reset does not take away (zlib-rs 0.6.8).
             return false;
         }
+        self.compress = Some((bits, compress));
         self.scratch.truncate(self.scratch.len() - TAIL.len());
-        true
+        self.scratch.len() < payload.len()
     }
 }
 
@@ -402,6 +401,44 @@ mod tests {
             assert_eq!(out[0], 0x80 | if compressed { 0x40 } else { 0 } | opcode);
             if !compressed {
                 assert!(out.ends_with(payload));
+            }
+        }
+    }
+
+    #[test]
+    fn messages_that_do_not_get_shorter_do_no_harm_to_those_behind_them() {
+        let mut state = 1u32;
+        let mut noise = |len: usize| -> Vec<u8> {
+            std::iter::repeat_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .take(len)
+            .collect()
+        };
+        let agreed = Deflate { client_takeover: true, server_window_bits: None };
+        let mut deflater = Deflater::new();
+        for len in [100, 10_000, 65_535, 65_536, 131_072, 1 << 20, 3 << 20] {
+            let mut half = noise(len);
+            half.resize(2 * len, b'-');
+            for payload in [noise(len), half] {
+                let mut out = Vec::new();
+                deflater.write_frame(&mut out, 2, &payload, &agreed);
+                let header_len = match out[1] {
+                    126 => 4,
+                    127 => 10,
+                    _ => 2,
+                };
+                let compressed = out[0] == 0xc2;
+                assert_eq!(compressed, payload.ends_with(b"--"), "{len}");
+                if compressed {
+                    let mut inflater = Inflater::new();
+                    let sent = inflated(&mut inflater, &out[header_len..], payload.len());
+                    assert!(sent == Ok(payload), "{len}");
+                } else {
+                    assert!(out[header_len..] == payload, "{len}");
+                }
+                assert!(deflater.compress.is_some(), "a new compressor for each message");
             }
         }
     }
