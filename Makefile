@@ -50,6 +50,15 @@ loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  $(CARGO) test --release --lib server::queue
 
+# The pages of the examples in a headless Chromium.
+browser:
+	tests/browser/run
+
+# The websocket testsuite; see the script for what it takes.
+autobahn:
+	tests/autobahn/run
+	tests/autobahn/run --deflate
+
 # Writes include/mongoose.h anew from the Rust sources.
 header:
 	UPDATE_HEADER=1 $(CARGO) test --test header
@@ -84,4 +93,4 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom header install uninstall clean
+.PHONY: all lib run test valgrind loom browser autobahn header install uninstall clean

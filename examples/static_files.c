@@ -32,7 +32,6 @@ static int set(struct mg_server *server, const char *name, const char *value) {
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
   int ready = set(server, "document_root", argc > 2 ? argv[2] : ".") &
-              set(server, "enable_directory_listing", "no") &
               set(server, "hide_files_patterns", "**.bak$|**~$") &
               set(server, "extra_mime_types", ".md=text/markdown") &
               set(server, "listening_port", argc > 1 ? argv[1] : "8080");

@@ -1,0 +1,127 @@
+"""Drives the pages of the examples in a headless Chromium."""
+
+import contextlib
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+DIR = pathlib.Path(sys.argv[1])
+DEADLINE = 30
+
+
+@contextlib.contextmanager
+def running(example, *arguments):
+    """Starts an example on a free port; yields its address."""
+    command = [str(DIR / example), "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            line = program.stdout.readline()
+            assert line.startswith("Listening on "), line
+            yield line.split()[-1]
+        finally:
+            program.terminate()
+            assert program.wait(DEADLINE) == 0, f"{example}: {program.returncode}"
+
+
+@contextlib.contextmanager
+def browser(dark=False):
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=900,700"):
+        options.add_argument(argument)
+    if dark:
+        options.add_argument("--force-dark-mode")
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def until(driver, condition):
+    return WebDriverWait(driver, DEADLINE, poll_frequency=0.05).until(condition)
+
+
+def text_of(driver, element):
+    return driver.find_element(By.ID, element).text
+
+
+def two_tabs_chat(driver):
+    with running("chat", "examples/chat") as address:
+        driver.get(f"{address}?room=test&name=anna")
+        first = driver.current_window_handle
+        until(driver, lambda d: "test" in text_of(d, "state"))
+        driver.switch_to.new_window("tab")
+        second = driver.current_window_handle
+        driver.get(f"{address}?room=test&name=ben")
+        until(driver, lambda d: "test" in text_of(d, "state"))
+        driver.find_element(By.ID, "text").send_keys("Hello <b>Anna</b> \u00e4\u4e16", Keys.ENTER)
+        for tab in (first, second):
+            driver.switch_to.window(tab)
+            until(driver, lambda d: "Hello <b>Anna</b> \u00e4\u4e16" in text_of(d, "lines"))
+        driver.switch_to.window(first)
+        driver.find_element(By.ID, "text").send_keys("Hello Ben", Keys.ENTER)
+        driver.switch_to.window(second)
+        until(driver, lambda d: "Hello Ben" in text_of(d, "lines"))
+        driver.save_screenshot(str(DIR / "chat.png"))
+        # Another room hears nothing of it.
+        driver.switch_to.new_window("tab")
+        driver.get(f"{address}?room=other&name=carl")
+        until(driver, lambda d: "other" in text_of(d, "state"))
+        assert "Hello" not in text_of(driver, "lines")
+        driver.switch_to.window(second)
+        driver.close()
+        driver.switch_to.window(first)
+        until(driver, lambda d: "ben has left" in text_of(d, "lines"))
+
+
+def the_plot_moves(driver):
+    with running("dashboard", "examples/dashboard") as address:
+        driver.get(address)
+        until(driver, lambda d: d.execute_script("return points.length") >= 100)
+        newest = "return points[points.length - 1].at"
+        before = driver.execute_script(newest)
+        until(driver, lambda d: d.execute_script(newest) > before)
+        driver.save_screenshot(str(DIR / "dashboard.png"))
+
+
+def a_listing_sorts(driver):
+    with tempfile.TemporaryDirectory() as root:
+        for name, size in (("b.txt", 3), ("a.txt", 2000), ("z dir/x", 0), ("c&d.txt", 1)):
+            path = pathlib.Path(root, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"x" * size)
+        with running("static_files", root) as address:
+            driver.get(address)
+
+            def names():
+                links = driver.find_elements(By.CSS_SELECTOR, "tbody td:first-child a")
+                return [link.text for link in links]
+
+            assert names() == ["z dir/", "a.txt", "b.txt", "c&d.txt"], names()
+            driver.find_element(By.PARTIAL_LINK_TEXT, "Size").click()
+            until(driver, lambda d: names() == ["z dir/", "c&d.txt", "b.txt", "a.txt"])
+            driver.find_element(By.PARTIAL_LINK_TEXT, "Size").click()
+            until(driver, lambda d: names() == ["z dir/", "a.txt", "b.txt", "c&d.txt"])
+            driver.save_screenshot(str(DIR / "listing.png"))
+            driver.find_element(By.LINK_TEXT, "z dir/").click()
+            until(driver, lambda d: names() == ["../", "x"])
+            driver.find_element(By.LINK_TEXT, "../").click()
+            until(driver, lambda d: "z dir/" in names())
+
+
+for dark in (False, True):
+    with browser(dark) as driver:
+        for test in (two_tabs_chat, the_plot_moves, a_listing_sorts):
+            print(f"{test.__name__}{' (dark)' if dark else ''} ... ", end="", flush=True)
+            test(driver)
+            print("ok")
+    for picture in DIR.glob("*.png") if not dark else ():
+        if not picture.stem.endswith("-light"):
+            picture.rename(picture.with_stem(picture.stem + "-light"))
