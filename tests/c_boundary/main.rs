@@ -20,3 +20,6 @@ mod requests;
 mod send_family;
 mod static_files;
 mod threads;
+mod websocket_handshake;
+mod websocket_threads;
+mod websockets;
