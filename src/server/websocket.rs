@@ -424,14 +424,16 @@ impl Server {
         let interval = self.ping_interval();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
+        // What has arrived and is about to be read counts: a handler may have run for long.
+        let has_arrived = conn.queued && conn.readable;
         let Some(socket) = conn.socket_state.as_deref_mut() else { return };
         let mut next = u64::MAX;
         if idle > 0 {
-            if quiet >= idle {
+            if quiet >= idle && !has_arrived {
                 self.close(index);
                 return;
             }
-            next = idle - quiet;
+            next = idle.saturating_sub(quiet).max(1);
         }
         if let Some(Close { at }) = socket.sent_close {
             let since = now.wrapping_sub(at);

@@ -246,6 +246,7 @@ fn walks_before_the_first_poll_and_between_polls_run_in_place() {
     server.tell("run");
     let mut sockets: Vec<Websocket> = clients.into_iter().map(Websocket::begin).collect();
     expect_text(&mut sockets, "hello");
+    server.step("set iterate_timeout_ms 0", "set iterate_timeout_ms: NULL");
     server.step("spawn", "elsewhere iterated 3 called 3");
     server.stop();
 }
@@ -260,6 +261,7 @@ fn a_walk_is_withdrawn_when_the_polling_thread_does_not_come_to_it() {
     server.step("count", "counted -1");
     server.tell("go");
     // It has been withdrawn for good.
+    server.step("set iterate_timeout_ms 0", "set iterate_timeout_ms: NULL");
     server.step("spawn", "elsewhere iterated 1 called 1");
     server.events();
     server.stop();

@@ -362,7 +362,14 @@ fn the_program_begins_the_closing_handshake_with_opcode_8() {
 fn a_client_that_does_not_answer_a_close_is_cut_off() {
     let mut server = WebsocketServer::start(&["websocket_ping_interval_ms=100"]);
     let mut socket = server.open("/events");
-    socket.text("do write 8 \\x03\\xe8").expect_close(1000);
+    socket.text("do write 8 \\x03\\xe8");
+    let mut frame = socket.next();
+    while frame.first_byte == 0x89 {
+        frame = socket.next();
+    }
+    assert_eq!(frame.payload, b"\x03\xe8");
+    // There are no pings any more.
+    socket.client.expect_closed();
     assert_eq!(server.events(), ["wrote 4"]);
     server.stop();
 }
@@ -447,9 +454,25 @@ fn half_a_frame_and_silence_end_at_the_idle_timeout() {
     for bytes in [frame(0x81, "whole")[..3].to_vec(), frame(0x02, "half"), header(0x82, 1 << 20)] {
         let mut socket = server.open("/events");
         let rest = socket.send(&bytes).client.rest();
-        let pings = !rest.is_empty() && rest.chunks(2).all(|frame| frame == b"\x89\x00");
+        let pings = rest.chunks(2).all(|frame| frame == b"\x89\x00");
         assert!(pings, "{}: {}", shown(&bytes), shown(&rest));
     }
+    server.stop();
+}
+
+#[test]
+fn a_message_that_came_while_a_handler_ran_for_long_counts_against_the_idle_timeout() {
+    let options = ["idle_timeout_ms=0", "websocket_ping_interval_ms=0", "iterate_timeout_ms=400"];
+    let mut server = WebsocketServer::start(&options);
+    let mut socket = server.open("/echo");
+    server.open("/events").text("do set idle_timeout_ms 100\nwait");
+    server.expect_line("waiting");
+    socket.text("I am here");
+    // The walk takes four times the idle timeout to give up.
+    server.step("spawn", "elsewhere iterated -1 called 0").tell("go");
+    socket.expect_text("I am here");
+    server.step("set idle_timeout_ms 0", "set idle_timeout_ms: NULL");
+    server.events();
     server.stop();
 }
 
