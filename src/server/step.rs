@@ -245,6 +245,11 @@ impl Server {
         let now = self.clock.now;
         let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
         let Some(conn) = self.conn(index) else { return };
+        if conn.queued && conn.readable && conn.phase != Phase::Lingering {
+            // A handler may have run for long: what has arrived meanwhile is read first.
+            self.file_timer(index, 1);
+            return;
+        }
         let since = u64::from(now.wrapping_sub(conn.since));
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
         if conn.phase == Phase::Lingering {

@@ -431,7 +431,7 @@ impl Server {
                 self.close(index);
                 return;
             }
-            next = idle - quiet;
+            next = idle.saturating_sub(quiet).max(1);
         }
         if let Some(Close { at }) = socket.sent_close {
             let since = now.wrapping_sub(at);

@@ -24,3 +24,6 @@ mod send_family;
 mod static_files;
 mod threads;
 mod traces;
+mod websocket_handshake;
+mod websocket_threads;
+mod websockets;

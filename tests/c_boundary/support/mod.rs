@@ -8,12 +8,14 @@ mod program;
 mod scratch;
 mod server;
 mod toolchain;
+mod websocket;
 
 pub use client::{Client, Response, exchange};
 pub use program::Program;
 pub use scratch::Scratch;
 pub use server::{Server, request};
 pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
+pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};
 
 use std::time::{Duration, Instant};
 
