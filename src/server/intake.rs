@@ -428,10 +428,11 @@ impl Server {
         }
         self.buffered += body;
         self.quota = self.quota.saturating_sub(count);
-        // What follows the body belongs to the next request.
+        // What follows the body belongs to the next request. Behind it is a byte for the NUL of a
+        // message that ends the input.
         let excess = count - body;
-        if self.scratch.len() < excess {
-            self.scratch.resize(excess, 0);
+        if self.scratch.len() <= excess {
+            self.scratch.resize(excess + 1, 0);
         }
         self.scratch[..excess].copy_from_slice(&exchange.buf[before + body..]);
         exchange.buf.truncate(before + body);

@@ -18,6 +18,8 @@ mod respond;
 pub mod settings;
 pub mod slots;
 mod step;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod user;
 pub mod websocket;

@@ -66,8 +66,8 @@ impl Server {
         }
         let waiting = conn.input.len();
         if waiting > 0 {
-            if self.scratch.len() < waiting {
-                self.scratch.resize(waiting, 0);
+            if self.scratch.len() <= waiting {
+                self.scratch.resize(waiting + 1, 0);
             }
             self.scratch[..waiting].copy_from_slice(&conn.input);
             conn.input = Vec::new();

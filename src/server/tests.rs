@@ -1,0 +1,102 @@
+//! The loop without C: a test takes the place of `mg_poll_server`, so that it decides what has
+//! arrived when a turn begins, and what happens while a handler runs.
+
+use std::ffi::c_int;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use super::inbox::Hub;
+use super::slots::Slot;
+use super::write::Piece;
+use super::{Server, Step};
+use crate::ffi::types::mg_connection;
+use crate::options::lookup;
+
+unsafe extern "C-unwind" fn never_called(_: *mut mg_connection) -> c_int {
+    0
+}
+
+/// A server with one handler, and a client that is connected to it.
+fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
+    let mut server = Box::new(Server::new(Hub::acquire(), ptr::null_mut()));
+    server.add_handler(b"/", never_called);
+    for (name, value) in [("listening_port", "127.0.0.1:0")].iter().chain(options) {
+        let id = lookup(name.as_bytes()).expect("an option");
+        server.set_option(id, Some(value.as_bytes())).expect("a good value");
+    }
+    let address = server.listener.as_ref().and_then(|listener| listener.address());
+    let client = TcpStream::connect(address.expect("bound")).expect("connects");
+    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    (server, client)
+}
+
+/// Takes turns until a handler is to be called; `None` if that does not happen soon.
+fn next_call(server: &mut Server) -> Option<&'static Slot> {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        server.begin(10);
+        if let Some(slot) = resume(server) {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+/// Goes on with the turn until a handler is to be called.
+fn resume(server: &mut Server) -> Option<&'static Slot> {
+    match server.step() {
+        // SAFETY: pointers in steps are those of slots.
+        Step::Call(conn, _) => unsafe { Slot::from_c(conn) },
+        _ => None,
+    }
+}
+
+fn turns(server: &mut Server, count: usize) {
+    for _ in 0..count {
+        server.begin(10);
+        assert!(resume(server).is_none());
+    }
+}
+
+const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn a_frame_that_ends_a_long_input_behind_a_body_has_room_for_its_nul() {
+    let (mut server, mut client) = server_and_client(&[]);
+    let (before, rest, excess) = (3 << 20, 20_000, 80_000);
+    let head = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", before + rest);
+    client.write_all(head.as_bytes()).expect("sent");
+    let mut writer = client.try_clone().expect("a second handle");
+    let sender = std::thread::spawn(move || writer.write_all(&vec![b'b'; before]));
+    while !sender.is_finished() {
+        turns(&mut server, 1);
+    }
+    sender.join().expect("no panic").expect("sent");
+    turns(&mut server, 5);
+
+    // All at once: the end of the body, a handshake and two messages, the second one at the end.
+    let mut input = vec![b'b'; rest];
+    input.extend_from_slice(UPGRADE);
+    let first = rest + excess - input.len() - 14 - 8;
+    input.extend_from_slice(b"\x82\xff");
+    input.extend_from_slice(&(first as u64).to_be_bytes());
+    input.extend_from_slice(&[0; 4]);
+    input.resize(input.len() + first, b'm');
+    input.extend_from_slice(b"\x82\x82\0\0\0\0ok");
+    assert_eq!(input.len(), rest + excess);
+    client.write_all(&input).expect("sent");
+    std::thread::sleep(Duration::from_millis(100));
+
+    let post = next_call(&mut server).expect("the body is complete");
+    assert!(server.write(post, Piece::Data(b"done")));
+    server.returned(0);
+    for _ in 0..2 {
+        let message = resume(&mut server).or_else(|| next_call(&mut server));
+        assert!(message.is_some(), "a message is shown");
+        server.returned(0);
+    }
+    turns(&mut server, 1);
+}
