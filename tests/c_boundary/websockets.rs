@@ -458,7 +458,8 @@ fn an_idle_websocket_is_pinged_and_stays_as_long_as_it_answers() {
 
 #[test]
 fn half_a_frame_and_silence_end_at_the_idle_timeout() {
-    let server = WebsocketServer::start(&["idle_timeout_ms=300"]);
+    let server =
+        WebsocketServer::start(&["idle_timeout_ms=300", "websocket_ping_interval_ms=5000"]);
     for bytes in [frame(0x81, "whole")[..3].to_vec(), frame(0x02, "half"), header(0x82, 1 << 20)] {
         let mut socket = server.open("/events");
         let rest = socket.send(&bytes).client.rest();
@@ -470,7 +471,7 @@ fn half_a_frame_and_silence_end_at_the_idle_timeout() {
 
 #[test]
 fn a_message_that_came_while_a_handler_ran_for_long_counts_against_the_idle_timeout() {
-    let options = ["idle_timeout_ms=0", "websocket_ping_interval_ms=0", "iterate_timeout_ms=400"];
+    let options = ["idle_timeout_ms=0", "iterate_timeout_ms=400"];
     let mut server = WebsocketServer::start(&options);
     let mut socket = server.open("/echo");
     server.open("/events").text("do set idle_timeout_ms 100\nwait");
