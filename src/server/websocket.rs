@@ -321,9 +321,15 @@ impl Server {
     /// Both sides have closed, or there is no talking to the client: ends the connection once all
     /// is sent.
     fn end_websocket(&mut self, index: usize) {
-        if let Some(conn) = self.conn(index) {
+        if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) {
             conn.phase = Phase::Draining;
             conn.linger = true;
+            if let Some(socket) = conn.socket_state.as_deref_mut() {
+                // Memory for half a message is of use to others while this one lingers.
+                let before = socket.receiver.buffered();
+                socket.receiver.close();
+                self.buffered = (self.buffered + socket.receiver.buffered()).saturating_sub(before);
+            }
         }
         if self.current != Some(index) {
             self.make_ready(index);

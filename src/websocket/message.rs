@@ -241,8 +241,8 @@ impl Receiver {
         }
     }
 
-    /// Nothing more is taken in.
-    fn close(&mut self) {
+    /// Nothing more is taken in, and what is incomplete is given up.
+    pub fn close(&mut self) {
         self.state = State::Closed;
         self.message = None;
         self.content = Vec::new();

@@ -1,7 +1,8 @@
 //! Websockets that are written to and walked over from anywhere: handlers, other threads, and
 //! between two polls.
 
-use crate::support::{Client, Websocket, WebsocketServer, as_many_as, handshake, until};
+use crate::support::{Client, Websocket, WebsocketServer, as_many_as, frame, handshake, until};
+use std::io::Write;
 
 #[track_caller]
 fn expect_text(sockets: &mut [Websocket], text: &str) {
@@ -115,6 +116,39 @@ fn a_client_that_never_reads_has_a_bounded_queue_and_delays_nobody() {
 }
 
 #[test]
+fn a_client_that_sends_and_never_reads_is_read_from_no_longer() {
+    let server = WebsocketServer::start(&["idle_timeout_ms=0"]);
+    let message = frame(0x82, [7; 50_000]);
+    let mut socket = server.open("/echo");
+    let sent = socket.client.send_until_stuck(&message);
+    server.open("/echo").text("others are served").expect_text("others are served");
+    // Once it reads, all of its messages have been echoed.
+    let (whole, part) = (sent.div_ceil(message.len()), sent % message.len());
+    let mut sender = socket.client.sender();
+    std::thread::scope(|scope| {
+        if part > 0 {
+            scope.spawn(|| sender.write_all(&message[part..]).expect("the server takes the rest"));
+        }
+        for _ in 0..whole {
+            socket.expect(0x82, [7; 50_000]);
+        }
+    });
+    socket.text("and on").expect_text("and on");
+    server.stop();
+}
+
+#[test]
+fn writes_that_cannot_be_are_refused() {
+    let mut server = WebsocketServer::start(&[]);
+    let mut socket = server.open_kept("a");
+    socket.text("do impossible\nsay done").expect(0x82, "");
+    server.expect_line("done");
+    server.tell("to a impossible").step("say done", "done");
+    socket.expect(0x82, "");
+    server.stop();
+}
+
+#[test]
 fn pointers_to_websockets_that_have_closed_are_harmless() {
     let mut server = WebsocketServer::start(&[]);
     let mut closed = server.open_kept("closed");
@@ -201,6 +235,25 @@ fn a_walk_in_a_handler_leaves_its_content_alone() {
     server.expect_line("iterated 3 called 3 nested 9").expect_line("done");
     expect_text(&mut sockets, "all");
     server.events();
+    server.stop();
+}
+
+#[test]
+fn a_walk_may_write_to_another_connection_than_it_visits() {
+    let mut server = WebsocketServer::start(&[]);
+    let mut told = server.open_kept("told");
+    let mut others = [server.open("/events"), server.open("/events")];
+    for prefix in ["", "io "] {
+        server.step(&format!("{prefix}tell told news"), "iterated 3 called 3");
+        told.expect_text("news").expect_text("news").expect_text("news");
+    }
+    others[0].text("do tell told news");
+    server.expect_line("iterated 3 called 3");
+    told.expect_text("news").expect_text("news").expect_text("news");
+    // Nobody else was told.
+    for other in &mut others {
+        other.frame(0x89, "").expect(0x8a, "");
+    }
     server.stop();
 }
 

@@ -254,6 +254,22 @@ fn a_message_that_is_too_long_is_refused_as_soon_as_that_is_known() {
 }
 
 #[test]
+fn where_all_connections_hold_too_much_the_next_message_is_put_off() {
+    let mut server = WebsocketServer::start(&["max_buffered_bytes=100000"]);
+    let mut first = server.open("/events");
+    first.frame(0x02, [b'x'; 90_000]);
+    let mut second = server.open("/echo");
+    second.text("short").expect_text("short");
+    second.frame(0x02, [b'y'; 90_000]).expect_close(1013);
+    first.frame(0x80, "");
+    server.program.expect_start("EVENT 82 90000 #");
+    // With that message shown there is room again.
+    let mut third = server.open("/echo");
+    third.frame(0x02, [b'z'; 40_000]).frame(0x80, "").expect(0x82, [b'z'; 40_000]);
+    server.stop();
+}
+
+#[test]
 fn pings_are_answered_in_order_and_pongs_are_not() {
     for delivery in ["websocket_delivery=messages", "websocket_delivery=frames"] {
         let server = WebsocketServer::start(&[delivery]);
@@ -308,32 +324,24 @@ fn a_close_that_breaks_the_protocol_is_not_shown() {
 
 #[test]
 fn while_a_close_is_shown_only_a_close_can_be_written() {
-    let mut server = WebsocketServer::start(&[]);
-    let mut socket = server.open("/events");
-    socket.text(
-        "do keep a\nonclose write 1 no\nonclose write 2 no\nonclose write 9 \nonclose raw no\n\
-         onclose printf no\nonclose write 8 \\x0f\\xa0own\nonclose write 8 again\nonclose write 1 no",
-    );
-    server.expect_line("kept a");
-    socket.send([frame(0x88, close_payload(1000, b"")), frame(0x81, "after")].concat());
-    socket.expect(0x88, b"\x0f\xa0own");
-    assert_eq!(shown(&socket.client.rest_or_reset()), "");
-    assert_eq!(
-        server.events(),
-        [
-            r"88 2 \x03\xe8",
-            "wrote -1",
-            "wrote -1",
-            "wrote -1",
-            "raw 0",
-            "printf 0",
-            "wrote 7",
-            "wrote -1",
-            "wrote -1",
-        ]
-    );
-    server.step("to a write 1 late", "wrote -1").step("to a write 8 ", "wrote -1");
-    server.stop();
+    for delivery in ["websocket_delivery=messages", "websocket_delivery=frames"] {
+        let mut server = WebsocketServer::start(&[delivery]);
+        let mut socket = server.open("/events");
+        socket.text(
+            "do keep a\nonclose write 1 no\nonclose write 2 no\nonclose write 9 \n\
+             onclose raw no\nonclose printf no\nonclose write 8 \\x0f\\xa0own\n\
+             onclose write 8 again\nonclose write 1 no",
+        );
+        server.expect_line("kept a");
+        socket.send([frame(0x88, close_payload(1000, b"")), frame(0x81, "after")].concat());
+        socket.expect(0x88, b"\x0f\xa0own");
+        assert_eq!(shown(&socket.client.rest_or_reset()), "");
+        let lines = "88 2 \\x03\\xe8|wrote -1|wrote -1|wrote -1|raw 0|printf 0|wrote 7|wrote -1|\
+                     wrote -1";
+        assert_eq!(server.events().join("|"), lines);
+        server.step("to a write 1 late", "wrote -1").step("to a write 8 ", "wrote -1");
+        server.stop();
+    }
 }
 
 #[test]
@@ -450,7 +458,8 @@ fn an_idle_websocket_is_pinged_and_stays_as_long_as_it_answers() {
 
 #[test]
 fn half_a_frame_and_silence_end_at_the_idle_timeout() {
-    let server = WebsocketServer::start(&["idle_timeout_ms=300"]);
+    let server =
+        WebsocketServer::start(&["idle_timeout_ms=300", "websocket_ping_interval_ms=5000"]);
     for bytes in [frame(0x81, "whole")[..3].to_vec(), frame(0x02, "half"), header(0x82, 1 << 20)] {
         let mut socket = server.open("/events");
         let rest = socket.send(&bytes).client.rest();
@@ -462,7 +471,7 @@ fn half_a_frame_and_silence_end_at_the_idle_timeout() {
 
 #[test]
 fn a_message_that_came_while_a_handler_ran_for_long_counts_against_the_idle_timeout() {
-    let options = ["idle_timeout_ms=0", "websocket_ping_interval_ms=0", "iterate_timeout_ms=400"];
+    let options = ["idle_timeout_ms=0", "iterate_timeout_ms=400"];
     let mut server = WebsocketServer::start(&options);
     let mut socket = server.open("/echo");
     server.open("/events").text("do set idle_timeout_ms 100\nwait");

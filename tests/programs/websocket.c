@@ -166,6 +166,7 @@ struct walk {
   struct mg_connection *visited[256];
   int count, nested;
   const char *text;
+  struct mg_connection *own; /* whose handler walks, or to whom is written */
 };
 
 static void visit(struct mg_connection *conn, void *param) {
@@ -176,15 +177,20 @@ static void visit(struct mg_connection *conn, void *param) {
   if (conn->connection_param != NULL) check_unchanged(conn);
 }
 
-/* Like visit(), for walks that no handler runs beside. */
-static void visit_without_content(struct mg_connection *conn, void *param) {
+/* Only the connection whose handler walks has content. */
+static void visit_content(struct mg_connection *conn, void *param) {
+  struct walk *walk = (struct walk *) param;
   visit(conn, param);
-  CHECK_INT(conn->content_len, 0);
-  CHECK_STR(conn->content, "");
+  if (conn == walk->own) {
+    CHECK(conn->content_len > 3 && strncmp(conn->content, "do ", 3) == 0);
+  } else {
+    CHECK_INT(conn->content_len, 0);
+    CHECK_STR(conn->content, "");
+  }
 }
 
 static void visit_nested(struct mg_connection *conn, void *param) {
-  struct walk *walk = (struct walk *) param, inner = {{NULL}, 0, 0, NULL};
+  struct walk *walk = (struct walk *) param, inner = {{NULL}, 0, 0, NULL, NULL};
   visit(conn, param);
   CHECK_INT(mg_iterate_over_connections(server, visit, &inner), inner.count);
   walk->nested += inner.count;
@@ -196,6 +202,14 @@ static void visit_text(struct mg_connection *conn, void *param) {
   CHECK_INT(mg_websocket_write(conn, 1, walk->text, strlen(walk->text)), strlen(walk->text) + 2);
 }
 
+/* Tells one connection of each that is visited. */
+static void visit_and_tell(struct mg_connection *conn, void *param) {
+  struct walk *walk = (struct walk *) param;
+  visit(conn, param);
+  CHECK_INT(mg_websocket_write(walk->own, 1, walk->text, strlen(walk->text)),
+            strlen(walk->text) + 2);
+}
+
 static void visit_close(struct mg_connection *conn, void *param) {
   visit(conn, param);
   CHECK_INT(mg_websocket_write(conn, 8, "\x03\xe8", 2), 4);
@@ -203,11 +217,11 @@ static void visit_close(struct mg_connection *conn, void *param) {
 }
 
 static void *iterate_and_tell(void *unused) {
-  struct walk walk = {{NULL}, 0, 0, NULL};
+  struct walk walk = {{NULL}, 0, 0, NULL, NULL};
   int result;
   (void) unused;
   latest_spawned = (pid_t) syscall(SYS_gettid);
-  result = mg_iterate_over_connections(server, visit_without_content, &walk);
+  result = mg_iterate_over_connections(server, visit_content, &walk);
   SAY("elsewhere iterated %d called %d", result, walk.count);
   return NULL;
 }
@@ -247,7 +261,7 @@ static void *push(void *param) {
 
 /* Carries one step out; what it returns is for the handler to return. */
 static int perform(struct mg_connection *conn, char *step) {
-  struct walk walk = {{NULL}, 0, 0, NULL};
+  struct walk walk = {{NULL}, 0, 0, NULL, NULL};
   static int numbers[PUSHERS];
   pthread_t threads[PUSHERS];
   char *verb = next_word(&step), *word, *buf, value[32];
@@ -272,6 +286,12 @@ static int perform(struct mg_connection *conn, char *step) {
     for (i = 0; (written = mg_websocket_write(conn, 2, buf, (size_t) len)) > 0; i++) {}
     SAY("flooded %d %d", i, written);
     free(buf);
+  } else if (strcmp(verb, "impossible") == 0) { /* nobody has that much, or says where it is */
+    CHECK_INT(mg_websocket_write(conn, 2, "x", (size_t) -1), -1);
+    CHECK_INT(mg_websocket_write(conn, 2, "x", (size_t) -1 / 2), -1);
+    CHECK_INT(mg_websocket_write(conn, 2, "x", (size_t) 1 << 31), -1);
+    CHECK_INT(mg_websocket_write(conn, 2, NULL, 1), -1);
+    CHECK_INT(mg_websocket_write(conn, 2, NULL, 0), 2);
   } else if (strcmp(verb, "raw") == 0) {
     len = unescape(step);
     SAY("raw %d", mg_write(conn, step, len));
@@ -312,7 +332,8 @@ static int perform(struct mg_connection *conn, char *step) {
   } else if (strcmp(verb, "count") == 0) {
     SAY("counted %d", mg_iterate_over_connections(server, NULL, NULL));
   } else if (strcmp(verb, "iterate") == 0) {
-    i = mg_iterate_over_connections(server, conn ? visit : visit_without_content, &walk);
+    walk.own = conn;
+    i = mg_iterate_over_connections(server, visit_content, &walk);
     SAY("iterated %d called %d", i, walk.count);
   } else if (strcmp(verb, "nested") == 0) {
     i = mg_iterate_over_connections(server, visit_nested, &walk);
@@ -320,6 +341,11 @@ static int perform(struct mg_connection *conn, char *step) {
   } else if (strcmp(verb, "broadcast") == 0) {
     walk.text = step;
     i = mg_iterate_over_connections(server, visit_text, &walk);
+    SAY("iterated %d called %d", i, walk.count);
+  } else if (strcmp(verb, "tell") == 0) { /* tell KEY TEXT, once for each websocket */
+    walk.own = find_kept(next_word(&step));
+    walk.text = step;
+    i = mg_iterate_over_connections(server, visit_and_tell, &walk);
     SAY("iterated %d called %d", i, walk.count);
   } else if (strcmp(verb, "closeall") == 0) {
     i = mg_iterate_over_connections(server, visit_close, &walk);
@@ -378,6 +404,8 @@ static int perform_all(struct mg_connection *conn, char *steps) {
 
 static int plain(struct mg_connection *conn) {
   SAY("HTTP %s %s", conn->request_method, conn->uri);
+  CHECK_INT(mg_websocket_write(conn, 1, "x", 1), -1);
+  CHECK_INT(conn->wsbits, 0);
   mg_printf_data(conn, "plain");
   return 1;
 }

@@ -59,6 +59,11 @@ impl Client {
         Client { stream, received: Vec::new(), was_reset: false }
     }
 
+    /// Another handle to the same connection, that only sends.
+    pub fn sender(&self) -> impl Write + Send + use<> {
+        self.stream.try_clone().expect("another handle")
+    }
+
     /// The client's own port.
     pub fn local_port(&self) -> u16 {
         self.stream.local_addr().expect("an address").port()
@@ -73,6 +78,24 @@ impl Client {
     /// Sends bytes for as long as the server takes them: it may have closed already.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends `bytes` again and again until the server has stopped reading; how much it took.
+    pub fn send_until_stuck(&mut self, bytes: &[u8]) -> usize {
+        let patience = deadline() / 40;
+        self.stream.set_write_timeout(Some(patience)).expect("a write deadline");
+        let mut sent = 0;
+        while sent < 1 << 30 {
+            match self.stream.write(&bytes[sent % bytes.len()..]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stream.set_write_timeout(Some(deadline())).expect("a write deadline");
+                    return sent;
+                }
+                Err(error) => panic!("after {sent} bytes: {error}"),
+            }
+        }
+        panic!("the server takes everything");
     }
 
     /// Shuts the sending side.
