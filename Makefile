@@ -50,6 +50,10 @@ loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  $(CARGO) test --release --lib server::queue
 
+# Random input, ten minutes for each target; FUZZ_SECONDS=20 for a short look.
+fuzz:
+	fuzz/run $(or $(FUZZ_SECONDS),600)
+
 # The pages of the examples in a headless Chromium.
 browser:
 	tests/browser/run
@@ -93,4 +97,4 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom browser autobahn header install uninstall clean
+.PHONY: all lib run test valgrind loom fuzz browser autobahn header install uninstall clean
