@@ -127,3 +127,24 @@ fn what_a_thread_writes_while_the_handler_returns_keeps_its_order() {
         assert!(answer.ends_with(b"\r\n\r\nhello"), "{round}");
     }
 }
+
+#[test]
+fn a_close_frame_that_nobody_reads_ends_the_websocket() {
+    let options = [("idle_timeout_ms", "0"), ("websocket_ping_interval_ms", "0")];
+    let (mut server, mut client) = server_and_client(&options);
+    client.write_all(&[UPGRADE, b"\x82\x82\0\0\0\0ok"].concat()).expect("sent");
+    let slot = next_call(&mut server).expect("a message");
+    while server
+        .index_of(slot)
+        .is_some_and(|index| server.conn(index).expect("open").backlog() < 32 << 20)
+    {
+        assert!(server.write_frame(slot, 2, &vec![b'x'; 1 << 20]).is_some());
+    }
+    server.returned(1);
+    let start = Instant::now();
+    while slot.open_generation().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(9), "it is still open");
+        server.begin(100);
+        assert!(resume(&mut server).is_none());
+    }
+}
