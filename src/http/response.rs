@@ -128,6 +128,13 @@ impl Answer {
         if let State::Built(built) = &mut self.state {
             self.state = State::Head(std::mem::take(&mut built.head));
         }
+        let empty = self.asked.head_only || forbids_content(self.status);
+        if let State::Data { .. } = self.state
+            && empty
+        {
+            self.fault = Some("data for an answer that cannot have content");
+            return Written::Taken;
+        }
         if let State::Data { chunked: true, persistent } = self.state {
             self.state = State::Chunks { decoder: Decoder::new(), persistent };
         } else if let State::Data { .. } = self.state {
@@ -540,4 +547,22 @@ fn next_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let line = &rest[..end];
     *rest = &rest[end + 1..];
     Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn raw_bytes_behind_data_are_not_sent_where_there_is_no_content() {
+        for (head_only, status) in [(true, 200), (false, 204), (false, 304)] {
+            let asked = Asked { head_only, chunks: true, persistent: true };
+            let (mut answer, mut out) = (Answer::new(asked, status), Vec::new());
+            assert_eq!(answer.send_data(b"a", &mut out), Written::Taken);
+            assert_eq!(answer.write(b"1\r\nb\r\n", &mut out), Written::Taken);
+            assert!(answer.take_fault().is_some());
+            assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: true });
+            assert!(out.ends_with(b"\r\n\r\n") && find_head_end(&out, 0) == Some(out.len()));
+        }
+    }
 }

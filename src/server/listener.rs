@@ -14,6 +14,8 @@ const BACKLOG: i32 = 4096;
 /// One use of a listening socket.
 pub struct Listener {
     fd: RawFd,
+    /// What the number meant when it was taken over.
+    identity: (u64, u64),
     pub registered: bool,
     /// There may be a connection to accept.
     pub ready: bool,
@@ -62,7 +64,7 @@ impl Listener {
             Some(entry) => entry.users += 1,
             None => shared.push(Shared { fd, identity, users: 1 }),
         }
-        Ok(Self { fd, registered: false, ready: true })
+        Ok(Self { fd, identity, registered: false, ready: true })
     }
 
     /// The descriptor's number.
@@ -73,7 +75,12 @@ impl Listener {
     /// Whether another server uses the same descriptor.
     pub fn is_shared(&self) -> bool {
         let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.iter().any(|entry| entry.fd == self.fd && entry.users > 1)
+        shared.iter().any(|entry| self.is(entry) && entry.users > 1)
+    }
+
+    /// Whether the entry is about this socket, and not about another one of the same number.
+    fn is(&self, entry: &Shared) -> bool {
+        entry.fd == self.fd && entry.identity == self.identity
     }
 
     /// The bound address; `None` for a socket that is not of the Internet.
@@ -101,7 +108,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(at) = shared.iter().position(|entry| entry.fd == self.fd) else {
+        let Some(at) = shared.iter().position(|entry| self.is(entry)) else {
             return;
         };
         shared[at].users -= 1;
@@ -127,4 +134,29 @@ pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_means_another_socket_now_is_left_alone_by_who_used_the_old_one() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let old = Listener::bind(address).expect("bound");
+        let socket = std::net::TcpListener::bind(address).expect("bound");
+        // The program closes our socket, and another one gets its number.
+        // SAFETY: the old socket is not used by its number any more.
+        let number = unsafe { libc::dup2(socket.as_raw_fd(), old.fd()) };
+        drop(socket);
+        let new = Listener::adopt(number).expect("a listening socket");
+        assert!(!new.is_shared() && !old.is_shared());
+        drop(old);
+        assert!(new.address().is_some());
+        let meaning = new.identity;
+        drop(new);
+        // SAFETY: only asked what it means, if anything.
+        let now = identity(unsafe { BorrowedFd::borrow_raw(number) });
+        assert!(now.is_err() || now.is_ok_and(|now| now != meaning));
+    }
 }

@@ -59,7 +59,14 @@ impl<M, W: Wake> Queue<M, W> {
 
     /// Says how the emptier is woken; `None` while it cannot be.
     pub fn set_waker(&self, waker: Option<W>) {
-        self.lock().waker = waker;
+        let mut inner = self.lock();
+        inner.waker = waker;
+        // Whoever filled the queue before could not announce it, and who comes next will not.
+        if !inner.messages.is_empty()
+            && let Some(waker) = &inner.waker
+        {
+            waker.wake();
+        }
     }
 
     /// Adds a message, unless the queue is closed or there is no memory.
@@ -116,8 +123,36 @@ impl<M, W: Wake> Queue<M, W> {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, not(loom)))]
 mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    struct Count(Arc<AtomicUsize>);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_waker_that_comes_late_is_told_of_what_lies_in_the_queue() {
+        let wakes = Arc::new(AtomicUsize::new(0));
+        let queue = Queue::new();
+        queue.open();
+        assert!(queue.push(1).is_ok());
+        queue.set_waker(Some(Count(wakes.clone())));
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        queue.take(&mut Vec::new());
+        queue.set_waker(Some(Count(wakes.clone())));
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model {
     use super::*;
     use loom::sync::Arc;
     use loom::sync::atomic::AtomicUsize;

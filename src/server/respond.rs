@@ -126,7 +126,7 @@ impl Server {
             return;
         }
         let standing = answer.handler_returned(&mut out.bytes);
-        let fault = answer.take_fault();
+        let mut fault = answer.take_fault();
         let all = self.options.config.deferred_answers == DeferredAnswers::All;
         let head = &exchange.head;
         let is_get = exchange.buf.get(head.method.range()) == Some(b"GET");
@@ -150,6 +150,19 @@ impl Server {
         if self.hub.queue.is_filled() {
             self.take_inbox();
         }
+        // And before the lock is given up it is judged, ahead of what is written next.
+        let mut complete = None;
+        if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut)
+            && let (Some(exchange), Some(out)) =
+                (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+            && let Some(answer) = late.as_deref_mut()
+        {
+            for bytes in exchange.held.drain(..) {
+                answer.write(&bytes, &mut out.bytes);
+            }
+            complete = answer.complete();
+            fault = fault.or(answer.take_fault());
+        }
         drop(late);
 
         if let Some(fault) = fault {
@@ -158,9 +171,8 @@ impl Server {
         if goes_on {
             let Some(conn) = self.conn(index) else { return };
             conn.phase = Phase::Answering;
-            let held = conn.exchange.as_mut().map(|exchange| std::mem::take(&mut exchange.held));
-            for bytes in held.unwrap_or_default() {
-                self.write_late(index, &bytes);
+            if let Some(persistent) = complete {
+                self.finish_late(index, persistent);
             }
         } else if let Standing::Complete { persistent } = standing {
             self.finish_exchange(index, persistent);

@@ -199,9 +199,13 @@ impl Slot {
 
     /// Ends a connection: from here on every late pointer sees it closed.
     pub fn close(&self) {
+        // Under the lock: who writes from another thread holds it and may change the flags, which
+        // must not bring the old generation back.
+        let mut answer = self.answer();
         let generation = (self.state.load(Ordering::Relaxed) >> FLAGS) + 1;
         self.state.store(generation << FLAGS, Ordering::Release);
-        *self.answer() = None;
+        *answer = None;
+        drop(answer);
         self.clear_request();
     }
 
@@ -417,4 +421,24 @@ pub fn release(slot: &'static Slot) {
         pool.retired.push_back(slot);
     }
     // Without memory for the list the slot is leaked: better than reusing it too early.
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_slot_stays_open_while_a_writer_holds_its_lock() {
+        let slot = acquire().expect("memory");
+        slot.open(Hub::acquire(), 0, ([127, 0, 0, 1], 1).into(), ptr::null_mut());
+        let generation = slot.open_generation();
+        let writer = slot.answer();
+        let closer = std::thread::spawn(|| slot.close());
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(slot.open_generation(), generation);
+        drop(writer);
+        closer.join().expect("no panic");
+        assert_eq!(slot.open_generation(), None);
+    }
 }

@@ -2,14 +2,14 @@
 //! arrived when a turn begins, and what happens while a handler runs.
 
 use std::ffi::c_int;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use super::inbox::Hub;
 use super::slots::Slot;
-use super::write::Piece;
+use super::write::{Piece, write_from_elsewhere};
 use super::{Server, Step};
 use crate::ffi::types::mg_connection;
 use crate::options::lookup;
@@ -36,7 +36,7 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
 fn next_call(server: &mut Server) -> Option<&'static Slot> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
-        server.begin(10);
+        server.begin(1);
         if let Some(slot) = resume(server) {
             return Some(slot);
         }
@@ -55,7 +55,7 @@ fn resume(server: &mut Server) -> Option<&'static Slot> {
 
 fn turns(server: &mut Server, count: usize) {
     for _ in 0..count {
-        server.begin(10);
+        server.begin(1);
         assert!(resume(server).is_none());
     }
 }
@@ -99,4 +99,52 @@ fn a_frame_that_ends_a_long_input_behind_a_body_has_room_for_its_nul() {
         server.returned(0);
     }
     turns(&mut server, 1);
+}
+
+#[test]
+fn what_a_thread_writes_while_the_handler_returns_keeps_its_order() {
+    let (mut server, mut client) = server_and_client(&[]);
+    for round in 0..300 {
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+        let slot = next_call(&mut server).expect("an answer to the last request was complete");
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert!(write_from_elsewhere(slot, head));
+        let thread = std::thread::spawn(move || {
+            while slot.answer().is_none() {
+                std::hint::spin_loop();
+            }
+            write_from_elsewhere(slot, b"hello")
+        });
+        std::thread::sleep(Duration::from_micros(50));
+        server.returned(0);
+        while !thread.is_finished() {
+            turns(&mut server, 1);
+        }
+        assert!(thread.join().expect("no panic"));
+        turns(&mut server, 1);
+        let mut answer = [0; 43];
+        client.read_exact(&mut answer).expect("received");
+        assert!(answer.ends_with(b"\r\n\r\nhello"), "{round}");
+    }
+}
+
+#[test]
+fn a_close_frame_that_nobody_reads_ends_the_websocket() {
+    let options = [("idle_timeout_ms", "0"), ("websocket_ping_interval_ms", "0")];
+    let (mut server, mut client) = server_and_client(&options);
+    client.write_all(&[UPGRADE, b"\x82\x82\0\0\0\0ok"].concat()).expect("sent");
+    let slot = next_call(&mut server).expect("a message");
+    while server
+        .index_of(slot)
+        .is_some_and(|index| server.conn(index).expect("open").backlog() < 32 << 20)
+    {
+        assert!(server.write_frame(slot, 2, &vec![b'x'; 1 << 20]).is_some());
+    }
+    server.returned(1);
+    let start = Instant::now();
+    while slot.open_generation().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(9), "it is still open");
+        server.begin(100);
+        assert!(resume(&mut server).is_none());
+    }
 }

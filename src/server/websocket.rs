@@ -316,6 +316,7 @@ impl Server {
         let payload = payload.as_ref().map_or(&[][..], |code| code);
         frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
         out.bytes.extend_from_slice(payload);
+        self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
     }
 
     /// Both sides have closed, or there is no talking to the client: ends the connection once all

@@ -80,11 +80,7 @@ impl Server {
                 }
                 written == Written::Taken
             }
-            Some(Phase::Answering) => {
-                // What other threads wrote before stays before.
-                self.take_inbox();
-                self.feed_late(index, piece)
-            }
+            Some(Phase::Answering) => self.feed_late(index, piece),
             _ => false,
         }
     }
@@ -109,14 +105,23 @@ impl Server {
 
     /// Continues the answer of a handler that has returned.
     fn feed_late(&mut self, index: usize, piece: Piece<'_>) -> bool {
+        let Some(slot) = self.conn(index).map(|conn| conn.slot) else {
+            return false;
+        };
+        // What other threads wrote before stays before: under the lock they write nothing more.
+        let mut late = loop {
+            self.take_inbox();
+            let late = slot.answer();
+            if !self.hub.queue.is_filled() {
+                break late;
+            }
+        };
         if self.outbox(index).is_none() {
             return false;
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
-        let slot = conn.slot;
-        let mut late = slot.answer();
         let (Some(answer), Some(out)) = (late.as_deref_mut(), conn.out.as_deref_mut()) else {
             return false;
         };
@@ -141,15 +146,8 @@ impl Server {
         written == Written::Taken
     }
 
-    /// Raw bytes that another thread wrote while the handler still ran.
-    pub(super) fn write_late(&mut self, index: usize, bytes: &[u8]) {
-        if self.conn(index).is_some_and(|conn| conn.phase == Phase::Answering) {
-            self.feed_late(index, Piece::Raw(bytes));
-        }
-    }
-
     /// A late answer is complete.
-    fn finish_late(&mut self, index: usize, persistent: bool) {
+    pub(super) fn finish_late(&mut self, index: usize, persistent: bool) {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -218,14 +216,9 @@ impl Server {
             return;
         }
         if verdict == Verdict::Unjudged {
-            if let Some(conn) = self.conn(index)
-                && conn.phase == Phase::Calling
-            {
-                if let Some(exchange) = conn.exchange.as_deref_mut() {
-                    exchange.held.push(bytes);
-                }
-            } else {
-                self.write_late(index, &bytes);
+            // Until it has returned: all that is unjudged then is taken under the slot's lock.
+            if let Some(exchange) = self.exchange(index) {
+                exchange.held.push(bytes);
             }
             return;
         }
