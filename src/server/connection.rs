@@ -82,6 +82,12 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Whether something has arrived that is about to be read: a handler may have kept the thread
+    /// for long.
+    pub fn has_unread(&self) -> bool {
+        self.queued && self.readable
+    }
+
     /// Bytes that wait to be sent.
     pub fn backlog(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())

@@ -47,7 +47,9 @@ impl Server {
             OptionId::ErrorLogFile => self.error_log.set_path(config.error_log_file.as_deref()),
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
-            OptionId::IdleTimeoutMs | OptionId::RequestTimeoutMs => {
+            OptionId::IdleTimeoutMs
+            | OptionId::RequestTimeoutMs
+            | OptionId::WebsocketPingIntervalMs => {
                 self.clock.update();
                 for index in 0..self.conns.len() {
                     let phase = self.conn(index).map(|conn| conn.phase);

@@ -224,7 +224,7 @@ impl Server {
     pub(super) fn set_timer(&mut self, index: usize) {
         let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
         let ahead = match self.conn(index).map(|conn| conn.socket_state.is_some()) {
-            Some(true) => Some(self.websocket_horizon()).filter(|ms| *ms > 0),
+            Some(true) => Some(self.websocket_horizon(index)).filter(|ms| *ms > 0),
             _ => [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min(),
         };
         match ahead {
@@ -245,11 +245,6 @@ impl Server {
         let now = self.clock.now;
         let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
         let Some(conn) = self.conn(index) else { return };
-        if conn.queued && conn.readable && conn.phase != Phase::Lingering {
-            // A handler may have run for long: what has arrived meanwhile is read first.
-            self.file_timer(index, 1);
-            return;
-        }
         let since = u64::from(now.wrapping_sub(conn.since));
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
         if conn.phase == Phase::Lingering {
@@ -268,6 +263,7 @@ impl Server {
             .filter(|ms| *ms > 0)
             .min()
             .unwrap_or(u64::MAX);
+        let unread = conn.has_unread();
         let receiving = conn.phase == Phase::Body || conn.phase == Phase::Head && conn.begun;
         if receiving && request_timeout_ms > 0 {
             let arrived = conn.exchange.as_ref().map_or(0, |exchange| exchange.arrived);
@@ -281,11 +277,11 @@ impl Server {
             next = next.min(allowed - since);
         }
         if idle_timeout_ms > 0 {
-            if quiet >= idle_timeout_ms {
+            if quiet >= idle_timeout_ms && !unread {
                 self.close(index);
                 return;
             }
-            next = next.min(idle_timeout_ms - quiet);
+            next = next.min(idle_timeout_ms.saturating_sub(quiet).max(1));
         }
         if next < u64::MAX {
             self.file_timer(index, next);

@@ -415,12 +415,17 @@ impl Server {
     }
 
     /// How far ahead a websocket's timer is filed at most; 0 for never.
-    pub(super) fn websocket_horizon(&self) -> u64 {
+    pub(super) fn websocket_horizon(&mut self, index: usize) -> u64 {
         let idle = self.options.config.idle_timeout_ms;
-        match (self.ping_interval(), idle) {
+        let socket = self.conn(index).and_then(|conn| conn.socket_state.as_deref());
+        let wakes = match socket.is_some_and(|socket| socket.sent_close.is_some()) {
+            true => u64::from(CLOSING_MS),
+            false => self.ping_interval(),
+        };
+        match (wakes, idle) {
             (0, idle) => idle,
-            (ping, 0) => ping,
-            (ping, idle) => ping.min(idle),
+            (wakes, 0) => wakes,
+            (wakes, idle) => wakes.min(idle),
         }
     }
 
@@ -431,10 +436,11 @@ impl Server {
         let interval = self.ping_interval();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
+        let unread = conn.has_unread();
         let Some(socket) = conn.socket_state.as_deref_mut() else { return };
         let mut next = u64::MAX;
         if idle > 0 {
-            if quiet >= idle {
+            if quiet >= idle && !unread {
                 self.close(index);
                 return;
             }
