@@ -349,6 +349,13 @@ impl Server {
         for index in 0..self.conns.len() {
             if let Some(conn) = self.conns[index].as_mut() {
                 conn.registered = false;
+                // The parent goes on with it, and logs it.
+                if let Some(exchange) = conn.exchange.as_deref_mut() {
+                    exchange.log = None;
+                }
+                if let Some(out) = conn.out.as_deref_mut() {
+                    out.records.clear();
+                }
                 self.close(index);
             }
         }

@@ -148,3 +148,22 @@ fn a_close_frame_that_nobody_reads_ends_the_websocket() {
         assert!(resume(&mut server).is_none());
     }
 }
+
+#[test]
+fn a_forked_child_does_not_log_what_its_parent_serves() {
+    let log = std::env::temp_dir().join(format!("mongoose-fork-{}.log", std::process::id()));
+    let path = log.to_str().expect("UTF-8").to_owned();
+    let (mut server, mut client) = server_and_client(&[("access_log_file", &path)]);
+    client.write_all(&[UPGRADE, b"\x82\x82\0\0\0\0ok"].concat()).expect("sent");
+    let slot = next_call(&mut server).expect("a message");
+    server.returned(0);
+    turns(&mut server, 1);
+    // As the child finds it.
+    server.forks = server.forks.wrapping_add(1);
+    server.begin(0);
+    assert!(slot.open_generation().is_none());
+    drop(server);
+    let logged = std::fs::read_to_string(&log).unwrap_or_default();
+    let _ = std::fs::remove_file(&log);
+    assert_eq!(logged, "");
+}
