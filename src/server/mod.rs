@@ -548,6 +548,8 @@ impl Server {
 
     /// Accepts one connection and returns its index.
     fn accept(&mut self) -> Option<usize> {
+        // There is nowhere to read to before there is an event queue, and no news of what comes.
+        self.poll.as_ref()?;
         let maximum = self.options.config.max_connections;
         while self.accepts > 0 {
             let listener = self.listener.as_mut()?;

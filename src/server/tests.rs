@@ -167,3 +167,11 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
     let _ = std::fs::remove_file(&log);
     assert_eq!(logged, "");
 }
+
+#[test]
+fn without_an_event_queue_nothing_is_accepted() {
+    let (mut server, _client) = server_and_client(&[]);
+    server.accepts = 1;
+    assert!(resume(&mut server).is_none());
+    assert_eq!(server.open, 0);
+}
