@@ -273,6 +273,7 @@ impl Server {
                         if let Some(listener) = &mut self.listener {
                             listener.ready = true;
                         }
+                        self.accept_paused = false;
                     }
                     Token(index) => {
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -583,9 +584,7 @@ impl Server {
                     _ => {
                         let error = format!("cannot accept: {error}");
                         self.complain(None, &error);
-                        if let Some(listener) = &mut self.listener {
-                            listener.ready = false;
-                        }
+                        self.accept_paused = true;
                     }
                 },
             }
@@ -606,10 +605,8 @@ impl Server {
                 Err(_) => false,
             });
         self.spare_fd = open_spare();
-        if !refused && let Some(listener) = &mut self.listener {
-            // Tried again when the next client knocks, or a connection closes.
-            listener.ready = false;
-        }
+        // Tried again when the next client knocks, or a connection closes.
+        self.accept_paused |= !refused;
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) -> Option<usize> {

@@ -175,3 +175,22 @@ fn without_an_event_queue_nothing_is_accepted() {
     assert!(resume(&mut server).is_none());
     assert_eq!(server.open, 0);
 }
+
+#[test]
+fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leaves() {
+    let (mut server, first) = server_and_client(&[]);
+    turns(&mut server, 3);
+    assert_eq!(server.open, 1);
+    let mut second = TcpStream::connect(first.peer_addr().expect("connected")).expect("connects");
+    second.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    std::thread::sleep(Duration::from_millis(50));
+    // It is announced, but there is no descriptor.
+    server.begin(10);
+    server.spare_fd = None;
+    server.turn_away();
+    assert!(resume(&mut server).is_none());
+    turns(&mut server, 3);
+    assert_eq!(server.open, 1);
+    drop(first);
+    assert!(next_call(&mut server).is_some());
+}
