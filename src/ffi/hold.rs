@@ -135,31 +135,35 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let Some(after) = self.after else { return };
         self.hub.holder.store(after, Ordering::SeqCst);
-        if self.hub.doomed.load(Ordering::SeqCst) && swap(self.hub, after, me() | LONG) {
-            free(self.hub);
-        }
+        end(self.hub);
     }
 }
 
 /// Ends a server: now if nobody is inside, else when whoever is inside comes out.
 pub fn destroy(hub: &'static Hub) {
     forget_parent(hub);
-    loop {
+    hub.doomed.store(true, Ordering::SeqCst);
+    end(hub);
+    // Whoever is inside sees the flag on the way out, which may take a wake-up.
+    if hub.doomed.load(Ordering::SeqCst) && hub.holder.load(Ordering::SeqCst) & !STATE != me() {
+        hub.queue.wake();
+    }
+}
+
+/// Frees a server that is to end, if nobody is inside. Several threads may find that at once, and
+/// the slower ones when the hub serves somebody else already: who takes the flag down frees.
+fn end(hub: &'static Hub) {
+    while hub.doomed.load(Ordering::SeqCst) {
         let word = hub.holder.load(Ordering::SeqCst);
-        if word & STATE == IDLE {
-            if swap(hub, word, me() | LONG) {
+        if word & STATE != IDLE {
+            return;
+        }
+        if swap(hub, word, me() | LONG) {
+            if hub.doomed.swap(false, Ordering::SeqCst) {
                 free(hub);
                 return;
             }
-            continue;
-        }
-        hub.doomed.store(true, Ordering::SeqCst);
-        if word & !STATE != me() {
-            hub.queue.wake();
-        }
-        // Whoever came out before the flag was up has not seen it.
-        if hub.holder.load(Ordering::SeqCst) & STATE != IDLE {
-            return;
+            hub.holder.store(word, Ordering::SeqCst);
         }
     }
 }
@@ -169,9 +173,10 @@ fn free(hub: &'static Hub) {
     if !server.is_null() {
         // SAFETY: it was boxed when the server was made, and the swap gave it to us alone.
         drop(unsafe { Box::from_raw(server) });
-        hub.doomed.store(false, Ordering::SeqCst);
         hub.holder.store(0, Ordering::SeqCst);
         hub.release();
+    } else {
+        hub.holder.store(0, Ordering::SeqCst);
     }
 }
 
@@ -188,4 +193,25 @@ fn forget_parent(hub: &Hub) {
 
 fn swap(hub: &Hub, from: u64, to: u64) -> bool {
     hub.holder.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_too_late_to_free_a_server_leaves_its_hub_alone() {
+        let hub = Hub::acquire();
+        let server = Box::new(Server::new(hub, std::ptr::null_mut()));
+        hub.server.store(Box::into_raw(server), Ordering::Release);
+        let polling = Hold::poll(hub).expect("nobody is inside");
+        std::thread::spawn(|| destroy(hub)).join().expect("no panic");
+        assert!(!hub.server.load(Ordering::SeqCst).is_null());
+        drop(polling);
+        assert!(hub.server.load(Ordering::SeqCst).is_null());
+        // As whoever saw the flag together with the thread that has freed it.
+        end(hub);
+        assert_eq!(hub.holder.load(Ordering::SeqCst) & STATE, IDLE);
+        assert!(!hub.doomed.load(Ordering::SeqCst));
+    }
 }

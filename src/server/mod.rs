@@ -273,6 +273,7 @@ impl Server {
                         if let Some(listener) = &mut self.listener {
                             listener.ready = true;
                         }
+                        self.accept_paused = false;
                     }
                     Token(index) => {
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -349,6 +350,13 @@ impl Server {
         for index in 0..self.conns.len() {
             if let Some(conn) = self.conns[index].as_mut() {
                 conn.registered = false;
+                // The parent goes on with it, and logs it.
+                if let Some(exchange) = conn.exchange.as_deref_mut() {
+                    exchange.log = None;
+                }
+                if let Some(out) = conn.out.as_deref_mut() {
+                    out.records.clear();
+                }
                 self.close(index);
             }
         }
@@ -541,6 +549,8 @@ impl Server {
 
     /// Accepts one connection and returns its index.
     fn accept(&mut self) -> Option<usize> {
+        // There is nowhere to read to before there is an event queue, and no news of what comes.
+        self.poll.as_ref()?;
         let maximum = self.options.config.max_connections;
         while self.accepts > 0 {
             let listener = self.listener.as_mut()?;
@@ -574,9 +584,7 @@ impl Server {
                     _ => {
                         let error = format!("cannot accept: {error}");
                         self.complain(None, &error);
-                        if let Some(listener) = &mut self.listener {
-                            listener.ready = false;
-                        }
+                        self.accept_paused = true;
                     }
                 },
             }
@@ -597,10 +605,8 @@ impl Server {
                 Err(_) => false,
             });
         self.spare_fd = open_spare();
-        if !refused && let Some(listener) = &mut self.listener {
-            // Tried again when the next client knocks, or a connection closes.
-            listener.ready = false;
-        }
+        // Tried again when the next client knocks, or a connection closes.
+        self.accept_paused |= !refused;
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) -> Option<usize> {

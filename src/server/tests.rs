@@ -148,3 +148,49 @@ fn a_close_frame_that_nobody_reads_ends_the_websocket() {
         assert!(resume(&mut server).is_none());
     }
 }
+
+#[test]
+fn a_forked_child_does_not_log_what_its_parent_serves() {
+    let log = std::env::temp_dir().join(format!("mongoose-fork-{}.log", std::process::id()));
+    let path = log.to_str().expect("UTF-8").to_owned();
+    let (mut server, mut client) = server_and_client(&[("access_log_file", &path)]);
+    client.write_all(&[UPGRADE, b"\x82\x82\0\0\0\0ok"].concat()).expect("sent");
+    let slot = next_call(&mut server).expect("a message");
+    server.returned(0);
+    turns(&mut server, 1);
+    // As the child finds it.
+    server.forks = server.forks.wrapping_add(1);
+    server.begin(0);
+    assert!(slot.open_generation().is_none());
+    drop(server);
+    let logged = std::fs::read_to_string(&log).unwrap_or_default();
+    let _ = std::fs::remove_file(&log);
+    assert_eq!(logged, "");
+}
+
+#[test]
+fn without_an_event_queue_nothing_is_accepted() {
+    let (mut server, _client) = server_and_client(&[]);
+    server.accepts = 1;
+    assert!(resume(&mut server).is_none());
+    assert_eq!(server.open, 0);
+}
+
+#[test]
+fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leaves() {
+    let (mut server, first) = server_and_client(&[]);
+    turns(&mut server, 3);
+    assert_eq!(server.open, 1);
+    let mut second = TcpStream::connect(first.peer_addr().expect("connected")).expect("connects");
+    second.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
+    std::thread::sleep(Duration::from_millis(50));
+    // It is announced, but there is no descriptor.
+    server.begin(10);
+    server.spare_fd = None;
+    server.turn_away();
+    assert!(resume(&mut server).is_none());
+    turns(&mut server, 3);
+    assert_eq!(server.open, 1);
+    drop(first);
+    assert!(next_call(&mut server).is_some());
+}
