@@ -486,6 +486,46 @@ fn a_message_that_came_while_a_handler_ran_for_long_counts_against_the_idle_time
 }
 
 #[test]
+fn a_request_that_came_while_a_handler_ran_for_long_is_answered() {
+    let options = ["idle_timeout_ms=0", "iterate_timeout_ms=400"];
+    let mut server = WebsocketServer::start(&options);
+    let mut other = Client::connect(server.port);
+    other.ask("GET /none HTTP/1.1\r\n\r\n");
+    server.open("/events").text("do set idle_timeout_ms 100\nwait");
+    server.expect_line("waiting");
+    other.send("GET /none HTTP/1.1\r\n\r\n");
+    // The walk takes four times the idle timeout to give up.
+    server.step("spawn", "elsewhere iterated -1 called 0").tell("go");
+    assert_eq!(other.response().status, 404);
+    server.step("set idle_timeout_ms 0", "set idle_timeout_ms: NULL");
+    server.events();
+    server.stop();
+}
+
+#[test]
+fn a_changed_ping_interval_counts_for_open_websockets() {
+    let options = ["websocket_ping_interval_ms=0", "idle_timeout_ms=0"];
+    let mut server = WebsocketServer::start(&options);
+    let mut socket = server.open("/echo");
+    server.step("set websocket_ping_interval_ms 100", "set websocket_ping_interval_ms: NULL");
+    socket.expect(0x89, "");
+    server.stop();
+}
+
+#[test]
+fn a_close_that_is_not_answered_is_cut_also_when_timeouts_change() {
+    let options = ["websocket_ping_interval_ms=0", "idle_timeout_ms=60000"];
+    let mut server = WebsocketServer::start(&options);
+    let mut socket = server.open("/events");
+    socket.text("do write 8 \\x03\\xe8");
+    socket.expect(0x88, b"\x03\xe8");
+    server.step("set idle_timeout_ms 0", "set idle_timeout_ms: NULL");
+    socket.client.expect_closed();
+    server.events();
+    server.stop();
+}
+
+#[test]
 fn with_interval_0_nothing_is_pinged() {
     let server = WebsocketServer::start(&["idle_timeout_ms=300", "websocket_ping_interval_ms=0"]);
     server.open("/events").client.expect_closed();
