@@ -381,8 +381,10 @@ impl Answer {
         self.status = built.status;
         let chunked = data_follows && self.asked.chunks;
         let content = !forbids_content(built.status);
-        let persistent =
-            self.asked.persistent && !built.named_close && (chunked || !data_follows || !content);
+        let persistent = self.asked.persistent
+            && !built.named_close
+            && built.status >= 200
+            && (chunked || !data_follows || !content);
 
         // The answer to HEAD keeps the length that the program says: nothing contradicts it.
         let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
@@ -527,6 +529,7 @@ impl Facts {
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
                     let length = decimal(value);
                     // Clients would disagree about where such an answer ends.
+                    facts.close |= length.is_none();
                     facts.close |= facts.length.is_some() && facts.length != length;
                     facts.length = length;
                 }
@@ -534,6 +537,7 @@ impl Facts {
                     facts.chunked = tokens(value)
                         .last()
                         .is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+                    facts.close |= !facts.chunked;
                 }
                 _ => {}
             }
@@ -564,5 +568,24 @@ mod tests {
             assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: true });
             assert!(out.ends_with(b"\r\n\r\n") && find_head_end(&out, 0) == Some(out.len()));
         }
+    }
+
+    #[test]
+    fn an_answer_whose_end_clients_may_see_elsewhere_is_the_last() {
+        let asked = Asked { chunks: true, persistent: true, ..Asked::default() };
+        for fields in [
+            "Content-Length: 2\r\nContent-Length: 3\r\n",
+            "Content-Length: x\r\nContent-Length: 2\r\n",
+            "Content-Length: 2\r\nTransfer-Encoding: gzip\r\n",
+        ] {
+            let (mut answer, mut out) = (Answer::new(asked, 200), Vec::new());
+            answer.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc").as_bytes(), &mut out);
+            let standing = answer.handler_returned(&mut out);
+            assert_ne!(standing, Standing::Complete { persistent: true }, "{fields}");
+        }
+        // The client takes it for an interim answer and waits for another.
+        let (mut answer, mut out) = (Answer::new(asked, 200), Vec::new());
+        assert!(answer.send_status(102));
+        assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: false });
     }
 }

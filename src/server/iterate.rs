@@ -148,6 +148,13 @@ impl Server {
         }
     }
 
+    /// The content of a connection is gone: nothing is to be shown again.
+    pub(super) fn forget_hidden(&mut self, slot: &'static Slot) {
+        for hidden in self.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot)) {
+            hidden.content = no_content();
+        }
+    }
+
     fn show_hidden(&mut self) {
         if let Some(Hidden { slot, generation, content }) = self.hidden.pop()
             && slot.open_generation() == Some(generation)

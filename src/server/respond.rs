@@ -191,9 +191,11 @@ impl Server {
         };
         conn.slot.set_answerable(false);
         conn.slot.clear_request();
+        let slot = conn.slot;
         conn.linger |= !matches!(exchange.body, Body::Complete);
         let stays = persistent && !exchange.last;
         conn.phase = if stays { Phase::Head } else { Phase::Draining };
+        self.forget_hidden(slot);
         self.recycle(exchange);
     }
 

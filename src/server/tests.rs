@@ -1,13 +1,13 @@
 //! The loop without C: a test takes the place of `mg_poll_server`, so that it decides what has
 //! arrived when a turn begins, and what happens while a handler runs.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use super::inbox::Hub;
+use super::inbox::{Hub, Param};
 use super::slots::Slot;
 use super::write::{Piece, write_from_elsewhere};
 use super::{Server, Step};
@@ -193,4 +193,21 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     assert_eq!(server.open, 1);
     drop(first);
     assert!(next_call(&mut server).is_some());
+}
+
+unsafe extern "C-unwind" fn never_visited(_: *mut mg_connection, _: *mut c_void) {}
+
+#[test]
+fn a_request_that_is_answered_in_a_walk_is_not_shown_again_behind_it() {
+    let (mut server, mut client) = server_and_client(&[("iterate_over", "all")]);
+    client.write_all(b"GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc").expect("sent");
+    let slot = next_call(&mut server).expect("a request");
+    server.returned(0);
+    turns(&mut server, 1);
+    server.iterate_in_place(Some(never_visited), Param(ptr::null_mut()));
+    assert!(matches!(server.next_in_place(), Some(Step::Iterate(..))));
+    assert!(server.write(slot, Piece::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")));
+    server.visited(slot);
+    // SAFETY: slots are never unmapped.
+    assert_eq!(unsafe { (*slot.as_c()).content_len }, 0);
 }
