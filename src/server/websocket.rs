@@ -287,6 +287,12 @@ impl Server {
         }
     }
 
+    /// Whether a Close frame of ours is queued, behind which nothing may be sent.
+    pub(super) fn has_sent_close(&mut self, index: usize) -> bool {
+        let socket = self.conn(index).and_then(|conn| conn.socket_state.as_deref());
+        socket.is_some_and(|socket| socket.sent_close.is_some())
+    }
+
     /// Takes no more frames for a connection; those that other threads have written go first.
     fn stop_frames(&mut self, index: usize) {
         let Some(slot) = self.conn(index).map(|conn| conn.slot) else { return };
@@ -340,6 +346,8 @@ impl Server {
     /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
     pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
         let index = self.index_of(slot)?;
+        // Behind a Close nothing may be sent: nobody writes between the look into the inbox and it.
+        let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
         if self.hub.queue.is_filled() {
             // What other threads wrote before stays before.
             self.take_inbox();

@@ -222,15 +222,21 @@ impl Server {
             }
             return;
         }
+        if self.has_sent_close(index) {
+            return;
+        }
         let Some(out) = self.outbox(index) else {
             return;
         };
         if out.bytes.try_reserve(bytes.len()).is_err() {
             // The caller was told that these bytes go out; an answer with a hole must not.
             self.complain(Some(index), "out of memory: a connection is closed");
-            if self.calling != Some(index) {
-                self.close(index);
+            // The lock of its slot may be held here: it is closed in its next turn.
+            if let Some(conn) = self.conn(index) {
+                conn.gone = true;
+                conn.writable = false;
             }
+            self.make_ready(index);
             return;
         }
         out.bytes.extend_from_slice(&bytes);
