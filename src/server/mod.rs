@@ -5,6 +5,7 @@
 //! of the server is live while user code runs, so a handler may call back into the library. All
 //! progress lives in the server, none on the stack.
 
+mod accept;
 pub mod clock;
 pub mod connection;
 mod files;
@@ -545,113 +546,6 @@ impl Server {
         if self.spare_exchanges.len() < SPARES {
             self.spare_exchanges.push(exchange);
         }
-    }
-
-    /// Accepts one connection and returns its index.
-    fn accept(&mut self) -> Option<usize> {
-        // There is nowhere to read to before there is an event queue, and no news of what comes.
-        self.poll.as_ref()?;
-        let maximum = self.options.config.max_connections;
-        while self.accepts > 0 {
-            let listener = self.listener.as_mut()?;
-            if !listener.ready || self.accept_paused {
-                return None;
-            }
-            if maximum > 0 && self.open >= maximum {
-                // The others wait in the kernel's queue until a place is free.
-                self.accept_paused = true;
-                return None;
-            }
-            self.accepts -= 1;
-            match listener.accept() {
-                Ok((socket, peer)) => {
-                    let acl = self.options.config.access_control_list.as_ref();
-                    if acl.is_some_and(|acl| !acl.allows(peer.ip())) {
-                        continue;
-                    }
-                    if let Some(index) = self.adopt(socket, peer) {
-                        return Some(index);
-                    }
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => listener.ready = false,
-                    Some(libc::EMFILE | libc::ENFILE) => {
-                        self.complain(None, "out of file descriptors: a client is turned away");
-                        self.turn_away();
-                    }
-                    // The client left while it waited, or a signal came.
-                    Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
-                    _ => {
-                        let error = format!("cannot accept: {error}");
-                        self.complain(None, &error);
-                        self.accept_paused = true;
-                    }
-                },
-            }
-        }
-        None
-    }
-
-    /// Without a descriptor a client can be neither served nor refused: a spare one is given up
-    /// for the moment it takes to close the connection.
-    fn turn_away(&mut self) {
-        let had = self.spare_fd.take().is_some();
-        let refused = had
-            && self.listener.as_mut().is_some_and(|listener| match listener.accept() {
-                Ok(refused) => {
-                    drop(refused);
-                    true
-                }
-                Err(_) => false,
-            });
-        self.spare_fd = open_spare();
-        // Tried again when the next client knocks, or a connection closes.
-        self.accept_paused |= !refused;
-    }
-
-    fn adopt(&mut self, socket: OwnedFd, peer: std::net::SocketAddr) -> Option<usize> {
-        let slot = slots::acquire()?;
-        let index = match self.free.pop() {
-            Some(index) => index as usize,
-            None => {
-                if self.conns.try_reserve(1).is_err() {
-                    slots::release(slot);
-                    return None;
-                }
-                self.conns.push(None);
-                self.conns.len() - 1
-            }
-        };
-        slot.open(self.hub, index as u32, peer, self.param);
-        let socket = mio::net::TcpStream::from_std(std::net::TcpStream::from(socket));
-        self.conns[index] = Some(Box::new(Conn {
-            slot,
-            socket,
-            phase: Phase::Head,
-            readable: true,
-            writable: true,
-            read_closed: false,
-            eof: false,
-            gone: false,
-            registered: false,
-            queued: false,
-            dirty: false,
-            paused: false,
-            blank: 0,
-            begun: false,
-            timed_out: false,
-            linger: false,
-            last_active: self.clock.now,
-            since: self.clock.now,
-            discarded: 0,
-            input: Vec::new(),
-            out: None,
-            exchange: None,
-            socket_state: None,
-        }));
-        self.open += 1;
-        self.set_timer(index);
-        Some(index)
     }
 
     /// Writes a line to the error log.
