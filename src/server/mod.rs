@@ -564,7 +564,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.check_fork();
+        // A handler that was left by an exception has half an answer.
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
         for index in 0..self.conns.len() {
+            // What is answered goes out as far as the socket takes it at once: a handler may
+            // answer and end the server.
+            self.flush(index);
             self.close(index);
         }
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {
