@@ -15,7 +15,7 @@ master_process off;
 worker_rlimit_nofile 20000;
 pid {scratch}/nginx.pid;
 error_log /dev/null crit;
-events {{ worker_connections 19990; use epoll; }}
+events {{ worker_connections {connections}; use epoll; }}
 http {{
   access_log off;
   default_type application/octet-stream;
@@ -139,8 +139,11 @@ def program(name, *arguments):
     return [os.path.join(BIN, name), *arguments]
 
 
-def nginx(scratch, root, cache=""):
-    template = NGINX.format(scratch=scratch, root=root, cache=cache, port="@PORT@")
+def nginx(scratch, root, connections, cache=""):
+    # It takes idle connections away when a sixteenth of those it has room for is left, and its
+    # memory is that of those it has room for.
+    template = NGINX.format(scratch=scratch, root=root, cache=cache, port="@PORT@",
+                            connections=max(1024, 2 * connections))
     return configured(scratch, "nginx" + ("-cache" if cache else ""), template,
                       "exec nginx -e stderr -p {scratch} -c {config}")
 
@@ -158,16 +161,16 @@ def configured(scratch, name, template, command):
     return ["/bin/sh", "-c", line + command.replace("{scratch}", scratch).replace("{config}", config)]
 
 
-def command(name, scratch, root, limit=()):
+def command(name, scratch, root, limit=(), idle=0):
     """How a contender is started. `limit` is what the yardstick is to do."""
     if name == "limit":
         return program("limit", *limit)
     if name == "mongoose":
         return program("mongoose", "-r", root)
     if name == "nginx":
-        return nginx(scratch, root)
+        return nginx(scratch, root, idle)
     if name == "nginx-cache":
-        return nginx(scratch, root, NGINX_CACHE)
+        return nginx(scratch, root, idle, NGINX_CACHE)
     if name == "lighttpd":
         return lighttpd(scratch, root)
     if name == "h2o":

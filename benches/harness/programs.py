@@ -132,16 +132,22 @@ class Bench:
             raise Failure(f"{name}: {failure}") from None
 
     def warm_up(self, idle=0):
-        self.load.slice(self.options.slice_ms)
-        if idle:
-            self.load.idle(idle)
+        try:
+            self.load.slice(self.options.slice_ms)
+            if idle:
+                self.load.idle(idle)
+        except Failure as failure:
+            raise Failure(f"{self.name}: {failure}") from None
 
     def slice(self):
         """The figures of a slice, taken again if something else ran meanwhile."""
-        for attempt in range(self.options.retries + 1):
-            figures = self._slice_once()
-            if not figures["disturbed"]:
-                break
+        try:
+            for _ in range(self.options.retries + 1):
+                figures = self._slice_once()
+                if not figures["disturbed"]:
+                    break
+        except Failure as failure:
+            raise Failure(f"{self.name}: {failure}") from None
         return figures
 
     def _state(self):
@@ -160,7 +166,7 @@ class Bench:
         passed = [after - was for was, after in zip(before, self._state())]
         ran, waited, load_ran, load_waited, busy, stolen, load_busy, load_stolen = passed
         if figures["requests"] == 0:
-            raise Failure(f"{self.name}: no answer")
+            raise Failure("no answer")
         figures["cpu_ns"] = ran / figures["requests"]
         figures["per_second"] = figures["requests"] * 1e9 / figures["ns"]
         figures["disturbed"] = self._is_disturbed(figures["ns"], passed)

@@ -73,9 +73,9 @@ def plots(everything):
     for work, result in everything["works"].items():
         rows = result["rows"]
         if result["kind"] == "plain":
-            ordered = sorted(rows.items(), key=lambda item: item[1]["cpu_ns"])
+            ordered = sorted(rows.items(), key=lambda item: item[1]["cpu_ratio"])
             bars = [(name, row["cpu_ratio"],
-                     f"{row['cpu_ratio']:.2f}  {report.duration(row['cpu_ns'])}")
+                     f"{row['cpu_ratio']:.2f}, {report.duration(row['cpu_ns'])}")
                     for name, row in ordered]
             found[work + ".svg"] = svg.bars(result["title"], bars,
                                             note=note + ", against the limit")

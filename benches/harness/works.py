@@ -62,7 +62,7 @@ def plain(root):
 # Of one kind each; see compare.
 IDLE, START, SIZE = "idle", "start", "size"
 IDLE_COUNTS = (100, 1000, 5000, 10000, 19000)
-IDLE_PEERS = ("nginx", "lighttpd", "h2o", "microhttpd")
+IDLE_PEERS = ("nginx", "h2o", "microhttpd")
 START_PEERS = ("nginx", "lighttpd", "h2o", "microhttpd", "civetweb")
 
 GOALS = {
