@@ -16,13 +16,21 @@ class Failure(Exception):
     """A program did not do what it was started for."""
 
 
+def placed(core, nice):
+    """Puts a new process on its core; the less nice, the less do others disturb it."""
+    def place():
+        os.sched_setaffinity(0, {core})
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    return place
+
+
 class Server:
     """A server that listens on 127.0.0.1, pinned to a core.
 
     Either it prints a line "PORT n", or its command has "{port}" in it.
     """
 
-    def __init__(self, name, command, core):
+    def __init__(self, name, command, core, nice):
         self.name = name
         self.port = None
         if any("{port}" in word for word in command):
@@ -34,7 +42,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=placed(core, nice),
         )
         try:
             self._wait()
@@ -77,13 +85,13 @@ class Server:
 class Load:
     """The client: slices on demand."""
 
-    def __init__(self, port, arguments, core):
+    def __init__(self, port, arguments, core, nice):
         self.process = subprocess.Popen(
             [os.path.join(BIN, "load"), "-p", str(port), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            preexec_fn=placed(core, nice),
         )
         if self.process.stdout.readline().strip() != "ready":
             self.stop()
@@ -124,9 +132,9 @@ class Bench:
         self.name = name
         self.options = options
         self.load = None
-        self.server = Server(name, command, options.server_core)
+        self.server = Server(name, command, options.server_core, options.nice)
         try:
-            self.load = Load(self.server.port, arguments, options.client_core)
+            self.load = Load(self.server.port, arguments, options.client_core, options.nice)
         except Failure as failure:
             self.stop()
             raise Failure(f"{name}: {failure}") from None
