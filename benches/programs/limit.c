@@ -219,17 +219,15 @@ static void push_to_all(void) {
 
 /* Messages of less than 64 KiB, which are masked. */
 static int echo(int fd, const char *data, size_t data_len) {
-  static struct bytes echoed;
+  static char echoed[1 << 18];
   struct bytes *in = &clients[fd].in;
-  size_t at = 0, i;
+  size_t at = 0, echoed_len = 0, i;
   append(in, data, data_len);
-  echoed.len = 0;
   while (in->len - at >= 2) {
     unsigned char *frame = (unsigned char *) in->data + at, *payload;
     size_t len = frame[1] & 127, header_len = 6;
     uint32_t mask;
     uint64_t wide, word;
-    char header[4];
     if (len == 126) {
       if (in->len - at < 4) break;
       len = (size_t) frame[2] << 8 | frame[3];
@@ -248,13 +246,15 @@ static int echo(int fd, const char *data, size_t data_len) {
     if (len == 1 && payload[0] == 'B') {
       push_to_all();
     } else {
-      append(&echoed, header, frame_header(header, len));
-      append(&echoed, (char *) payload, len);
+      /* What was read is at most 64 KiB, and what was left of it before, too. */
+      echoed_len += frame_header(echoed + echoed_len, len);
+      memcpy(echoed + echoed_len, payload, len);
+      echoed_len += len;
     }
     at += header_len + len;
   }
   drop(in, at);
-  return echoed.len == 0 || send_frame(fd, echoed.data, echoed.len);
+  return echoed_len == 0 || send_frame(fd, echoed, echoed_len);
 }
 
 static int serve(int fd) {
