@@ -6,6 +6,7 @@
 //! progress lives in the server, none on the stack.
 
 mod accept;
+mod builtin;
 pub mod clock;
 pub mod connection;
 mod files;
@@ -16,6 +17,7 @@ pub mod listener;
 pub mod queue;
 pub mod replies;
 mod respond;
+mod routes;
 pub mod settings;
 pub mod slots;
 mod step;
@@ -41,6 +43,7 @@ use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
+use self::routes::Routes;
 use self::slots::Slot;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
@@ -85,7 +88,7 @@ pub struct Server {
     pub hub: &'static Hub,
     param: *mut c_void,
     pub options: Options,
-    routes: Vec<(Box<[u8]>, Handler)>,
+    routes: Routes,
     error_handler: Option<Handler>,
     listener: Option<Listener>,
     poll: Option<mio::Poll>,
@@ -150,7 +153,7 @@ impl Server {
             hub,
             param,
             options: Options::new(),
-            routes: Vec::new(),
+            routes: Routes::default(),
             error_handler: None,
             listener: None,
             poll: None,
@@ -197,20 +200,12 @@ impl Server {
 
     /// Adds a handler for every path that begins with `prefix`.
     pub fn add_handler(&mut self, prefix: &[u8], handler: Handler) {
-        if self.routes.try_reserve(1).is_ok() {
-            self.routes.push((prefix.into(), handler));
-        }
+        self.routes.add(prefix, handler);
     }
 
     /// The handler that errors are shown to first.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
         self.error_handler = handler;
-    }
-
-    /// The handler for a decoded path: the one added last wins.
-    fn route(&self, path: &[u8]) -> Option<Handler> {
-        let found = self.routes.iter().rev().find(|(prefix, _)| path.starts_with(prefix))?;
-        Some(found.1)
     }
 
     /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
