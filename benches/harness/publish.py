@@ -1,10 +1,13 @@
-"""A run as plots and a table, in a directory."""
+"""A run as plots and tables: in a directory, and in the README."""
 
 import os
+import statistics
 
 from . import report, svg
+from .contenders import PEERS
 
 TABLE, PAGE = "table.md", "README.md"
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
 def page_head(everything):
@@ -18,12 +21,32 @@ def page_head(everything):
     )
 
 
+def noise(everything):
+    """How far apart the middle half of all ratios typically lies, in percent."""
+    widths = [
+        (high - low) / row["cpu_ratio"] * 100
+        for result in everything["works"].values() if result["kind"] == "plain"
+        for name, row in result["rows"].items() if name != "limit"
+        for low, high in [row["cpu_ratio_quartiles"]]
+    ]
+    disturbed = any(row["disturbed"] > row["slices"] - row["used"]
+                    for result in everything["works"].values() if result["kind"] == "plain"
+                    for row in result["rows"].values())
+    text = (f"Within a work, half of all ratios lie within {statistics.median(widths):.0f} % of each "
+            "other: what differs by less is noise.")
+    if disturbed:
+        text += " The machine had other things to do in some of the slices."
+    return text + "\n"
+
+
 def table(everything):
     """One line a work: what the library takes, and where others stand."""
-    names = list(dict.fromkeys(
+    found = dict.fromkeys(
         name for result in everything["works"].values() if result["kind"] == "plain"
         for name in result["rows"] if name not in ("limit", "mongoose")
-    ))
+    )
+    order = [*PEERS, "nginx-cache"]
+    names = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
     lines = ["| CPU time of the server | limit | mongoose | " + " | ".join(names) + " |",
              "|---" * (3 + len(names)) + "|"]
     for result in everything["works"].values():
@@ -98,7 +121,8 @@ def plots(everything):
             series = {name: [(point["x"], point["y"]) for point in row["points"]]
                       for name, row in rows.items()}
             found[f"growth-{work}.svg"] = svg.curves(result["title"], series, result["x_label"],
-                                                     result["y_label"])
+                                                     result["y_label"],
+                                                     log_y=result["x_label"] == "bytes")
     return found
 
 
@@ -106,7 +130,7 @@ def write(everything, directory):
     os.makedirs(directory, exist_ok=True)
     files = plots(everything)
     if any(result["kind"] == "plain" for result in everything["works"].values()):
-        tables = page_head(everything) + "\n" + table(everything)
+        tables = page_head(everything) + "\n" + table(everything) + "\n" + noise(everything)
         if other_table(everything):
             tables += "\n" + other_table(everything)
         files[TABLE] = tables
@@ -114,6 +138,24 @@ def write(everything, directory):
     for name, content in files.items():
         with open(os.path.join(directory, name), "w") as file:
             file.write(content)
+
+
+def write_readme(everything, path, plots_at):
+    """Puts the tables and the curves between the markers of a README that has them."""
+    with open(path) as file:
+        text = file.read()
+    if BEGIN not in text or END not in text:
+        return
+    before, rest = text.split(BEGIN, 1)
+    _, behind = rest.split(END, 1)
+    with open(os.path.join(plots_at, TABLE)) as file:
+        block = "\n" + file.read()
+    beside = os.path.relpath(plots_at, os.path.dirname(path))
+    for name in ("idle-speed.svg", "idle-memory.svg"):
+        if os.path.exists(os.path.join(plots_at, name)):
+            block += f"\n![{name.removesuffix('.svg')}]({beside}/{name})\n"
+    with open(path, "w") as file:
+        file.write(before + BEGIN + block + "\n" + END + behind)
 
 
 def page(tables, files):

@@ -14,7 +14,6 @@ STYLE = """\
   .c2 { fill: #1a7f37; stroke: #1a7f37 } .c3 { fill: #bc4c00; stroke: #bc4c00 }
   .c4 { fill: #8250df; stroke: #8250df } .c5 { fill: #bf3989; stroke: #bf3989 }
   .c6 { fill: #9a6700; stroke: #9a6700 } .c7 { fill: #1b7c83; stroke: #1b7c83 }
-  .line { fill: none; stroke-width: 2 }
   rect { stroke: none !important }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .faint { fill: #8d96a0 } .grid { stroke: #3d444d }
@@ -59,6 +58,18 @@ def short(value):
     return f"{value:.3g}"
 
 
+def short_bytes(value):
+    for limit, suffix in ((1 << 20, " MiB"), (1 << 10, " KiB")):
+        if value >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:g}"
+
+
+def powers(low, high):
+    """Powers of ten that enclose two numbers."""
+    return [10.0 ** power for power in range(floor(log10(low)), ceil(log10(high)) + 1)]
+
+
 def steps(top, count=5):
     """Round numbers from 0 to at least `top`."""
     if top <= 0:
@@ -94,39 +105,40 @@ def bars(title, rows, goal=None, note=""):
     return document(bottom + 46, title, parts)
 
 
-def curves(title, series, x_label, y_label, log_x=True):
+def curves(title, series, x_label, y_label, log_x=True, log_y=False):
     """Lines. `series` is {name: [(x, y)]}."""
-    left, right, top, bottom = 64, 130, 40, 300
+    left, right, top, bottom = 64, 130, 56, 316
     points = [point for line_points in series.values() for point in line_points]
-    xs = sorted({x for x, _ in points})
-    scale = steps(max(y for _, y in points))
+    xs, ys = sorted({x for x, _ in points}), [y for _, y in points]
+    scale = powers(min(ys), max(ys)) if log_y else steps(max(ys))
+    show_x = short_bytes if x_label == "bytes" else short
 
-    def place(x):
-        return log10(x) if log_x and x > 0 else x
-
-    first, last = place(xs[0]), place(xs[-1])
+    def share(value, low, high, log):
+        if log:
+            value, low, high = log10(value), log10(low), log10(high)
+        return (value - low) / ((high - low) or 1)
 
     def at(x, y):
-        across = (place(x) - first) / ((last - first) or 1)
-        return (left + (WIDTH - left - right) * across, bottom - (bottom - top) * y / scale[-1])
+        return (left + (WIDTH - left - right) * share(x, xs[0], xs[-1], log_x),
+                bottom - (bottom - top) * share(y, scale[0], scale[-1], log_y))
 
-    parts = [text(8, 20, title, css="title"), text(8, top - 6, y_label, css="faint")]
+    parts = [text(8, 20, title, css="title"), text(8, 40, y_label, css="faint")]
     for value in scale:
         _, y = at(xs[0], value)
         parts.append(line(left, y, WIDTH - right, y, "grid"))
         parts.append(text(left - 6, y + 4, short(value), "end", "faint"))
     shown = -100
     for value in xs:
-        x, _ = at(value, 0)
-        if x - shown >= 36:
-            parts.append(text(x, bottom + 16, short(value), "middle", "faint"))
+        x, _ = at(value, scale[0])
+        if x - shown >= 44:
+            parts.append(text(x, bottom + 16, show_x(value), "middle", "faint"))
             shown = x
     parts.append(text((left + WIDTH - right) / 2, bottom + 34, x_label, "middle", "faint"))
     labels = []
     for number, (name, line_points) in enumerate(series.items()):
         css = color(name, number)
         path = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y in line_points)
-        parts.append(f'<polyline points="{path}" class="line {css}" style="fill:none"/>')
+        parts.append(f'<polyline points="{path}" class="{css}" style="fill:none;stroke-width:2"/>')
         for x, y in line_points:
             cx, cy = at(x, y)
             parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="2.5" class="{css}"/>')
@@ -135,7 +147,7 @@ def curves(title, series, x_label, y_label, log_x=True):
     labels.sort()
     for above, below in zip(labels, labels[1:]):
         below[0] = max(below[0], above[0] + 15)
-    too_low = max([0] + [labels[-1][0] - bottom])
+    too_low = max(0, labels[-1][0] - bottom)
     for y, name, css in labels:
         parts.append(f'<text x="{WIDTH - right + 8}" y="{y - too_low + 4:.1f}" class="{css}" '
                      f'style="stroke:none">{escape(name)}</text>')
