@@ -43,6 +43,9 @@ pub struct Known {
     pub len: u64,
     /// Seconds since 1970, as Last-Modified shows them.
     pub modified: u64,
+    /// Time of the last change, seconds and nanoseconds: if it or the length is another one, what
+    /// is read now does not belong to what was read before.
+    pub stamp: (i64, i64),
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
@@ -103,6 +106,7 @@ impl Known {
             content,
             len,
             modified,
+            stamp: (meta.mtime(), meta.mtime_nsec()),
             fields: fields.into_bytes(),
             etag,
             type_at,

@@ -3,7 +3,8 @@
 use mio::net::TcpStream;
 
 use super::Handler;
-use super::files::{FileBody, Listing};
+use super::files::Listing;
+use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -236,6 +237,11 @@ impl Outbox {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
+    }
+
+    /// Notes that the socket took `count` bytes that never were in here. Nothing waits.
+    pub fn pass(&mut self, count: usize) {
+        self.taken += count as u64;
     }
 
     /// Where the next byte goes, counted since the box was empty and without an owner.
