@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use mio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -23,7 +24,10 @@ use crate::http::status::write_status_line;
 /// What is copied is copied in pieces of this size.
 pub(super) const PIECE: usize = 64 * 1024;
 /// Shorter pieces are cheaper to copy behind what waits than to send by a call of their own.
-const TRANSFER_FROM: u64 = 16 * 1024;
+const TRANSFER_FROM: u64 = 8 * 1024;
+/// What the kernel moves for one connection in one turn. More than other work may move: a socket
+/// that is filled in one go costs a good part less than one that is filled in turns.
+const TRANSFER_PER_TURN: usize = 8 << 20;
 
 /// The rest of a file that is being sent.
 pub struct FileBody {
@@ -198,7 +202,7 @@ impl Server {
         if !self.flush_with(index, SendFlags::MORE) {
             return Flow::Leave;
         }
-        let (turn, quota, now) = (self.turns, self.quota, self.clock.now);
+        let (turn, now) = (self.turns, self.clock.now);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -209,13 +213,15 @@ impl Server {
         let (Some(body), Some(out)) = (body, conn.out.as_deref_mut()) else {
             return Flow::Leave;
         };
-        match body.transfer(&conn.socket, quota, turn) {
+        match body.transfer(&conn.socket, TRANSFER_PER_TURN, turn) {
             Ok(count) => {
                 out.pass(count);
                 conn.last_active = now;
+                // Who tried again at once would send what trickles out of a full socket in bits.
+                let whole = count == TRANSFER_PER_TURN || !body.is_transfer();
+                conn.writable = whole || has_room(&conn.socket);
                 self.file_moved(index, count)
             }
-            // Only this says that the socket is full: a signal, too, makes the call return early.
             Err(Errno::AGAIN) => {
                 conn.writable = false;
                 Flow::Leave
@@ -252,6 +258,14 @@ impl Server {
     }
 }
 
+/// Whether a socket that took less than it was given would take more. A signal, too, makes it take
+/// less. If it is full, the question makes the kernel tell when it no longer is.
+fn has_room(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    // Whoever tries finds out.
+    !matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
 /// Stands for a file that is no longer what it was when its head was sent.
 const CHANGED: Errno = Errno::STALE;
 
@@ -266,18 +280,18 @@ impl FileBody {
         left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
     }
 
-    /// Sends at most `quota` bytes of the file.
+    /// Sends at most `share` bytes of the file.
     fn transfer(
         &mut self,
         socket: &TcpStream,
-        quota: usize,
+        share: usize,
         turn: u64,
     ) -> rustix::io::Result<usize> {
         self.check(turn).map_err(|_| CHANGED)?;
         let Content::Open(file) = &self.known.content else { return Err(CHANGED) };
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
         let mut offset = self.range.start;
-        match rustix::fs::sendfile(socket, file, Some(&mut offset), left.min(quota))? {
+        match rustix::fs::sendfile(socket, file, Some(&mut offset), left.min(share))? {
             0 => Err(CHANGED),
             count => {
                 self.range.start += count as u64;
