@@ -3,8 +3,9 @@
 use mio::net::TcpStream;
 
 use super::Handler;
-use super::files::Listing;
-use super::sending::FileBody;
+use super::builtin::{Intake, Task};
+use super::files::FileBody;
+use super::listing::Listing;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -105,7 +106,11 @@ pub struct Exchange {
     pub path: Vec<u8>,
     pub shown: Shown,
     pub body: Body,
+    /// What becomes of the content.
+    pub intake: Intake,
     pub plan: Plan,
+    /// What [`Plan::Builtin`] will do, when that was decided before the content came.
+    pub task: Option<Task>,
     /// Absent while it is given late, then it lies in the slot.
     pub answer: Option<Box<Answer>>,
     /// What the access log says: the status, and the bytes of the head, which it does not count.
@@ -170,7 +175,9 @@ impl Exchange {
         }
         self.path.clear();
         self.body = Body::Complete;
+        self.intake = Intake::Discard;
         self.plan = Plan::Builtin;
+        self.task = None;
         self.last = false;
         self.file = None;
         self.listing = None;

@@ -6,6 +6,7 @@
 //! progress lives in the server, none on the stack.
 
 mod accept;
+mod builtin;
 pub mod clock;
 pub mod connection;
 mod files;
@@ -13,10 +14,10 @@ pub mod inbox;
 mod intake;
 pub mod iterate;
 pub mod listener;
+mod listing;
 pub mod queue;
 pub mod replies;
 mod respond;
-mod sending;
 pub mod settings;
 pub mod slots;
 mod step;
