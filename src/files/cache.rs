@@ -82,6 +82,12 @@ impl Known {
         &self.fields[..self.type_at]
     }
 
+    /// `Last-Modified`.
+    pub fn date_field(&self) -> &[u8] {
+        let end = self.etag.start - "Etag: ".len();
+        &self.fields[..end]
+    }
+
     /// The entity tag, in quotes.
     pub fn etag(&self) -> &str {
         // It was made from ASCII text.

@@ -4,8 +4,8 @@ use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
-use super::files::FileBody;
 use super::listing::Listing;
+use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;

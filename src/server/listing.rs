@@ -91,6 +91,7 @@ impl Server {
             &[b"Date: ", date.as_bytes(), b"\r\nContent-Type: text/html; charset=utf-8\r\n"],
         );
         write_length(page.len() as u64, out);
+        out.extend_from_slice(&self.options.config.extra_headers);
         extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n\r\n"]);
         exchange.status = 200;
         exchange.head_len = (out.len() - before) as u64;

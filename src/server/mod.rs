@@ -18,6 +18,7 @@ mod listing;
 pub mod queue;
 pub mod replies;
 mod respond;
+mod sending;
 pub mod settings;
 pub mod slots;
 mod step;

@@ -19,6 +19,7 @@ mod listings;
 mod options;
 mod passwords;
 mod ranges;
+mod representations;
 mod requests;
 mod send_family;
 mod static_files;
