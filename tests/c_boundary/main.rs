@@ -25,6 +25,7 @@ mod send_family;
 mod static_files;
 mod threads;
 mod traces;
+mod traversal;
 mod websocket_handshake;
 mod websocket_threads;
 mod websockets;
