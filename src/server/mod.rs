@@ -14,10 +14,12 @@ pub mod inbox;
 mod intake;
 pub mod iterate;
 pub mod listener;
+mod listing;
 pub mod queue;
 pub mod replies;
 mod respond;
 mod routes;
+mod sending;
 pub mod settings;
 pub mod slots;
 mod step;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use rustix::net::SendFlags;
 
 use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
@@ -404,6 +407,10 @@ impl Server {
 
     /// Sends as much of the outbox as the socket takes. False if the connection is no more.
     fn flush(&mut self, index: usize) -> bool {
+        self.flush_with(index, SendFlags::empty())
+    }
+
+    fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
         let now = self.clock.now;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
@@ -413,7 +420,7 @@ impl Server {
         };
         let mut failed = false;
         while !out.is_empty() && conn.writable {
-            let flags = rustix::net::SendFlags::NOSIGNAL;
+            let flags = flags | SendFlags::NOSIGNAL;
             match rustix::net::send(&conn.socket, out.pending(), flags) {
                 Ok(count) => {
                     // A websocket lives by what it receives.
