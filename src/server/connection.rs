@@ -1,5 +1,7 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
+use std::net::IpAddr;
+
 use mio::net::TcpStream;
 
 use super::Handler;
@@ -41,6 +43,7 @@ pub enum Phase {
 pub struct Conn {
     pub slot: &'static Slot,
     pub socket: TcpStream,
+    pub peer: IpAddr,
     pub phase: Phase,
     /// The socket may have something to read.
     pub readable: bool,
@@ -155,9 +158,9 @@ pub enum Body {
 
 /// What the access log will say of a request.
 pub struct LogEntry {
-    /// The line up to the status, and what follows the byte count.
-    pub prefix: Vec<u8>,
-    pub suffix: Vec<u8>,
+    /// The line without status and byte count, and where these belong.
+    pub line: Vec<u8>,
+    pub status_at: usize,
     /// Position in the outbox at which the answer begins.
     pub begin: u64,
 }

@@ -242,6 +242,7 @@ impl Server {
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
+        self.access_log.flush(self.clock.unix);
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
@@ -484,16 +485,15 @@ impl Server {
         for record in out.records.drain(..sent) {
             let Record { entry, head_len, end, status } = record;
             let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
-            let mut line = entry.prefix;
-            let mut number = itoa::Buffer::new();
-            match status {
-                0 => line.push(b'-'),
-                status => line.extend_from_slice(number.format(status).as_bytes()),
-            }
-            line.push(b' ');
-            line.extend_from_slice(number.format(count).as_bytes());
-            line.extend_from_slice(&entry.suffix);
-            self.access_log.append(&line, self.clock.unix);
+            let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+            let status = match status {
+                0 => "-",
+                status => digits.format(status),
+            };
+            let count = number.format(count);
+            let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
+            let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
+            self.access_log.add(&parts, self.clock.unix);
         }
     }
 
@@ -592,6 +592,7 @@ impl Drop for Server {
         for iteration in self.iterations.drain(..) {
             iteration.abandon();
         }
+        self.access_log.flush(self.clock.unix);
     }
 }
 

@@ -60,6 +60,7 @@ impl Server {
             }
         }
         self.hub.buffered.store(self.buffered, Ordering::Relaxed);
+        self.access_log.flush(self.clock.unix);
         Step::Done
     }
 
