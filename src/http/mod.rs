@@ -7,6 +7,7 @@ pub mod conditional;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
+pub mod outlet;
 pub mod range;
 pub mod request;
 pub mod response;

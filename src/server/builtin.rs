@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Server;
+use super::cgi::Script;
 use super::connection::Exchange;
 use super::files::status_of;
 use super::step::Flow;
@@ -29,6 +30,8 @@ pub enum Task {
     File(Entry),
     /// A directory to be listed.
     List(PathBuf),
+    /// A CGI program to be run.
+    Run(Box<Script>),
 }
 
 /// What becomes of the content of a request.
@@ -48,6 +51,8 @@ impl Task {
     pub fn intake(&self) -> Intake {
         match self {
             Task::Reply(_) | Task::File(_) | Task::List(_) => Intake::Discard,
+            Task::Run(script) if script.knows_length => Intake::Stream,
+            Task::Run(_) => Intake::Keep,
         }
     }
 }
@@ -64,13 +69,26 @@ impl Server {
             Task::Reply(status) => self.fail(index, status),
             Task::File(known) => self.begin_file(index, known),
             Task::List(path) => self.begin_listing(index, path),
+            Task::Run(script) => self.begin_relay(index, &script),
         }
     }
 
     /// Hands the task a piece of content that has arrived in `scratch`.
-    pub(super) fn stream(&mut self, index: usize, _content: Range<usize>) -> Result<(), u16> {
-        match self.exchange(index).and_then(|exchange| exchange.task.as_mut()) {
-            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => Ok(()),
+    pub(super) fn stream(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
+        match self.exchange(index).and_then(|exchange| exchange.task.take()) {
+            Some(Task::Run(script)) => {
+                let streamed = self.stream_to_program(index, &script, content);
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.task = Some(Task::Run(script));
+                }
+                streamed
+            }
+            task @ (Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None) => {
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.task = task;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -78,6 +96,7 @@ impl Server {
     /// [`Server::make_ready`] when that changes.
     pub(super) fn takes_content(&mut self, index: usize) -> bool {
         match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
+            Some(Task::Run(_)) => self.gateway_takes(index),
             Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => true,
         }
     }
@@ -117,8 +136,14 @@ impl Server {
             }
             return self.wrong_method(index);
         }
+        let (mut full, mut rest) = (full, Vec::new());
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
+            && let Some((file, behind)) = self.program_on_the_way(index, &full)
+        {
+            (full, rest) = (file, behind);
+        }
         let passwords = resolve::password_file(&self.options.config, &full, is_dir);
         let required = self.options.config.global_auth_file.is_some();
         if let Err(task) = self.authorise(index, &passwords, required) {
@@ -129,6 +154,9 @@ impl Server {
         }
         if refused {
             return self.wrong_method(index);
+        }
+        if let Some(script) = self.script(index, &full, rest, b"", &found) {
+            return self.decide_script(index, script, reads);
         }
         match found {
             Ok(known) => self.decide_file(index, &full, known, reads),
@@ -153,11 +181,16 @@ impl Server {
     fn decide_directory(&mut self, index: usize, full: PathBuf, reads: bool) -> Task {
         for place in 0..self.options.config.index_files.len() {
             let config = &self.options.config;
-            let page = full.join(&config.index_files[place]);
+            let name = config.index_files[place].clone();
+            let page = full.join(&name);
             if resolve::is_hidden(config, &page) {
                 continue;
             }
-            if let Ok(known) = self.cache.get(&page, self.turns) {
+            let found = self.cache.get(&page, self.turns);
+            if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
+                return self.decide_script(index, script, reads);
+            }
+            if let Ok(known) = found {
                 return self.decide_file(index, &page, known, reads);
             }
         }
@@ -188,6 +221,10 @@ impl Server {
     /// Lets a request pass whose user is known to the password file, and any if there is no such
     /// file and none is `required`.
     fn authorise(&mut self, index: usize, file: &Path, required: bool) -> Result<(), Task> {
+        let exchange = self.exchange(index);
+        if exchange.is_some_and(|exchange| exchange.granted.as_deref() == Some(file)) {
+            return Ok(());
+        }
         let passwords = match self.cache.get(file, self.turns) {
             Ok(known) => known,
             Err(error) => {
@@ -208,10 +245,18 @@ impl Server {
         let (Some(exchange), Some(nonces)) = (exchange, self.nonces.as_mut()) else {
             return Err(Task::Reply(503));
         };
+        if exchange.redirections > 0 {
+            // The client has answered for another path: it has to ask for this one itself.
+            return Err(Task::Reply(exchange.redirect_to_target()));
+        }
         let domain = &self.options.config.auth_domain;
         match judge(exchange, &passwords, domain, nonces, now) {
             Verdict::Granted { user } => {
                 self.log_user(index, &user);
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.user = user.to_vec();
+                    exchange.granted = Some(file.to_owned());
+                }
                 Ok(())
             }
             Verdict::Denied => Err(self.challenge(index, false)),

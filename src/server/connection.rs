@@ -1,9 +1,12 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
+use std::path::PathBuf;
+
 use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
+use super::cgi::Gateway;
 use super::files::{FileBody, Listing};
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
@@ -27,6 +30,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// What a CGI program writes goes out.
+    Relaying,
     /// A websocket.
     Websocket,
     /// The last answer goes out; then the connection ends.
@@ -122,6 +127,13 @@ pub struct Exchange {
     pub mark: usize,
     /// Whatever the answer, the connection ends with it.
     pub last: bool,
+    /// Whom digest authentication let in, and by which password file.
+    pub user: Vec<u8>,
+    pub granted: Option<PathBuf>,
+    /// The CGI program that answers.
+    pub cgi: Option<Box<Gateway>>,
+    /// How often a program sent it elsewhere.
+    pub redirections: u8,
     pub file: Option<FileBody>,
     pub listing: Option<Box<Listing>>,
     pub log: Option<LogEntry>,
@@ -178,6 +190,10 @@ impl Exchange {
         self.plan = Plan::Builtin;
         self.task = None;
         self.last = false;
+        self.user.clear();
+        self.granted = None;
+        self.cgi = None;
+        self.redirections = 0;
         self.file = None;
         self.listing = None;
         self.log = None;

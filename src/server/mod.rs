@@ -7,6 +7,7 @@
 
 mod accept;
 mod builtin;
+mod cgi;
 pub mod clock;
 pub mod connection;
 mod files;
@@ -14,6 +15,7 @@ pub mod inbox;
 mod intake;
 pub mod iterate;
 pub mod listener;
+mod programs;
 pub mod queue;
 pub mod replies;
 mod respond;
@@ -42,6 +44,7 @@ use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
+use self::programs::Program;
 use self::slots::Slot;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
@@ -136,6 +139,14 @@ pub struct Server {
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
+    /// Programs that run, by number; a free place is `None`.
+    programs: Vec<Option<Box<Program>>>,
+    free_programs: Vec<usize>,
+    program_timers: Timers,
+    /// Programs of which there is news.
+    stirred: Vec<usize>,
+    /// Where their output is read to.
+    pipe_buf: Vec<u8>,
     access_log: LogFile,
     error_log: LogFile,
     /// What C was shown of each option since it was set last.
@@ -146,7 +157,8 @@ impl Server {
     /// A server that listens nowhere. Opens no descriptor.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
-        let timers = Timers::new(clock.now);
+        let now = clock.now;
+        let timers = Timers::new(now);
         let mut server = Self {
             hub,
             param,
@@ -187,6 +199,11 @@ impl Server {
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
+            programs: Vec::new(),
+            free_programs: Vec::new(),
+            program_timers: Timers::new(now),
+            stirred: Vec::new(),
+            pipe_buf: Vec::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],
@@ -231,11 +248,14 @@ impl Server {
         self.flush_dirty();
 
         let busy = !self.ready.is_empty()
+            || !self.stirred.is_empty()
             || !self.work.is_empty()
             || self.iterations.iter().any(|iteration| iteration.is_foreign())
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
-        let wait = match self.timers.wait(self.clock.now) {
+        let now = self.clock.now;
+        let due = [self.timers.wait(now), self.program_timers.wait(now)];
+        let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
@@ -250,6 +270,7 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
+        self.tend_programs();
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }
@@ -277,6 +298,7 @@ impl Server {
                         }
                         self.accept_paused = false;
                     }
+                    token if self.program_event(token) => {}
                     Token(index) => {
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
                             continue;
@@ -346,6 +368,7 @@ impl Server {
         self.nonces = None;
         self.access_log.close();
         self.error_log.close();
+        self.forget_all_programs();
         if let Some(listener) = &mut self.listener {
             listener.registered = false;
         }
@@ -543,6 +566,9 @@ impl Server {
 
     fn recycle(&mut self, mut exchange: Box<Exchange>) {
         self.buffered = self.buffered.saturating_sub(exchange.charged);
+        if let Some(gateway) = exchange.cgi.take() {
+            self.leave_program(&gateway);
+        }
         exchange.reset();
         if self.spare_exchanges.len() < SPARES {
             self.spare_exchanges.push(exchange);
@@ -573,6 +599,7 @@ impl Drop for Server {
         for index in 0..self.conns.len() {
             self.close(index);
         }
+        self.end_programs();
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }

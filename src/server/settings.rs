@@ -47,6 +47,10 @@ impl Server {
             OptionId::ErrorLogFile => self.error_log.set_path(config.error_log_file.as_deref()),
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
+            OptionId::CgiTimeoutMs => {
+                self.clock.update();
+                self.file_programs();
+            }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {
