@@ -274,9 +274,9 @@ impl Server {
             self.leave_program(&gateway);
         }
         if self.exchange(index).is_some_and(|exchange| exchange.status != 0) {
-            // Another answer has begun: all that can still be said is that it is not whole.
-            self.close(index);
-            return Flow::Leave;
+            // An answer has begun: all that can still be said is that it is not whole.
+            self.finish_exchange(index, false);
+            return Flow::Again;
         }
         let handler = self.error_handler;
         let Some(mark) = self.outbox(index).map(|out| out.len()) else {

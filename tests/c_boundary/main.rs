@@ -8,6 +8,8 @@ mod support;
 
 mod abi;
 mod answers;
+mod cgi;
+mod cgi_processes;
 mod errors;
 mod event_loop;
 mod examples;
