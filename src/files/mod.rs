@@ -6,3 +6,4 @@ pub mod directory;
 pub mod listing;
 pub mod mime;
 pub mod resolve;
+pub mod ssi;
