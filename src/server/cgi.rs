@@ -438,15 +438,10 @@ impl Server {
             self.complain(Some(index), &format!("{name}: {why}"));
             return self.fail(index, if understood { 500 } else { 502 });
         }
-        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
-        let handler = {
-            let path = std::mem::take(&mut exchange.path);
-            let handler = self.route(&path);
-            let Some(exchange) = self.exchange(index) else { return Flow::Leave };
-            exchange.path = path;
-            handler
-        };
-        if let (Some(exchange), Some(handler)) = (self.exchange(index), handler) {
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut())
+            && let Some(handler) = self.routes.find(&exchange.path)
+        {
             exchange.plan = Plan::Handler(handler);
         }
         self.dispatch(index)

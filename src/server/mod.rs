@@ -19,6 +19,7 @@ mod programs;
 pub mod queue;
 pub mod replies;
 mod respond;
+mod routes;
 pub mod settings;
 pub mod slots;
 mod step;
@@ -45,6 +46,7 @@ use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
 use self::programs::Program;
+use self::routes::Routes;
 use self::slots::Slot;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
@@ -89,7 +91,7 @@ pub struct Server {
     pub hub: &'static Hub,
     param: *mut c_void,
     pub options: Options,
-    routes: Vec<(Box<[u8]>, Handler)>,
+    routes: Routes,
     error_handler: Option<Handler>,
     listener: Option<Listener>,
     poll: Option<mio::Poll>,
@@ -163,7 +165,7 @@ impl Server {
             hub,
             param,
             options: Options::new(),
-            routes: Vec::new(),
+            routes: Routes::default(),
             error_handler: None,
             listener: None,
             poll: None,
@@ -215,20 +217,12 @@ impl Server {
 
     /// Adds a handler for every path that begins with `prefix`.
     pub fn add_handler(&mut self, prefix: &[u8], handler: Handler) {
-        if self.routes.try_reserve(1).is_ok() {
-            self.routes.push((prefix.into(), handler));
-        }
+        self.routes.add(prefix, handler);
     }
 
     /// The handler that errors are shown to first.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
         self.error_handler = handler;
-    }
-
-    /// The handler for a decoded path: the one added last wins.
-    fn route(&self, path: &[u8]) -> Option<Handler> {
-        let found = self.routes.iter().rev().find(|(prefix, _)| path.starts_with(prefix))?;
-        Some(found.1)
     }
 
     /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
@@ -596,7 +590,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.check_fork();
+        // A handler that was left by an exception has half an answer.
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
         for index in 0..self.conns.len() {
+            // What is answered goes out as far as the socket takes it at once: a handler may
+            // answer and end the server.
+            self.flush(index);
             self.close(index);
         }
         self.end_programs();
