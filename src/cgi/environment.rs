@@ -21,6 +21,7 @@ pub struct Request<'a> {
     pub head: &'a Head,
     /// The bytes of the head.
     pub bytes: &'a [u8],
+    pub method: &'a [u8],
     /// Path and query as the client wrote them.
     pub target: &'a [u8],
     pub query: &'a [u8],
@@ -70,7 +71,6 @@ impl Request<'_> {
         let root = self.document_root.as_os_str().as_bytes();
         let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
         let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
-        let method = self.bytes.get(self.head.method.range()).unwrap_or_default();
         let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
 
         table.set("SERVER_NAME", &self.server_name());
@@ -82,7 +82,7 @@ impl Request<'_> {
         table.set("SERVER_PROTOCOL", version);
         // PHP refuses to run without.
         table.set("REDIRECT_STATUS", b"200");
-        table.set("REQUEST_METHOD", method);
+        table.set("REQUEST_METHOD", self.method);
         table.set("REMOTE_ADDR", peer.as_bytes());
         table.set("REMOTE_PORT", port(self.peer).as_bytes());
         table.set("REQUEST_URI", self.target);
@@ -102,9 +102,9 @@ impl Request<'_> {
         }
         if let Some(length) = self.content_length {
             table.set("CONTENT_LENGTH", length.to_string().as_bytes());
-        }
-        if let Some(kind) = self.head.value(self.bytes, "content-type") {
-            table.set("CONTENT_TYPE", kind);
+            if let Some(kind) = self.head.value(self.bytes, "content-type") {
+                table.set("CONTENT_TYPE", kind);
+            }
         }
         for (name, value) in self.fields() {
             table.set(&format!("HTTP_{name}"), &value);
@@ -184,6 +184,7 @@ mod tests {
         let mut request = Request {
             head: &parsed,
             bytes: head.as_bytes(),
+            method: b"GET",
             target: b"/a/x.cgi/i%20j?q=1",
             query: b"q=1",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),

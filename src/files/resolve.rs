@@ -35,8 +35,12 @@ pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
 
 /// Whether a file is a program to be run. `name` is the path that it has for clients.
 pub fn is_program(config: &Config, full: &Path, name: &[u8]) -> bool {
-    let pattern = config.cgi_pattern.as_bytes();
-    let covers = |text| matched_len(pattern, text).is_some_and(|len| len > 0);
+    matches(&config.cgi_pattern, full, name)
+}
+
+/// Whether a pattern matches a file, by its path or by that which it has for clients.
+pub fn matches(pattern: &str, full: &Path, name: &[u8]) -> bool {
+    let covers = |text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0);
     covers(full.as_os_str().as_bytes()) || covers(name)
 }
 

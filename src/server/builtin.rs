@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ pub enum Task {
     File(Entry),
     /// A directory to be listed.
     List(PathBuf),
+    /// A page with includes: the file, where it is, and what it is for clients.
+    Page(Entry, PathBuf, Vec<u8>),
     /// A CGI program to be run.
     Run(Box<Script>),
 }
@@ -50,7 +53,7 @@ impl Task {
     /// What it needs of the request's content.
     pub fn intake(&self) -> Intake {
         match self {
-            Task::Reply(_) | Task::File(_) | Task::List(_) => Intake::Discard,
+            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) => Intake::Discard,
             Task::Run(script) if script.knows_length => Intake::Stream,
             Task::Run(_) => Intake::Keep,
         }
@@ -69,6 +72,7 @@ impl Server {
             Task::Reply(status) => self.fail(index, status),
             Task::File(known) => self.begin_file(index, known),
             Task::List(path) => self.begin_listing(index, path),
+            Task::Page(known, file, path) => self.begin_page(index, known, file, path),
             Task::Run(script) => self.begin_relay(index, &script),
         }
     }
@@ -83,7 +87,8 @@ impl Server {
                 }
                 streamed
             }
-            task @ (Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None) => {
+            // Nothing else takes content.
+            task => {
                 if let Some(exchange) = self.exchange(index) {
                     exchange.task = task;
                 }
@@ -97,7 +102,7 @@ impl Server {
     pub(super) fn takes_content(&mut self, index: usize) -> bool {
         match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
             Some(Task::Run(_)) => self.gateway_takes(index),
-            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => true,
+            _ => true,
         }
     }
 
@@ -174,6 +179,14 @@ impl Server {
         }
         if !reads {
             return self.wrong_method(index);
+        }
+        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
+        let mut path = exchange.path.clone();
+        if path.ends_with(b"/") {
+            path.extend_from_slice(full.file_name().unwrap_or_default().as_bytes());
+        }
+        if self.has_tags(full, &path) {
+            return Task::Page(known, full.to_owned(), path);
         }
         Task::File(known)
     }
@@ -264,6 +277,17 @@ impl Server {
         }
     }
 
+    /// Whether who asks has been let in where this file is.
+    pub(super) fn may_see(&mut self, index: usize, full: &Path) -> bool {
+        let file = resolve::password_file(&self.options.config, full, false);
+        let granted = self.exchange(index).and_then(|exchange| exchange.granted.as_ref());
+        if granted == Some(&file) {
+            return true;
+        }
+        let absent = [ErrorKind::NotFound, ErrorKind::NotADirectory];
+        matches!(self.cache.get(&file, self.turns), Err(error) if absent.contains(&error.kind()))
+    }
+
     /// 401: asks for a name and a password.
     fn challenge(&mut self, index: usize, stale: bool) -> Task {
         let now = u64::from(self.clock.now) / 1000;
@@ -333,7 +357,7 @@ fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
 }
 
 /// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
-fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
     for byte in path {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
             out.push(*byte);

@@ -4,8 +4,10 @@
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
 //! while the program's pipe is full, and output in the pipe while the client's socket is.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -56,6 +58,34 @@ enum Stage {
     Content(Outlet),
     /// All is said.
     Answered,
+}
+
+/// What is to be run for a request, and what it is told of it.
+struct Launch<'a> {
+    file: &'a Path,
+    name: &'a [u8],
+    info: &'a [u8],
+    query: &'a [u8],
+    method: &'a [u8],
+    content_length: Option<u64>,
+    has_input: bool,
+    /// For the shell, in place of the file.
+    command: Option<&'a Path>,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Launch {
+            file: Path::new(""),
+            name: b"",
+            info: b"",
+            query: b"",
+            method: b"GET",
+            content_length: None,
+            has_input: false,
+            command: None,
+        }
+    }
 }
 
 /// What became of an attempt to move output on.
@@ -118,70 +148,116 @@ impl Server {
 
     /// Starts the program. The status of a failure is for the client.
     fn start_script(&mut self, index: usize, script: &Script) -> Result<(), u16> {
-        let config = &self.options.config;
-        let conn = self.conns.get(index).and_then(Option::as_ref).ok_or(500u16)?;
-        let exchange = conn.exchange.as_deref().ok_or(500u16)?;
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let file = absolute(&script.file);
-        let root = config.document_root.as_deref().unwrap_or(Path::new("/"));
-        let translated = resolve::full_path(config, &script.info).as_deref().map(absolute);
-        let Exchange { head, buf, shown, user, .. } = exchange;
+        let Some(exchange) = self.exchange(index) else { return Err(500) };
+        let Exchange { head, buf, shown, .. } = exchange;
         let bytes = buf.get(..head.len).unwrap_or_default();
-        let has_length = head.value(bytes, "content-length").is_some();
         let content_length = match head.framing {
             Framing::Length(length) => Some(length),
             Framing::Chunked => Some((buf.len() - head.len) as u64),
-            Framing::Empty => has_length.then_some(0),
+            Framing::Empty => head.value(bytes, "content-length").map(|_| 0),
         };
+        let has_input = head.framing != Framing::Empty;
+        let method = bytes.get(head.method.range()).unwrap_or_default().to_vec();
+        let query = shown.query.clone().and_then(|query| bytes.get(query));
+        let query = query.unwrap_or_default().to_vec();
+        let launch = Launch {
+            file: &script.file,
+            name: &script.name,
+            info: &script.info,
+            query: &query,
+            method: &method,
+            content_length,
+            has_input,
+            command: None,
+        };
+        let program = self.launch(index, &launch).map_err(|error| status_of(&error))?;
+        let gateway = Gateway { program, stage: Stage::Head(Vec::new()) };
+        if let Some(exchange) = self.exchange(index) {
+            exchange.cgi = Some(Box::new(gateway));
+        }
+        Ok(())
+    }
+
+    /// Starts a program whose output becomes part of a page.
+    pub(super) fn start_included(
+        &mut self,
+        index: usize,
+        file: PathBuf,
+        name: Vec<u8>,
+        info: Vec<u8>,
+        query: &[u8],
+    ) -> Result<usize, &'static str> {
+        let launch = Launch { file: &file, name: &name, info: &info, query, ..Launch::default() };
+        self.launch(index, &launch).map_err(|_| "a program that cannot be run")
+    }
+
+    /// Starts a shell command of the page `file`.
+    pub(super) fn start_command(
+        &mut self,
+        index: usize,
+        file: &Path,
+        name: &[u8],
+        command: &[u8],
+    ) -> Result<usize, &'static str> {
+        let command = Some(Path::new(OsStr::from_bytes(command)));
+        let launch = Launch { file, name, command, ..Launch::default() };
+        self.launch(index, &launch).map_err(|_| "a command that cannot be run")
+    }
+
+    fn launch(&mut self, index: usize, launch: &Launch<'_>) -> io::Result<usize> {
+        let config = &self.options.config;
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let Some((conn, exchange)) = conn.and_then(|conn| Some((conn, conn.exchange.as_deref()?)))
+        else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let file = absolute(launch.file);
+        let root = config.document_root.as_deref().unwrap_or(Path::new("/"));
+        let translated = resolve::full_path(config, launch.info).as_deref().map(absolute);
+        let bytes = exchange.buf.get(..exchange.head.len).unwrap_or_default();
         let environment = environment::table(&Request {
-            head,
+            head: &exchange.head,
             bytes,
-            target: &origin_form(bytes.get(head.target.range()).unwrap_or_default()),
-            query: shown.query.clone().and_then(|query| bytes.get(query)).unwrap_or_default(),
+            method: launch.method,
+            target: &origin_form(bytes.get(exchange.head.target.range()).unwrap_or_default()),
+            query: launch.query,
             local: conn.socket.local_addr().ok(),
             peer: conn.socket.peer_addr().ok(),
-            user,
-            content_length,
+            user: &exchange.user,
+            content_length: launch.content_length,
             document_root: &absolute(root),
-            script_name: &script.name,
+            script_name: launch.name,
             script_file: &file,
-            path_info: &script.info,
+            path_info: launch.info,
             path_translated: translated.as_deref(),
             extra: &config.cgi_environment,
         });
         let interpreter = config.cgi_interpreter.as_deref().map(|interpreter| {
             // A bare name is looked for in PATH.
-            let is_bare = interpreter.components().count() == 1 && !interpreter.has_root();
+            let is_bare = !interpreter.as_os_str().as_bytes().contains(&b'/');
             if is_bare { interpreter.to_owned() } else { absolute(interpreter) }
         });
-        let arguments = [file.as_path()];
+        let (program, arguments) = match (launch.command, &interpreter) {
+            (Some(command), _) => (Path::new("/bin/sh"), vec![Path::new("-c"), command]),
+            (None, Some(interpreter)) => (interpreter.as_path(), vec![file.as_path()]),
+            (None, None) => (file.as_path(), Vec::new()),
+        };
         let spec = Spec {
-            program: interpreter.as_deref().unwrap_or(&file),
-            arguments: if interpreter.is_some() { &arguments } else { &[] },
+            program,
+            arguments: &arguments,
             environment: &environment,
             directory: file.parent().unwrap_or(Path::new("/")),
-            has_input: head.framing != Framing::Empty,
+            has_input: launch.has_input,
             is_heard: self.error_log.is_on(),
         };
         let name = file.to_string_lossy().escape_debug().to_string();
-        let started = match interpreter {
-            None => executable(&file),
-            Some(_) => Ok(()),
+        let runs = if arguments.is_empty() { executable(&file) } else { Ok(()) };
+        let started = runs.and_then(|()| self.start_program(index, &spec, name.clone()));
+        if let Err(error) = &started {
+            self.complain(Some(index), &format!("cannot run {name}: {error}"));
         }
-        .and_then(|()| self.start_program(index, &spec, name.clone()));
-        match started {
-            Ok(program) => {
-                let gateway = Gateway { program, stage: Stage::Head(Vec::new()) };
-                if let Some(exchange) = self.exchange(index) {
-                    exchange.cgi = Some(Box::new(gateway));
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.complain(Some(index), &format!("cannot run {name}: {error}"));
-                Err(status_of(&error))
-            }
-        }
+        started
     }
 
     /// Hands the program a piece of content that has arrived in `scratch`.
@@ -201,7 +277,9 @@ impl Server {
 
     /// The number of the program that answers a request.
     fn gateway(&mut self, index: usize) -> Option<usize> {
-        Some(self.exchange(index)?.cgi.as_ref()?.program)
+        let exchange = self.exchange(index)?;
+        let of_page = exchange.page.as_ref().and_then(|page| page.program());
+        exchange.cgi.as_ref().map(|gateway| gateway.program).or(of_page)
     }
 
     /// Whether the program has taken the content that has arrived.
@@ -214,7 +292,10 @@ impl Server {
 
     /// Whether there is output that was left for later.
     pub(super) fn has_output(&mut self, index: usize) -> bool {
-        self.gateway(index).is_some_and(|program| self.program_has_output(program))
+        match self.gateway(index) {
+            Some(program) => self.program_has_output(program),
+            None => self.exchange(index).is_some_and(|exchange| exchange.page.is_some()),
+        }
     }
 
     /// Whether it is the program that keeps a connection waiting, and not the client.
@@ -251,7 +332,11 @@ impl Server {
 
     /// Moves what can be moved, both ways. `None`: it goes on as it does without a program.
     pub(super) fn relay(&mut self, index: usize) -> Option<Flow> {
-        let mut gateway = self.exchange(index)?.cgi.take()?;
+        let exchange = self.exchange(index)?;
+        if exchange.page.is_some() {
+            return Some(self.send_page(index));
+        }
+        let mut gateway = exchange.cgi.take()?;
         let now = self.clock.now;
         if self.feed_program(gateway.program)
             && let Some(conn) = self.conn(index)

@@ -9,6 +9,7 @@ use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
 use super::files::{FileBody, Listing};
 use super::slots::{Shown, Slot};
+use super::ssi::Page;
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
@@ -30,7 +31,7 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
-    /// What a CGI program writes goes out.
+    /// What a CGI program writes goes out, or a page that is put together.
     Relaying,
     /// A websocket.
     Websocket,
@@ -132,6 +133,8 @@ pub struct Exchange {
     pub granted: Option<PathBuf>,
     /// The CGI program that answers.
     pub cgi: Option<Box<Gateway>>,
+    /// The page with includes that is being put together.
+    pub page: Option<Box<Page>>,
     /// How often a program sent it elsewhere.
     pub redirections: u8,
     pub file: Option<FileBody>,
@@ -193,6 +196,7 @@ impl Exchange {
         self.user.clear();
         self.granted = None;
         self.cgi = None;
+        self.page = None;
         self.redirections = 0;
         self.file = None;
         self.listing = None;

@@ -22,6 +22,7 @@ mod respond;
 mod routes;
 pub mod settings;
 pub mod slots;
+mod ssi;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -562,6 +563,9 @@ impl Server {
         self.buffered = self.buffered.saturating_sub(exchange.charged);
         if let Some(gateway) = exchange.cgi.take() {
             self.leave_program(&gateway);
+        }
+        if let Some(page) = exchange.page.take() {
+            self.leave_page(&page);
         }
         exchange.reset();
         if self.spare_exchanges.len() < SPARES {

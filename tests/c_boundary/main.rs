@@ -23,6 +23,7 @@ mod passwords;
 mod ranges;
 mod requests;
 mod send_family;
+mod ssi;
 mod static_files;
 mod threads;
 mod traces;
