@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
 use super::mime::media_type;
@@ -205,7 +206,7 @@ pub struct Cache {
     extra_types: Vec<(String, String)>,
     /// By the bytes of the path: a `Path` is equal to itself with a slash behind it, and they do
     /// not lead to the same place.
-    places: HashMap<Arc<OsStr>, usize>,
+    places: HashMap<Arc<OsStr>, usize, RandomState>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     newest: usize,
@@ -213,7 +214,7 @@ pub struct Cache {
     cost: usize,
     open: usize,
     /// Paths that lead to no file in the turn `refused_in`.
-    refusals: HashMap<OsString, io::ErrorKind>,
+    refusals: HashMap<OsString, io::ErrorKind, RandomState>,
     refused_in: u64,
 }
 
@@ -225,14 +226,14 @@ impl Cache {
             budget,
             max_open,
             extra_types,
-            places: HashMap::new(),
+            places: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: NONE,
             oldest: NONE,
             cost: 0,
             open: 0,
-            refusals: HashMap::new(),
+            refusals: HashMap::default(),
             refused_in: 0,
         }
     }

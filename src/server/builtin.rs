@@ -128,6 +128,14 @@ impl Server {
             self.add_extra_fields(index);
             return Task::Reply(200);
         }
+        if reads
+            && let Some(Some(conn)) = self.conns.get(index)
+            && let Some(exchange) = conn.exchange.as_deref()
+            && let Some(known) = self.shortcuts.find(&exchange.path, &mut self.cache, self.turns)
+        {
+            return Task::File(known.into());
+        }
+        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let path = std::mem::take(&mut exchange.path);
         let full = resolve::full_path(&self.options.config, &path);
         let slash = path.ends_with(b"/");
@@ -167,10 +175,25 @@ impl Server {
             return self.decide_script(index, script, reads);
         }
         match found {
-            Ok(known) => self.decide_file(index, &full, known, reads),
+            Ok(known) => {
+                let task = self.decide_file(index, &full, known, reads);
+                if matches!(task, Task::File(_)) && !self.options.config.enable_precompressed {
+                    self.remember(index, full, passwords);
+                }
+                task
+            }
             Err(_) if is_dir && !slash => self.redirect_to_directory(index),
             Err(_) if is_dir => self.decide_directory(index, full, reads),
             Err(error) => Task::Reply(status_of(&error)),
+        }
+    }
+
+    /// Spares the next request for the same path most of the work, unless it takes a password.
+    fn remember(&mut self, index: usize, file: PathBuf, passwords: PathBuf) {
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return };
+        if exchange.granted.is_none() {
+            self.shortcuts.add(&exchange.path, file, passwords);
         }
     }
 

@@ -56,6 +56,7 @@ use self::timers::Timers;
 use crate::auth::nonce::Nonces;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
+use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::LogFile;
 use crate::options::{OPTIONS, Options};
@@ -143,6 +144,7 @@ pub struct Server {
     /// Bytes of bodies and queues.
     buffered: usize,
     cache: Cache,
+    shortcuts: Shortcuts,
     /// Turns so far: what the cache knows is compared with the file system once in each.
     turns: u64,
     /// Made when a password is first asked for.
@@ -207,6 +209,7 @@ impl Server {
             first_reads: 1,
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
+            shortcuts: Shortcuts::default(),
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
