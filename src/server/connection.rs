@@ -1,5 +1,6 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use mio::net::TcpStream;
@@ -7,7 +8,8 @@ use mio::net::TcpStream;
 use super::Handler;
 use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
-use super::files::{FileBody, Listing};
+use super::listing::Listing;
+use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::ssi::Page;
 use super::websocket::Socket;
@@ -46,6 +48,7 @@ pub enum Phase {
 pub struct Conn {
     pub slot: &'static Slot,
     pub socket: TcpStream,
+    pub peer: IpAddr,
     pub phase: Phase,
     /// The socket may have something to read.
     pub readable: bool,
@@ -169,9 +172,9 @@ pub enum Body {
 
 /// What the access log will say of a request.
 pub struct LogEntry {
-    /// The line up to the status, and what follows the byte count.
-    pub prefix: Vec<u8>,
-    pub suffix: Vec<u8>,
+    /// The line without status and byte count, and where these belong.
+    pub line: Vec<u8>,
+    pub status_at: usize,
     /// Position in the outbox at which the answer begins.
     pub begin: u64,
 }
@@ -265,7 +268,7 @@ impl Outbox {
         }
     }
 
-    /// Notes that the socket took `count` bytes that never were in the box.
+    /// Notes that the socket took `count` bytes that never were in here. Nothing waits.
     pub fn pass(&mut self, count: usize) {
         self.taken += count as u64;
     }

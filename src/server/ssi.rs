@@ -138,7 +138,7 @@ impl Server {
     }
 
     /// Begins to send a page. `path`: what it is for clients.
-    pub(super) fn begin_page(
+    pub(super) fn begin_expansion(
         &mut self,
         index: usize,
         known: Entry,
@@ -165,9 +165,11 @@ impl Server {
         write_status_line(out, 200);
         let media_type = known.media_type();
         let fields = format!(
-            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n\r\n"
+            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n"
         );
         out.extend_from_slice(fields.as_bytes());
+        out.extend_from_slice(&self.options.config.extra_headers);
+        out.extend_from_slice(b"\r\n");
         exchange.status = 200;
         exchange.head_len = (out.len() - before) as u64;
         let levels = vec![Level::new(known, file, path, true)];
