@@ -100,18 +100,21 @@ impl Child {
 
     /// Whether it has ended. If so it is reaped, by us or by whoever was faster.
     pub fn has_ended(&mut self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if !self.is_gone {
-            let which = match &self.pidfd {
-                Some(pidfd) => WaitId::PidFd(pidfd.as_fd()),
-                None => WaitId::Pid(self.pid),
-            };
-            // No such child: the program ignores SIGCHLD, or waits for all its children.
-            self.is_gone = !matches!(
-                rustix::process::waitid(which, options),
-                Ok(None) | Err(rustix::io::Errno::INTR)
-            );
+        if self.is_gone {
+            return true;
         }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let by_number = || rustix::process::waitid(WaitId::Pid(self.pid), options);
+        let ended = match &self.pidfd {
+            Some(pidfd) => match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+                // Linux 5.3 has such descriptors, but cannot wait for them.
+                Err(rustix::io::Errno::INVAL) => by_number(),
+                ended => ended,
+            },
+            None => by_number(),
+        };
+        // No such child: the program ignores SIGCHLD, or waits for all its children.
+        self.is_gone = matches!(ended, Ok(Some(_)) | Err(rustix::io::Errno::CHILD));
         self.is_gone
     }
 

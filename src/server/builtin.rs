@@ -183,13 +183,15 @@ impl Server {
         if !reads {
             return self.wrong_method(index);
         }
-        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
-        let mut path = exchange.path.clone();
-        if path.ends_with(b"/") {
-            path.extend_from_slice(full.file_name().unwrap_or_default().as_bytes());
-        }
-        if self.has_tags(full, &path) {
-            return Task::Page(known, full.to_owned(), path);
+        if self.options.config.ssi_pattern.is_some() {
+            let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
+            let mut path = exchange.path.clone();
+            if path.ends_with(b"/") {
+                path.extend_from_slice(full.file_name().unwrap_or_default().as_bytes());
+            }
+            if self.has_tags(full, &path) {
+                return Task::Page(known, full.to_owned(), path);
+            }
         }
         if self.options.config.enable_precompressed {
             return Task::File(self.negotiate(index, full, known));

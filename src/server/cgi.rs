@@ -4,6 +4,7 @@
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
 //! while the program's pipe is full, and output in the pipe while the client's socket is.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -110,7 +111,7 @@ impl Server {
         let (file, rest) = resolve::split_at_file(full)?;
         let path = &self.exchange(index)?.path;
         let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
-        resolve::is_program(&self.options.config, &file, &name).then_some((file, rest))
+        resolve::matches(&self.options.config.cgi_pattern, &file, &name).then_some((file, rest))
     }
 
     /// The program that `full` is, if it is one. `found`: what is known of it as a file.
@@ -130,16 +131,18 @@ impl Server {
             }
             Err(_) => !info.is_empty(),
         };
-        let exchange = self.exchange(index).filter(|_| is_file)?;
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let exchange = conn.and_then(|conn| conn.exchange.as_deref()).filter(|_| is_file)?;
         let path = exchange.path.strip_suffix(info.as_slice()).unwrap_or(&exchange.path);
-        let name = [path, page].concat();
+        let name = match page {
+            b"" => Cow::Borrowed(path),
+            page => Cow::Owned([path, page].concat()),
+        };
+        if !resolve::matches(&self.options.config.cgi_pattern, full, &name) {
+            return None;
+        }
         let knows_length = exchange.head.framing != Framing::Chunked;
-        resolve::is_program(&self.options.config, full, &name).then(|| Script {
-            file: full.to_owned(),
-            name,
-            info,
-            knows_length,
-        })
+        Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
     }
 
     pub(super) fn decide_script(&mut self, index: usize, script: Script, reads: bool) -> Task {

@@ -322,7 +322,8 @@ impl Server {
     fn obey(&mut self, index: usize, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
         page.tags += 1;
         if page.tags > TAGS {
-            return Err("too many tags in one page");
+            // Said once, not for each of them.
+            return if page.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
         let Some(level) = page.levels.last() else { return Ok(()) };
@@ -391,7 +392,7 @@ impl Server {
             return Err("a file that asks for another password");
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
-        if resolve::is_program(&self.options.config, &full, &name) {
+        if resolve::matches(&self.options.config.cgi_pattern, &full, &name) {
             let Some(query) = query else { return Err("a program is included by virtual") };
             let program = self.start_included(index, full, name, info, query)?;
             page.part = Some(Part { program, head: Some(Vec::new()) });

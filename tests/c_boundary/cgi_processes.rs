@@ -204,11 +204,13 @@ fn what_a_program_does_to_its_pipes_harms_nobody() {
     shell(&scratch, "kills.cgi", &format!("{HEAD}; kill -9 $$"));
     let daemon = format!("{HEAD}; sleep 1000 & echo $! >../daemon; echo hello");
     shell(&scratch, "daemon.cgi", &daemon);
+    let endless = format!("{HEAD}; yes & echo $! >../endless");
+    shell(&scratch, "endless.cgi", &endless);
     shell(&scratch, "later.cgi", &format!("{HEAD}; exec >&-; {WAIT}; echo >../done"));
     shell(&scratch, "stopped.cgi", "echo $$ >../stopped; kill -STOP $$");
     for habit in ["deadly-pipes", "ignored-children", "reaped-children", "blocked-signals", "fork"]
     {
-        for file in ["go", "done", "daemon", "stopped"] {
+        for file in ["go", "done", "daemon", "stopped", "endless"] {
             let _ = std::fs::remove_file(scratch.join(file));
         }
         let server = serve(&scratch, &[&format!("--habit={habit}")]);
@@ -226,6 +228,10 @@ fn what_a_program_does_to_its_pipes_harms_nobody() {
             assert_eq!(post("kills", len).text(), "", "{habit} {len}");
         }
         assert_eq!(get(&server, "/daemon.cgi").text(), "hello\n");
+        // Not even for one that writes on and on.
+        assert_eq!(get(&server, "/endless.cgi").status, 200);
+        let endless = pid(&scratch, "endless");
+        until("it has nobody to write to", || !is_alive(endless));
         // An answer is complete when the program says so; it may go on with other things.
         assert_eq!(get(&server, "/later.cgi").text(), "");
         scratch.write("go", "");
