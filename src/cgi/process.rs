@@ -361,6 +361,28 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_are_closed_one_by_one_where_they_cannot_be_closed_together() {
+        let kept = File::open("/dev/null").expect("open");
+        let kept = rustix::io::dup(&kept).expect("without close-on-exec");
+        let (output, theirs) = pipe().expect("a pipe");
+        let mut actions = Actions::new().expect("actions");
+        actions.duplicate(theirs.as_fd(), 1).expect("noted");
+        actions.close_listed().expect("noted");
+        let script = format!("test -e /proc/self/fd/{} && echo open; echo end", kept.as_raw_fd());
+        let arguments = [c"sh", c"-c", &CString::new(script).expect("text")].map(CStr::to_owned);
+        let attributes = Attributes::new().expect("attributes");
+        let pid = run(c"sh", &actions, &attributes, &arguments, &[]).expect("started");
+        drop(theirs);
+        let mut text = String::new();
+        File::from(output).read_to_string(&mut text).expect("text");
+        assert_eq!(text, "end\n");
+        let mut child = Child { pid, pidfd: None, is_gone: false };
+        while !child.has_ended() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
     fn what_cannot_be_started_says_why() {
         let spec = |program| Spec {
             program: Path::new(program),

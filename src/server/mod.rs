@@ -14,6 +14,7 @@ mod files;
 pub mod inbox;
 mod intake;
 pub mod iterate;
+mod launch;
 pub mod listener;
 mod listing;
 mod programs;
