@@ -286,6 +286,31 @@ mod tests {
     }
 
     #[test]
+    fn a_path_through_a_file_is_taken_apart_there() {
+        let folder = std::env::temp_dir().join(format!("resolve-test-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("d")).unwrap();
+        std::fs::write(folder.join("d/x.cgi"), "").unwrap();
+        let split = |rest: &str| {
+            let (file, rest) = split_at_file(Path::new(&format!("{}{rest}", folder.display())))?;
+            let name = file.strip_prefix(&folder).unwrap().display().to_string();
+            Some((name, String::from_utf8(rest).unwrap()))
+        };
+        let table = [
+            ("/d/x.cgi/a/b", Some(("d/x.cgi", "/a/b"))),
+            ("/d/x.cgi/", Some(("d/x.cgi", "/"))),
+            ("/d//x.cgi//a", Some(("d//x.cgi", "//a"))),
+            ("/d/x.cgi", None),
+            ("/d/", None),
+            ("/d/none/x.cgi/a", None),
+        ];
+        for (path, wanted) in table {
+            let wanted = wanted.map(|(file, rest)| (file.to_owned(), rest.to_owned()));
+            assert_eq!(split(path), wanted, "{path}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn a_password_file_lies_beside_what_it_guards() {
         let table = [
             ("/www/a", false, "/www/.htpasswd"),

@@ -254,6 +254,28 @@ fn what_a_program_does_to_its_pipes_harms_nobody() {
 }
 
 #[test]
+fn nothing_of_the_program_that_serves_is_inherited() {
+    let scratch = Scratch::new();
+    let script = "cat /proc/$$/status | grep -E '^Sig(Blk|Ign)' | cut -f2; \
+                  for fd in 3 4 5 6 7 8 9; do test -e /proc/$$/fd/$fd && echo $fd; done; \
+                  set -- $(cat /proc/$$/stat); test $5 = $$ && echo own group";
+    // The shell itself may hold its script open.
+    shell(&scratch, "x.cgi", &format!("{HEAD}; exec sh <<'END'\n{script}\nEND"));
+    let habits =
+        ["--habit=blocked-signals", "--habit=ignored-children", "--habit=open-descriptors"];
+    let server = serve(&scratch, &habits);
+    let text = get(&server, "/x.cgi").text();
+    let lines: Vec<&str> = text.lines().collect();
+    let [blocked, ignored, "own group"] = lines[..] else { panic!("{text}") };
+    // 32 and 33 are the C library's own.
+    for signals in [blocked, ignored] {
+        let signals = u64::from_str_radix(signals, 16).expect("a set of signals");
+        assert_eq!(signals & !0x1_8000_0000, 0, "{text}");
+    }
+    server.stop();
+}
+
+#[test]
 fn no_zombie_stays() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", &format!("echo $$ >>../pids; {HEAD}; echo ran"));
