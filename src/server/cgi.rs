@@ -17,7 +17,7 @@ use super::launch::{Launch, status_of};
 use super::programs::Output;
 use super::replies;
 use super::step::Flow;
-use crate::cgi::header::{self, Outcome};
+use crate::cgi::header::{self, MAX_HEAD, Outcome};
 use crate::files::cache::Entry;
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
@@ -319,6 +319,10 @@ impl Server {
         }
         if let Stage::Head(so_far) = &mut gateway.stage {
             so_far.extend_from_slice(piece);
+            let may_end = ended || so_far.len() >= MAX_HEAD || piece.contains(&b'\n');
+            if !may_end {
+                return Moved::Waits;
+            }
             let head = match header::parse(so_far, ended) {
                 Outcome::Partial => return Moved::Waits,
                 Outcome::Bad(why) => return Moved::Failed(502, why),

@@ -333,7 +333,7 @@ impl Server {
         let now = self.clock.now;
         let Some(program) = self.program(id) else { return };
         program.owner = None;
-        program.pending = Vec::new();
+        (program.pending, program.start) = (Vec::new(), 0);
         self.close_input(id);
         if answered {
             let Some(program) = self.program(id) else { return };
