@@ -74,7 +74,7 @@ impl Server {
             Task::Reply(status) => self.fail(index, status),
             Task::File(file) => self.begin_file(index, file),
             Task::List(path) => self.begin_listing(index, path),
-            Task::Page(known, file, path) => self.begin_page(index, known, file, path),
+            Task::Page(known, file, path) => self.begin_expansion(index, known, file, path),
             Task::Run(script) => self.begin_relay(index, &script),
         }
     }

@@ -14,6 +14,7 @@ mod files;
 pub mod inbox;
 mod intake;
 pub mod iterate;
+mod launch;
 pub mod listener;
 mod listing;
 mod programs;
@@ -260,7 +261,8 @@ impl Server {
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
         let now = self.clock.now;
-        let due = [self.timers.wait(now), self.program_timers.wait(now)];
+        let of_programs = (!self.programs.is_empty()).then(|| self.program_timers.wait(now));
+        let due = [self.timers.wait(now), of_programs.flatten()];
         let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
@@ -277,7 +279,9 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
-        self.tend_programs();
+        if !self.programs.is_empty() {
+            self.tend_programs();
+        }
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }
