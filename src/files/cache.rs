@@ -8,13 +8,14 @@
 //! trusted beyond the turn.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -128,12 +129,12 @@ impl Known {
         matches!(self.content, Content::Open(_))
     }
 
-    fn cost(&self, path: &Path) -> usize {
+    fn cost(&self, path: &OsStr) -> usize {
         let content = match &self.content {
             Content::Bytes(bytes) => bytes.capacity(),
             Content::Open(_) => 0,
         };
-        ENTRY_COST + path.as_os_str().len() + self.fields.len() + content
+        ENTRY_COST + path.len() + self.fields.len() + content
     }
 }
 
@@ -181,7 +182,7 @@ impl Identity {
 /// An entry in its place among the others.
 #[derive(Debug)]
 struct Slot {
-    path: Arc<Path>,
+    path: Arc<OsStr>,
     known: Entry,
     identity: Identity,
     settled: bool,
@@ -202,7 +203,8 @@ pub struct Cache {
     budget: usize,
     max_open: usize,
     extra_types: Vec<(String, String)>,
-    places: HashMap<Arc<Path>, usize>,
+    /// By name byte for byte: to `Path`, `a` and `a/` are the same.
+    places: HashMap<Arc<OsStr>, usize>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     newest: usize,
@@ -210,7 +212,7 @@ pub struct Cache {
     cost: usize,
     open: usize,
     /// Paths that lead to no file in the turn `refused_in`.
-    refusals: HashMap<PathBuf, io::ErrorKind>,
+    refusals: HashMap<OsString, io::ErrorKind>,
     refused_in: u64,
 }
 
@@ -237,7 +239,7 @@ impl Cache {
     /// The file at `path`. An error of kind `IsADirectory` names a directory, `NotFound` also what
     /// is neither that nor a file and is never opened.
     pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
-        if let Some(&place) = self.places.get(path)
+        if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
         {
             let known = slot.known.clone();
@@ -254,7 +256,7 @@ impl Cache {
             self.refused_in = turn;
             self.refusals.clear();
         }
-        if let Some(kind) = self.refusals.get(path) {
+        if let Some(kind) = self.refusals.get(path.as_os_str()) {
             return Err((*kind).into());
         }
         match self.load(path) {
@@ -290,7 +292,7 @@ impl Cache {
         use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
         let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory);
         if lasts && self.refusals.len() < MAX_REFUSALS {
-            self.refusals.insert(path.to_path_buf(), kind);
+            self.refusals.insert(path.as_os_str().to_owned(), kind);
         }
     }
 
@@ -311,7 +313,7 @@ impl Cache {
     }
 
     fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, turn: u64) {
-        let cost = known.cost(path);
+        let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
         if cost > self.budget || is_open && self.max_open == 0 {
             return;
@@ -324,7 +326,7 @@ impl Cache {
         }
         self.cost += cost;
         self.open += usize::from(is_open);
-        let path: Arc<Path> = path.into();
+        let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
             Slot { path: path.clone(), known, identity, settled, turn, newer: NONE, older: NONE };
         let place = self.free.pop().unwrap_or(self.slots.len());
@@ -446,6 +448,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A folder of its own for a test, removed at its end.
@@ -523,6 +526,19 @@ mod tests {
             assert_eq!(text(&cache.get(&path, turn).unwrap()), content, "within the turn");
         }
         assert_eq!(text(&first), "one");
+    }
+
+    #[test]
+    fn names_that_differ_are_never_taken_for_each_other() {
+        let folder = Folder::new();
+        let file = folder.write("file", "one");
+        let slash = PathBuf::from(format!("{}/", file.display()));
+        let mut cache = cache();
+        for turn in 1..4 {
+            assert!(cache.get(&slash, turn).is_err());
+            assert!(cache.get(&file, turn).is_ok());
+            assert!(cache.get(&slash, turn).is_err());
+        }
     }
 
     #[test]
@@ -604,13 +620,13 @@ mod tests {
         let folder = Folder::new();
         let paths: Vec<PathBuf> = (0..4).map(|n| folder.write(&n.to_string(), "x")).collect();
         settle();
-        let cost = cache().get(&paths[0], 1).unwrap().cost(&paths[0]);
+        let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
         let mut cache = Cache::new(3 * cost, 4, Vec::new());
         for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
             cache.get(&paths[place], turn).unwrap();
         }
         let kept: Vec<bool> =
-            paths.iter().map(|p| cache.places.contains_key(p.as_path())).collect();
+            paths.iter().map(|p| cache.places.contains_key(p.as_os_str())).collect();
         assert_eq!(kept, [true, false, true, true]);
         assert_eq!(cache.cost, 3 * cost);
         cache.clear();
@@ -637,7 +653,7 @@ mod tests {
         assert!(
             cache.get(&folder.write("another", &large[..MEDIUM as usize]), 1).unwrap().is_open()
         );
-        assert!(cache.places.contains_key(small.as_path()));
+        assert!(cache.places.contains_key(small.as_os_str()));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::Server;
 use super::connection::Exchange;
 use super::files::status_of;
@@ -122,6 +124,10 @@ impl Server {
         }
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        if matches!(&found, Err(error) if is_too_long(error)) {
+            // Nor could it be told whether there is a password file.
+            return Task::Reply(404);
+        }
         let passwords = resolve::password_file(&self.options.config, &full, is_dir);
         let required = self.options.config.global_auth_file.is_some();
         if let Err(task) = self.authorise(index, &passwords, required) {
@@ -276,6 +282,11 @@ impl Server {
         }
         Task::Reply(405)
     }
+}
+
+/// Whether a path is longer than any file's.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NAMETOOLONG)
 }
 
 /// Judges what a request says of its user.
