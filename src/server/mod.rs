@@ -133,6 +133,9 @@ pub struct Server {
     /// Given up for a moment to turn a client away when there is no descriptor left.
     spare_fd: Option<OwnedFd>,
     accept_paused: bool,
+    /// Connections accepted so far, and what became lately of reading them at once.
+    accepted: u32,
+    first_reads: u32,
     /// Bytes of bodies and queues.
     buffered: usize,
     cache: Cache,
@@ -187,6 +190,8 @@ impl Server {
             spare_outboxes: Vec::new(),
             spare_fd: None,
             accept_paused: false,
+            accepted: 0,
+            first_reads: 1,
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
             turns: 0,
