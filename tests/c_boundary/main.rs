@@ -8,6 +8,8 @@ mod support;
 
 mod abi;
 mod answers;
+mod cgi;
+mod cgi_processes;
 mod errors;
 mod event_loop;
 mod examples;
@@ -25,6 +27,7 @@ mod representations;
 mod requests;
 mod send_family;
 mod sending;
+mod ssi;
 mod static_files;
 mod threads;
 mod traces;
