@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::Server;
 use super::cgi::Script;
 use super::connection::Exchange;
@@ -155,6 +157,10 @@ impl Server {
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        if matches!(&found, Err(error) if is_too_long(error)) {
+            // Nor could it be told whether there is a password file.
+            return Task::Reply(404);
+        }
         if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
             && let Some((file, behind)) = self.program_on_the_way(index, &full)
         {
@@ -370,6 +376,11 @@ impl Server {
         }
         Task::Reply(405)
     }
+}
+
+/// Whether a path is longer than any file's.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NAMETOOLONG)
 }
 
 /// Judges what a request says of its user.
