@@ -4,5 +4,7 @@
 pub mod cache;
 pub mod directory;
 pub mod listing;
+pub mod merge;
 pub mod mime;
+pub mod representation;
 pub mod resolve;

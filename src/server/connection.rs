@@ -1,10 +1,13 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
+use std::net::IpAddr;
+
 use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
-use super::files::{FileBody, Listing};
+use super::listing::Listing;
+use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -40,6 +43,7 @@ pub enum Phase {
 pub struct Conn {
     pub slot: &'static Slot,
     pub socket: TcpStream,
+    pub peer: IpAddr,
     pub phase: Phase,
     /// The socket may have something to read.
     pub readable: bool,
@@ -154,9 +158,9 @@ pub enum Body {
 
 /// What the access log will say of a request.
 pub struct LogEntry {
-    /// The line up to the status, and what follows the byte count.
-    pub prefix: Vec<u8>,
-    pub suffix: Vec<u8>,
+    /// The line without status and byte count, and where these belong.
+    pub line: Vec<u8>,
+    pub status_at: usize,
     /// Position in the outbox at which the answer begins.
     pub begin: u64,
 }
@@ -245,7 +249,7 @@ impl Outbox {
         }
     }
 
-    /// Notes that the socket took `count` bytes that never were in the box.
+    /// Notes that the socket took `count` bytes that never were in here. Nothing waits.
     pub fn pass(&mut self, count: usize) {
         self.taken += count as u64;
     }

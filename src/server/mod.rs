@@ -14,10 +14,12 @@ pub mod inbox;
 mod intake;
 pub mod iterate;
 pub mod listener;
+mod listing;
 pub mod queue;
 pub mod replies;
 mod respond;
 mod routes;
+mod sending;
 pub mod settings;
 pub mod slots;
 mod step;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use rustix::net::SendFlags;
 
 use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
@@ -130,6 +133,9 @@ pub struct Server {
     /// Given up for a moment to turn a client away when there is no descriptor left.
     spare_fd: Option<OwnedFd>,
     accept_paused: bool,
+    /// Connections accepted so far, and what became lately of reading them at once.
+    accepted: u32,
+    first_reads: u32,
     /// Bytes of bodies and queues.
     buffered: usize,
     cache: Cache,
@@ -184,6 +190,8 @@ impl Server {
             spare_outboxes: Vec::new(),
             spare_fd: None,
             accept_paused: false,
+            accepted: 0,
+            first_reads: 1,
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
             turns: 0,
@@ -234,6 +242,7 @@ impl Server {
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
+        self.access_log.flush(self.clock.unix);
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
@@ -404,6 +413,10 @@ impl Server {
 
     /// Sends as much of the outbox as the socket takes. False if the connection is no more.
     fn flush(&mut self, index: usize) -> bool {
+        self.flush_with(index, SendFlags::empty())
+    }
+
+    fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
         let now = self.clock.now;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
@@ -413,7 +426,7 @@ impl Server {
         };
         let mut failed = false;
         while !out.is_empty() && conn.writable {
-            let flags = rustix::net::SendFlags::NOSIGNAL;
+            let flags = flags | SendFlags::NOSIGNAL;
             match rustix::net::send(&conn.socket, out.pending(), flags) {
                 Ok(count) => {
                     // A websocket lives by what it receives.
@@ -472,16 +485,15 @@ impl Server {
         for record in out.records.drain(..sent) {
             let Record { entry, head_len, end, status } = record;
             let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
-            let mut line = entry.prefix;
-            let mut number = itoa::Buffer::new();
-            match status {
-                0 => line.push(b'-'),
-                status => line.extend_from_slice(number.format(status).as_bytes()),
-            }
-            line.push(b' ');
-            line.extend_from_slice(number.format(count).as_bytes());
-            line.extend_from_slice(&entry.suffix);
-            self.access_log.append(&line, self.clock.unix);
+            let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+            let status = match status {
+                0 => "-",
+                status => digits.format(status),
+            };
+            let count = number.format(count);
+            let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
+            let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
+            self.access_log.add(&parts, self.clock.unix);
         }
     }
 
@@ -564,7 +576,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.check_fork();
+        // A handler that was left by an exception has half an answer.
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
         for index in 0..self.conns.len() {
+            // What is answered goes out as far as the socket takes it at once: a handler may
+            // answer and end the server.
+            self.flush(index);
             self.close(index);
         }
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {
@@ -573,6 +592,7 @@ impl Drop for Server {
         for iteration in self.iterations.drain(..) {
             iteration.abandon();
         }
+        self.access_log.flush(self.clock.unix);
     }
 }
 
