@@ -8,3 +8,4 @@ pub mod merge;
 pub mod mime;
 pub mod representation;
 pub mod resolve;
+pub mod ssi;

@@ -1,14 +1,17 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
+use super::cgi::Gateway;
 use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
+use super::ssi::Page;
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
@@ -30,6 +33,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// What a CGI program writes goes out, or a page that is put together.
+    Relaying,
     /// A websocket.
     Websocket,
     /// The last answer goes out; then the connection ends.
@@ -126,6 +131,15 @@ pub struct Exchange {
     pub mark: usize,
     /// Whatever the answer, the connection ends with it.
     pub last: bool,
+    /// Whom digest authentication let in, and by which password file.
+    pub user: Vec<u8>,
+    pub granted: Option<PathBuf>,
+    /// The CGI program that answers.
+    pub cgi: Option<Box<Gateway>>,
+    /// The page with includes that is being put together.
+    pub page: Option<Box<Page>>,
+    /// How often a program sent it elsewhere.
+    pub redirections: u8,
     pub file: Option<FileBody>,
     pub listing: Option<Box<Listing>>,
     pub log: Option<LogEntry>,
@@ -182,6 +196,11 @@ impl Exchange {
         self.plan = Plan::Builtin;
         self.task = None;
         self.last = false;
+        self.user.clear();
+        self.granted = None;
+        self.cgi = None;
+        self.page = None;
+        self.redirections = 0;
         self.file = None;
         self.listing = None;
         self.log = None;

@@ -468,7 +468,7 @@ impl Server {
 }
 
 /// Finds path and query of the target; false if it is none. `*` is a path of its own.
-fn locate(exchange: &mut Exchange) -> bool {
+pub(super) fn locate(exchange: &mut Exchange) -> bool {
     let Exchange { buf, head, path, shown, .. } = exchange;
     let Some(bytes) = buf.get(head.target.range()) else {
         return false;

@@ -55,7 +55,7 @@ impl Server {
             portion: Vec::new(),
         }));
         if exchange.head.is_head {
-            return self.begin_page(index);
+            return self.begin_rows(index);
         }
         Flow::Again
     }
@@ -84,7 +84,7 @@ impl Server {
             }
             Ok(None) => {
                 *reader = None;
-                self.begin_page(index)
+                self.begin_rows(index)
             }
             Err(error) => self.abandon_listing(index, status_of(&error)),
         }
@@ -98,7 +98,7 @@ impl Server {
     }
 
     /// Sends the head of the answer, and the page up to the first row.
-    fn begin_page(&mut self, index: usize) -> Flow {
+    fn begin_rows(&mut self, index: usize) -> Flow {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }

@@ -7,6 +7,7 @@
 
 mod accept;
 mod builtin;
+mod cgi;
 pub mod clock;
 pub mod connection;
 mod files;
@@ -15,6 +16,7 @@ mod intake;
 pub mod iterate;
 pub mod listener;
 mod listing;
+mod programs;
 pub mod queue;
 pub mod replies;
 mod respond;
@@ -22,6 +24,7 @@ mod routes;
 mod sending;
 pub mod settings;
 pub mod slots;
+mod ssi;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -46,6 +49,7 @@ use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
+use self::programs::Program;
 use self::routes::Routes;
 use self::slots::Slot;
 use self::timers::Timers;
@@ -144,6 +148,14 @@ pub struct Server {
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
+    /// Programs that run, by number; a free place is `None`.
+    programs: Vec<Option<Box<Program>>>,
+    free_programs: Vec<usize>,
+    program_timers: Timers,
+    /// Programs of which there is news.
+    stirred: Vec<usize>,
+    /// Where their output is read to.
+    pipe_buf: Vec<u8>,
     access_log: LogFile,
     error_log: LogFile,
     /// What C was shown of each option since it was set last.
@@ -154,7 +166,8 @@ impl Server {
     /// A server that listens nowhere. Opens no descriptor.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
-        let timers = Timers::new(clock.now);
+        let now = clock.now;
+        let timers = Timers::new(now);
         let mut server = Self {
             hub,
             param,
@@ -197,6 +210,11 @@ impl Server {
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
+            programs: Vec::new(),
+            free_programs: Vec::new(),
+            program_timers: Timers::new(now),
+            stirred: Vec::new(),
+            pipe_buf: Vec::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],
@@ -233,11 +251,14 @@ impl Server {
         self.flush_dirty();
 
         let busy = !self.ready.is_empty()
+            || !self.stirred.is_empty()
             || !self.work.is_empty()
             || self.iterations.iter().any(|iteration| iteration.is_foreign())
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
-        let wait = match self.timers.wait(self.clock.now) {
+        let now = self.clock.now;
+        let due = [self.timers.wait(now), self.program_timers.wait(now)];
+        let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
@@ -253,6 +274,7 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
+        self.tend_programs();
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }
@@ -280,6 +302,7 @@ impl Server {
                         }
                         self.accept_paused = false;
                     }
+                    token if self.program_event(token) => {}
                     Token(index) => {
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
                             continue;
@@ -349,6 +372,7 @@ impl Server {
         self.nonces = None;
         self.access_log.close();
         self.error_log.close();
+        self.forget_all_programs();
         if let Some(listener) = &mut self.listener {
             listener.registered = false;
         }
@@ -549,6 +573,12 @@ impl Server {
 
     fn recycle(&mut self, mut exchange: Box<Exchange>) {
         self.buffered = self.buffered.saturating_sub(exchange.charged);
+        if let Some(gateway) = exchange.cgi.take() {
+            self.leave_program(&gateway);
+        }
+        if let Some(page) = exchange.page.take() {
+            self.leave_page(&page);
+        }
         exchange.reset();
         if self.spare_exchanges.len() < SPARES {
             self.spare_exchanges.push(exchange);
@@ -586,6 +616,7 @@ impl Drop for Server {
             self.flush(index);
             self.close(index);
         }
+        self.end_programs();
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }

@@ -268,6 +268,14 @@ impl Server {
 
     /// Answers the current request with an error, unless the program does.
     pub(super) fn fail(&mut self, index: usize, status: u16) -> Flow {
+        if let Some(gateway) = self.exchange(index).and_then(|exchange| exchange.cgi.take()) {
+            self.leave_program(&gateway);
+        }
+        if self.exchange(index).is_some_and(|exchange| exchange.status != 0) {
+            // An answer has begun: all that can still be said is that it is not whole.
+            self.finish_exchange(index, false);
+            return Flow::Again;
+        }
         let handler = self.error_handler;
         let Some(mark) = self.outbox(index).map(|out| out.len()) else {
             return Flow::Leave;

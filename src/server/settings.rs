@@ -51,6 +51,10 @@ impl Server {
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
+            OptionId::CgiTimeoutMs => {
+                self.clock.update();
+                self.file_programs();
+            }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {

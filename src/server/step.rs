@@ -101,9 +101,13 @@ impl Server {
         }
         match conn.phase {
             Phase::Head => self.next_head(index),
-            Phase::Body => self.take_body(index),
+            Phase::Body => match self.relay(index) {
+                Some(flow) => flow,
+                None => self.take_body(index),
+            },
             Phase::Calling | Phase::Answering => Flow::Leave,
             Phase::Sending => self.send_file(index),
+            Phase::Relaying => self.relay(index).unwrap_or(Flow::Leave),
             Phase::Websocket => self.take_frames(index),
             Phase::Draining => self.drain_then_close(index),
             Phase::Lingering => self.discard(index),
@@ -178,12 +182,14 @@ impl Server {
         if conn.backlog() > 0 && !conn.writable {
             return;
         }
-        match conn.phase {
+        let phase = conn.phase;
+        match phase {
             Phase::Draining => {
                 self.drain_then_close(index);
             }
             // What goes out need not have been in the outbox.
             Phase::Sending if conn.writable => self.make_ready(index),
+            Phase::Body | Phase::Relaying if self.has_output(index) => self.make_ready(index),
             _ => {}
         }
     }
@@ -277,7 +283,12 @@ impl Server {
     pub(super) fn timer_due(&mut self, index: usize) {
         let now = self.clock.now;
         let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
+        let waits = self.waits_for_program(index);
         let Some(conn) = self.conn(index) else { return };
+        if waits {
+            // That has a timeout of its own.
+            (conn.last_active, conn.since) = (now, now);
+        }
         let since = u64::from(now.wrapping_sub(conn.since));
         let quiet = u64::from(now.wrapping_sub(conn.last_active));
         if conn.phase == Phase::Lingering {

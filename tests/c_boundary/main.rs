@@ -8,6 +8,8 @@ mod support;
 
 mod abi;
 mod answers;
+mod cgi;
+mod cgi_processes;
 mod errors;
 mod event_loop;
 mod examples;
@@ -24,6 +26,7 @@ mod representations;
 mod requests;
 mod send_family;
 mod sending;
+mod ssi;
 mod static_files;
 mod threads;
 mod traces;
