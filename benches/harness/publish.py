@@ -13,8 +13,14 @@ BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 def page_head(everything):
     machine = everything["machine"]
     kind = "virtual machine" if machine["virtual"] else "machine"
-    slices = (f"{everything['starts']} starts of {everything['slices']} slices of "
-              f"{everything['slice_ms']} ms")
+    def span(what):
+        # Works of one page may come from several runs.
+        found = {result.get(what, everything.get(what, 0)) for result in everything["works"].values()}
+        return "–".join(str(number) for number in sorted(found))
+
+    slices = f"{span('starts')} starts of {span('slices')} slices of {everything['slice_ms']} ms"
+    if span("nice") != "0":
+        slices += f", at nice {span('nice')}"
     return (
         f"{everything['when']}: a {kind} with {machine['cores']} cores, {machine['processor']}, "
         f"Linux {machine['kernel']}; {machine['rustc']}; {machine['cc']}. "
