@@ -11,6 +11,7 @@ use super::cgi::Gateway;
 use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
+use super::spares;
 use super::ssi::Page;
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -18,7 +19,7 @@ use crate::http::request::Head;
 use crate::http::response::Answer;
 
 /// Buffers above this size are given back to the allocator instead of being used again.
-const KEEP_CAPACITY: usize = 64 * 1024;
+const KEEP_CAPACITY: usize = spares::SMALL;
 
 /// What a connection is doing. An idle one is in `Head` and owns no buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -180,12 +181,13 @@ pub struct LogEntry {
 }
 
 impl Exchange {
-    /// Makes it fit for another request, keeping its buffers.
-    pub fn reset(&mut self) {
+    /// Makes it fit for another request, keeping its buffers. Returns one that is too large.
+    pub fn reset(&mut self) -> Vec<u8> {
         self.buf.clear();
-        if self.buf.capacity() > KEEP_CAPACITY {
-            self.buf = Vec::new();
-        }
+        let large = match self.buf.capacity() > KEEP_CAPACITY {
+            true => std::mem::take(&mut self.buf),
+            false => Vec::new(),
+        };
         if let Some(answer) = &mut self.answer {
             // The log must not take it for the next one.
             (answer.status, answer.head_len) = (0, 0);
@@ -212,6 +214,7 @@ impl Exchange {
         self.mark = 0;
         self.shown = Shown::default();
         self.held.clear();
+        large
     }
 }
 

@@ -384,7 +384,10 @@ impl Server {
         }
         // The buffer grows with what arrives, never with what the head claims. One byte more
         // is for the NUL behind the content.
-        exchange.buf.try_reserve(content.len() + 1).map_err(|_| 503u16)?;
+        let now = self.clock.now;
+        if !self.large_buffers.grow(&mut exchange.buf, content.len() + 1, now) {
+            return Err(503);
+        }
         exchange.charged += content.len();
         self.buffered += content.len();
         exchange.buf.extend_from_slice(&self.scratch[content]);
@@ -419,7 +422,7 @@ impl Server {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let growth = left.min(before.max(SCRATCH)).saturating_add(1);
         if exchange.buf.capacity() - before < growth.min(SCRATCH)
-            && exchange.buf.try_reserve(growth).is_err()
+            && !self.large_buffers.grow(&mut exchange.buf, growth, self.clock.now)
         {
             return Refill::Lost;
         }

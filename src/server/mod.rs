@@ -25,6 +25,7 @@ mod routes;
 mod sending;
 pub mod settings;
 pub mod slots;
+mod spares;
 mod ssi;
 mod step;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use self::listener::Listener;
 use self::programs::Program;
 use self::routes::Routes;
 use self::slots::Slot;
+use self::spares::LargeBuffers;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
 use crate::ffi::types::mg_connection;
@@ -136,6 +138,7 @@ pub struct Server {
     spare_exchanges: Vec<Box<Exchange>>,
     #[expect(clippy::vec_box, reason = "they move between here and connections")]
     spare_outboxes: Vec<Box<Outbox>>,
+    large_buffers: LargeBuffers,
     /// Given up for a moment to turn a client away when there is no descriptor left.
     spare_fd: Option<OwnedFd>,
     accept_paused: bool,
@@ -204,6 +207,7 @@ impl Server {
             due: Vec::new(),
             spare_exchanges: Vec::new(),
             spare_outboxes: Vec::new(),
+            large_buffers: LargeBuffers::default(),
             spare_fd: None,
             accept_paused: false,
             accepted: 0,
@@ -282,6 +286,7 @@ impl Server {
         if !self.programs.is_empty() {
             self.tend_programs();
         }
+        self.large_buffers.expire(self.clock.now);
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }
@@ -586,7 +591,7 @@ impl Server {
         if let Some(page) = exchange.page.take() {
             self.leave_page(&page);
         }
-        exchange.reset();
+        self.large_buffers.keep(exchange.reset(), self.clock.now);
         if self.spare_exchanges.len() < SPARES {
             self.spare_exchanges.push(exchange);
         }
