@@ -4,4 +4,7 @@
 //! portions, and gives back answers as values.
 #![forbid(unsafe_code)]
 
+pub mod bodies;
+pub mod conditions;
+pub mod fields;
 pub mod xml;

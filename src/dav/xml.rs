@@ -383,10 +383,8 @@ mod tests {
     #[test]
     fn names_are_found_in_their_namespaces() {
         let root = parsed("<a xmlns='u:1' xmlns:p='u:2'><p:b/><b/><c xmlns=''/></a>");
-        let names: Vec<_> = root
-            .elements()
-            .map(|e| (e.name.space.as_str(), e.name.local.as_str()))
-            .collect();
+        let names: Vec<_> =
+            root.elements().map(|e| (e.name.space.as_str(), e.name.local.as_str())).collect();
         assert_eq!(names, [("u:2", "b"), ("u:1", "b"), ("", "c")]);
         let root = parsed("\u{feff}<?xml version='1.0'?><!-- c --><D:x xmlns:D='DAV:'/>\n");
         assert!(root.is_dav("x") && !root.is_dav("y"));
