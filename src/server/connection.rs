@@ -3,6 +3,7 @@
 use mio::net::TcpStream;
 
 use super::Handler;
+use super::builtin::{Intake, Task};
 use super::files::{FileBody, Listing};
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
@@ -104,7 +105,11 @@ pub struct Exchange {
     pub path: Vec<u8>,
     pub shown: Shown,
     pub body: Body,
+    /// What becomes of the content.
+    pub intake: Intake,
     pub plan: Plan,
+    /// What [`Plan::Builtin`] will do, when that was decided before the content came.
+    pub task: Option<Task>,
     /// Absent while it is given late, then it lies in the slot.
     pub answer: Option<Box<Answer>>,
     /// What the access log says: the status, and the bytes of the head, which it does not count.
@@ -169,7 +174,9 @@ impl Exchange {
         }
         self.path.clear();
         self.body = Body::Complete;
+        self.intake = Intake::Discard;
         self.plan = Plan::Builtin;
+        self.task = None;
         self.last = false;
         self.file = None;
         self.listing = None;

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
+use super::builtin::Intake;
 use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
 use super::step::Flow;
 use super::{SCRATCH, Server};
@@ -180,13 +181,18 @@ impl Server {
         };
         let (framing, expects) = (head.framing, head.expects_continue);
         let handled = matches!(exchange.plan, Plan::Handler(_));
+        exchange.intake = if handled { Intake::Keep } else { Intake::Discard };
         let Some(conn) = self.conn(index) else {
             return Flow::Leave;
         };
         conn.exchange = Some(exchange);
 
         if !supported {
-            return self.refuse_method(index);
+            let task = self.wrong_method(index);
+            if let Some(exchange) = self.exchange(index) {
+                exchange.task = Some(task);
+            }
+            return self.dispatch(index);
         }
         if !understood {
             return self.fail(index, 400);
@@ -199,11 +205,20 @@ impl Server {
         if matches!(framing, Framing::Length(length) if too_long(length)) {
             return self.fail(index, 413);
         }
-        if handled && self.buffered >= config.max_buffered_bytes {
+        let mut intake = Intake::Keep;
+        if !handled {
+            let task = self.decide(index);
+            intake = task.intake();
+            let Some(exchange) = self.exchange(index) else { return Flow::Leave };
+            exchange.intake = intake;
+            exchange.task = Some(task);
+        }
+        let kept = intake == Intake::Keep;
+        if kept && self.buffered >= self.options.config.max_buffered_bytes {
             return self.fail(index, 503);
         }
         if expects && self.input.is_empty() {
-            if !handled {
+            if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
                 return self.dispatch(index);
             }
@@ -267,6 +282,9 @@ impl Server {
             match self.take_arrived(index) {
                 ControlFlow::Break(flow) => return flow,
                 ControlFlow::Continue(()) => {}
+            }
+            if !self.takes_content(index) {
+                return Flow::Leave;
             }
             let refill = match self.direct_target(index) {
                 Some(left) => self.receive_direct(index, left),
@@ -348,9 +366,15 @@ impl Server {
         let Some(exchange) = conn.exchange.as_mut() else {
             return Ok(());
         };
-        // What nobody looks at is not kept, but still bounded.
-        if matches!(exchange.plan, Plan::Builtin) {
-            return if exchange.arrived > maximum as u64 { Err(413) } else { Ok(()) };
+        if exchange.intake != Intake::Keep {
+            // What nobody looks at is not kept, but still bounded.
+            if exchange.arrived > maximum as u64 {
+                return Err(413);
+            }
+            return match exchange.intake {
+                Intake::Stream if !content.is_empty() => self.stream(index, content),
+                _ => Ok(()),
+            };
         }
         let so_far = exchange.buf.len() - exchange.head.len;
         if content.len() > maximum.saturating_sub(so_far) {
@@ -372,8 +396,8 @@ impl Server {
     fn direct_target(&mut self, index: usize) -> Option<u64> {
         let idle = self.input.is_empty();
         match self.exchange(index)? {
-            Exchange { body: Body::Length(left), plan, .. }
-                if idle && *left > DIRECT && !matches!(plan, Plan::Builtin) =>
+            Exchange { body: Body::Length(left), intake, .. }
+                if idle && *left > DIRECT && *intake == Intake::Keep =>
             {
                 Some(*left)
             }

@@ -6,6 +6,7 @@
 //! progress lives in the server, none on the stack.
 
 mod accept;
+mod builtin;
 pub mod clock;
 pub mod connection;
 mod files;

@@ -1,0 +1,300 @@
+//! What the library itself does about a request: decided once its head is known, carried out once
+//! its body is out of the way.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::Server;
+use super::connection::Exchange;
+use super::files::status_of;
+use super::step::Flow;
+use crate::auth::digest::{self, Verdict};
+use crate::auth::nonce::Nonces;
+use crate::files::cache::{Content, Entry, Known};
+use crate::files::resolve;
+
+/// What plain files allow.
+const METHODS: &[u8] = b"Allow: GET, HEAD, POST, OPTIONS\r\n";
+
+/// How long a nonce of digest authentication lasts, in seconds.
+const NONCE_LIFETIME: u64 = 300;
+
+/// What is to be done about a request that no handler of the program's matches.
+pub enum Task {
+    /// A status with the fields that the exchange holds for it: errors, redirections.
+    Reply(u16),
+    File(Entry),
+    /// A directory to be listed.
+    List(PathBuf),
+}
+
+/// What becomes of the content of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Intake {
+    /// It is read and thrown away, so that the connection can stay open.
+    #[default]
+    Discard,
+    /// It lies behind the head when the request is dispatched.
+    Keep,
+    /// The task takes each piece as it arrives.
+    Stream,
+}
+
+impl Task {
+    /// What it needs of the request's content.
+    pub fn intake(&self) -> Intake {
+        match self {
+            Task::Reply(_) | Task::File(_) | Task::List(_) => Intake::Discard,
+        }
+    }
+}
+
+impl Server {
+    /// Answers a request that no handler of the program's matches.
+    pub(super) fn answer_builtin(&mut self, index: usize) -> Flow {
+        let decided = self.exchange(index).and_then(|exchange| exchange.task.take());
+        let task = match decided {
+            Some(task) => task,
+            None => self.decide(index),
+        };
+        match task {
+            Task::Reply(status) => self.fail(index, status),
+            Task::File(known) => self.begin_file(index, known),
+            Task::List(path) => self.begin_listing(index, path),
+        }
+    }
+
+    /// Hands the task a piece of content that has arrived in `scratch`.
+    pub(super) fn stream(&mut self, index: usize, _content: Range<usize>) -> Result<(), u16> {
+        match self.exchange(index).and_then(|exchange| exchange.task.as_mut()) {
+            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => Ok(()),
+        }
+    }
+
+    /// Whether the task of the request takes more content for now. Who says no has to call
+    /// [`Server::make_ready`] when that changes.
+    pub(super) fn takes_content(&mut self, index: usize) -> bool {
+        match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
+            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => true,
+        }
+    }
+
+    /// Finds out what is to be done. This is done once for a request: the counts of digest
+    /// authentication are good for one use.
+    pub(super) fn decide(&mut self, index: usize) -> Task {
+        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
+        let writes = matches!(
+            method,
+            b"PUT" | b"DELETE" | b"MKCOL" | b"COPY" | b"MOVE" | b"PROPPATCH" | b"LOCK" | b"UNLOCK"
+        );
+        let refused = method == b"PROPFIND";
+        if method == b"TRACE" {
+            return self.wrong_method(index);
+        }
+        if method == b"OPTIONS" {
+            exchange.fields.extend_from_slice(METHODS);
+            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
+            return Task::Reply(200);
+        }
+        let path = std::mem::take(&mut exchange.path);
+        let full = resolve::full_path(&self.options.config, &path);
+        let slash = path.ends_with(b"/");
+        if let Some(exchange) = self.exchange(index) {
+            exchange.path = path;
+        }
+        let Some(full) = full else { return Task::Reply(404) };
+        if writes {
+            let Some(file) = self.options.config.dav_auth_file.clone() else {
+                return self.challenge(index, false);
+            };
+            if let Err(task) = self.authorise(index, &file, true) {
+                return task;
+            }
+            return self.wrong_method(index);
+        }
+        let found = self.cache.get(&full, self.turns);
+        let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        let passwords = resolve::password_file(&self.options.config, &full, is_dir);
+        let required = self.options.config.global_auth_file.is_some();
+        if let Err(task) = self.authorise(index, &passwords, required) {
+            return task;
+        }
+        if resolve::is_hidden(&self.options.config, &full) {
+            return Task::Reply(404);
+        }
+        if refused {
+            return self.wrong_method(index);
+        }
+        match found {
+            Ok(known) => self.decide_file(index, &full, known, reads),
+            Err(_) if is_dir && !slash => self.redirect_to_directory(index),
+            Err(_) if is_dir => self.decide_directory(index, full, reads),
+            Err(error) => Task::Reply(status_of(&error)),
+        }
+    }
+
+    fn decide_file(&mut self, index: usize, full: &Path, known: Entry, reads: bool) -> Task {
+        let extension = full.extension().unwrap_or_default();
+        if extension.eq_ignore_ascii_case("lp") {
+            // Lua pages: their source must not be shown.
+            return Task::Reply(501);
+        }
+        if !reads {
+            return self.wrong_method(index);
+        }
+        Task::File(known)
+    }
+
+    fn decide_directory(&mut self, index: usize, full: PathBuf, reads: bool) -> Task {
+        for place in 0..self.options.config.index_files.len() {
+            let config = &self.options.config;
+            let page = full.join(&config.index_files[place]);
+            if resolve::is_hidden(config, &page) {
+                continue;
+            }
+            if let Ok(known) = self.cache.get(&page, self.turns) {
+                return self.decide_file(index, &page, known, reads);
+            }
+        }
+        if !self.options.config.enable_directory_listing {
+            return Task::Reply(403);
+        }
+        if !reads {
+            return self.wrong_method(index);
+        }
+        Task::List(full)
+    }
+
+    /// 301 to the same path with a slash, so that relative links of the page work.
+    fn redirect_to_directory(&mut self, index: usize) -> Task {
+        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
+        let Exchange { fields, path, shown, buf, .. } = exchange;
+        fields.extend_from_slice(b"Location: ");
+        write_escaped_path(path, fields);
+        fields.push(b'/');
+        if let Some(query) = &shown.query {
+            fields.push(b'?');
+            fields.extend_from_slice(buf.get(query.clone()).unwrap_or_default());
+        }
+        fields.extend_from_slice(b"\r\n");
+        Task::Reply(301)
+    }
+
+    /// Lets a request pass whose user is known to the password file, and any if there is no such
+    /// file and none is `required`.
+    fn authorise(&mut self, index: usize, file: &Path, required: bool) -> Result<(), Task> {
+        let passwords = match self.cache.get(file, self.turns) {
+            Ok(known) => known,
+            Err(error) => {
+                let absent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+                return match absent && !required {
+                    true => Ok(()),
+                    // Passwords that cannot be read let nobody in.
+                    false => Err(self.challenge(index, false)),
+                };
+            }
+        };
+        let now = u64::from(self.clock.now) / 1000;
+        if self.nonces.is_none() {
+            self.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        }
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let exchange = conn.and_then(|conn| conn.exchange.as_deref_mut());
+        let (Some(exchange), Some(nonces)) = (exchange, self.nonces.as_mut()) else {
+            return Err(Task::Reply(503));
+        };
+        let domain = &self.options.config.auth_domain;
+        match judge(exchange, &passwords, domain, nonces, now) {
+            Verdict::Granted { user } => {
+                self.log_user(index, &user);
+                Ok(())
+            }
+            Verdict::Denied => Err(self.challenge(index, false)),
+            Verdict::Stale => Err(self.challenge(index, true)),
+        }
+    }
+
+    /// 401: asks for a name and a password.
+    fn challenge(&mut self, index: usize, stale: bool) -> Task {
+        let now = u64::from(self.clock.now) / 1000;
+        if self.nonces.is_none() {
+            self.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        }
+        let Some(nonces) = self.nonces.as_mut() else { return Task::Reply(503) };
+        let nonce = nonces.issue(now);
+        let mut field = Vec::new();
+        digest::challenge(&mut field, &self.options.config.auth_domain, &nonce, stale);
+        if let Some(exchange) = self.exchange(index) {
+            exchange.fields.extend_from_slice(&field);
+        }
+        Task::Reply(401)
+    }
+
+    /// RFC 9110, section 15.5.6: 405 says what is allowed.
+    pub(super) fn wrong_method(&mut self, index: usize) -> Task {
+        if let Some(exchange) = self.exchange(index) {
+            exchange.fields.extend_from_slice(METHODS);
+        }
+        Task::Reply(405)
+    }
+}
+
+/// Judges what a request says of its user.
+fn judge(
+    exchange: &Exchange,
+    passwords: &Known,
+    domain: &str,
+    nonces: &mut Nonces,
+    now: u64,
+) -> Verdict {
+    let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+    let mut fields = exchange
+        .head
+        .pairs(head)
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"))
+        .map(|(_, value)| value);
+    // Of two answers it is not known which one counts.
+    let (Some(authorization), None) = (fields.next(), fields.next()) else {
+        return Verdict::Denied;
+    };
+    let request = digest::Request {
+        method: head.get(exchange.head.method.range()).unwrap_or_default(),
+        target: head.get(exchange.head.target.range()).unwrap_or_default(),
+    };
+    match content_of(passwords) {
+        Ok(bytes) => digest::check(authorization, request, domain, &bytes, nonces, now),
+        Err(_) => Verdict::Denied,
+    }
+}
+
+/// All bytes of a small file.
+fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
+    match &known.content {
+        Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+        Content::Open(file) => {
+            let mut bytes = Vec::new();
+            let len = usize::try_from(known.len).unwrap_or(usize::MAX);
+            bytes.try_reserve_exact(len)?;
+            bytes.resize(len, 0);
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(Cow::Owned(bytes))
+        }
+    }
+}
+
+/// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
+fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
+    for byte in path {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
+            out.push(*byte);
+        } else {
+            let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
