@@ -7,4 +7,9 @@
 pub mod bodies;
 pub mod conditions;
 pub mod fields;
+pub mod locks;
+pub mod store;
+pub mod temporary;
+#[cfg(test)]
+mod test_folder;
 pub mod xml;
