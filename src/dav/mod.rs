@@ -7,16 +7,22 @@
 pub mod bodies;
 pub mod conditions;
 pub mod fields;
+pub mod locking;
 pub mod locks;
 pub mod multistatus;
 pub mod properties;
+pub mod propfind;
 pub mod request;
 pub mod store;
+pub mod sweeping;
 pub mod target;
 pub mod temporary;
 #[cfg(test)]
 mod test_folder;
+pub mod transfer;
 pub mod tree;
+pub mod upload;
+pub mod work;
 pub mod xml;
 
 use std::fs;
@@ -32,6 +38,8 @@ pub struct Env<'a> {
     pub config: &'a Config,
     /// Seconds since 1970.
     pub unix: u64,
+    /// Who asks; empty for somebody unknown.
+    pub user: Vec<u8>,
     /// The document root, without links in it.
     pub root: Option<PathBuf>,
 }
@@ -39,7 +47,7 @@ pub struct Env<'a> {
 impl<'a> Env<'a> {
     pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
         let root = config.document_root.as_ref().and_then(|root| fs::canonicalize(root).ok());
-        Env { config, unix, root }
+        Env { config, unix, user: Vec::new(), root }
     }
 }
 

@@ -20,8 +20,6 @@ pub struct Request {
     pub head: Head,
     /// The bytes of the head.
     pub bytes: Vec<u8>,
-    /// Who asks; empty for somebody unknown.
-    pub user: Vec<u8>,
     pub body: Vec<u8>,
 }
 
@@ -111,7 +109,7 @@ impl Request {
         if conditional::evaluate(&self.head, &self.bytes, validators) != Outcome::Proceed {
             return Err(412.into());
         }
-        let user = self.user.clone();
+        let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
         let field = If::parse(value, self.field("host"))?;
         let holds = field.holds(|path| match path {

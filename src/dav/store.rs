@@ -76,6 +76,11 @@ impl State {
         self.members.iter().map(|(name, member)| (name.as_slice(), member))
     }
 
+    /// The locks of each member, to be changed.
+    pub fn all_locks(&mut self) -> impl Iterator<Item = &mut Vec<Lock>> {
+        self.members.values_mut().map(|member| &mut member.locks)
+    }
+
     /// Forgets all locks.
     pub fn unlock(&mut self) {
         for member in self.members.values_mut() {
