@@ -245,6 +245,11 @@ impl Outbox {
         }
     }
 
+    /// Notes that the socket took `count` bytes that never were in the box.
+    pub fn pass(&mut self, count: usize) {
+        self.taken += count as u64;
+    }
+
     /// Where the next byte goes, counted since the box was empty and without an owner.
     pub fn position(&self) -> u64 {
         self.taken + self.len() as u64
