@@ -93,7 +93,8 @@ impl State {
         self.members.retain(|name, _| name.is_empty());
     }
 
-    fn to_text(&self) -> String {
+    /// The text that the file holds.
+    pub fn to_text(&self) -> String {
         let mut text = String::from(HEADER);
         let mut line = |fields: &[&[u8]]| {
             text.push('\n');
@@ -128,7 +129,8 @@ impl State {
         text
     }
 
-    fn parse(text: &[u8]) -> State {
+    /// What such a text says; what is not understood says nothing.
+    pub fn parse(text: &[u8]) -> State {
         let mut state = State::default();
         let mut name: Option<Vec<u8>> = None;
         let mut lines = text.split(|b| *b == b'\n');

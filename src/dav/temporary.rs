@@ -227,7 +227,7 @@ mod tests {
         fs::write(fresh_name(&folder.0), "left").unwrap();
         fs::write(folder.0.join("a"), "").unwrap();
         std::os::unix::fs::symlink("a", fresh_name(&folder.0)).unwrap();
-        assert_eq!(sweep(&folder.0).unwrap(), [left.clone()]);
+        assert_eq!(sweep(&folder.0).unwrap(), std::slice::from_ref(&left));
         assert_eq!(names(&folder).len(), 4);
         let path = held.path.clone();
         drop(held);

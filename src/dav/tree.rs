@@ -38,10 +38,19 @@ fn read_names(dir: &Path) -> io::Result<Names> {
 #[derive(Debug)]
 pub struct Removal {
     root: PathBuf,
-    levels: Vec<(PathBuf, Names)>,
+    levels: Vec<Level>,
     begun: bool,
-    /// What could not be removed, from the root of the removal on, and why.
+    /// What could not be removed, from the root of the removal on, and why. What only remains
+    /// because of what is in it is not among them.
     pub failures: Vec<(Vec<u8>, u16)>,
+}
+
+#[derive(Debug)]
+struct Level {
+    dir: PathBuf,
+    names: Names,
+    /// Something in it could not be removed.
+    stays: bool,
 }
 
 impl Removal {
@@ -53,22 +62,29 @@ impl Removal {
     pub fn advance(&mut self, budget: &mut usize) -> bool {
         if !self.begun {
             self.begun = true;
-            match fs::symlink_metadata(&self.root) {
-                Ok(meta) if meta.is_dir() => self.enter(self.root.clone()),
-                Ok(_) => self.tried(fs::remove_file(&self.root), &self.root.clone()),
-                Err(error) => self.tried(Err(error), &self.root.clone()),
+            let root = self.root.clone();
+            match fs::symlink_metadata(&root) {
+                Ok(meta) if meta.is_dir() => self.enter(root),
+                Ok(_) => self.tried(fs::remove_file(&root), &root),
+                Err(error) => self.tried(Err(error), &root),
             }
         }
         while *budget > 0 {
             *budget -= 1;
-            let Some((dir, names)) = self.levels.last_mut() else { return true };
-            let Some((name, kind)) = names.next() else {
-                let dir = std::mem::take(dir);
-                self.levels.pop();
-                self.tried(fs::remove_dir(&dir), &dir);
+            let Some(level) = self.levels.last_mut() else { return true };
+            let Some((name, kind)) = level.names.next() else {
+                let Some(Level { dir, stays, .. }) = self.levels.pop() else { return true };
+                match stays {
+                    true => self.keep(),
+                    false => self.tried(fs::remove_dir(&dir), &dir),
+                }
                 continue;
             };
-            let path = dir.join(name);
+            // It comes last, and is kept for those that stay.
+            if level.stays && name == STATE {
+                continue;
+            }
+            let path = level.dir.join(name);
             match kind.is_dir() {
                 true => self.enter(path),
                 false => self.tried(fs::remove_file(&path), &path),
@@ -79,20 +95,36 @@ impl Removal {
 
     fn enter(&mut self, dir: PathBuf) {
         match read_names(&dir) {
-            Ok(names) => self.levels.push((dir, names)),
+            Ok(mut names) => {
+                let place = names.as_slice().iter().position(|(name, _)| name == STATE);
+                if let Some(place) = place {
+                    let last = names.len() - 1;
+                    names.as_mut_slice().swap(place, last);
+                }
+                self.levels.push(Level { dir, names, stays: false });
+            }
             Err(error) => self.tried(Err(error), &dir),
         }
     }
 
     fn tried(&mut self, result: io::Result<()>, path: &Path) {
         let Err(error) = result else { return };
-        // Somebody else was faster; or what remains inside has been told of already.
-        let known = error.kind() == ErrorKind::DirectoryNotEmpty && !self.failures.is_empty();
-        if error.kind() == ErrorKind::NotFound || known || self.failures.len() >= MAX_FAILURES {
+        // Somebody else was faster.
+        if error.kind() == ErrorKind::NotFound {
             return;
         }
-        let inside = path.strip_prefix(&self.root).unwrap_or(path);
-        self.failures.push((inside.as_os_str().as_bytes().to_vec(), status_of(&error)));
+        self.keep();
+        if self.failures.len() < MAX_FAILURES {
+            let inside = path.strip_prefix(&self.root).unwrap_or(path);
+            self.failures.push((inside.as_os_str().as_bytes().to_vec(), status_of(&error)));
+        }
+    }
+
+    /// The directory at hand stays.
+    fn keep(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.stays = true;
+        }
     }
 }
 
@@ -225,6 +257,9 @@ fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<()> {
     store::save(to, &state)
 }
 
+/// Is shown a directory and the names in it.
+type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<()> + 'a;
+
 /// A look at all directories of a tree.
 #[derive(Debug)]
 pub struct Survey {
@@ -237,11 +272,7 @@ impl Survey {
     }
 
     /// Shows directories and what is in each; true once all were shown.
-    pub fn advance(
-        &mut self,
-        budget: &mut usize,
-        look: &mut dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<()>,
-    ) -> io::Result<bool> {
+    pub fn advance(&mut self, budget: &mut usize, look: &mut Look<'_>) -> io::Result<bool> {
         while *budget > 0 {
             let Some(dir) = self.dirs.pop() else { return Ok(true) };
             let names = match read_names(&dir) {

@@ -112,6 +112,11 @@ impl Upload {
             return Err(409.into());
         }
         let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
+        if let Some(part) = &self.part
+            && !part.is_of(&target)
+        {
+            return Err(412.into());
+        }
         self.request.may_change(env, &target, !target.exists())?;
         let Some(made) = self.made.take() else { return Err(500.into()) };
         if let Some(old) = target.metadata() {
@@ -166,6 +171,15 @@ impl Part {
         };
         let gaps = [(0, start), (end, len)].into_iter().filter(|(from, to)| from < to).collect();
         Ok(Part { start, end, old, gaps })
+    }
+}
+
+impl Part {
+    /// Whether the target is still the file that this is a part of.
+    fn is_of(&self, target: &Target) -> bool {
+        let identity = |meta: &fs::Metadata| (meta.dev(), meta.ino());
+        let old = self.old.as_ref().and_then(|old| old.metadata().ok());
+        old.as_ref().map(identity) == target.metadata().map(identity)
     }
 }
 

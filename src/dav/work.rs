@@ -212,7 +212,10 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     }
     if let Some(fine) = stats.remove(&200) {
         if stats.is_empty() {
-            store::update(dir, env.unix, |state| state.member_mut(name).properties = properties)?;
+            store::update(dir, env.unix, |state| {
+                let properties = &mut state.member_mut(name).properties;
+                changes.iter().for_each(|change| apply(change, properties));
+            })?;
             stats.insert(200, fine);
         } else {
             // All or nothing (RFC 4918, section 9.2).

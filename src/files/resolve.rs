@@ -80,8 +80,8 @@ fn is_dav_state(path: &[u8]) -> bool {
         let start = name.get(..DAV_STATE.len()).unwrap_or_default();
         start.eq_ignore_ascii_case(DAV_STATE)
     };
-    // Nearly no path has a name that begins with a dot.
-    begins(path) || memchr::memmem::find_iter(path, b"/.").any(|at| begins(&path[at + 1..]))
+    let at_start = |dot: usize| dot == 0 || path.get(dot - 1) == Some(&b'/');
+    memchr::memchr_iter(b'.', path).any(|dot| at_start(dot) && begins(&path[dot..]))
 }
 
 /// The name at the end of a path, with or without a slash behind it.

@@ -7,17 +7,16 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Server;
 use super::connection::Exchange;
 use super::files::status_of;
 use super::step::Flow;
+use super::{Server, dav};
 use crate::auth::digest::{self, Verdict};
 use crate::auth::nonce::Nonces;
+use crate::dav::upload::Upload;
+use crate::dav::work::Work;
 use crate::files::cache::{Content, Entry, Known};
 use crate::files::resolve;
-
-/// What plain files allow.
-const METHODS: &[u8] = b"Allow: GET, HEAD, POST, OPTIONS\r\n";
 
 /// How long a nonce of digest authentication lasts, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -29,6 +28,9 @@ pub enum Task {
     File(Entry),
     /// A directory to be listed.
     List(PathBuf),
+    /// A method of WebDAV; its content is a document.
+    Dav(Box<Work>),
+    Put(Box<Upload>),
 }
 
 /// What becomes of the content of a request.
@@ -48,6 +50,7 @@ impl Task {
     pub fn intake(&self) -> Intake {
         match self {
             Task::Reply(_) | Task::File(_) | Task::List(_) => Intake::Discard,
+            Task::Dav(_) | Task::Put(_) => Intake::Stream,
         }
     }
 }
@@ -64,13 +67,16 @@ impl Server {
             Task::Reply(status) => self.fail(index, status),
             Task::File(known) => self.begin_file(index, known),
             Task::List(path) => self.begin_listing(index, path),
+            task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
         }
     }
 
     /// Hands the task a piece of content that has arrived in `scratch`.
-    pub(super) fn stream(&mut self, index: usize, _content: Range<usize>) -> Result<(), u16> {
+    pub(super) fn stream(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         match self.exchange(index).and_then(|exchange| exchange.task.as_mut()) {
             Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => Ok(()),
+            Some(Task::Dav(_)) => self.take_document(index, content),
+            Some(Task::Put(_)) => self.take_upload(index, content),
         }
     }
 
@@ -79,6 +85,7 @@ impl Server {
     pub(super) fn takes_content(&mut self, index: usize) -> bool {
         match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
             Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => true,
+            Some(Task::Dav(_) | Task::Put(_)) => true,
         }
     }
 
@@ -88,18 +95,13 @@ impl Server {
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
-        let writes = matches!(
-            method,
-            b"PUT" | b"DELETE" | b"MKCOL" | b"COPY" | b"MOVE" | b"PROPPATCH" | b"LOCK" | b"UNLOCK"
-        );
-        let refused = method == b"PROPFIND";
+        let writes = dav::writes(method);
+        let is_propfind = method == b"PROPFIND";
         if method == b"TRACE" {
             return self.wrong_method(index);
         }
         if method == b"OPTIONS" {
-            exchange.fields.extend_from_slice(METHODS);
-            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
-            return Task::Reply(200);
+            return self.tell_options(index);
         }
         let path = std::mem::take(&mut exchange.path);
         let full = resolve::full_path(&self.options.config, &path);
@@ -115,7 +117,10 @@ impl Server {
             if let Err(task) = self.authorise(index, &file, true) {
                 return task;
             }
-            return self.wrong_method(index);
+            if resolve::is_hidden(&self.options.config, &full) {
+                return Task::Reply(404);
+            }
+            return self.decide_dav(index);
         }
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
@@ -127,8 +132,8 @@ impl Server {
         if resolve::is_hidden(&self.options.config, &full) {
             return Task::Reply(404);
         }
-        if refused {
-            return self.wrong_method(index);
+        if is_propfind {
+            return self.decide_dav(index);
         }
         match found {
             Ok(known) => self.decide_file(index, &full, known, reads),
@@ -212,6 +217,9 @@ impl Server {
         match judge(exchange, &passwords, domain, nonces, now) {
             Verdict::Granted { user } => {
                 self.log_user(index, &user);
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.user = user;
+                }
                 Ok(())
             }
             Verdict::Denied => Err(self.challenge(index, false)),
@@ -237,10 +245,24 @@ impl Server {
 
     /// RFC 9110, section 15.5.6: 405 says what is allowed.
     pub(super) fn wrong_method(&mut self, index: usize) -> Task {
+        let with_writing = self.options.config.dav_auth_file.is_some();
         if let Some(exchange) = self.exchange(index) {
-            exchange.fields.extend_from_slice(METHODS);
+            dav::write_allow(&mut exchange.fields, with_writing, b"");
         }
         Task::Reply(405)
+    }
+
+    /// What WebDAV can do here depends on whether anybody may write.
+    fn tell_options(&mut self, index: usize) -> Task {
+        let with_writing = self.options.config.dav_auth_file.is_some();
+        if let Some(Exchange { fields, .. }) = self.exchange(index) {
+            dav::write_allow(fields, with_writing, b"");
+            // Some clients of Microsoft try another protocol unless they are told.
+            let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
+            fields.extend_from_slice(classes);
+            fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
+        }
+        Task::Reply(200)
     }
 }
 

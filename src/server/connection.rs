@@ -27,6 +27,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// The library works on the request, in portions.
+    Working,
     /// A websocket.
     Websocket,
     /// The last answer goes out; then the connection ends.
@@ -118,6 +120,10 @@ pub struct Exchange {
     pub head_len: u64,
     /// Fields that the library's own answer has beside the usual ones.
     pub fields: Vec<u8>,
+    /// A document of XML that is its content.
+    pub document: Option<String>,
+    /// Who asks, once a password has shown that.
+    pub user: Vec<u8>,
     /// Length of the outbox when the error handler was called: what it wrote can be dropped.
     pub mark: usize,
     /// Whatever the answer, the connection ends with it.
@@ -182,6 +188,8 @@ impl Exchange {
         self.listing = None;
         self.log = None;
         self.fields.clear();
+        self.document = None;
+        self.user.clear();
         self.status = 0;
         self.head_len = 0;
         self.arrived = 0;

@@ -9,6 +9,7 @@ mod accept;
 mod builtin;
 pub mod clock;
 pub mod connection;
+mod dav;
 mod files;
 pub mod inbox;
 mod intake;
@@ -45,6 +46,7 @@ use self::listener::Listener;
 use self::slots::Slot;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
+use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
 use crate::http::request::Head;
@@ -136,6 +138,7 @@ pub struct Server {
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
+    sweeper: Sweeper,
     access_log: LogFile,
     error_log: LogFile,
     /// What C was shown of each option since it was set last.
@@ -187,6 +190,7 @@ impl Server {
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
+            sweeper: Sweeper::default(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],

@@ -93,6 +93,7 @@ impl Server {
             Phase::Body => self.take_body(index),
             Phase::Calling | Phase::Answering => Flow::Leave,
             Phase::Sending => self.send_file(index),
+            Phase::Working => self.work_on(index),
             Phase::Websocket => self.take_frames(index),
             Phase::Draining => self.drain_then_close(index),
             Phase::Lingering => self.discard(index),
