@@ -8,6 +8,12 @@ mod support;
 
 mod abi;
 mod answers;
+mod dav_hostile;
+mod dav_locks;
+mod dav_loss;
+mod dav_properties;
+mod dav_trees;
+mod dav_uploads;
 mod errors;
 mod event_loop;
 mod examples;
