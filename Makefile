@@ -1,6 +1,8 @@
 # make            the shared and the static library, in build/
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
 # make test       all tests
+# make bench      the library beside other servers, see benches/README.md
+# make instructions   whether a request takes more instructions than before
 # make install    below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
 
 VERSION := 5.0.0
@@ -54,6 +56,14 @@ loom:
 fuzz:
 	fuzz/run $(or $(FUZZ_SECONDS),600)
 
+# CPU time, speed and memory beside other servers; BENCH_ARGS=--publish renews docs/benchmarks.
+bench:
+	benches/compare $(BENCH_ARGS)
+
+# Instructions for a request, against the numbers that are kept in benches/instructions.json.
+instructions:
+	benches/instructions
+
 # The pages of the examples in a headless Chromium.
 browser:
 	tests/browser/run
@@ -104,4 +114,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz browser autobahn litmus cadaver header install uninstall clean
+.PHONY: all lib run test valgrind loom fuzz bench instructions browser autobahn litmus cadaver \
+  header install uninstall clean

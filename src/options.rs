@@ -40,8 +40,10 @@ options! {
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
+    EnablePrecompressed = c"enable_precompressed", Some(c"no");
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
     ErrorLogFile = c"error_log_file", None;
+    ExtraHeaders = c"extra_headers", None;
     ExtraMimeTypes = c"extra_mime_types", None;
     FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
     GlobalAuthFile = c"global_auth_file", None;
@@ -102,8 +104,11 @@ pub struct Config {
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
     pub enable_directory_listing: bool,
+    pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
     pub error_log_file: Option<PathBuf>,
+    /// Header fields as they go out, each with its line's end.
+    pub extra_headers: Vec<u8>,
     /// Lower-case suffix with its dot, media type.
     pub extra_mime_types: Vec<(String, String)>,
     pub file_cache_bytes: usize,
@@ -148,8 +153,10 @@ impl Default for Config {
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
             enable_directory_listing: true,
+            enable_precompressed: false,
             enable_ssi_exec: false,
             error_log_file: None,
+            extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
             file_cache_bytes: 16 << 20,
             global_auth_file: None,
@@ -196,8 +203,10 @@ impl Config {
             }
             Id::DocumentRoot => self.document_root = path(value),
             Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
+            Id::EnablePrecompressed => self.enable_precompressed = yes(value),
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
             Id::ErrorLogFile => self.error_log_file = path(value),
+            Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
             Id::FileCacheBytes => self.file_cache_bytes = size(value)?,
             Id::GlobalAuthFile => self.global_auth_file = path(value),
@@ -381,6 +390,15 @@ fn media_types(value: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     Ok(types)
 }
 
+fn header_fields(value: &[u8]) -> Result<Vec<u8>, Refusal> {
+    use crate::http::extra_fields::{self, Refusal as Why};
+    extra_fields::parse(value).map_err(|why| match why {
+        Why::Form => c"Option value must be lines of the form Name: value",
+        Why::Character => c"Option value must not contain control characters",
+        Why::Reserved => c"Option value names a header that the library writes itself",
+    })
+}
+
 fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     if value.is_empty() {
         return Ok(None);
@@ -438,6 +456,7 @@ mod tests {
             ("auth_domain", b"x", &[b"\xff", b"a\0b"]),
             ("cgi_environment", b"A=B, C=", &[b"A", b"=x", b"A=B,C"]),
             ("deferred_answers", b"All", &[b"none", b"get "]),
+            ("extra_headers", b"A: b\nC: d", &[b"A", b"A: \x01", b"Date: x", b"A: b\nc"]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
             ("idle_timeout_ms", b"0", &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"]),
             ("iterate_over", b"all", &[b"none"]),

@@ -24,8 +24,11 @@ use super::mime::media_type;
 
 /// The last second of the year 9999: HTTP dates have four digits for the year.
 const LAST_DATE: u64 = 253_402_300_799;
-/// The content of files up to this size is kept.
-const SMALL: u64 = 32 << 10;
+/// The content of files up to this size is kept: copying more than that costs more than the two
+/// calls that let the kernel send it from the file.
+const SMALL: u64 = 8 << 10;
+/// And up to this size where no more descriptors may be kept.
+const MEDIUM: u64 = 32 << 10;
 /// What an entry costs besides its content, roughly.
 const ENTRY_COST: usize = 512;
 /// As many paths that lead to no file are remembered for the rest of a turn.
@@ -43,6 +46,9 @@ pub struct Known {
     pub len: u64,
     /// Seconds since 1970, as Last-Modified shows them.
     pub modified: u64,
+    /// Time of the last change, seconds and nanoseconds: if it or the length is another one, what
+    /// is read now does not belong to what was read before.
+    pub stamp: (i64, i64),
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
@@ -76,6 +82,12 @@ impl Known {
         &self.fields[..self.type_at]
     }
 
+    /// `Last-Modified`.
+    pub fn date_field(&self) -> &[u8] {
+        let end = self.etag.start - "Etag: ".len();
+        &self.fields[..end]
+    }
+
     /// The entity tag, in quotes.
     pub fn etag(&self) -> &str {
         // It was made from ASCII text.
@@ -103,6 +115,7 @@ impl Known {
             content,
             len,
             modified,
+            stamp: (meta.mtime(), meta.mtime_nsec()),
             fields: fields.into_bytes(),
             etag,
             type_at,
@@ -297,11 +310,12 @@ impl Cache {
     }
 
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
-        let loaded = match load(path) {
+        let small = if self.open < self.max_open { SMALL } else { MEDIUM };
+        let loaded = match load(path, small) {
             // Files that are merely kept must not be what others fail for.
             Err(error) if is_exhaustion(&error) && self.open > 0 => {
                 self.close_files();
-                load(path)
+                load(path, small)
             }
             loaded => loaded,
         };
@@ -395,7 +409,7 @@ impl Cache {
 }
 
 /// Content, what it belongs to, and whether that can be told from a later state of the file.
-fn load(path: &Path) -> io::Result<(Content, Metadata, bool)> {
+fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
     // FIFOs and devices are never opened: that could block, or do something.
     check_kind(&fs::metadata(path)?)?;
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
@@ -409,7 +423,7 @@ fn load(path: &Path) -> io::Result<(Content, Metadata, bool)> {
         let meta = file.metadata()?;
         check_kind(&meta)?;
         let settled = Identity::of(&meta).is_settled(now);
-        if meta.len() > SMALL {
+        if meta.len() > small {
             return Ok((Content::Open(file), meta, settled));
         }
         let mut bytes = vec![0; meta.len() as usize];
@@ -539,7 +553,7 @@ mod tests {
                 assert!(Arc::ptr_eq(&first, &cache.get(path, turn).unwrap()));
             }
         }
-        assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 32769");
+        assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 8193");
         // A file that was put in its place, even with the same size and time, is another one.
         let other = folder.write("other", "two");
         let time = fs::metadata(&small).unwrap().modified().unwrap();
@@ -621,7 +635,7 @@ mod tests {
     #[test]
     fn descriptors_are_bounded_and_can_be_closed() {
         let folder = Folder::new();
-        let large = "x".repeat(SMALL as usize + 1);
+        let large = "x".repeat(MEDIUM as usize + 1);
         let mut cache = cache();
         let small = folder.write("small", "x");
         cache.get(&small, 1).unwrap();
@@ -630,8 +644,14 @@ mod tests {
             cache.get(&path, 1).unwrap();
         }
         assert_eq!((cache.open, cache.places.len()), (4, 5));
+        // Where no more may be kept, the content is, up to a size.
+        let medium = folder.write("medium", &large[..MEDIUM as usize]);
+        assert!(!cache.get(&medium, 1).unwrap().is_open());
         cache.close_files();
-        assert_eq!((cache.open, cache.places.len()), (0, 1));
+        assert_eq!((cache.open, cache.places.len()), (0, 2));
+        assert!(
+            cache.get(&folder.write("another", &large[..MEDIUM as usize]), 1).unwrap().is_open()
+        );
         assert!(cache.places.contains_key(small.as_path()));
     }
 

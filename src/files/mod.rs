@@ -5,4 +5,5 @@ pub mod cache;
 pub mod directory;
 pub mod listing;
 pub mod mime;
+pub mod representation;
 pub mod resolve;

@@ -4,6 +4,7 @@
 pub mod accept_encoding;
 pub mod chunked;
 pub mod conditional;
+pub mod extra_fields;
 pub mod form;
 pub mod header_value;
 pub mod multipart;

@@ -267,6 +267,23 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     (number < 1 << 63).then_some(number)
 }
 
+/// What may stand in the name of a host (RFC 3986, section 3.2.2).
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~%!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 /// RFC 3986, section 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Empty where the
 /// target has no authority (RFC 9112, section 3.2).
 fn is_host(value: &[u8]) -> bool {
@@ -276,11 +293,10 @@ fn is_host(value: &[u8]) -> bool {
             None => return false,
         },
         None => {
-            let end = memchr::memchr(b':', value).unwrap_or(value.len());
-            let (name, rest) = value.split_at(end);
-            let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+            let end = value.iter().position(|b| !IN_NAME[usize::from(*b)]);
+            let (name, rest) = value.split_at(end.unwrap_or(value.len()));
             // A port needs a name in front of it.
-            (name.iter().all(fits) && (rest.is_empty() || !name.is_empty()), rest)
+            (rest.is_empty() || !name.is_empty(), rest)
         }
     };
     let port_fits = match rest.strip_prefix(b":") {

@@ -17,15 +17,45 @@ pub struct Target<'a> {
     pub query: Option<&'a [u8]>,
 }
 
+#[derive(Clone, Copy)]
+enum Class {
+    Plain,
+    /// `?`
+    Mark,
+    /// In no target.
+    Bad,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Plain; 256];
+    let mut byte = 0;
+    while byte <= b' ' as usize {
+        classes[byte] = Class::Bad;
+        byte += 1;
+    }
+    classes[0x7f] = Class::Bad;
+    classes[b'#' as usize] = Class::Bad;
+    classes[b'?' as usize] = Class::Mark;
+    classes
+};
+
 /// Splits a target in origin form, absolute form or asterisk form.
 pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     // A fragment is never sent (RFC 9110 section 7.1); a blank inside a target means that the
     // request line was not understood. Bytes above 127 are sent by old clients and harmless.
-    if target.iter().any(|&b| b <= b' ' || b == 0x7f || b == b'#') {
-        return Err(BadTarget);
+    let mut mark = None;
+    for (at, &byte) in target.iter().enumerate() {
+        match CLASSES[usize::from(byte)] {
+            Class::Plain => {}
+            Class::Mark => mark = mark.or(Some(at)),
+            Class::Bad => return Err(BadTarget),
+        }
     }
     match target.first() {
-        Some(b'/') => Ok(split_query(target)),
+        Some(b'/') => Ok(match mark {
+            Some(mark) => Target { path: &target[..mark], query: Some(&target[mark + 1..]) },
+            None => Target { path: target, query: None },
+        }),
         Some(b'*') if target.len() == 1 => Ok(split_query(target)),
         _ => {
             let split = split_query(behind_authority(target)?);

@@ -16,7 +16,9 @@ use crate::auth::nonce::Nonces;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::files::cache::{Content, Entry, Known};
+use crate::files::representation::Representation;
 use crate::files::resolve;
+use crate::http::accept_encoding::Accepted;
 
 /// How long a nonce of digest authentication lasts, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -25,7 +27,7 @@ const NONCE_LIFETIME: u64 = 300;
 pub enum Task {
     /// A status with the fields that the exchange holds for it: errors, redirections.
     Reply(u16),
-    File(Entry),
+    File(Representation),
     /// A directory to be listed.
     List(PathBuf),
     /// A method of WebDAV; its content is a document.
@@ -65,7 +67,7 @@ impl Server {
         };
         match task {
             Task::Reply(status) => self.fail(index, status),
-            Task::File(known) => self.begin_file(index, known),
+            Task::File(file) => self.begin_file(index, file),
             Task::List(path) => self.begin_listing(index, path),
             task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
         }
@@ -152,7 +154,29 @@ impl Server {
         if !reads {
             return self.wrong_method(index);
         }
-        Task::File(known)
+        if self.options.config.enable_precompressed {
+            return Task::File(self.negotiate(index, full, known));
+        }
+        Task::File(known.into())
+    }
+
+    /// The form of a file that the client likes best, of those that are stored beside it.
+    fn negotiate(&mut self, index: usize, full: &Path, plain: Entry) -> Representation {
+        let mut sibling = |suffix| {
+            let mut path = full.as_os_str().to_owned();
+            path.push(suffix);
+            let path = Path::new(&path);
+            if resolve::is_hidden(&self.options.config, path) {
+                return None;
+            }
+            self.cache.get(path, self.turns).ok()
+        };
+        let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
+        let Some(exchange) = self.exchange(index) else { return plain.into() };
+        let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+        let accepted = Accepted::read(&exchange.head, head);
+        let choose = |has_brotli, has_gzip| accepted.choose(has_brotli, has_gzip);
+        Representation::negotiate(plain, brotli, gzip, choose)
     }
 
     fn decide_directory(&mut self, index: usize, full: PathBuf, reads: bool) -> Task {
@@ -187,7 +211,16 @@ impl Server {
             fields.extend_from_slice(buf.get(query.clone()).unwrap_or_default());
         }
         fields.extend_from_slice(b"\r\n");
+        self.add_extra_fields(index);
         Task::Reply(301)
+    }
+
+    /// What the program wants beside the library's fields.
+    pub(super) fn add_extra_fields(&mut self, index: usize) {
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) {
+            exchange.fields.extend_from_slice(&self.options.config.extra_headers);
+        }
     }
 
     /// Lets a request pass whose user is known to the password file, and any if there is no such
@@ -262,6 +295,7 @@ impl Server {
             fields.extend_from_slice(classes);
             fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
         }
+        self.add_extra_fields(index);
         Task::Reply(200)
     }
 }

@@ -4,7 +4,8 @@ use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
-use super::files::{FileBody, Listing};
+use super::listing::Listing;
+use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
@@ -253,7 +254,7 @@ impl Outbox {
         }
     }
 
-    /// Notes that the socket took `count` bytes that never were in the box.
+    /// Notes that the socket took `count` bytes that never were in here. Nothing waits.
     pub fn pass(&mut self, count: usize) {
         self.taken += count as u64;
     }

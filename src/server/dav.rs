@@ -151,6 +151,9 @@ impl Server {
         }
         exchange.fields.extend_from_slice(&reply.fields);
         exchange.document = reply.body;
+        if reply.status < 400 {
+            self.add_extra_fields(index);
+        }
         reply.status
     }
 }

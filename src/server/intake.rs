@@ -169,7 +169,7 @@ impl Server {
         // Its target is no path, so that no handler can match.
         let supported = method != b"CONNECT";
         let understood = locate(&mut exchange) || !supported;
-        exchange.plan = match understood.then(|| self.route(&exchange.path)).flatten() {
+        exchange.plan = match understood.then(|| self.routes.find(&exchange.path)).flatten() {
             Some(handler) if supported => Plan::Handler(handler),
             _ => Plan::Builtin,
         };

@@ -15,9 +15,12 @@ pub mod inbox;
 mod intake;
 pub mod iterate;
 pub mod listener;
+mod listing;
 pub mod queue;
 pub mod replies;
 mod respond;
+mod routes;
+mod sending;
 pub mod settings;
 pub mod slots;
 mod step;
@@ -38,11 +41,13 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
+use rustix::net::SendFlags;
 
 use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
+use self::routes::Routes;
 use self::slots::Slot;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
@@ -88,7 +93,7 @@ pub struct Server {
     pub hub: &'static Hub,
     param: *mut c_void,
     pub options: Options,
-    routes: Vec<(Box<[u8]>, Handler)>,
+    routes: Routes,
     error_handler: Option<Handler>,
     listener: Option<Listener>,
     poll: Option<mio::Poll>,
@@ -154,7 +159,7 @@ impl Server {
             hub,
             param,
             options: Options::new(),
-            routes: Vec::new(),
+            routes: Routes::default(),
             error_handler: None,
             listener: None,
             poll: None,
@@ -202,20 +207,12 @@ impl Server {
 
     /// Adds a handler for every path that begins with `prefix`.
     pub fn add_handler(&mut self, prefix: &[u8], handler: Handler) {
-        if self.routes.try_reserve(1).is_ok() {
-            self.routes.push((prefix.into(), handler));
-        }
+        self.routes.add(prefix, handler);
     }
 
     /// The handler that errors are shown to first.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
         self.error_handler = handler;
-    }
-
-    /// The handler for a decoded path: the one added last wins.
-    fn route(&self, path: &[u8]) -> Option<Handler> {
-        let found = self.routes.iter().rev().find(|(prefix, _)| path.starts_with(prefix))?;
-        Some(found.1)
     }
 
     /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
@@ -414,6 +411,10 @@ impl Server {
 
     /// Sends as much of the outbox as the socket takes. False if the connection is no more.
     fn flush(&mut self, index: usize) -> bool {
+        self.flush_with(index, SendFlags::empty())
+    }
+
+    fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
         let now = self.clock.now;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
@@ -423,7 +424,7 @@ impl Server {
         };
         let mut failed = false;
         while !out.is_empty() && conn.writable {
-            let flags = rustix::net::SendFlags::NOSIGNAL;
+            let flags = flags | SendFlags::NOSIGNAL;
             match rustix::net::send(&conn.socket, out.pending(), flags) {
                 Ok(count) => {
                     // A websocket lives by what it receives.
@@ -574,7 +575,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.check_fork();
+        // A handler that was left by an exception has half an answer.
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
         for index in 0..self.conns.len() {
+            // What is answered goes out as far as the socket takes it at once: a handler may
+            // answer and end the server.
+            self.flush(index);
             self.close(index);
         }
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {

@@ -151,7 +151,8 @@ impl Server {
             Phase::Draining => {
                 self.drain_then_close(index);
             }
-            Phase::Sending => self.make_ready(index),
+            // What goes out need not have been in the outbox.
+            Phase::Sending if conn.writable => self.make_ready(index),
             _ => {}
         }
     }

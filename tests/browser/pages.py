@@ -1,12 +1,14 @@
 """Drives the pages of the examples in a headless Chromium."""
 
 import contextlib
+import hashlib
 import pathlib
 import subprocess
 import sys
 import tempfile
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -116,9 +118,43 @@ def a_listing_sorts(driver):
             until(driver, lambda d: "z dir/" in names())
 
 
+def a_password_opens_a_page_and_all_that_it_loads(driver):
+    with tempfile.TemporaryDirectory() as root:
+        folder = pathlib.Path(root, "guarded")
+        folder.mkdir()
+        user = "joe:mydomain.com:"
+        digest = hashlib.md5((user + "secret").encode()).hexdigest()
+        folder.joinpath(".htpasswd").write_text(f"{user}{digest}\n")
+        # They are asked for at once, so that counts arrive in any order.
+        count = 40
+        scripts = "".join(f"<script async src='{n}.js?{n}'></script>" for n in range(count))
+        start = "<!doctype html><title>guarded</title><script>loaded = 0</script>"
+        folder.joinpath("index.html").write_text(start + scripts)
+        for n in range(count):
+            folder.joinpath(f"{n}.js").write_text("loaded++")
+        with running("static_files", root) as address:
+            host = address.removeprefix("http://")
+            driver.get(f"http://joe:secret@{host}guarded/")
+            assert driver.title == "guarded", driver.title
+            until(driver, lambda d: d.execute_script("return loaded") == count)
+        with running("static_files", root) as address:
+            host = address.removeprefix("http://")
+            # Nobody is there to be asked again.
+            try:
+                driver.get(f"http://joe:wrong@{host}guarded/")
+            except WebDriverException as error:
+                assert "INVALID_AUTH" in str(error), error
+            assert driver.title != "guarded"
+
+
 for dark in (False, True):
     with browser(dark) as driver:
-        for test in (two_tabs_chat, the_plot_moves, a_listing_sorts):
+        for test in (
+            two_tabs_chat,
+            the_plot_moves,
+            a_listing_sorts,
+            a_password_opens_a_page_and_all_that_it_loads,
+        ):
             print(f"{test.__name__}{' (dark)' if dark else ''} ... ", end="", flush=True)
             test(driver)
             print("ok")

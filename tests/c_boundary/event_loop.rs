@@ -100,6 +100,17 @@ fn a_server_destroyed_inside_its_handler_is_gone_when_the_poll_returns() {
 }
 
 #[test]
+fn a_handler_that_destroys_the_server_has_answered_before() {
+    let mut server = Server::start(&[]);
+    let mut client = server.client();
+    client.send(request("GET", "1.1", &["data farewell", "destroy"]));
+    let response = client.response();
+    assert_eq!((response.status, response.text().as_str()), (200, "farewell"));
+    server.expect_line("destroyed: NULL");
+    server.program.stop();
+}
+
+#[test]
 fn a_server_destroyed_by_another_thread_is_gone_when_the_poll_returns() {
     let mut program = Program::start("destroy.c", &["thread"]);
     let port = program.port();

@@ -88,6 +88,63 @@ fn curl_gets_a_guarded_file_with_the_right_password_only() {
     server.stop();
 }
 
+/// Fetches the guarded file twice, the second time in a session where the client has one, and
+/// prints status and text of each.
+const PYTHON: &str = "
+import sys, requests
+from requests.auth import HTTPDigestAuth
+address, user, password = sys.argv[1:]
+with requests.Session() as session:
+    session.trust_env = False
+    session.auth = HTTPDigestAuth(user, password)
+    for query in ('', '?a=b%20c'):
+        answer = session.get(address + query, timeout=20)
+        print(answer.status_code, answer.text)
+";
+
+#[test]
+fn python_requests_gets_a_guarded_file_with_the_right_password_only() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    let address = format!("http://127.0.0.1:{}/guarded/a.txt", server.port);
+    let fetch = |user, password| {
+        // Debian's own Python has Debian's packages.
+        let out = Command::new("/usr/bin/python3")
+            .args(["-c", PYTHON, &address, user, password])
+            .output()
+            .expect("python3");
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "is python3-requests installed?\n{error}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(fetch("joe", "secret"), "200 guarded\n200 guarded\n");
+    assert_eq!(fetch("joe", "wrong"), "401 \n401 \n");
+    assert_eq!(fetch("ann", "secret"), "401 \n401 \n");
+    server.stop();
+}
+
+#[test]
+fn wget_gets_a_guarded_file_with_the_right_password_only() {
+    let scratch = site();
+    let server = serve(&scratch, &[]);
+    let fetch = |user: &str, password: &str, target: &str| {
+        let out = Command::new("wget")
+            .args(["-q", "-O", "-", "--no-config", "--no-proxy", "--tries=1", "--timeout=20"])
+            .args([format!("--user={user}"), format!("--password={password}")])
+            .arg(format!("http://127.0.0.1:{}{target}", server.port))
+            .output()
+            .expect("wget");
+        // 6: it was not let in.
+        assert!([Some(0), Some(6)].contains(&out.status.code()), "{}", out.status);
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert_eq!(fetch("joe", "secret", "/guarded/a.txt"), "guarded");
+    assert_eq!(fetch("joe", "secret", "/guarded/a.txt?a=b"), "guarded");
+    assert_eq!(fetch("joe", "wrong", "/guarded/a.txt"), "");
+    assert_eq!(fetch("ann", "secret", "/guarded/a.txt"), "");
+    server.stop();
+}
+
 #[test]
 fn a_global_password_file_guards_everything_and_must_be_there() {
     let scratch = site();

@@ -1,0 +1,118 @@
+//! The forms in which a file can be sent: as it is, or as the compressed sibling that was stored
+//! beside it.
+//!
+//! A sibling has the type of the file that it stands for, and validators of its own: a range or a
+//! condition is about the bytes that are sent (RFC 9110, section 8.8.3.3).
+
+use std::borrow::Cow;
+
+use super::cache::Entry;
+use crate::http::accept_encoding::Coding;
+
+/// A file in the form that was chosen.
+#[derive(Debug)]
+pub struct Representation {
+    /// What is sent.
+    pub known: Entry,
+    /// The file that it stands for, and how it is coded.
+    coded: Option<(Entry, &'static str)>,
+    /// Another client might have got another form.
+    varies: bool,
+}
+
+impl From<Entry> for Representation {
+    fn from(known: Entry) -> Representation {
+        Representation { known, coded: None, varies: false }
+    }
+}
+
+impl Representation {
+    /// What `choose` picks of a file and its siblings. One that is older than the file does not
+    /// count: it was made from something else.
+    pub fn negotiate(
+        plain: Entry,
+        brotli: Option<Entry>,
+        gzip: Option<Entry>,
+        choose: impl FnOnce(bool, bool) -> Coding,
+    ) -> Representation {
+        let brotli = brotli.filter(|sibling| sibling.modified >= plain.modified);
+        let gzip = gzip.filter(|sibling| sibling.modified >= plain.modified);
+        let varies = brotli.is_some() || gzip.is_some();
+        let (sibling, name) = match choose(brotli.is_some(), gzip.is_some()) {
+            Coding::Identity => (None, ""),
+            Coding::Gzip => (gzip, "gzip"),
+            Coding::Brotli => (brotli, "br"),
+        };
+        match sibling {
+            Some(known) => Representation { known, coded: Some((plain, name)), varies },
+            None => Representation { known: plain, coded: None, varies },
+        }
+    }
+
+    /// The entity tag, in quotes: another one for each coding.
+    pub fn etag(&self) -> Cow<'_, str> {
+        match &self.coded {
+            None => Cow::Borrowed(self.known.etag()),
+            Some((_, coding)) => {
+                let plain = self.known.etag().trim_end_matches('"');
+                Cow::Owned(format!("{plain}.{coding}\""))
+            }
+        }
+    }
+
+    pub fn media_type(&self) -> &str {
+        match &self.coded {
+            None => self.known.media_type(),
+            Some((plain, _)) => plain.media_type(),
+        }
+    }
+
+    /// Appends `Last-Modified` and `Etag`.
+    pub fn write_validators(&self, out: &mut Vec<u8>) {
+        if self.coded.is_none() {
+            out.extend_from_slice(self.known.validator_fields());
+            return;
+        }
+        out.extend_from_slice(self.known.date_field());
+        out.extend_from_slice(b"Etag: ");
+        out.extend_from_slice(self.etag().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends `Last-Modified`, `Etag` and `Content-Type`.
+    pub fn write_fields_but_length(&self, out: &mut Vec<u8>) {
+        if self.coded.is_none() {
+            out.extend_from_slice(self.known.fields_but_length());
+            return;
+        }
+        self.write_validators(out);
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(self.media_type().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends all fields that describe the whole.
+    pub fn write_fields(&self, out: &mut Vec<u8>) {
+        if self.coded.is_none() {
+            out.extend_from_slice(self.known.fields());
+            return;
+        }
+        self.write_fields_but_length(out);
+        let mut number = itoa::Buffer::new();
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(number.format(self.known.len).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends what tells the form: `Content-Encoding`, unless there is no content, and `Vary`.
+    pub fn write_form(&self, has_content: bool, out: &mut Vec<u8>) {
+        if let (Some((_, coding)), true) = (&self.coded, has_content) {
+            out.extend_from_slice(b"Content-Encoding: ");
+            out.extend_from_slice(coding.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.varies {
+            out.extend_from_slice(b"Vary: Accept-Encoding\r\n");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Moves files to sockets: by the kernel where it can, else by copying.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+use mio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::Server;
+use super::step::Flow;
+use crate::files::cache::{Content, Entry};
+
+/// What is copied is copied in pieces of this size.
+pub(super) const PIECE: usize = 64 * 1024;
+/// Shorter pieces are cheaper to copy behind what waits than to send by a call of their own.
+const TRANSFER_FROM: u64 = 8 * 1024;
+/// What the kernel moves for one connection in one turn. More than other work may move: a socket
+/// that is filled in one go costs a good part less than one that is filled in turns.
+const TRANSFER_PER_TURN: usize = 8 << 20;
+
+/// The rest of a file that is being sent.
+pub struct FileBody {
+    known: Entry,
+    /// What is sent of the file now.
+    range: Range<u64>,
+    /// Further ranges, each with what stands before its bytes.
+    more: VecDeque<(Vec<u8>, Range<u64>)>,
+    /// What stands behind the last range.
+    tail: Vec<u8>,
+    /// The turn in which the file was last compared with what is known of it.
+    checked: u64,
+    /// The kernel does not move this file to the socket by itself.
+    copies: bool,
+}
+
+impl Server {
+    /// Sends the next piece of a file, or of a page made for a directory.
+    pub(super) fn send_file(&mut self, index: usize) -> Flow {
+        if self.quota == 0 {
+            self.make_ready(index);
+            return Flow::Leave;
+        }
+        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
+        if exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
+            return self.transfer(index);
+        }
+        let is_listing = exchange.listing.is_some();
+        if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
+            if !self.flush(index) {
+                return Flow::Leave;
+            }
+            if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
+                return Flow::Leave;
+            }
+        }
+        match is_listing {
+            true => self.send_listing(index),
+            false => self.copy(index),
+        }
+    }
+
+    /// Moves the next piece of a file to the outbox.
+    fn copy(&mut self, index: usize) -> Flow {
+        if self.outbox(index).is_none() {
+            return Flow::Leave;
+        }
+        let turn = self.turns;
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return Flow::Leave;
+        };
+        match exchange.file.as_mut().map(|body| body.read(&mut out.bytes, turn)) {
+            Some(Ok(count)) => self.file_moved(index, count),
+            Some(Err(_)) | None => self.break_off(index),
+        }
+    }
+
+    /// Sends a piece of a file straight to the socket, once all that stands before it is out.
+    fn transfer(&mut self, index: usize) -> Flow {
+        // The head goes into one segment with what follows.
+        if !self.flush_with(index, SendFlags::MORE) {
+            return Flow::Leave;
+        }
+        let (turn, now) = (self.turns, self.clock.now);
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        if !conn.writable || conn.backlog() > 0 {
+            return Flow::Leave;
+        }
+        let body = conn.exchange.as_deref_mut().and_then(|exchange| exchange.file.as_mut());
+        let (Some(body), Some(out)) = (body, conn.out.as_deref_mut()) else {
+            return Flow::Leave;
+        };
+        match body.transfer(&conn.socket, TRANSFER_PER_TURN, turn) {
+            Ok(count) => {
+                out.pass(count);
+                conn.last_active = now;
+                // Who tried again at once would send what trickles out of a full socket in bits.
+                let whole = count == TRANSFER_PER_TURN || !body.is_transfer();
+                conn.writable = whole || has_room(&conn.socket);
+                self.file_moved(index, count)
+            }
+            Err(Errno::AGAIN) => {
+                conn.writable = false;
+                Flow::Leave
+            }
+            Err(Errno::INTR) => Flow::Again,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                body.copies = true;
+                Flow::Again
+            }
+            Err(CHANGED | Errno::IO) => self.break_off(index),
+            Err(_) => {
+                self.close(index);
+                Flow::Leave
+            }
+        }
+    }
+
+    fn file_moved(&mut self, index: usize, count: usize) -> Flow {
+        self.quota = self.quota.saturating_sub(count);
+        if let Some(exchange) = self.exchange(index)
+            && exchange.file.as_ref().is_some_and(FileBody::is_sent)
+        {
+            let persistent = exchange.head.persistent && !exchange.last;
+            self.finish_exchange(index, persistent);
+        }
+        Flow::Again
+    }
+
+    /// The promised length cannot be kept, or not with bytes that belong together.
+    fn break_off(&mut self, index: usize) -> Flow {
+        self.complain(Some(index), "a file changed or became unreadable while it was sent");
+        self.close(index);
+        Flow::Leave
+    }
+}
+
+/// Whether a socket that took less than it was given would take more. A signal, too, makes it take
+/// less. If it is full, the question makes the kernel tell when it no longer is.
+fn has_room(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    // Whoever tries finds out.
+    !matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
+/// Stands for a file that is no longer what it was when its head was sent.
+const CHANGED: Errno = Errno::STALE;
+
+impl FileBody {
+    /// `checked` is the turn in which the file was last looked at.
+    pub fn new(
+        known: Entry,
+        range: Range<u64>,
+        more: VecDeque<(Vec<u8>, Range<u64>)>,
+        tail: Vec<u8>,
+        checked: u64,
+    ) -> FileBody {
+        FileBody { known, range, more, tail, checked, copies: false }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.range.is_empty() && self.more.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether the next bytes go straight to the socket.
+    fn is_transfer(&self) -> bool {
+        let left = self.range.end.saturating_sub(self.range.start);
+        left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
+    }
+
+    /// Sends at most `share` bytes of the file.
+    fn transfer(
+        &mut self,
+        socket: &TcpStream,
+        share: usize,
+        turn: u64,
+    ) -> rustix::io::Result<usize> {
+        self.check(turn).map_err(|_| CHANGED)?;
+        let Content::Open(file) = &self.known.content else { return Err(CHANGED) };
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
+        let mut offset = self.range.start;
+        match rustix::fs::sendfile(socket, file, Some(&mut offset), left.min(share))? {
+            0 => Err(CHANGED),
+            count => {
+                self.range.start += count as u64;
+                Ok(count)
+            }
+        }
+    }
+
+    /// Compares the file with what is known of it, once a turn.
+    fn check(&mut self, turn: u64) -> io::Result<()> {
+        let Content::Open(file) = &self.known.content else { return Ok(()) };
+        if self.checked != turn {
+            let meta = file.metadata()?;
+            let stamp = (meta.mtime(), meta.mtime_nsec());
+            if meta.len() != self.known.len || stamp != self.known.stamp {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            self.checked = turn;
+        }
+        Ok(())
+    }
+
+    /// Appends the next piece to `out`, and returns its length.
+    fn read(&mut self, out: &mut Vec<u8>, turn: u64) -> io::Result<usize> {
+        if self.range.is_empty() {
+            if let Some((head, range)) = self.more.pop_front() {
+                out.extend_from_slice(&head);
+                self.range = range;
+            } else {
+                out.append(&mut self.tail);
+            }
+            return Ok(0);
+        }
+        self.check(turn)?;
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(PIECE);
+        let before = out.len();
+        out.try_reserve(left.min(PIECE))?;
+        let count = match &self.known.content {
+            Content::Bytes(bytes) => {
+                let start = self.range.start as usize;
+                let piece = bytes.get(start..start + left.min(PIECE)).unwrap_or_default();
+                out.extend_from_slice(piece);
+                piece.len()
+            }
+            Content::Open(file) => {
+                out.resize(before + left.min(PIECE), 0);
+                let read = file.read_at(&mut out[before..], self.range.start);
+                out.truncate(before + *read.as_ref().unwrap_or(&0));
+                read?
+            }
+        };
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.range.start += count as u64;
+        Ok(count)
+    }
+}
