@@ -2,6 +2,11 @@
 
 use super::xml::{Element, Malformed, Name, parse};
 
+/// Properties that one request may name: each is answered for each resource.
+const MAX_NAMES: usize = 512;
+/// Bytes of an owner, which is told wherever the lock reaches.
+const MAX_OWNER: usize = 4096;
+
 /// Which properties PROPFIND is to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -36,7 +41,11 @@ pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
     if !root.is_dav("propfind") {
         return Err(Malformed);
     }
-    let names = |element: &Element| element.elements().map(|e| e.name.clone()).collect();
+    let names =
+        |element: &Element| -> Vec<Name> { element.elements().map(|e| e.name.clone()).collect() };
+    if root.elements().any(|element| element.elements().count() > MAX_NAMES) {
+        return Err(Malformed);
+    }
     let kinds = ["allprop", "propname", "prop"];
     let mut asked = root.elements().filter(|e| kinds.iter().any(|kind| e.is_dav(kind)));
     let (Some(first), None) = (asked.next(), asked.next()) else {
@@ -92,6 +101,9 @@ pub fn lockinfo(body: &[u8]) -> Result<Option<LockInfo>, Malformed> {
         return Err(Malformed);
     }
     let owner = root.child("owner").map(Element::to_text);
+    if owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
+        return Err(Malformed);
+    }
     Ok(Some(LockInfo { exclusive: exclusive.is_some(), owner }))
 }
 
@@ -182,5 +194,10 @@ mod tests {
         assert_eq!(read("", "<D:write/>", ""), Err(Malformed));
         assert_eq!(read("<D:shared/>", "<D:read/>", ""), Err(Malformed));
         assert_eq!(lockinfo(b"<lockinfo/>"), Err(Malformed));
+        let owner = format!("<D:owner>{}</D:owner>", "x".repeat(MAX_OWNER));
+        assert_eq!(read("<D:shared/>", "<D:write/>", &owner), Err(Malformed));
+        let names = "<a/>".repeat(MAX_NAMES + 1);
+        let body = format!("<propfind xmlns='DAV:'><prop>{names}</prop></propfind>");
+        assert_eq!(propfind(body.as_bytes()), Err(Malformed));
     }
 }

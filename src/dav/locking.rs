@@ -15,6 +15,8 @@ use super::store;
 use super::target::{Home, Kind, Target};
 use super::tree::Survey;
 
+/// As many resources are told of that are locked below another.
+const MAX_TOLD: usize = 100;
 /// Locks on one resource at the same time.
 const MAX_LOCKS: usize = 64;
 
@@ -75,7 +77,8 @@ impl DeepLock {
             let state = store::load(dir, env.unix)?;
             let locks = state.members().flat_map(|(_, member)| &member.locks);
             let conflicting = locks.filter(|lock| info.exclusive || lock.exclusive);
-            conflicts.extend(conflicting.map(|lock| lock.href.clone()));
+            let room = MAX_TOLD.saturating_sub(conflicts.len());
+            conflicts.extend(conflicting.take(room).map(|lock| lock.href.clone()));
             Ok(())
         };
         if !self.survey.advance(budget, &mut look)? {
@@ -214,7 +217,9 @@ pub fn locked_in(
 ) -> io::Result<()> {
     let state = store::load(dir, env.unix)?;
     for (_, member) in state.members() {
-        if let Some(lock) = keys.blocked_by(&member.locks) {
+        if let Some(lock) = keys.blocked_by(&member.locks)
+            && found.len() < MAX_TOLD
+        {
             found.push(lock.href.clone());
         }
     }

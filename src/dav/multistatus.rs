@@ -25,9 +25,10 @@ impl Multistatus {
         Multistatus { text: format!("{DECLARATION}<D:multistatus xmlns:D=\"DAV:\">") }
     }
 
-    /// Sees to it that there is room for more; false if there is no memory.
-    pub fn reserve(&mut self, len: usize) -> bool {
-        self.text.try_reserve(len).is_ok()
+    /// Sees to it that there is room for more; false if there is no memory, or the document is
+    /// longer than `maximum` already.
+    pub fn reserve(&mut self, len: usize, maximum: usize) -> bool {
+        self.text.len() <= maximum && self.text.try_reserve(len).is_ok()
     }
 
     /// Adds a resource and the status of all of it.

@@ -67,7 +67,9 @@ impl Propfind {
             let Some(entry) = self.rest.next() else {
                 return Ok(Some(done(std::mem::take(&mut self.document))));
             };
-            if !self.document.reserve(ROOM) {
+            let config = env.config;
+            let maximum = config.max_send_queue_bytes.min(config.max_buffered_bytes);
+            if !self.document.reserve(ROOM, maximum) {
                 return Err(503.into());
             }
             self.tell(env, &entry?);

@@ -26,7 +26,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::locks::Lock;
-use super::temporary::{Temporary, above_standard};
+use super::temporary::{Temporary, above_standard, open_file};
 use super::xml::Name;
 
 /// The name of the file, and the start of all hidden names.
@@ -197,7 +197,7 @@ pub fn load(dir: &Path, now: u64) -> io::Result<State> {
 }
 
 fn read(dir: &Path) -> io::Result<State> {
-    let file = match File::open(dir.join(STATE)) {
+    let file = match open_file(&dir.join(STATE)) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
         Err(error) => return Err(error),

@@ -180,6 +180,16 @@ fn hold(file: &File) -> io::Result<()> {
     }
 }
 
+/// Opens a file to be read. What is none is not waited for, and not done anything to.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let file = above_standard(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
 /// A daemon that has closed its descriptors 0 to 2 may still print to them.
 pub fn above_standard(file: File) -> io::Result<File> {
     if file.as_raw_fd() > 2 {

@@ -12,7 +12,7 @@ use std::vec::IntoIter;
 
 use super::status_of;
 use super::store::{self, STATE};
-use super::temporary::above_standard;
+use super::temporary::{above_standard, open_file};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -138,12 +138,9 @@ pub struct FileCopy {
 impl FileCopy {
     /// From the file at `from` into `to`, which gets its mode.
     pub fn new(from: &Path, to: File) -> io::Result<FileCopy> {
-        let from = above_standard(File::open(from)?)?;
-        let meta = from.metadata()?;
-        if !meta.is_file() {
-            return Err(ErrorKind::InvalidInput.into());
-        }
-        to.set_permissions(fs::Permissions::from_mode(meta.permissions().mode() & 0o777))?;
+        let from = open_file(from)?;
+        let mode = from.metadata()?.permissions().mode() & 0o777;
+        to.set_permissions(fs::Permissions::from_mode(mode))?;
         Ok(FileCopy { from, to })
     }
 

@@ -18,7 +18,7 @@ use super::request::{Reply, Request};
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
-use super::temporary::{Temporary, above_standard};
+use super::temporary::{Temporary, open_file};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -166,7 +166,7 @@ impl Part {
             return Err(Reply { fields, ..416.into() });
         }
         let old = match target.exists() {
-            true => Some(above_standard(File::open(&target.full)?)?),
+            true => Some(open_file(&target.full)?),
             false => None,
         };
         let gaps = [(0, start), (end, len)].into_iter().filter(|(from, to)| from < to).collect();

@@ -202,19 +202,23 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     let state = target.state(env)?;
     let mut properties =
         state.member(name).map(|member| member.properties.clone()).unwrap_or_default();
+    let mut total = properties.values().map(String::len).sum();
     let mut stats: BTreeMap<u16, String> = BTreeMap::new();
     for change in &changes {
-        let (name, status) = judge(change, &properties);
+        let (name, status) = judge(change, &properties, total);
         write_name(stats.entry(status).or_default(), name);
         if status == 200 {
-            apply(change, &mut properties);
+            let (before, after) = apply(change, &mut properties);
+            total = total + after - before;
         }
     }
     if let Some(fine) = stats.remove(&200) {
         if stats.is_empty() {
             store::update(dir, env.unix, |state| {
                 let properties = &mut state.member_mut(name).properties;
-                changes.iter().for_each(|change| apply(change, properties));
+                for change in &changes {
+                    apply(change, properties);
+                }
             })?;
             stats.insert(200, fine);
         } else {
@@ -234,29 +238,30 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     Ok(Reply { body: Some(document.finish()), ..207.into() })
 }
 
-/// Whether a change can be made to these properties.
-fn judge<'a>(change: &'a Change, properties: &BTreeMap<Name, String>) -> (&'a Name, u16) {
-    let (name, value) = match change {
-        Change::Set(name, value) => (name, value.as_str()),
-        Change::Remove(name) => (name, ""),
+/// Whether a change can be made, where `total` are the bytes of all properties so far.
+fn judge<'a>(
+    change: &'a Change,
+    properties: &BTreeMap<Name, String>,
+    total: usize,
+) -> (&'a Name, u16) {
+    let (name, len) = match change {
+        Change::Set(name, value) => (name, value.len()),
+        Change::Remove(name) => (name, 0),
     };
-    let others = properties.iter().filter(|(other, _)| *other != name);
-    let total: usize = others.map(|(_, value)| value.len()).sum();
-    let status = match value.len() {
+    let others = total - properties.get(name).map_or(0, String::len).min(total);
+    let status = match len {
         _ if is_protected(name) => 403,
-        len if len > MAX_PROPERTY || total + len > MAX_PROPERTIES => 507,
+        _ if len > MAX_PROPERTY || others + len > MAX_PROPERTIES => 507,
         _ => 200,
     };
     (name, status)
 }
 
-fn apply(change: &Change, properties: &mut BTreeMap<Name, String>) {
-    match change {
-        Change::Set(name, value) => {
-            properties.insert(name.clone(), value.clone());
-        }
-        Change::Remove(name) => {
-            properties.remove(name);
-        }
-    }
+/// Makes a change; how many bytes there were before, and are now.
+fn apply(change: &Change, properties: &mut BTreeMap<Name, String>) -> (usize, usize) {
+    let (before, after) = match change {
+        Change::Set(name, value) => (properties.insert(name.clone(), value.clone()), value.len()),
+        Change::Remove(name) => (properties.remove(name), 0),
+    };
+    (before.map_or(0, |value| value.len()), after)
 }

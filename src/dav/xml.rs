@@ -20,6 +20,10 @@ const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 const MAX_DEPTH: usize = 32;
 /// Elements, attributes and pieces of text together.
 const MAX_NODES: usize = 20_000;
+/// Attributes of one element, and prefixes that are known at one place. They are looked for one by
+/// one.
+const MAX_ATTRIBUTES: usize = 64;
+const MAX_PREFIXES: usize = 256;
 
 /// The text is not a document that is understood: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,8 +199,11 @@ impl Tree {
         }
         let mut declared = Vec::new();
         let mut plain = Vec::new();
-        for attribute in start.attributes() {
+        for (place, attribute) in start.attributes().enumerate() {
             self.count()?;
+            if place >= MAX_ATTRIBUTES {
+                return Err(Malformed);
+            }
             let attribute = attribute.map_err(|_| Malformed)?;
             let value = unescape(&attribute.value).map_err(|_| Malformed)?.into_owned();
             if !value.chars().all(is_character) {
@@ -217,6 +224,9 @@ impl Tree {
             return Err(Malformed);
         }
         self.scope.extend(declared.iter().cloned());
+        if self.scope.len() > MAX_PREFIXES {
+            return Err(Malformed);
+        }
         let (prefix, local) = split_name(start.name().0)?;
         let name = self.resolve(prefix, local)?;
         let mut attributes: Vec<Attribute> = Vec::with_capacity(plain.len());
@@ -400,6 +410,13 @@ mod tests {
     fn what_is_no_document_is_refused() {
         let deep = "<a>".repeat(33) + &"</a>".repeat(33);
         let wide = format!("<a>{}</a>", "<b/>".repeat(20_001));
+        let attributes: String = (0..65).map(|n| format!(" a{n}=''")).collect();
+        let attributes = format!("<a{attributes}/>");
+        let declared = |level: u32| -> String {
+            let one = |n| format!(" xmlns:p{level}x{n}='u'");
+            format!("<a{}>", (0..60).map(one).collect::<String>())
+        };
+        let prefixes = (0..5).map(declared).collect::<String>() + &"</a>".repeat(5);
         let bomb = "<!DOCTYPE a [<!ENTITY b 'x'><!ENTITY c '&b;&b;'>]><a>&c;</a>";
         for text in [
             "",
@@ -430,6 +447,8 @@ mod tests {
             bomb,
             &deep,
             &wide,
+            &attributes,
+            &prefixes,
         ] {
             assert_eq!(parse(text.as_bytes()), Err(Malformed), "{text:.80}");
         }

@@ -115,6 +115,13 @@ fn what_is_kept_is_read_whatever_is_in_it() {
         assert_eq!(dav.status("PROPPATCH", "/a", "", patch), 207);
         assert!(dav.propfind("/a", "0", "").text().contains("u:1"));
     }
+    // What is no file is not waited for.
+    let path = dav.scratch.join("root/.mongoose-dav");
+    std::fs::remove_file(&path).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    assert_eq!(dav.propfind("/a", "0", "").status, 207);
+    assert!(dav.status("PROPPATCH", "/a", "", patch) >= 400);
     dav.stop();
 }
 
