@@ -26,7 +26,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::locks::Lock;
-use super::temporary::{Temporary, above_standard, open_file};
+use super::temporary::{Temporary, above_standard, check_size, open_file};
 use super::xml::Name;
 
 /// The name of the file, and the start of all hidden names.
@@ -203,10 +203,7 @@ fn read(dir: &Path) -> io::Result<State> {
         Err(error) => return Err(error),
     };
     let mut text = Vec::new();
-    // A FIFO that somebody has put there would have to be waited for.
-    if !file.metadata()?.is_file()
-        || file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN
-    {
+    if file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN {
         return Err(ErrorKind::InvalidData.into());
     }
     Ok(State::parse(&text))
@@ -238,6 +235,7 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
     if text.len() as u64 > MAX_LEN {
         return Err(Errno::NOSPC.into());
     }
+    check_size(text.len() as u64)?;
     let temporary = Temporary::create(dir)?;
     temporary.file().write_all(text.as_bytes())?;
     temporary.publish(&path, true)

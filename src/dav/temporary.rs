@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// What the names of temporary files and folders begin with; hidden like all of `STATE`.
 const PREFIX: &str = ".mongoose-dav.";
@@ -177,6 +178,14 @@ fn hold(file: &File) -> io::Result<()> {
         Ok(()) => Ok(()),
         // Some network file systems lock nothing: then nothing is swept there either.
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this process may write a file of that size. The kernel would end it by SIGXFSZ.
+pub fn check_size(len: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if len > limit => Err(Errno::FBIG.into()),
+        _ => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use std::vec::IntoIter;
 
 use super::status_of;
 use super::store::{self, STATE};
-use super::temporary::{above_standard, open_file};
+use super::temporary::{above_standard, check_size, open_file};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -133,15 +133,19 @@ impl Removal {
 pub struct FileCopy {
     from: File,
     to: File,
+    /// Bytes to come: a file that grows meanwhile would have no end.
+    left: u64,
 }
 
 impl FileCopy {
     /// From the file at `from` into `to`, which gets its mode.
     pub fn new(from: &Path, to: File) -> io::Result<FileCopy> {
         let from = open_file(from)?;
-        let mode = from.metadata()?.permissions().mode() & 0o777;
+        let meta = from.metadata()?;
+        check_size(meta.len())?;
+        let mode = meta.permissions().mode() & 0o777;
         to.set_permissions(fs::Permissions::from_mode(mode))?;
-        Ok(FileCopy { from, to })
+        Ok(FileCopy { from, to, left: meta.len() })
     }
 
     /// Works on, by a piece at least; true once all is copied.
@@ -149,7 +153,10 @@ impl FileCopy {
         loop {
             *budget = budget.saturating_sub(PIECE_COST);
             // The kernel copies, and shares the blocks where the file system can.
-            if io::copy(&mut (&self.from).take(PIECE as u64), &mut &self.to)? == 0 {
+            let len = self.left.min(PIECE as u64);
+            let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
+            self.left = self.left.saturating_sub(count);
+            if count == 0 || self.left == 0 {
                 return Ok(true);
             }
             if *budget == 0 {

@@ -10,15 +10,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 
-use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
-
 use super::Env;
 use super::request::{Reply, Request};
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
-use super::temporary::{Temporary, open_file};
+use super::temporary::{Temporary, check_size, open_file};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -35,8 +32,6 @@ pub struct Upload {
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
-    /// The largest file that this process may write.
-    limit: u64,
 }
 
 /// Content that is only a part (RFC 9110, section 14.5).
@@ -69,9 +64,8 @@ impl Upload {
         request.may_change(env, &target, !target.exists())?;
         sweeper.visit(&home.dir);
         let made = Some(Temporary::create(&home.dir)?);
-        let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
         let position = part.as_ref().map_or(0, |part| part.start);
-        Ok(Upload { request, made, position, part, limit })
+        Ok(Upload { request, made, position, part })
     }
 
     /// Takes a piece of the content.
@@ -86,10 +80,7 @@ impl Upload {
     }
 
     fn write_at(&self, piece: &[u8], position: u64) -> io::Result<()> {
-        // The kernel would end the process by SIGXFSZ.
-        if position.saturating_add(piece.len() as u64) > self.limit {
-            return Err(Errno::FBIG.into());
-        }
+        check_size(position.saturating_add(piece.len() as u64))?;
         match &self.made {
             Some(made) => made.file().write_all_at(piece, position),
             None => Err(ErrorKind::NotFound.into()),

@@ -230,6 +230,12 @@ fn a_full_disk_is_told_and_leaves_the_old_file() {
     assert_eq!(dav.status("PUT", "/b", "", &long), 507);
     assert_eq!((dav.read("a").as_str(), dav.names("")), ("old", vec!["a".to_owned()]));
     assert_eq!(dav.status("PUT", "/a", "", &long[..100_000]), 204);
+    // Nor does a copy that does not fit replace anything.
+    dav.write("large", &long).write("d/large", &long).write("e/old", "old");
+    assert_eq!(dav.transfer("COPY", "/large", "/a"), 507);
+    assert_eq!(dav.transfer("COPY", "/d", "/e"), 507);
+    assert_eq!((dav.read("a").len(), dav.names("e")), (100_000, vec!["old".to_owned()]));
+    assert_eq!(dav.names(""), ["a", "d", "e", "large"]);
     dav.stop();
 }
 
