@@ -27,38 +27,54 @@ pub struct Temporary {
     dir: PathBuf,
     /// `None` for a file without a name.
     name: Option<PathBuf>,
+    /// Who made it: a child of a fork has a copy of this value, and must leave the file alone.
+    process: u32,
 }
 
 impl Temporary {
     /// An empty file that is to become one of the directory `dir`.
     pub fn create(dir: &Path) -> io::Result<Temporary> {
-        let dir = dir.to_path_buf();
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        // It gets its name by way of /proc.
-        if Path::new("/proc/self/fd").exists() {
-            match rustix::fs::open(&dir, flags, Mode::from_raw_mode(0o666)) {
-                Ok(fd) => {
-                    let file = above_standard(File::from(fd))?;
-                    hold(&file)?;
-                    return Ok(Temporary { file, dir, name: None });
-                }
-                Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
-                Err(error) => return Err(error.into()),
-            }
+        match Temporary::nameless(dir)? {
+            Some(temporary) => Ok(temporary),
+            None => Temporary::named(dir),
         }
+    }
+
+    /// `None` where the file system has no files without a name.
+    fn nameless(dir: &Path) -> io::Result<Option<Temporary>> {
+        // It gets its name by way of /proc.
+        if !Path::new("/proc/self/fd").exists() {
+            return Ok(None);
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
+            Ok(fd) => {
+                let file = above_standard(File::from(fd))?;
+                Ok(Some(Temporary::new(file, dir, None)))
+            }
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn named(dir: &Path) -> io::Result<Temporary> {
         for _ in 0..ATTEMPTS {
-            let name = fresh_name(&dir);
-            let file = match OpenOptions::new().read(true).write(true).create_new(true).open(&name)
-            {
+            let name = fresh_name(dir);
+            let made = OpenOptions::new().read(true).write(true).create_new(true).open(&name);
+            let file = match made {
                 Ok(file) => above_standard(file)?,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            if hold(&file).is_ok() {
-                return Ok(Temporary { file, dir, name: Some(name) });
+            if hold(&file) != Held::Theirs {
+                return Ok(Temporary::new(file, dir, Some(name)));
             }
         }
         Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn new(file: File, dir: &Path, name: Option<PathBuf>) -> Temporary {
+        Temporary { file, dir: dir.to_path_buf(), name, process: std::process::id() }
     }
 
     pub fn file(&self) -> &File {
@@ -82,6 +98,8 @@ impl Temporary {
                 return Ok(());
             }
             let name = fresh_name(&self.dir);
+            // Before it can be seen: a sweep must not take it for what somebody left.
+            hold(&self.file);
             match self.link(&name) {
                 Ok(()) => self.name = Some(name),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -100,7 +118,9 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
+        if let Some(name) = &self.name
+            && self.process == std::process::id()
+        {
             let _ = fs::remove_file(name);
         }
     }
@@ -126,7 +146,7 @@ impl TemporaryDir {
             }
             let held = above_standard(File::open(&path)?)?;
             // A sweep may have been faster.
-            if hold(&held).is_ok() && path.exists() {
+            if hold(&held) != Held::Theirs && path.exists() {
                 return Ok(TemporaryDir { path, _held: held });
             }
         }
@@ -148,7 +168,7 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
             continue;
         };
         let Ok(meta) = file.metadata() else { continue };
-        if hold(&file).is_err() {
+        if hold(&file) != Held::Ours {
             continue;
         }
         if meta.is_dir() {
@@ -173,11 +193,21 @@ pub fn random_bytes() -> [u8; 16] {
     bytes
 }
 
-fn hold(file: &File) -> io::Result<()> {
+/// Whose something temporary is.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    Ours,
+    Theirs,
+    /// Some network file systems lock nothing: then nothing is swept there either.
+    Unknown,
+}
+
+/// Locks something temporary until it is closed.
+fn hold(file: &File) -> Held {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(()),
-        // Some network file systems lock nothing: then nothing is swept there either.
-        Err(error) => Err(error.into()),
+        Ok(()) => Held::Ours,
+        Err(Errno::AGAIN) => Held::Theirs,
+        Err(_) => Held::Unknown,
     }
 }
 
@@ -235,6 +265,26 @@ mod tests {
         Temporary::create(&folder.0).unwrap().publish(&target, true).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"");
         assert_eq!(names(&folder), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_must_have_a_name_has_a_hidden_one() {
+        let folder = Folder::new();
+        let target = folder.0.join("a");
+        for text in ["one", "two"] {
+            let temporary = Temporary::named(&folder.0).unwrap();
+            temporary.file().write_all(text.as_bytes()).unwrap();
+            assert!(names(&folder)[0].starts_with(PREFIX));
+            sweep(&folder.0).unwrap();
+            temporary.publish(&target, true).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), text.as_bytes());
+            assert_eq!(names(&folder), ["a"]);
+        }
+        drop(Temporary::named(&folder.0).unwrap());
+        let third = Temporary::named(&folder.0).unwrap();
+        assert_eq!(third.publish(&target, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        Temporary::named(&folder.0).unwrap().publish(&folder.0.join("b"), false).unwrap();
+        assert_eq!(names(&folder), ["a", "b"]);
     }
 
     #[test]

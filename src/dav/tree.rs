@@ -144,7 +144,8 @@ impl FileCopy {
         let meta = from.metadata()?;
         check_size(meta.len())?;
         let mode = meta.permissions().mode() & 0o777;
-        to.set_permissions(fs::Permissions::from_mode(mode))?;
+        // Not every file system has modes.
+        let _ = to.set_permissions(fs::Permissions::from_mode(mode));
         Ok(FileCopy { from, to, left: meta.len() })
     }
 
@@ -184,7 +185,7 @@ impl TreeCopy {
             let names = read_names(&from)?;
             copy.levels.push((from, to, names));
         } else {
-            fs::set_permissions(to, fs::Permissions::from_mode(mode))?;
+            let _ = fs::set_permissions(to, fs::Permissions::from_mode(mode));
         }
         Ok(copy)
     }
@@ -206,7 +207,7 @@ impl TreeCopy {
             let Some((from, to, names)) = self.levels.last_mut() else { return Ok(true) };
             let Some((name, kind)) = names.next() else {
                 let mode = fs::metadata(&*from)?.permissions().mode() & 0o777;
-                fs::set_permissions(&*to, fs::Permissions::from_mode(mode))?;
+                let _ = fs::set_permissions(&*to, fs::Permissions::from_mode(mode));
                 self.levels.pop();
                 continue;
             };

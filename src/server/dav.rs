@@ -11,6 +11,7 @@ use crate::dav::request::{Reply, Request};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::http::request::Framing;
+use crate::http::status::reason;
 
 /// What one connection may do in one turn: about as many calls of the file system.
 const PORTION: usize = 256;
@@ -99,7 +100,10 @@ impl Server {
         };
         let Some(Task::Put(upload)) = &mut exchange.task else { return Ok(()) };
         let piece = self.scratch.get(content).unwrap_or_default();
-        upload.write(piece).map_err(|reply| reply.status)
+        match upload.write(piece) {
+            Ok(()) => Ok(()),
+            Err(reply) => Err(self.take_reply(index, reply)),
+        }
     }
 
     /// The request is complete: its task is worked on, now and in the turns that follow.
@@ -151,6 +155,12 @@ impl Server {
         }
         exchange.fields.extend_from_slice(&reply.fields);
         exchange.document = reply.body;
+        let failed = reply.status >= 500 && reply.status != 502;
+        if failed {
+            let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
+            let what = format!("{method} failed: {} {reason}", reply.status);
+            self.complain(Some(index), &what);
+        }
         if reply.status < 400 {
             self.add_extra_fields(index);
         }

@@ -224,6 +224,43 @@ fn a_lock_holds_under_every_name() {
 }
 
 #[test]
+fn servers_of_two_processes_see_each_others_locks_and_properties() {
+    let first = Dav::start(&[]);
+    let second = Dav::start(&[&format!("document_root={}", first.scratch.join("root"))]);
+    first.write("a", "1");
+    let token = first.lock("/a", "");
+    assert_eq!(second.status("PUT", "/a", "", "2"), 423);
+    assert_eq!(second.status("PUT", "/a", &with(&token), "2"), 204);
+    assert_eq!(second.status("UNLOCK", "/a", &format!("Lock-Token: <{token}>\r\n"), ""), 204);
+    // Both change the same file at once, and none takes back what the other has done.
+    let count = 100;
+    let mut clients: Vec<_> = [(&first, "x"), (&second, "y")]
+        .into_iter()
+        .map(|(dav, prefix)| {
+            let request = |n| {
+                let body = format!(
+                    "<propertyupdate xmlns='DAV:'><set><prop><{prefix}{n} xmlns='u:1'/></prop>\
+                     </set></propertyupdate>"
+                );
+                dav.request("PROPPATCH", "/a", "", &body)
+            };
+            let requests: String = (0..count).map(request).collect();
+            (dav.client(), requests)
+        })
+        .collect();
+    for (client, requests) in &mut clients {
+        client.send(requests);
+    }
+    for (client, _) in &mut clients {
+        (0..count).for_each(|_| assert_eq!(client.response().status, 207));
+    }
+    let text = first.propfind("/a", "0", "").text();
+    assert_eq!((text.matches("<x").count(), text.matches("<y").count()), (count, count), "{text}");
+    second.stop();
+    first.stop();
+}
+
+#[test]
 fn the_if_field_is_judged_as_a_whole() {
     let dav = Dav::start(&[]);
     dav.write("a", "1").write("b", "2");

@@ -63,28 +63,44 @@ fn what_is_deleted_is_gone_and_nothing_else() {
     dav.stop();
 }
 
+/// A folder in which nothing can be changed while this value lives: by its mode, and for root, whom
+/// no mode stops, by its flag, where there is one.
+struct Fixed(String);
+
+impl Fixed {
+    fn new(path: String) -> Fixed {
+        let fixed = Fixed(path);
+        fixed.set(0o555, "+i");
+        fixed
+    }
+
+    fn set(&self, mode: u32, flag: &str) {
+        let chattr = || Command::new("chattr").args([flag, &self.0]).output();
+        if flag == "-i" {
+            let _ = chattr();
+        }
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        let _ = std::fs::set_permissions(&self.0, mode);
+        if flag == "+i" {
+            let _ = chattr();
+        }
+    }
+}
+
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        self.set(0o755, "-i");
+    }
+}
+
 #[test]
 fn what_cannot_be_deleted_is_told_by_name() {
     let dav = Dav::start(&[]);
-    // A mount cannot be removed, not even by root; without one, what is not ours can serve.
     dav.write("d/a", "1").write("d/fixed/b c", "2").write("d/e/f", "3");
-    let fixed = dav.scratch.join("root/d/fixed");
-    let chattr = |flag: &str| {
-        Command::new("chattr").args([flag, &fixed]).output().is_ok_and(|out| out.status.success())
-    };
-    let is_fixed = chattr("+i");
-    if !is_fixed {
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o555);
-        std::fs::set_permissions(&fixed, mode).expect("a mode");
-    }
-    // Root may write whatever the mode says: then only the flag forbids.
-    let forbidden = is_fixed || std::fs::File::create(format!("{fixed}/probe")).is_err();
+    let fixed = Fixed::new(dav.scratch.join("root/d/fixed"));
+    let forbidden = std::fs::File::create(format!("{}/probe", fixed.0)).is_err();
     let answer = dav.ask("DELETE", "/d", "", "");
-    if is_fixed {
-        chattr("-i");
-    }
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    let _ = std::fs::set_permissions(&fixed, mode);
+    drop(fixed);
     if forbidden {
         assert_eq!(answer.status, 207, "{}", answer.head);
         let text = answer.text();

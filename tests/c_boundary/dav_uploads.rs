@@ -221,13 +221,17 @@ fn a_file_keeps_its_mode_and_a_link_its_end() {
 
 #[test]
 fn a_full_disk_is_told_and_leaves_the_old_file() {
-    let dav = Dav::start(&["--file-size=100000"]);
+    let scratch = Scratch::new();
+    let log = format!("error_log_file={}", scratch.join("errors"));
+    let dav = Dav::start_in(scratch, &["--file-size=100000", &log]);
     dav.write("a", "old");
     let long = "x".repeat(200_000);
     for fields in ["", "Content-Range: bytes 1-200000/*\r\n"] {
         assert_eq!(dav.status("PUT", "/a", fields, &long), 507, "{fields}");
     }
     assert_eq!(dav.status("PUT", "/b", "", &long), 507);
+    let errors = dav.scratch.read("errors");
+    assert!(errors.contains(" PUT failed: 507 Insufficient Storage\n"), "{errors}");
     assert_eq!((dav.read("a").as_str(), dav.names("")), ("old", vec!["a".to_owned()]));
     assert_eq!(dav.status("PUT", "/a", "", &long[..100_000]), 204);
     // Nor does a copy that does not fit replace anything.
