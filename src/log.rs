@@ -1,5 +1,5 @@
-//! The access log (Combined Log Format) and the error log. One `write` a line, so that several
-//! processes may share a file; a file that was renamed away is opened anew.
+//! The access log (Combined Log Format) and the error log. Each `write` appends whole lines, so that
+//! several processes may share a file; a file that was renamed away is opened anew.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -15,11 +15,17 @@ pub struct LogFile {
     identity: (u64, u64),
     /// The second in which the path was last compared with the open file.
     checked: u64,
+    /// Whole lines that wait for [`LogFile::flush`].
+    waiting: Vec<u8>,
 }
 
+/// More than this does not wait.
+const MAX_WAITING: usize = 64 * 1024;
+
 impl LogFile {
-    /// Writes to `path` from now on; `None` writes nowhere.
-    pub fn set_path(&mut self, path: Option<&Path>) {
+    /// Writes to `path` from now on; `None` writes nowhere. What waits still goes to the old file.
+    pub fn set_path(&mut self, path: Option<&Path>, now: u64) {
+        self.flush(now);
         *self = Self { path: path.map(Path::to_path_buf), ..Self::default() };
     }
 
@@ -28,12 +34,38 @@ impl LogFile {
         self.path.is_some()
     }
 
-    /// Closes the file; the next line opens it again.
+    /// Closes the file and forgets what waits; the next line opens it again.
     pub fn close(&mut self) {
         self.file = None;
+        self.waiting = Vec::new();
     }
 
-    /// Appends `line`, which ends in a line feed. `now` is the wall-clock second.
+    /// Takes a line in parts, the last of which ends in a line feed, to be written with others.
+    pub fn add(&mut self, parts: &[&[u8]], now: u64) {
+        let len = parts.iter().map(|part| part.len()).sum();
+        if self.waiting.len() + len > MAX_WAITING {
+            self.flush(now);
+        }
+        if self.path.is_none() || self.waiting.try_reserve(len).is_err() {
+            return;
+        }
+        for part in parts {
+            self.waiting.extend_from_slice(part);
+        }
+    }
+
+    /// Writes the lines that wait.
+    pub fn flush(&mut self, now: u64) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let mut lines = std::mem::take(&mut self.waiting);
+        self.append(&lines, now);
+        lines.clear();
+        self.waiting = lines;
+    }
+
+    /// Appends `line`, which ends in a line feed, at once. `now` is the wall-clock second.
     pub fn append(&mut self, line: &[u8], now: u64) {
         let Some(path) = &self.path else { return };
         if self.checked != now {
@@ -61,7 +93,8 @@ impl LogFile {
 pub struct Request<'a> {
     pub peer: IpAddr,
     pub user: Option<&'a [u8]>,
-    pub unix: u64,
+    /// As [`timestamp`] writes it.
+    pub time: &'a str,
     /// Empty where the request line was not understood.
     pub method: &'a [u8],
     pub target: &'a [u8],
@@ -71,44 +104,70 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The line up to the status, and what follows the byte count.
-    pub fn format(&self) -> (Vec<u8>, Vec<u8>) {
-        let mut prefix = Vec::with_capacity(self.target.len() + 96);
-        prefix.extend_from_slice(self.peer.to_canonical().to_string().as_bytes());
-        prefix.extend_from_slice(b" - ");
+    /// The line without status and byte count, and where these belong.
+    pub fn format(&self) -> (Vec<u8>, usize) {
+        let values = [self.referer, self.user_agent];
+        let len = values.iter().flatten().map(|value| value.len()).sum::<usize>();
+        let mut line = Vec::with_capacity(self.target.len() + len + 128);
+        write_address(&mut line, self.peer);
+        line.extend_from_slice(b" - ");
         match self.user {
-            Some(user) => escape(&mut prefix, user, true),
-            None => prefix.push(b'-'),
+            Some(user) => escape(&mut line, user, true),
+            None => line.push(b'-'),
         }
-        prefix.extend_from_slice(b" [");
-        prefix.extend_from_slice(timestamp(self.unix).as_bytes());
-        prefix.extend_from_slice(b"] \"");
+        line.extend_from_slice(b" [");
+        line.extend_from_slice(self.time.as_bytes());
+        line.extend_from_slice(b"] \"");
         if self.method.is_empty() {
-            prefix.extend_from_slice(b"-\" ");
+            line.extend_from_slice(b"-\" ");
         } else {
-            escape(&mut prefix, self.method, false);
-            prefix.push(b' ');
-            escape(&mut prefix, self.target, false);
+            escape(&mut line, self.method, false);
+            line.push(b' ');
+            escape(&mut line, self.target, false);
             let version = if self.minor == 0 { b" HTTP/1.0\" " } else { b" HTTP/1.1\" " };
-            prefix.extend_from_slice(version);
+            line.extend_from_slice(version);
         }
 
-        let mut suffix = Vec::with_capacity(64);
-        for value in [self.referer, self.user_agent] {
-            suffix.extend_from_slice(b" \"");
+        let status_at = line.len();
+        for value in values {
+            line.extend_from_slice(b" \"");
             match value {
-                Some(value) if !value.is_empty() => escape(&mut suffix, value, false),
-                _ => suffix.push(b'-'),
+                Some(value) if !value.is_empty() => escape(&mut line, value, false),
+                _ => line.push(b'-'),
             }
-            suffix.push(b'"');
+            line.push(b'"');
         }
-        suffix.push(b'\n');
-        (prefix, suffix)
+        line.push(b'\n');
+        (line, status_at)
+    }
+}
+
+fn write_address(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let mut number = itoa::Buffer::new();
+            for (place, byte) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(number.format(byte).as_bytes());
+            }
+        }
+        address => out.extend_from_slice(address.to_string().as_bytes()),
     }
 }
 
 /// Appends `text` so that it can neither end its quotes nor its line.
 fn escape(out: &mut Vec<u8>, text: &[u8], space: bool) {
+    let is_plain = |byte: &u8| match byte {
+        b'"' | b'\\' => false,
+        b' ' => !space,
+        byte => (0x21..=0x7e).contains(byte),
+    };
+    if text.iter().all(is_plain) {
+        out.extend_from_slice(text);
+        return;
+    }
     for byte in text {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
@@ -165,18 +224,50 @@ mod tests {
     }
 
     #[test]
+    fn lines_wait_for_each_other_but_not_for_ever() {
+        let path = std::env::temp_dir().join(format!("log-test-{}", std::process::id()));
+        let written = || std::fs::read_to_string(&path).unwrap_or_default();
+        let mut log = LogFile::default();
+        log.add(&[b"nowhere\n"], 1);
+        log.set_path(Some(&path), 1);
+        log.add(&[b"o", b"ne\n"], 1);
+        log.add(&[b"two\n"], 1);
+        assert_eq!(written(), "");
+        log.flush(1);
+        log.flush(1);
+        assert_eq!(written(), "one\ntwo\n");
+        // As in the child of a fork, whose parent has these lines, too.
+        log.add(&[b"three\n"], 1);
+        log.close();
+        log.flush(1);
+        assert_eq!(written(), "one\ntwo\n");
+        log.add(&[b"four\n"], 1);
+        log.set_path(None, 1);
+        assert_eq!(written(), "one\ntwo\nfour\n");
+        log.set_path(Some(&path), 1);
+        for _ in 0..MAX_WAITING / 2 {
+            log.add(&[b"12345\n"], 1);
+            assert!(log.waiting.len() <= MAX_WAITING);
+        }
+        log.flush(1);
+        assert_eq!(written().matches("12345\n").count(), MAX_WAITING / 2);
+        std::fs::remove_file(&path).expect("the log");
+    }
+
+    #[test]
     fn a_line_cannot_be_forged() {
         let request = Request {
             peer: "::ffff:10.1.2.3".parse().expect("an address"),
             user: Some(b"a b\n"),
-            unix: 0,
+            time: &timestamp(0),
             method: b"GET",
             target: b"/\"x\\\x01\xff",
             minor: 1,
             referer: None,
             user_agent: Some(b"a\"\r\nb"),
         };
-        let (prefix, suffix) = request.format();
+        let (line, status_at) = request.format();
+        let (prefix, suffix) = line.split_at(status_at);
         let expected: &[u8] = b"10.1.2.3 - a\\x20b\\x0a [01/Jan/1970:00:00:00 +0000] \
             \"GET /\\\"x\\\\\\x01\\xff HTTP/1.1\" ";
         assert_eq!(prefix, expected);

@@ -36,6 +36,7 @@ options! {
     CgiEnvironment = c"cgi_environment", None;
     CgiInterpreter = c"cgi_interpreter", None;
     CgiPattern = c"cgi_pattern", Some(c"**.cgi$|**.pl$|**.php$");
+    CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
@@ -100,6 +101,7 @@ pub struct Config {
     pub cgi_environment: Vec<(String, String)>,
     pub cgi_interpreter: Option<PathBuf>,
     pub cgi_pattern: String,
+    pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
@@ -149,6 +151,7 @@ impl Default for Config {
             cgi_environment: Vec::new(),
             cgi_interpreter: None,
             cgi_pattern: "**.cgi$|**.pl$|**.php$".to_owned(),
+            cgi_timeout_ms: 60_000,
             dav_auth_file: None,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
@@ -196,6 +199,7 @@ impl Config {
             Id::CgiEnvironment => self.cgi_environment = pairs(value, ENVIRONMENT_FORM)?,
             Id::CgiInterpreter => self.cgi_interpreter = path(value),
             Id::CgiPattern => self.cgi_pattern = text(value)?.to_owned(),
+            Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];

@@ -43,10 +43,14 @@ def median(values, default=None):
 
 
 def pairs(rounds, key, base):
-    """Slices and those of the base in the same round; only undisturbed ones, if there are some."""
+    """Slices and those of the base in the same round: the undisturbed ones, and where these are
+    few the quieter half."""
     together = [(figures[key], figures[base]) for figures in rounds]
-    quiet = [pair for pair in together if not any(figure["disturbed"] for figure in pair)]
-    return quiet if len(quiet) >= 3 else together
+    quiet = [pair for pair in together if not any(figures["disturbed"] for figures in pair)]
+    if len(quiet) * 4 >= len(together):
+        return quiet
+    together.sort(key=lambda pair: max(figures["foreign"] for figures in pair))
+    return together[: (len(together) + 1) // 2]
 
 
 def summary(rounds, key, base):
@@ -74,6 +78,7 @@ def summary(rounds, key, base):
         "slices": len(rounds),
         "disturbed": sum(figures[key]["disturbed"] for figures in rounds),
         "used": len(found),
+        "noisy": any(figures["disturbed"] for pair in found for figures in pair),
     }
 
 

@@ -29,9 +29,8 @@ def noise(everything):
         for name, row in result["rows"].items() if name != "limit"
         for low, high in [row["cpu_ratio_quartiles"]]
     ]
-    disturbed = any(row["disturbed"] > row["slices"] - row["used"]
-                    for result in everything["works"].values() if result["kind"] == "plain"
-                    for row in result["rows"].values())
+    disturbed = any(row["noisy"] for result in everything["works"].values()
+                    if result["kind"] == "plain" for row in result["rows"].values())
     text = (f"Within a work, half of all ratios lie within {statistics.median(widths):.0f} % of each "
             "other: what differs by less is noise.")
     if disturbed:

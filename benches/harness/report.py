@@ -54,7 +54,7 @@ def columns(result):
                    "{:.2f}–{:.2f}".format(*row["cpu_ratio_quartiles"]),
                    f"{row['per_second']:,.0f}", duration(row["p50_ns"]), duration(row["p99_ns"]),
                    memory(row["peak_kib"]), f"{row['used']}/{row['slices']}"
-                   + (" noisy" if row["disturbed"] > row["slices"] - row["used"] else "")]
+                   + (" noisy" if row["noisy"] else "")]
             for name, row in rows.items()
         }
     if result["kind"] == "idle":

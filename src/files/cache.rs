@@ -8,13 +8,14 @@
 //! trusted beyond the turn.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -196,7 +197,7 @@ impl Identity {
 /// An entry in its place among the others.
 #[derive(Debug)]
 struct Slot {
-    path: Arc<Path>,
+    path: Arc<OsStr>,
     known: Entry,
     identity: Identity,
     settled: bool,
@@ -217,7 +218,9 @@ pub struct Cache {
     budget: usize,
     max_open: usize,
     extra_types: Vec<(String, String)>,
-    places: HashMap<Arc<Path>, usize>,
+    /// By the bytes of the path: a `Path` is equal to itself with a slash behind it, and they do
+    /// not lead to the same place.
+    places: HashMap<Arc<OsStr>, usize>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     newest: usize,
@@ -225,7 +228,7 @@ pub struct Cache {
     cost: usize,
     open: usize,
     /// Paths that lead to no file in the turn `refused_in`.
-    refusals: HashMap<PathBuf, io::ErrorKind>,
+    refusals: HashMap<OsString, io::ErrorKind>,
     refused_in: u64,
 }
 
@@ -252,7 +255,7 @@ impl Cache {
     /// The file at `path`. An error of kind `IsADirectory` names a directory, `NotFound` also what
     /// is neither that nor a file and is never opened.
     pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
-        if let Some(&place) = self.places.get(path)
+        if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
         {
             let known = slot.known.clone();
@@ -269,7 +272,7 @@ impl Cache {
             self.refused_in = turn;
             self.refusals.clear();
         }
-        if let Some(kind) = self.refusals.get(path) {
+        if let Some(kind) = self.refusals.get(path.as_os_str()) {
             return Err((*kind).into());
         }
         match self.load(path) {
@@ -305,7 +308,7 @@ impl Cache {
         use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
         let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory);
         if lasts && self.refusals.len() < MAX_REFUSALS {
-            self.refusals.insert(path.to_path_buf(), kind);
+            self.refusals.insert(path.as_os_str().to_owned(), kind);
         }
     }
 
@@ -339,7 +342,7 @@ impl Cache {
         }
         self.cost += cost;
         self.open += usize::from(is_open);
-        let path: Arc<Path> = path.into();
+        let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
             Slot { path: path.clone(), known, identity, settled, turn, newer: NONE, older: NONE };
         let place = self.free.pop().unwrap_or(self.slots.len());
@@ -374,7 +377,7 @@ impl Cache {
         self.unlink(place);
         if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
             self.places.remove(&slot.path);
-            self.cost -= slot.known.cost(&slot.path);
+            self.cost -= slot.known.cost(Path::new(&slot.path));
             self.open -= usize::from(slot.known.is_open());
             self.free.push(place);
         }
@@ -461,6 +464,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A folder of its own for a test, removed at its end.
@@ -496,6 +500,20 @@ mod tests {
 
     fn cache() -> Cache {
         Cache::new(1 << 20, 4, Vec::new())
+    }
+
+    #[test]
+    fn a_slash_behind_a_file_leads_elsewhere() {
+        let folder = Folder::new();
+        let path = folder.write("file", "x");
+        let with_slash = PathBuf::from(format!("{}/", path.display()));
+        for first in [&path, &with_slash] {
+            let mut cache = cache();
+            let _ = cache.get(first, 1);
+            assert!(cache.get(&path, 1).is_ok());
+            let error = cache.get(&with_slash, 1).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        }
     }
 
     fn text(entry: &Entry) -> String {
@@ -625,7 +643,7 @@ mod tests {
             cache.get(&paths[place], turn).unwrap();
         }
         let kept: Vec<bool> =
-            paths.iter().map(|p| cache.places.contains_key(p.as_path())).collect();
+            paths.iter().map(|p| cache.places.contains_key(p.as_os_str())).collect();
         assert_eq!(kept, [true, false, true, true]);
         assert_eq!(cache.cost, 3 * cost);
         cache.clear();
@@ -652,7 +670,7 @@ mod tests {
         assert!(
             cache.get(&folder.write("another", &large[..MEDIUM as usize]), 1).unwrap().is_open()
         );
-        assert!(cache.places.contains_key(small.as_path()));
+        assert!(cache.places.contains_key(small.as_os_str()));
     }
 
     #[test]
@@ -685,7 +703,7 @@ mod tests {
             }
             assert_eq!(cache.get(&path, turn).is_ok(), path.exists());
             let slots = || cache.slots.iter().flatten();
-            let cost: usize = slots().map(|slot| slot.known.cost(&slot.path)).sum();
+            let cost: usize = slots().map(|slot| slot.known.cost(Path::new(&slot.path))).sum();
             let open = slots().filter(|slot| slot.known.is_open()).count();
             assert_eq!((cache.cost, cache.open), (cost, open));
             assert!(cost <= cache.budget && open <= cache.max_open);

@@ -12,25 +12,25 @@ use super::listing::Entry;
 #[derive(Debug)]
 pub struct Reader {
     rest: ReadDir,
-    entries: Vec<Entry>,
 }
 
 impl Reader {
     pub fn open(path: &Path) -> io::Result<Reader> {
-        Ok(Reader { rest: fs::read_dir(path)?, entries: Vec::new() })
+        Ok(Reader { rest: fs::read_dir(path)? })
     }
 
-    /// Looks at up to `count` names, leaving out those that `is_hidden`. False once all were seen.
+    /// Looks at up to `count` names, leaving out those that `is_hidden`; `None` once all were seen.
     /// Names that lead nowhere, to what may not be looked at, or to what is neither a file nor a
     /// directory, are left out: their links would lead to an error.
     pub fn advance(
         &mut self,
         count: usize,
         is_hidden: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> io::Result<bool> {
-        for _ in 0..count {
+    ) -> io::Result<Option<Vec<Entry>>> {
+        let mut entries = Vec::new();
+        for seen in 0..count {
             let Some(found) = self.rest.next() else {
-                return Ok(false);
+                return Ok(Some(entries).filter(|_| seen > 0));
             };
             let found = found?;
             let name = found.file_name();
@@ -41,8 +41,8 @@ impl Reader {
                 continue;
             };
             if meta.is_file() || meta.is_dir() {
-                self.entries.try_reserve(1)?;
-                self.entries.push(Entry {
+                entries.try_reserve(1)?;
+                entries.push(Entry {
                     name: name.into_vec(),
                     is_dir: meta.is_dir(),
                     size: meta.len(),
@@ -50,20 +50,8 @@ impl Reader {
                 });
             }
         }
-        Ok(true)
+        Ok(Some(entries))
     }
-
-    /// What was found, in no order.
-    pub fn into_entries(self) -> Vec<Entry> {
-        self.entries
-    }
-}
-
-/// Everything in a directory at one go.
-pub fn read(path: &Path, mut is_hidden: impl FnMut(&[u8]) -> bool) -> io::Result<Vec<Entry>> {
-    let mut reader = Reader::open(path)?;
-    while reader.advance(usize::MAX, &mut is_hidden)? {}
-    Ok(reader.into_entries())
 }
 
 fn behind_links(found: &DirEntry) -> io::Result<Metadata> {
@@ -96,7 +84,10 @@ mod tests {
         symlink("loop", folder.join("loop")).unwrap();
         let _socket = UnixListener::bind(folder.join("socket")).unwrap();
 
-        let mut entries = read(&folder, |name| name == b"secret").unwrap();
+        let mut is_hidden = |name: &[u8]| name == b"secret";
+        let mut reader = Reader::open(&folder).unwrap();
+        let mut entries = reader.advance(usize::MAX, &mut is_hidden).unwrap().unwrap();
+        assert!(reader.advance(1, &mut is_hidden).unwrap().is_none());
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let found: Vec<(&[u8], bool)> =
             entries.iter().map(|entry| (entry.name.as_slice(), entry.is_dir)).collect();
@@ -113,12 +104,13 @@ mod tests {
         assert!(entries.iter().all(|entry| entry.modified > 1_500_000_000));
 
         let mut reader = Reader::open(&folder).unwrap();
-        let mut portions = 1;
-        while reader.advance(2, &mut |_| false).unwrap() {
-            portions += 1;
+        let mut portions = Vec::new();
+        while let Some(portion) = reader.advance(2, &mut |_| false).unwrap() {
+            assert!(portion.len() <= 2);
+            portions.push(portion);
         }
-        assert_eq!((portions, reader.into_entries().len()), (5, 6));
+        assert_eq!((portions.len(), portions.concat().len()), (5, 6));
         fs::remove_dir_all(&folder).unwrap();
-        assert!(read(&folder, |_| false).is_err());
+        assert!(Reader::open(&folder).is_err());
     }
 }

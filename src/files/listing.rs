@@ -50,21 +50,21 @@ impl Order {
     }
 }
 
-/// Sorts entries, directories first. Those that are equal stand in the order of their names, so
-/// that the page is the same each time.
-pub fn sort(entries: &mut [Entry], order: Order) {
-    entries.sort_unstable_by(|a, b| {
-        let by_key = match order.key {
+impl Order {
+    /// Directories come first. Entries that are equal stand in the order of their names, so that
+    /// the page is the same each time.
+    pub fn compare(self, a: &Entry, b: &Entry) -> Ordering {
+        let by_key = match self.key {
             Key::Name => a.name.cmp(&b.name),
             Key::Date => a.modified.cmp(&b.modified),
             // All directories are of no size.
             Key::Size if a.is_dir && b.is_dir => Ordering::Equal,
             Key::Size => a.size.cmp(&b.size),
         };
-        let by_key = if order.descending { by_key.reverse() } else { by_key };
+        let by_key = if self.descending { by_key.reverse() } else { by_key };
         let directories = b.is_dir.cmp(&a.is_dir);
         directories.then(by_key).then_with(|| a.name.cmp(&b.name))
-    });
+    }
 }
 
 const STYLE: &str = "\
@@ -313,7 +313,8 @@ mod tests {
         ];
         for (query, expected) in table {
             let mut sorted = entries.clone();
-            sort(&mut sorted, Order::from_query(Some(query.as_bytes())));
+            let order = Order::from_query(Some(query.as_bytes()));
+            sorted.sort_by(|a, b| order.compare(a, b));
             let names: Vec<_> = sorted.iter().map(|e| String::from_utf8_lossy(&e.name)).collect();
             assert_eq!(names.join(" "), expected, "{query}");
         }

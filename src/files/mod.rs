@@ -4,6 +4,8 @@
 pub mod cache;
 pub mod directory;
 pub mod listing;
+pub mod merge;
 pub mod mime;
 pub mod representation;
 pub mod resolve;
+pub mod ssi;

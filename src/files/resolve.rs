@@ -1,7 +1,7 @@
 //! From the path of a request to the path of a file: `document_root`, `url_rewrites`, hidden
 //! names, and the password file that guards a file.
 //!
-//! Works on names alone and never asks the file system.
+//! Works on names; only [`split_at_file`] asks the file system.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -34,6 +34,33 @@ pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
         None => [root.as_os_str().as_bytes(), path].concat(),
     };
     Some(PathBuf::from(OsString::from_vec(full)))
+}
+
+/// Whether a file is a program to be run. `name` is the path that it has for clients.
+pub fn is_program(config: &Config, full: &Path, name: &[u8]) -> bool {
+    matches(&config.cgi_pattern, full, name)
+}
+
+/// Whether a pattern matches a file, by its path or by that which it has for clients.
+pub fn matches(pattern: &str, full: &Path, name: &[u8]) -> bool {
+    let covers = |text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0);
+    covers(full.as_os_str().as_bytes()) || covers(name)
+}
+
+/// Takes a path apart that leads through a file: the file, and the rest, which begins with `/`.
+pub fn split_at_file(full: &Path) -> Option<(PathBuf, Vec<u8>)> {
+    let bytes = full.as_os_str().as_bytes();
+    for slash in memchr::memchr_iter(b'/', bytes).filter(|slash| *slash > 0) {
+        let place = Path::new(OsStr::from_bytes(&bytes[..slash]));
+        match std::fs::metadata(place) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(meta) if meta.is_file() => {
+                return Some((place.to_owned(), bytes[slash..].to_vec()));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// What the first rewrite that matches puts in place of the start of `path`, and the rest of

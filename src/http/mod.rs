@@ -8,6 +8,7 @@ pub mod extra_fields;
 pub mod form;
 pub mod header_value;
 pub mod multipart;
+pub mod outlet;
 pub mod range;
 pub mod request;
 pub mod response;

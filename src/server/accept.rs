@@ -87,6 +87,7 @@ impl Server {
         self.conns[index] = Some(Box::new(Conn {
             slot,
             socket,
+            peer: peer.ip(),
             phase: Phase::Head,
             readable: true,
             writable: true,

@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::cgi::Script;
 use super::connection::Exchange;
 use super::files::status_of;
 use super::step::Flow;
@@ -33,6 +35,10 @@ pub enum Task {
     /// A method of WebDAV; its content is a document.
     Dav(Box<Work>),
     Put(Box<Upload>),
+    /// A page with includes: the file, where it is, and what it is for clients.
+    Page(Entry, PathBuf, Vec<u8>),
+    /// A CGI program to be run.
+    Run(Box<Script>),
 }
 
 /// What becomes of the content of a request.
@@ -51,8 +57,10 @@ impl Task {
     /// What it needs of the request's content.
     pub fn intake(&self) -> Intake {
         match self {
-            Task::Reply(_) | Task::File(_) | Task::List(_) => Intake::Discard,
+            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) => Intake::Discard,
             Task::Dav(_) | Task::Put(_) => Intake::Stream,
+            Task::Run(script) if script.knows_length => Intake::Stream,
+            Task::Run(_) => Intake::Keep,
         }
     }
 }
@@ -70,15 +78,29 @@ impl Server {
             Task::File(file) => self.begin_file(index, file),
             Task::List(path) => self.begin_listing(index, path),
             task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
+            Task::Page(known, file, path) => self.begin_page(index, known, file, path),
+            Task::Run(script) => self.begin_relay(index, &script),
         }
     }
 
     /// Hands the task a piece of content that has arrived in `scratch`.
     pub(super) fn stream(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
-        match self.exchange(index).and_then(|exchange| exchange.task.as_mut()) {
-            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => Ok(()),
-            Some(Task::Dav(_)) => self.take_document(index, content),
-            Some(Task::Put(_)) => self.take_upload(index, content),
+        match self.exchange(index).and_then(|exchange| exchange.task.take()) {
+            Some(Task::Run(script)) => {
+                let streamed = self.stream_to_program(index, &script, content);
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.task = Some(Task::Run(script));
+                }
+                streamed
+            }
+            task => {
+                let takes_dav = matches!(task, Some(Task::Dav(_) | Task::Put(_)));
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.task = task;
+                }
+                // Nothing else takes content.
+                if takes_dav { self.stream_to_dav(index, content) } else { Ok(()) }
+            }
         }
     }
 
@@ -86,8 +108,8 @@ impl Server {
     /// [`Server::make_ready`] when that changes.
     pub(super) fn takes_content(&mut self, index: usize) -> bool {
         match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
-            Some(Task::Reply(_) | Task::File(_) | Task::List(_)) | None => true,
-            Some(Task::Dav(_) | Task::Put(_)) => true,
+            Some(Task::Run(_)) => self.gateway_takes(index),
+            _ => true,
         }
     }
 
@@ -124,8 +146,14 @@ impl Server {
             }
             return self.decide_dav(index);
         }
+        let (mut full, mut rest) = (full, Vec::new());
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
+            && let Some((file, behind)) = self.program_on_the_way(index, &full)
+        {
+            (full, rest) = (file, behind);
+        }
         let passwords = resolve::password_file(&self.options.config, &full, is_dir);
         let required = self.options.config.global_auth_file.is_some();
         if let Err(task) = self.authorise(index, &passwords, required) {
@@ -136,6 +164,9 @@ impl Server {
         }
         if is_propfind {
             return self.decide_dav(index);
+        }
+        if let Some(script) = self.script(index, &full, rest, b"", &found) {
+            return self.decide_script(index, script, reads);
         }
         match found {
             Ok(known) => self.decide_file(index, &full, known, reads),
@@ -153,6 +184,16 @@ impl Server {
         }
         if !reads {
             return self.wrong_method(index);
+        }
+        if self.options.config.ssi_pattern.is_some() {
+            let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
+            let mut path = exchange.path.clone();
+            if path.ends_with(b"/") {
+                path.extend_from_slice(full.file_name().unwrap_or_default().as_bytes());
+            }
+            if self.has_tags(full, &path) {
+                return Task::Page(known, full.to_owned(), path);
+            }
         }
         if self.options.config.enable_precompressed {
             return Task::File(self.negotiate(index, full, known));
@@ -182,11 +223,16 @@ impl Server {
     fn decide_directory(&mut self, index: usize, full: PathBuf, reads: bool) -> Task {
         for place in 0..self.options.config.index_files.len() {
             let config = &self.options.config;
-            let page = full.join(&config.index_files[place]);
+            let name = config.index_files[place].clone();
+            let page = full.join(&name);
             if resolve::is_hidden(config, &page) {
                 continue;
             }
-            if let Ok(known) = self.cache.get(&page, self.turns) {
+            let found = self.cache.get(&page, self.turns);
+            if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
+                return self.decide_script(index, script, reads);
+            }
+            if let Ok(known) = found {
                 return self.decide_file(index, &page, known, reads);
             }
         }
@@ -226,6 +272,10 @@ impl Server {
     /// Lets a request pass whose user is known to the password file, and any if there is no such
     /// file and none is `required`.
     fn authorise(&mut self, index: usize, file: &Path, required: bool) -> Result<(), Task> {
+        let exchange = self.exchange(index);
+        if exchange.is_some_and(|exchange| exchange.granted.as_deref() == Some(file)) {
+            return Ok(());
+        }
         let passwords = match self.cache.get(file, self.turns) {
             Ok(known) => known,
             Err(error) => {
@@ -246,18 +296,34 @@ impl Server {
         let (Some(exchange), Some(nonces)) = (exchange, self.nonces.as_mut()) else {
             return Err(Task::Reply(503));
         };
+        if exchange.redirections > 0 {
+            // The client has answered for another path: it has to ask for this one itself.
+            return Err(Task::Reply(exchange.redirect_to_target()));
+        }
         let domain = &self.options.config.auth_domain;
         match judge(exchange, &passwords, domain, nonces, now) {
             Verdict::Granted { user } => {
                 self.log_user(index, &user);
                 if let Some(exchange) = self.exchange(index) {
-                    exchange.user = user;
+                    exchange.user = user.to_vec();
+                    exchange.granted = Some(file.to_owned());
                 }
                 Ok(())
             }
             Verdict::Denied => Err(self.challenge(index, false)),
             Verdict::Stale => Err(self.challenge(index, true)),
         }
+    }
+
+    /// Whether who asks has been let in where this file is.
+    pub(super) fn may_see(&mut self, index: usize, full: &Path) -> bool {
+        let file = resolve::password_file(&self.options.config, full, false);
+        let granted = self.exchange(index).and_then(|exchange| exchange.granted.as_ref());
+        if granted == Some(&file) {
+            return true;
+        }
+        let absent = [ErrorKind::NotFound, ErrorKind::NotADirectory];
+        matches!(self.cache.get(&file, self.turns), Err(error) if absent.contains(&error.kind()))
     }
 
     /// 401: asks for a name and a password.
@@ -344,7 +410,7 @@ fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
 }
 
 /// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
-fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
     for byte in path {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
             out.push(*byte);

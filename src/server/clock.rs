@@ -11,13 +11,22 @@ pub struct Clock {
     pub unix: u64,
     date: String,
     date_of: u64,
+    log_time: String,
+    log_time_of: u64,
 }
 
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
-        let mut clock =
-            Self { start: Instant::now(), now: 0, unix: 0, date: String::new(), date_of: u64::MAX };
+        let mut clock = Self {
+            start: Instant::now(),
+            now: 0,
+            unix: 0,
+            date: String::new(),
+            date_of: u64::MAX,
+            log_time: String::new(),
+            log_time_of: u64::MAX,
+        };
         clock.update();
         clock
     }
@@ -36,6 +45,15 @@ impl Clock {
             self.date = httpdate::fmt_http_date(time);
         }
         &self.date
+    }
+
+    /// The time as logs have it; formatted once a second.
+    pub fn log_time(&mut self) -> &str {
+        if self.log_time_of != self.unix {
+            self.log_time_of = self.unix;
+            self.log_time = crate::log::timestamp(self.unix);
+        }
+        &self.log_time
     }
 }
 

@@ -1,12 +1,17 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
+
 use mio::net::TcpStream;
 
 use super::Handler;
 use super::builtin::{Intake, Task};
+use super::cgi::Gateway;
 use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
+use super::ssi::Page;
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
@@ -30,6 +35,8 @@ pub enum Phase {
     Sending,
     /// The library works on the request, in portions.
     Working,
+    /// What a CGI program writes goes out, or a page that is put together.
+    Relaying,
     /// A websocket.
     Websocket,
     /// The last answer goes out; then the connection ends.
@@ -43,6 +50,7 @@ pub enum Phase {
 pub struct Conn {
     pub slot: &'static Slot,
     pub socket: TcpStream,
+    pub peer: IpAddr,
     pub phase: Phase,
     /// The socket may have something to read.
     pub readable: bool,
@@ -123,12 +131,19 @@ pub struct Exchange {
     pub fields: Vec<u8>,
     /// A document of XML that is its content.
     pub document: Option<String>,
-    /// Who asks, once a password has shown that.
-    pub user: Vec<u8>,
     /// Length of the outbox when the error handler was called: what it wrote can be dropped.
     pub mark: usize,
     /// Whatever the answer, the connection ends with it.
     pub last: bool,
+    /// Whom digest authentication let in, and by which password file.
+    pub user: Vec<u8>,
+    pub granted: Option<PathBuf>,
+    /// The CGI program that answers.
+    pub cgi: Option<Box<Gateway>>,
+    /// The page with includes that is being put together.
+    pub page: Option<Box<Page>>,
+    /// How often a program sent it elsewhere.
+    pub redirections: u8,
     pub file: Option<FileBody>,
     pub listing: Option<Box<Listing>>,
     pub log: Option<LogEntry>,
@@ -161,9 +176,9 @@ pub enum Body {
 
 /// What the access log will say of a request.
 pub struct LogEntry {
-    /// The line up to the status, and what follows the byte count.
-    pub prefix: Vec<u8>,
-    pub suffix: Vec<u8>,
+    /// The line without status and byte count, and where these belong.
+    pub line: Vec<u8>,
+    pub status_at: usize,
     /// Position in the outbox at which the answer begins.
     pub begin: u64,
 }
@@ -185,12 +200,16 @@ impl Exchange {
         self.plan = Plan::Builtin;
         self.task = None;
         self.last = false;
+        self.user.clear();
+        self.granted = None;
+        self.cgi = None;
+        self.page = None;
+        self.redirections = 0;
         self.file = None;
         self.listing = None;
         self.log = None;
         self.fields.clear();
         self.document = None;
-        self.user.clear();
         self.status = 0;
         self.head_len = 0;
         self.arrived = 0;

@@ -70,40 +70,34 @@ impl Server {
         }
     }
 
-    /// A piece of a document has arrived.
-    pub(super) fn take_document(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
+    /// A piece of content has arrived: of a document, which is kept, or of an upload.
+    pub(super) fn stream_to_dav(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         let maximum = self.options.config.max_buffered_bytes;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
             return Ok(());
         };
-        let Some(Task::Dav(work)) = &mut exchange.task else { return Ok(()) };
+        let piece = self.scratch.get(content).unwrap_or_default();
+        let work = match &mut exchange.task {
+            Some(Task::Dav(work)) => work,
+            Some(Task::Put(upload)) => match upload.write(piece) {
+                Ok(()) => return Ok(()),
+                Err(reply) => return Err(self.take_reply(index, reply)),
+            },
+            _ => return Ok(()),
+        };
         let body = work.body();
-        if content.len() > MAX_BODY - body.len().min(MAX_BODY) {
+        if piece.len() > MAX_BODY - body.len().min(MAX_BODY) {
             return Err(413);
         }
-        if content.len() > maximum.saturating_sub(self.buffered) {
+        if piece.len() > maximum.saturating_sub(self.buffered) {
             return Err(503);
         }
-        body.try_reserve(content.len()).map_err(|_| 503u16)?;
-        body.extend_from_slice(self.scratch.get(content.clone()).unwrap_or_default());
-        exchange.charged += content.len();
-        self.buffered += content.len();
+        body.try_reserve(piece.len()).map_err(|_| 503u16)?;
+        body.extend_from_slice(piece);
+        exchange.charged += piece.len();
+        self.buffered += piece.len();
         Ok(())
-    }
-
-    /// A piece of an upload has arrived.
-    pub(super) fn take_upload(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
-        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
-            return Ok(());
-        };
-        let Some(Task::Put(upload)) = &mut exchange.task else { return Ok(()) };
-        let piece = self.scratch.get(content).unwrap_or_default();
-        match upload.write(piece) {
-            Ok(()) => Ok(()),
-            Err(reply) => Err(self.take_reply(index, reply)),
-        }
     }
 
     /// The request is complete: its task is worked on, now and in the turns that follow.

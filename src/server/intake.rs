@@ -254,14 +254,13 @@ impl Server {
         exchange: &Exchange,
         user: Option<&[u8]>,
     ) -> Option<LogEntry> {
-        let unix = self.clock.unix;
         let begin = self.outbox(index)?.position();
-        let peer = self.conn(index)?.socket.peer_addr().ok();
+        let peer = self.conn(index)?.peer;
         let head = &exchange.head;
-        let (prefix, suffix) = log::Request {
-            peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
+        let (line, status_at) = log::Request {
+            peer,
             user,
-            unix,
+            time: self.clock.log_time(),
             method: exchange.buf.get(head.method.range()).unwrap_or_default(),
             target: exchange.buf.get(head.target.range()).unwrap_or_default(),
             minor: head.minor,
@@ -269,7 +268,7 @@ impl Server {
             user_agent: head.value(&exchange.buf, "user-agent"),
         }
         .format();
-        Some(LogEntry { prefix, suffix, begin })
+        Some(LogEntry { line, status_at, begin })
     }
 
     /// Takes in the content of the current request.
@@ -469,7 +468,7 @@ impl Server {
 }
 
 /// Finds path and query of the target; false if it is none. `*` is a path of its own.
-fn locate(exchange: &mut Exchange) -> bool {
+pub(super) fn locate(exchange: &mut Exchange) -> bool {
     let Exchange { buf, head, path, shown, .. } = exchange;
     let Some(bytes) = buf.get(head.target.range()) else {
         return false;

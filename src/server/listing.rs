@@ -1,4 +1,5 @@
-//! Answers with pages that list directories.
+//! Answers with pages that list directories, read and sent in portions, so that others have their
+//! turn however large a directory is.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,72 +7,98 @@ use std::path::PathBuf;
 
 use super::Server;
 use super::connection::Phase;
-use super::files::{extend, status_of, write_length};
+use super::files::{extend, status_of};
 use super::replies;
 use super::step::Flow;
 use crate::files::directory::Reader;
 use crate::files::listing::{self, Order};
+use crate::files::merge::Merge;
 use crate::files::resolve;
 use crate::http::status::write_status_line;
 
 /// Names of a directory that are looked at before others have their turn.
 const NAMES: usize = 256;
 
-/// A directory that is being read, to be listed.
+/// A directory that is being listed.
 pub struct Listing {
-    reader: Reader,
+    /// Present until all names are known, which is when the answer begins.
+    reader: Option<Reader>,
     path: PathBuf,
     order: Order,
+    rows: Merge,
+    /// HTTP/1.1 is sent chunks; where there are none the end of the connection is that of the page.
+    chunks: bool,
+    /// A portion of the page.
+    portion: Vec<u8>,
 }
 
 impl Server {
     /// Begins to read a directory that is to be listed.
     pub(super) fn begin_listing(&mut self, index: usize, path: PathBuf) -> Flow {
-        match Reader::open(&path) {
-            Ok(reader) => {
-                let Some(conn) = self.conn(index) else { return Flow::Leave };
-                conn.phase = Phase::Sending;
-                let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-                let query = exchange.shown.query.clone();
-                let query = query.and_then(|query| exchange.buf.get(query));
-                let order = Order::from_query(query);
-                exchange.listing = Some(Box::new(Listing { reader, path, order }));
-                Flow::Again
-            }
-            Err(error) => self.fail(index, status_of(&error)),
+        let reader = match Reader::open(&path) {
+            Ok(reader) => reader,
+            Err(error) => return self.fail(index, status_of(&error)),
+        };
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        conn.phase = Phase::Sending;
+        let query = exchange.shown.query.clone();
+        let query = query.and_then(|query| exchange.buf.get(query));
+        let order = Order::from_query(query);
+        exchange.listing = Some(Box::new(Listing {
+            // The answer to HEAD says nothing of what is in there.
+            reader: Some(reader).filter(|_| !exchange.head.is_head),
+            path,
+            order,
+            rows: Merge::new(order),
+            chunks: exchange.head.minor == 1,
+            portion: Vec::new(),
+        }));
+        if exchange.head.is_head {
+            return self.begin_rows(index);
         }
+        Flow::Again
     }
 
-    /// Reads on in a directory; once all names are known, answers with the page.
+    /// Reads on in a directory, or sends the next rows of its page.
     pub(super) fn send_listing(&mut self, index: usize) -> Flow {
         let config = &self.options.config;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-        let Some(mut listing) = exchange.listing.take() else { return Flow::Leave };
-        let Listing { reader, path, .. } = &mut *listing;
+        let exchange = conn.exchange.as_deref_mut();
+        let Some(listing) = exchange.and_then(|exchange| exchange.listing.as_deref_mut()) else {
+            return Flow::Leave;
+        };
+        let Listing { reader, path, rows, .. } = listing;
+        let Some(open) = reader else { return self.send_rows(index) };
         let mut is_hidden =
             |name: &[u8]| resolve::is_hidden(config, &path.join(OsStr::from_bytes(name)));
-        match reader.advance(NAMES, &mut is_hidden) {
-            Ok(true) => {
-                exchange.listing = Some(listing);
+        match open.advance(NAMES, &mut is_hidden) {
+            Ok(Some(portion)) => {
+                if rows.add(portion).is_err() {
+                    return self.abandon_listing(index, 503);
+                }
                 self.make_ready(index);
-                return Flow::Leave;
+                Flow::Leave
             }
-            Ok(false) => {}
-            Err(error) => return self.fail(index, status_of(&error)),
+            Ok(None) => {
+                *reader = None;
+                self.begin_rows(index)
+            }
+            Err(error) => self.abandon_listing(index, status_of(&error)),
         }
-        let mut entries = listing.reader.into_entries();
-        listing::sort(&mut entries, listing.order);
-        let mut page = Vec::new();
-        listing::head(&mut page, &exchange.path, listing.order);
-        for entry in &entries {
-            listing::row(&mut page, entry);
-        }
-        listing::foot(&mut page);
+    }
 
-        let persistent = exchange.head.persistent && !exchange.last;
+    fn abandon_listing(&mut self, index: usize, status: u16) -> Flow {
+        if let Some(exchange) = self.exchange(index) {
+            exchange.listing = None;
+        }
+        self.fail(index, status)
+    }
+
+    /// Sends the head of the answer, and the page up to the first row.
+    fn begin_rows(&mut self, index: usize) -> Flow {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }
@@ -83,22 +110,67 @@ impl Server {
         else {
             return Flow::Leave;
         };
+        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
+        let persistent = exchange.head.persistent && !exchange.last && listing.chunks;
         let out = &mut out.bytes;
         let before = out.len();
         write_status_line(out, 200);
-        extend(
-            out,
-            &[b"Date: ", date.as_bytes(), b"\r\nContent-Type: text/html; charset=utf-8\r\n"],
-        );
-        write_length(page.len() as u64, out);
-        out.extend_from_slice(&self.options.config.extra_headers);
-        extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n\r\n"]);
+        extend(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
+        extend(out, &[b"Content-Type: text/html; charset=utf-8\r\n"]);
+        if listing.chunks {
+            extend(out, &[b"Transfer-Encoding: chunked\r\n"]);
+        }
+        extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n"]);
+        extend(out, &[&self.options.config.extra_headers, b"\r\n"]);
         exchange.status = 200;
         exchange.head_len = (out.len() - before) as u64;
-        if !exchange.head.is_head {
-            out.extend_from_slice(&page);
+        if exchange.head.is_head {
+            self.finish_exchange(index, persistent);
+            return Flow::Again;
         }
-        self.finish_exchange(index, persistent);
-        Flow::Again
+        listing::head(&mut listing.portion, &exchange.path, listing.order);
+        self.send_rows(index)
+    }
+
+    /// Sends some rows; behind the last one the end of the page.
+    fn send_rows(&mut self, index: usize) -> Flow {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return Flow::Leave;
+        };
+        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
+        let persistent = exchange.head.persistent && !exchange.last && listing.chunks;
+        let mut rows = 0;
+        for entry in listing.rows.by_ref().take(NAMES) {
+            listing::row(&mut listing.portion, &entry);
+            rows += 1;
+        }
+        let is_last = rows < NAMES;
+        if is_last {
+            listing::foot(&mut listing.portion);
+        }
+        let portion = &mut listing.portion;
+        if out.bytes.try_reserve(portion.len() + 32).is_err() {
+            self.close(index);
+            return Flow::Leave;
+        }
+        if listing.chunks {
+            extend(&mut out.bytes, &[format!("{:x}\r\n", portion.len()).as_bytes()]);
+        }
+        extend(&mut out.bytes, &[portion]);
+        portion.clear();
+        if listing.chunks {
+            let end: &[u8] = if is_last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+            extend(&mut out.bytes, &[end]);
+        }
+        if is_last {
+            self.finish_exchange(index, persistent);
+            return Flow::Again;
+        }
+        self.make_ready(index);
+        Flow::Leave
     }
 }

@@ -7,6 +7,7 @@
 
 mod accept;
 mod builtin;
+mod cgi;
 pub mod clock;
 pub mod connection;
 mod dav;
@@ -16,6 +17,7 @@ mod intake;
 pub mod iterate;
 pub mod listener;
 mod listing;
+mod programs;
 pub mod queue;
 pub mod replies;
 mod respond;
@@ -23,6 +25,7 @@ mod routes;
 mod sending;
 pub mod settings;
 pub mod slots;
+mod ssi;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -47,6 +50,7 @@ use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
 use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
+use self::programs::Program;
 use self::routes::Routes;
 use self::slots::Slot;
 use self::timers::Timers;
@@ -135,6 +139,9 @@ pub struct Server {
     /// Given up for a moment to turn a client away when there is no descriptor left.
     spare_fd: Option<OwnedFd>,
     accept_paused: bool,
+    /// Connections accepted so far, and what became lately of reading them at once.
+    accepted: u32,
+    first_reads: u32,
     /// Bytes of bodies and queues.
     buffered: usize,
     cache: Cache,
@@ -144,6 +151,14 @@ pub struct Server {
     nonces: Option<Nonces>,
     deflater: Deflater,
     sweeper: Sweeper,
+    /// Programs that run, by number; a free place is `None`.
+    programs: Vec<Option<Box<Program>>>,
+    free_programs: Vec<usize>,
+    program_timers: Timers,
+    /// Programs of which there is news.
+    stirred: Vec<usize>,
+    /// Where their output is read to.
+    pipe_buf: Vec<u8>,
     access_log: LogFile,
     error_log: LogFile,
     /// What C was shown of each option since it was set last.
@@ -154,7 +169,8 @@ impl Server {
     /// A server that listens nowhere. Opens no descriptor.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
-        let timers = Timers::new(clock.now);
+        let now = clock.now;
+        let timers = Timers::new(now);
         let mut server = Self {
             hub,
             param,
@@ -190,12 +206,19 @@ impl Server {
             spare_outboxes: Vec::new(),
             spare_fd: None,
             accept_paused: false,
+            accepted: 0,
+            first_reads: 1,
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
             sweeper: Sweeper::default(),
+            programs: Vec::new(),
+            free_programs: Vec::new(),
+            program_timers: Timers::new(now),
+            stirred: Vec::new(),
+            pipe_buf: Vec::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
             shown_options: [None; OPTIONS.len()],
@@ -232,15 +255,19 @@ impl Server {
         self.flush_dirty();
 
         let busy = !self.ready.is_empty()
+            || !self.stirred.is_empty()
             || !self.work.is_empty()
             || self.iterations.iter().any(|iteration| iteration.is_foreign())
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
-        let wait = match self.timers.wait(self.clock.now) {
+        let now = self.clock.now;
+        let due = [self.timers.wait(now), self.program_timers.wait(now)];
+        let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
+        self.access_log.flush(self.clock.unix);
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
@@ -251,6 +278,7 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
+        self.tend_programs();
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }
@@ -278,6 +306,7 @@ impl Server {
                         }
                         self.accept_paused = false;
                     }
+                    token if self.program_event(token) => {}
                     Token(index) => {
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
                             continue;
@@ -347,6 +376,7 @@ impl Server {
         self.nonces = None;
         self.access_log.close();
         self.error_log.close();
+        self.forget_all_programs();
         if let Some(listener) = &mut self.listener {
             listener.registered = false;
         }
@@ -483,16 +513,15 @@ impl Server {
         for record in out.records.drain(..sent) {
             let Record { entry, head_len, end, status } = record;
             let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
-            let mut line = entry.prefix;
-            let mut number = itoa::Buffer::new();
-            match status {
-                0 => line.push(b'-'),
-                status => line.extend_from_slice(number.format(status).as_bytes()),
-            }
-            line.push(b' ');
-            line.extend_from_slice(number.format(count).as_bytes());
-            line.extend_from_slice(&entry.suffix);
-            self.access_log.append(&line, self.clock.unix);
+            let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+            let status = match status {
+                0 => "-",
+                status => digits.format(status),
+            };
+            let count = number.format(count);
+            let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
+            let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
+            self.access_log.add(&parts, self.clock.unix);
         }
     }
 
@@ -548,6 +577,12 @@ impl Server {
 
     fn recycle(&mut self, mut exchange: Box<Exchange>) {
         self.buffered = self.buffered.saturating_sub(exchange.charged);
+        if let Some(gateway) = exchange.cgi.take() {
+            self.leave_program(&gateway);
+        }
+        if let Some(page) = exchange.page.take() {
+            self.leave_page(&page);
+        }
         exchange.reset();
         if self.spare_exchanges.len() < SPARES {
             self.spare_exchanges.push(exchange);
@@ -585,12 +620,14 @@ impl Drop for Server {
             self.flush(index);
             self.close(index);
         }
+        self.end_programs();
         for message in self.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }
         for iteration in self.iterations.drain(..) {
             iteration.abandon();
         }
+        self.access_log.flush(self.clock.unix);
     }
 }
 

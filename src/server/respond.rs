@@ -228,7 +228,6 @@ impl Server {
     /// Answers what is no understandable request, and ends the connection. `parsed`: the head was
     /// just looked at, and the log may show of it what was understood.
     pub(super) fn refuse(&mut self, index: usize, status: u16, parsed: bool) -> Flow {
-        let unix = self.clock.unix;
         let logged = self.access_log.is_on();
         let start = self.input.start;
         let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
@@ -242,16 +241,15 @@ impl Server {
             let mut exchange = spare.unwrap_or_default();
             exchange.head = Default::default();
             if logged {
-                let peer = conn.socket.peer_addr();
                 let head = Some(&self.head).filter(|_| parsed);
                 let part = |span: Option<Span>| {
                     let range = span.map(Span::range)?;
                     self.scratch.get(start + range.start..start + range.end)
                 };
-                let (prefix, suffix) = log::Request {
-                    peer: peer.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip()),
+                let (line, status_at) = log::Request {
+                    peer: conn.peer,
                     user: None,
-                    unix,
+                    time: self.clock.log_time(),
                     method: part(head.map(|head| head.method)).unwrap_or_default(),
                     target: part(head.map(|head| head.target)).unwrap_or_default(),
                     minor: head.map_or(0, |head| head.minor),
@@ -259,7 +257,7 @@ impl Server {
                     user_agent: None,
                 }
                 .format();
-                exchange.log = Some(LogEntry { prefix, suffix, begin });
+                exchange.log = Some(LogEntry { line, status_at, begin });
             }
             conn.exchange = Some(exchange);
         }
@@ -270,6 +268,14 @@ impl Server {
 
     /// Answers the current request with an error, unless the program does.
     pub(super) fn fail(&mut self, index: usize, status: u16) -> Flow {
+        if let Some(gateway) = self.exchange(index).and_then(|exchange| exchange.cgi.take()) {
+            self.leave_program(&gateway);
+        }
+        if self.exchange(index).is_some_and(|exchange| exchange.status != 0) {
+            // An answer has begun: all that can still be said is that it is not whole.
+            self.finish_exchange(index, false);
+            return Flow::Again;
+        }
         let handler = self.error_handler;
         let Some(mark) = self.outbox(index).map(|out| out.len()) else {
             return Flow::Leave;

@@ -43,10 +43,18 @@ impl Server {
     fn apply(&mut self, id: OptionId) {
         let config = &self.options.config;
         match id {
-            OptionId::AccessLogFile => self.access_log.set_path(config.access_log_file.as_deref()),
-            OptionId::ErrorLogFile => self.error_log.set_path(config.error_log_file.as_deref()),
+            OptionId::AccessLogFile => {
+                self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
+            }
+            OptionId::ErrorLogFile => {
+                self.error_log.set_path(config.error_log_file.as_deref(), self.clock.unix);
+            }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
+            OptionId::CgiTimeoutMs => {
+                self.clock.update();
+                self.file_programs();
+            }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {

@@ -1,6 +1,8 @@
 //! Pages that list directories, and rewritten paths.
 
-use crate::support::{Scratch, Server, for_each};
+use std::time::Duration;
+
+use crate::support::{Response, Scratch, Server, as_many_as, for_each};
 
 fn serve(scratch: &Scratch, args: &[&str]) -> Server {
     let root = format!("document_root={}", scratch.join("root"));
@@ -74,17 +76,64 @@ fn names_are_escaped_for_html_and_for_links() {
 #[test]
 fn a_large_directory_is_listed_whole_while_others_are_served() {
     let scratch = Scratch::new();
-    for number in 0..2000 {
-        scratch.write(&format!("root/many/file{number:04}"), "");
+    let count = as_many_as(10_000, 2000);
+    for number in 0..count {
+        // In an order that no directory has by itself.
+        scratch.write(&format!("root/many/file{:05}", number * 7919 % count), "");
     }
     scratch.write("root/a.txt", "a");
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut server = Server::start(&["--step", &root]);
+    let (mut one, mut other) = (server.client(), server.client());
+    one.send("GET /many/ HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\n\r\n");
+    server.tell("poll 2");
+    server.expect_line("polled");
+    other.send("GET /a.txt HTTP/1.1\r\n\r\n");
+    server.tell("poll 2");
+    server.expect_line("polled");
+    assert_eq!(other.response().text(), "a");
+    assert!(!one.has_news_within(Duration::from_millis(1)), "it is being read");
+    // Nor is it sent at one go.
+    let mut polls = 0;
+    while !one.has_news_within(Duration::from_millis(1)) {
+        server.tell("poll 1");
+        server.expect_line("polled");
+        polls += 1;
+        assert!(polls < count, "it never begins");
+    }
+    other.send("GET /a.txt HTTP/1.1\r\n\r\n");
+    server.tell("poll 2");
+    server.expect_line("polled");
+    assert_eq!(other.response().text(), "a");
+    server.tell("run");
+    let page = one.response();
+    assert_eq!(page.field("Transfer-Encoding"), Some("chunked"));
+    let mut wanted = vec!["../".to_owned()];
+    wanted.extend((0..count).map(|number| format!("file{number:05}")));
+    assert!(links(&page.text()) == wanted);
+    assert_eq!(one.response().text(), "a");
+    server.stop();
+}
+
+#[test]
+fn who_knows_no_chunks_gets_a_page_that_ends_with_the_connection() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "a");
     let server = serve(&scratch, &[]);
-    let mut one = server.client();
-    let mut other = server.client();
-    one.send("GET /many/ HTTP/1.1\r\n\r\n");
-    assert_eq!(other.ask("GET /a.txt HTTP/1.1\r\n\r\n").text(), "a");
-    let links = links(&one.response().text());
-    assert_eq!((links.len(), links[2000].as_str()), (2001, "file1999"));
+    let mut old = server.client();
+    let page = old.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(page.field("Connection"), Some("close"));
+    assert_eq!((page.field("Transfer-Encoding"), page.field("Content-Length")), (None, None));
+    assert!(page.text().ends_with("</html>\n"));
+    let mut client = server.client();
+    client.send("HEAD / HTTP/1.1\r\n\r\n");
+    let head = client.response_without_body();
+    assert_eq!((head.status, head.field("Transfer-Encoding")), (200, Some("chunked")));
+    let page = client.ask("GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(links(&page.text()), ["a.txt"]);
+    let fields =
+        |answer: &Response| answer.fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(fields(&head), fields(&page));
     server.stop();
 }
 

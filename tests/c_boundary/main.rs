@@ -8,6 +8,8 @@ mod support;
 
 mod abi;
 mod answers;
+mod cgi;
+mod cgi_processes;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;
@@ -30,6 +32,7 @@ mod representations;
 mod requests;
 mod send_family;
 mod sending;
+mod ssi;
 mod static_files;
 mod threads;
 mod traces;

@@ -119,6 +119,9 @@ fn a_file_beyond_4_gib_has_its_length_and_its_ranges() {
     server.stop();
 }
 
+/// What happens to a file, and how to call it.
+type Change<'a> = (&'a str, &'a dyn Fn(&str));
+
 /// Begins to fetch the file, does something to it, and gives all that comes of its content.
 fn content_around(scratch: &Scratch, server: &Server, change: impl FnOnce(&str)) -> Vec<u8> {
     let mut client = server.client();
@@ -150,7 +153,7 @@ fn a_file_that_is_no_longer_the_same_ends_the_connection() {
         file.set_len(100).expect("a short file");
     };
     let empty = |path: &str| drop(File::create(path).expect("an empty file"));
-    let changes: [(&str, &dyn Fn(&str)); 5] = [
+    let changes: [Change; 5] = [
         ("touched", &touch),
         ("written to", &write),
         ("appended to", &append),
@@ -182,7 +185,7 @@ fn a_file_that_is_replaced_or_vanishes_is_still_sent_whole() {
         let none = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(path, none).expect("a mode");
     };
-    let changes: [(&str, &dyn Fn(&str)); 3] =
+    let changes: [Change; 3] =
         [("replaced", &replace), ("removed", &remove), ("forbidden", &forbid)];
     for (name, change) in changes {
         sparse(&scratch, "root/file", LEN);

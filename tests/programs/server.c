@@ -5,10 +5,13 @@
  * and so on: see perform(). /echo tells what the handler saw. Arguments are options (name=value)
  * and switches. Lines on standard input are carried out by another thread, or, with --step, by
  * the thread that polls, and then nothing is polled unless a line asks for it. */
+#include <errno.h>
 #include <grp.h>
 #include <dirent.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include "check.h"
 #include "mongoose.h"
@@ -389,6 +392,47 @@ static void poll_by_step(void) {
   }
 }
 
+static void reap_everything(int signal_number) {
+  int saved = errno;
+  (void) signal_number;
+  while (waitpid(-1, NULL, WNOHANG) > 0) {}
+  errno = saved;
+}
+
+/* What programs do beside a server: with signals, with descriptors, with processes. */
+static void live_with(const char *habit) {
+  struct sigaction action;
+  sigset_t all;
+  int status;
+  pid_t child;
+  memset(&action, 0, sizeof(action));
+  if (strcmp(habit, "ignored-children") == 0) {
+    signal(SIGCHLD, SIG_IGN);
+  } else if (strcmp(habit, "reaped-children") == 0) {
+    action.sa_handler = reap_everything;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGCHLD, &action, NULL);
+  } else if (strcmp(habit, "deadly-pipes") == 0) {
+    signal(SIGPIPE, SIG_DFL);
+  } else if (strcmp(habit, "blocked-signals") == 0) {
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    signal(SIGTERM, SIG_IGN);
+  } else if (strcmp(habit, "fork") == 0) {
+    mg_poll_server(server, 0);
+    fflush(stdout);
+    child = fork();
+    CHECK(child != -1);
+    if (child > 0) {
+      CHECK(waitpid(child, &status, 0) == child);
+      mg_destroy_server(&server);
+      exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+    }
+  } else {
+    SAY("unknown habit %s", habit);
+  }
+}
+
 int main(int argc, char *argv[]) {
   int i, step = 0, descriptors = open_descriptors();
   struct rlimit limit;
@@ -428,6 +472,8 @@ int main(int argc, char *argv[]) {
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;
+      } else if (strcmp(argv[i], "--habit") == 0) {
+        live_with(value);
       } else if (strcmp(argv[i], "--error-returns") == 0) {
         error_returns = atoi(value);
       } else if ((problem = mg_set_option(server, argv[i], value)) != NULL) {

@@ -36,6 +36,15 @@ impl Scratch {
         self
     }
 
+    /// Writes a file that may be executed.
+    pub fn write_program(&self, name: &str, content: impl AsRef<[u8]>) -> &Scratch {
+        use std::os::unix::fs::PermissionsExt;
+        self.write(name, content);
+        let all = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path.join(name), all).expect("rights of a program");
+        self
+    }
+
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path.join(name)).unwrap_or_default()
     }

@@ -1,0 +1,307 @@
+//! The environment of a CGI program (RFC 3875, section 4.1).
+#![forbid(unsafe_code)]
+
+use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use crate::http::request::Head;
+
+/// Of the library's own environment, what a program gets: where things are.
+const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "MONGOOSE_CGI"];
+
+/// Fields that do not become `HTTP_` variables: they have others, say what is true of the
+/// connection only, or, as `Proxy`, would be taken for something else.
+const WITHHELD: [&[u8]; 5] =
+    [b"CONTENT_LENGTH", b"CONTENT_TYPE", b"PROXY", b"PROXY_AUTHORIZATION", b"TRANSFER_ENCODING"];
+
+/// What a program is told of its request.
+pub struct Request<'a> {
+    pub head: &'a Head,
+    /// The bytes of the head.
+    pub bytes: &'a [u8],
+    pub method: &'a [u8],
+    /// Path and query as the client wrote them.
+    pub target: &'a [u8],
+    pub query: &'a [u8],
+    pub local: Option<SocketAddr>,
+    pub peer: Option<SocketAddr>,
+    /// Whom digest authentication let in.
+    pub user: &'a [u8],
+    /// Length of the content, where there is some.
+    pub content_length: Option<u64>,
+    pub document_root: &'a Path,
+    /// The part of the decoded path that leads to the program.
+    pub script_name: &'a [u8],
+    pub script_file: &'a Path,
+    /// What follows it, and the file which that would be.
+    pub path_info: &'a [u8],
+    pub path_translated: Option<&'a Path>,
+    /// From the option `cgi_environment`: these win over all others.
+    pub extra: &'a [(String, String)],
+}
+
+/// `NAME=value` for every variable; what holds a NUL is left out.
+pub fn table(request: &Request<'_>) -> Vec<CString> {
+    let mut table = Table { extra: request.extra, entries: Vec::with_capacity(48) };
+    request.fill(&mut table);
+    table.entries
+}
+
+struct Table<'a> {
+    extra: &'a [(String, String)],
+    entries: Vec<CString>,
+}
+
+impl Table<'_> {
+    fn set(&mut self, name: &str, value: &[u8]) {
+        if self.extra.iter().all(|(other, _)| other != name) {
+            self.push(name.as_bytes(), value);
+        }
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.entries.extend(CString::new([name, b"=", value].concat()));
+    }
+}
+
+impl Request<'_> {
+    fn fill(&self, table: &mut Table<'_>) {
+        let root = self.document_root.as_os_str().as_bytes();
+        let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
+        let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
+        let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
+
+        table.set("SERVER_NAME", &self.server_name());
+        table.set("SERVER_ROOT", root);
+        table.set("DOCUMENT_ROOT", root);
+        table.set("SERVER_SOFTWARE", b"Mongoose/5.0");
+        table.set("SERVER_PORT", port(self.local).as_bytes());
+        table.set("GATEWAY_INTERFACE", b"CGI/1.1");
+        table.set("SERVER_PROTOCOL", version);
+        // PHP refuses to run without.
+        table.set("REDIRECT_STATUS", b"200");
+        table.set("REQUEST_METHOD", self.method);
+        table.set("REMOTE_ADDR", peer.as_bytes());
+        table.set("REMOTE_PORT", port(self.peer).as_bytes());
+        table.set("REQUEST_URI", self.target);
+        table.set("SCRIPT_NAME", self.script_name);
+        table.set("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes());
+        table.set("QUERY_STRING", self.query);
+        table.set("HTTPS", b"off");
+        if !self.path_info.is_empty() {
+            table.set("PATH_INFO", self.path_info);
+            if let Some(path) = self.path_translated {
+                table.set("PATH_TRANSLATED", path.as_os_str().as_bytes());
+            }
+        }
+        if !self.user.is_empty() {
+            table.set("REMOTE_USER", self.user);
+            table.set("AUTH_TYPE", b"Digest");
+        }
+        if let Some(length) = self.content_length {
+            table.set("CONTENT_LENGTH", length.to_string().as_bytes());
+            if let Some(kind) = self.head.value(self.bytes, "content-type") {
+                table.set("CONTENT_TYPE", kind);
+            }
+        }
+        for (name, value) in self.fields() {
+            table.set(&format!("HTTP_{name}"), &value);
+        }
+        for name in INHERITED {
+            if let Some(value) = std::env::var_os(name) {
+                table.set(name, value.as_bytes());
+            }
+        }
+        for (place, (name, value)) in self.extra.iter().enumerate() {
+            // Of two, the last one counts.
+            if self.extra[place + 1..].iter().all(|(later, _)| later != name) {
+                table.push(name.as_bytes(), value.as_bytes());
+            }
+        }
+    }
+
+    /// The host that the client asked for, else the address it came to.
+    fn server_name(&self) -> Vec<u8> {
+        let host = self.head.value(self.bytes, "host").unwrap_or_default();
+        let colon = memchr::memrchr(b':', host);
+        let bracket = memchr::memrchr(b']', host);
+        let name = match colon {
+            Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => &host[..colon],
+            _ => host,
+        };
+        match self.local.map(|local| local.ip().to_canonical()) {
+            _ if !name.is_empty() => name.to_vec(),
+            Some(IpAddr::V6(ip)) => format!("[{ip}]").into_bytes(),
+            Some(ip) => ip.to_string().into_bytes(),
+            None => b"localhost".to_vec(),
+        }
+    }
+
+    /// The request's fields under the names of variables; one that stands several times is joined
+    /// (RFC 9110, section 5.3, and RFC 9113, section 8.2.3, for cookies).
+    fn fields(&self) -> Vec<(String, Vec<u8>)> {
+        let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+        for (name, value) in self.head.pairs(self.bytes) {
+            let Some(name) = variable(name) else { continue };
+            let is_secret = name == "AUTHORIZATION" && !self.user.is_empty();
+            if is_secret || WITHHELD.contains(&name.as_bytes()) {
+                continue;
+            }
+            match found.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, joined)) => {
+                    let glue: &[u8] = if name == "COOKIE" { b"; " } else { b", " };
+                    joined.extend_from_slice(glue);
+                    joined.extend_from_slice(value);
+                }
+                None => found.push((name, value.to_vec())),
+            }
+        }
+        found
+    }
+}
+
+/// The name of a field as part of a variable's. Only letters, digits and hyphens have one: with an
+/// underscore, a field could pass for another that is written with a hyphen.
+fn variable(name: &[u8]) -> Option<String> {
+    let part = |byte: &u8| match byte {
+        b'-' => Some('_'),
+        byte if byte.is_ascii_alphanumeric() => Some(byte.to_ascii_uppercase() as char),
+        _ => None,
+    };
+    name.iter().map(part).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::Outcome;
+
+    fn table_of(head: &str, change: impl Fn(&mut Request<'_>)) -> Vec<String> {
+        let mut parsed = Head::default();
+        assert_eq!(parsed.parse(head.as_bytes(), 16384), Outcome::Complete);
+        let mut request = Request {
+            head: &parsed,
+            bytes: head.as_bytes(),
+            method: b"GET",
+            target: b"/a/x.cgi/i%20j?q=1",
+            query: b"q=1",
+            local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
+            peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
+            user: b"",
+            content_length: None,
+            document_root: Path::new("/www"),
+            script_name: b"/a/x.cgi",
+            script_file: Path::new("/www/a/x.cgi"),
+            path_info: b"",
+            path_translated: None,
+            extra: &[],
+        };
+        change(&mut request);
+        let text = |entry: CString| entry.into_string().expect("text");
+        table(&request).into_iter().map(text).collect()
+    }
+
+    fn value<'a>(table: &'a [String], name: &str) -> Option<&'a str> {
+        let mut values = table.iter().filter_map(|entry| {
+            let (found, value) = entry.split_once('=')?;
+            (found == name).then_some(value)
+        });
+        let first = values.next();
+        assert_eq!(values.next(), None, "{name} stands twice");
+        first
+    }
+
+    #[test]
+    fn a_program_learns_who_asks_for_what() {
+        let table = table_of("GET /a/x.cgi/i%20j?q=1 HTTP/1.0\r\n\r\n", |request| {
+            request.path_info = b"/i j";
+            request.path_translated = Some(Path::new("/www/i j"));
+            request.user = b"joe";
+        });
+        for (name, wanted) in [
+            ("SERVER_NAME", "127.0.0.1"),
+            ("SERVER_ROOT", "/www"),
+            ("DOCUMENT_ROOT", "/www"),
+            ("SERVER_SOFTWARE", "Mongoose/5.0"),
+            ("SERVER_PORT", "8080"),
+            ("GATEWAY_INTERFACE", "CGI/1.1"),
+            ("SERVER_PROTOCOL", "HTTP/1.0"),
+            ("REDIRECT_STATUS", "200"),
+            ("REQUEST_METHOD", "GET"),
+            ("REMOTE_ADDR", "10.0.0.1"),
+            ("REMOTE_PORT", "99"),
+            ("REMOTE_USER", "joe"),
+            ("AUTH_TYPE", "Digest"),
+            ("REQUEST_URI", "/a/x.cgi/i%20j?q=1"),
+            ("SCRIPT_NAME", "/a/x.cgi"),
+            ("SCRIPT_FILENAME", "/www/a/x.cgi"),
+            ("PATH_INFO", "/i j"),
+            ("PATH_TRANSLATED", "/www/i j"),
+            ("QUERY_STRING", "q=1"),
+            ("HTTPS", "off"),
+        ] {
+            assert_eq!(value(&table, name), Some(wanted), "{name}");
+        }
+        for name in ["CONTENT_LENGTH", "CONTENT_TYPE"] {
+            assert_eq!(value(&table, name), None, "{name}");
+        }
+        assert_eq!(value(&table, "PATH"), std::env::var("PATH").ok().as_deref());
+        assert_eq!(value(&table, "HOME"), None);
+    }
+
+    #[test]
+    fn what_is_unknown_is_absent() {
+        let table = table_of("GET / HTTP/1.1\r\nHost: a.b:80\r\n\r\n", |_| {});
+        for name in ["REMOTE_USER", "AUTH_TYPE", "PATH_INFO", "PATH_TRANSLATED"] {
+            assert_eq!(value(&table, name), None, "{name}");
+        }
+        assert_eq!(value(&table, "SERVER_NAME"), Some("a.b"));
+        let table = table_of("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", |_| {});
+        assert_eq!(value(&table, "SERVER_NAME"), Some("[::1]"));
+        let table = table_of("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", |_| {});
+        assert_eq!(value(&table, "SERVER_NAME"), Some("[::1]"));
+    }
+
+    #[test]
+    fn fields_become_variables_unless_that_were_dangerous() {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nProxy: http://evil/\r\nAccept: x\r\n\
+                    accept: y\r\nCookie: a=1\r\nCookie: b=2\r\nX_Forwarded_For: 6.6.6.6\r\n\
+                    X-Forwarded-For: 1.1.1.1\r\nContent-Type: text/x\r\nContent-Length: 3\r\n\
+                    X!y: 1\r\nAuthorization: Basic abc\r\nProxy-Authorization: z\r\n\r\n";
+        let table = table_of(head, |request| request.content_length = Some(3));
+        for (name, wanted) in [
+            ("HTTP_HOST", Some("a")),
+            ("HTTP_PROXY", None),
+            ("HTTP_ACCEPT", Some("x, y")),
+            ("HTTP_COOKIE", Some("a=1; b=2")),
+            ("HTTP_X_FORWARDED_FOR", Some("1.1.1.1")),
+            ("HTTP_CONTENT_TYPE", None),
+            ("HTTP_CONTENT_LENGTH", None),
+            ("HTTP_AUTHORIZATION", Some("Basic abc")),
+            ("HTTP_PROXY_AUTHORIZATION", None),
+            ("CONTENT_TYPE", Some("text/x")),
+            ("CONTENT_LENGTH", Some("3")),
+        ] {
+            assert_eq!(value(&table, name), wanted, "{name}");
+        }
+        assert!(!table.iter().any(|entry| entry.contains("evil") || entry.contains('!')));
+        // Who has been let in by the server's own check needs no secret.
+        let table = table_of(head, |request| request.user = b"joe");
+        assert_eq!(value(&table, "HTTP_AUTHORIZATION"), None);
+    }
+
+    #[test]
+    fn the_option_wins_over_everything_and_its_last_entry_over_the_others() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let extra = [pair("HTTPS", "on"), pair("A", "1"), pair("A", "2"), pair("PATH", "/x")];
+        let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |request| {
+            // The list outlives the call.
+            request.extra = Box::leak(Box::new(extra.clone()));
+        });
+        for (name, wanted) in [("HTTPS", "on"), ("A", "2"), ("PATH", "/x")] {
+            assert_eq!(value(&table, name), Some(wanted));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The head of a CGI program's output (RFC 3875, section 6): bytes in, a status and fields out.
+//! A head that could be read in two ways, or that could smuggle a field into the answer, is bad.
+#![forbid(unsafe_code)]
+
+use crate::http::request::decimal;
+
+/// A longer head is bad.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq)]
+pub enum Outcome {
+    Partial,
+    /// Why the client gets 502: a sentence for the error log.
+    Bad(&'static str),
+    Complete(Head),
+}
+
+/// A head without the fields that are the server's own business.
+#[derive(Debug, Default, PartialEq)]
+pub struct Head {
+    /// Bytes up to and with the empty line.
+    pub len: usize,
+    pub status: u16,
+    /// The program's own words beside the status, where it has some.
+    pub reason: Vec<u8>,
+    /// Fields to be passed on, each with its line's end; `Content-Length` is not among them.
+    pub fields: Vec<u8>,
+    pub content_length: Option<u64>,
+    /// There is a `Date` among the fields.
+    pub has_date: bool,
+    /// A path (and query) of this server's that is to be answered instead: section 6.2.2.
+    pub local: Option<Vec<u8>>,
+}
+
+/// Fields that concern one connection (RFC 9110, section 7.6.1): the server has its own.
+const OWN: [&[u8]; 7] = [
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+];
+
+/// Reads a head from the start of what a program has written; `ended`: it will write no more.
+pub fn parse(output: &[u8], ended: bool) -> Outcome {
+    let mut head = Head::default();
+    let mut location = None;
+    let mut status = None;
+    let mut others = false;
+    let mut lines = 0;
+    let mut at = 0;
+    loop {
+        let Some(end) = memchr::memchr(b'\n', &output[at..]).map(|len| at + len) else {
+            return match (ended, output.is_empty()) {
+                (true, true) => Outcome::Bad("wrote nothing"),
+                (true, false) => Outcome::Bad("ended before the end of its header"),
+                (false, _) if output.len() >= MAX_HEAD => Outcome::Bad("wrote an overlong header"),
+                (false, _) => Outcome::Partial,
+            };
+        };
+        let line = &output[at..end];
+        at = end + 1;
+        if at > MAX_HEAD {
+            return Outcome::Bad("wrote an overlong header");
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        lines += 1;
+        let Some((name, value)) = field(line) else {
+            return Outcome::Bad("wrote a line that is no header field");
+        };
+        if name.eq_ignore_ascii_case(b"status") {
+            let parsed = status_of(value);
+            let (Some(_), None) = (&parsed, &status) else {
+                return Outcome::Bad("wrote a status that is none");
+            };
+            status = parsed;
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            let length = decimal(value);
+            if length.is_none() || head.content_length.is_some_and(|other| Some(other) != length) {
+                return Outcome::Bad("wrote a length that is none");
+            }
+            head.content_length = length;
+        } else if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            continue;
+        } else {
+            if name.eq_ignore_ascii_case(b"location") {
+                if location.is_some() {
+                    return Outcome::Bad("wrote two locations");
+                }
+                location = Some(value.to_vec());
+            } else if !name.eq_ignore_ascii_case(b"content-type") {
+                others = true;
+            }
+            head.has_date |= name.eq_ignore_ascii_case(b"date");
+            for part in [name, b": ", value, b"\r\n"] {
+                head.fields.extend_from_slice(part);
+            }
+        }
+    }
+    if lines == 0 {
+        return Outcome::Bad("wrote no header");
+    }
+    head.len = at;
+    let found = status.is_none() && location.is_some();
+    (head.status, head.reason) = match status {
+        Some((status, reason)) => (status, reason.to_vec()),
+        None if found => (302, Vec::new()),
+        None => (200, Vec::new()),
+    };
+    // With a status or other fields, as cookies, it is meant for the client, which understands a
+    // path as well; two slashes begin the name of a host.
+    let is_local = |location: &Vec<u8>| location.starts_with(b"/") && !location.starts_with(b"//");
+    if found && !others {
+        head.local = location.filter(is_local);
+    }
+    Outcome::Complete(head)
+}
+
+/// Name and value of a field, neither of which can end a line or stand for something else.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = memchr::memchr(b':', line)?;
+    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    let is_text = |b: &u8| *b == b'\t' || *b >= 0x20 && *b != 0x7f;
+    let good = !name.is_empty() && name.iter().all(is_token) && value.iter().all(is_text);
+    good.then_some((name, value))
+}
+
+/// Code and reason of `404 Not Found`; only final codes.
+fn status_of(value: &[u8]) -> Option<(u16, &[u8])> {
+    let digits = value.get(..3)?;
+    let rest = &value[3..];
+    if !rest.is_empty() && rest[0] != b' ' {
+        return None;
+    }
+    let code = u16::try_from(decimal(digits)?).ok()?;
+    (200..=599).contains(&code).then(|| (code, rest.trim_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complete(output: &str) -> Head {
+        match parse(output.as_bytes(), false) {
+            Outcome::Complete(head) => head,
+            other => panic!("{output:?}: {other:?}"),
+        }
+    }
+
+    fn text(bytes: &[u8]) -> &str {
+        std::str::from_utf8(bytes).expect("text")
+    }
+
+    #[test]
+    fn status_and_fields_are_told_apart_whatever_ends_a_line() {
+        let table = [
+            ("A: b\n\nbody", 200, "", "A: b\r\n", 6),
+            ("A: b\r\n\r\nbody", 200, "", "A: b\r\n", 8),
+            ("A: b\r\n\n", 200, "", "A: b\r\n", 7),
+            ("Status: 404 Not here\nContent-type:text/x\n\n", 404, "Not here", "", 42),
+            ("status:500\nX:\n\n", 500, "", "X: \r\n", 15),
+            ("Set-Cookie: a=1\nSet-Cookie: b=2\n\n", 200, "", "", 33),
+            ("Location: http://a/b\n\n", 302, "", "Location: http://a/b\r\n", 22),
+            ("Location: /b\nStatus: 303 X\n\n", 303, "X", "Location: /b\r\n", 28),
+        ];
+        for (output, status, reason, fields, len) in table {
+            let head = complete(output);
+            assert_eq!((head.status, text(&head.reason), head.len), (status, reason, len));
+            assert!(text(&head.fields).ends_with(fields), "{output:?} {:?}", text(&head.fields));
+            assert_eq!(head.local, None, "{output:?}");
+        }
+        let cookies = complete("Set-Cookie: a=1\nSet-Cookie: b=2\n\n");
+        assert_eq!(text(&cookies.fields), "Set-Cookie: a=1\r\nSet-Cookie: b=2\r\n");
+    }
+
+    #[test]
+    fn what_is_the_servers_own_is_left_out() {
+        let head = complete(
+            "Connection: close\nKeep-Alive: 1\nTransfer-Encoding: chunked\nTE: x\nTrailer: y\n\
+             Upgrade: z\nProxy-Connection: q\nContent-Length: 7\nContent-Length: 7\nDate: now\n\n",
+        );
+        assert_eq!(text(&head.fields), "Date: now\r\n");
+        assert_eq!((head.content_length, head.has_date), (Some(7), true));
+    }
+
+    #[test]
+    fn a_path_alone_is_a_local_redirection() {
+        let local = |output: &str| complete(output).local;
+        assert_eq!(local("Location: /a?b=c\n\n"), Some(b"/a?b=c".to_vec()));
+        assert_eq!(local("Content-Type: text/html\nLocation: /a\n\n"), Some(b"/a".to_vec()));
+        for output in [
+            "Location: //host/a\n\n",
+            "Location: a\n\n",
+            "Location: http://h/\n\n",
+            "Location: /a\nStatus: 302 Found\n\n",
+            "Location: /a\nSet-Cookie: a=b\n\n",
+        ] {
+            assert_eq!((local(output), complete(output).status), (None, 302), "{output:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_head_is_refused_and_never_guessed_at() {
+        let table = [
+            "\n",
+            "\r\nbody",
+            "HTTP/1.1 200 OK\nA: b\n\n",
+            "hello\n\n",
+            "A: b\n folded\n\n",
+            "A b: c\n\n",
+            ": c\n\n",
+            "A : c\n\n",
+            "A: b\rC: d\n\n",
+            "A: b\0\n\n",
+            "A: \x1b[0m\n\n",
+            "A: \x7f\n\n",
+            "Status: 99\n\n",
+            "Status: 200OK\n\n",
+            "Status: 100 Continue\n\n",
+            "Status: 600\n\n",
+            "Status: +20\n\n",
+            "Status: OK\n\n",
+            "Status:\n\n",
+            "Status: 200\nStatus: 200\n\n",
+            "Content-Length: -1\n\n",
+            "Content-Length: 1\nContent-Length: 2\n\n",
+            "Content-Length: 99999999999999999999999\n\n",
+            "Location: /a\nLocation: /b\n\n",
+        ];
+        for output in table {
+            let parsed = parse(output.as_bytes(), false);
+            assert!(matches!(parsed, Outcome::Bad(_)), "{output:?}: {parsed:?}");
+        }
+        assert_eq!(parse(b"", true), Outcome::Bad("wrote nothing"));
+        assert!(matches!(parse(b"A: b\n", true), Outcome::Bad(_)));
+    }
+
+    #[test]
+    fn a_head_is_the_same_however_it_is_cut_and_bounded() {
+        let output = b"Status: 201 Made\r\nA: b\r\nSet-Cookie: c\r\n\r\n";
+        for len in 0..output.len() {
+            assert_eq!(parse(&output[..len], false), Outcome::Partial, "{len}");
+        }
+        let long = [b"A: ", vec![b'x'; MAX_HEAD].as_slice()].concat();
+        assert!(matches!(parse(&long, false), Outcome::Bad(_)));
+        assert_eq!(parse(&long[..MAX_HEAD - 1], false), Outcome::Partial);
+        let many = [b"A: b\n".repeat(MAX_HEAD / 5 + 1).as_slice(), b"\n"].concat();
+        assert!(matches!(parse(&many, false), Outcome::Bad(_)));
+    }
+}

@@ -1,0 +1,185 @@
+//! Server-side includes: finds the tags in a page. Bytes in, pieces out; what a tag asks for is
+//! somebody else's business.
+#![forbid(unsafe_code)]
+
+/// What a tag begins with.
+const OPEN: &[u8] = b"<!--#";
+/// A longer tag is none.
+pub const MAX_TAG: usize = 4096;
+
+/// What is at the start of some input.
+#[derive(Debug, PartialEq)]
+pub enum Found<'a> {
+    /// As many bytes that mean nothing but themselves.
+    Text(usize),
+    /// A tag of as many bytes; what is wrong with it is a sentence for the error log.
+    Tag(usize, Result<Directive<'a>, &'static str>),
+    /// It takes more input to know, or there is none.
+    More,
+}
+
+/// What a tag asks for.
+#[derive(Debug, PartialEq)]
+pub enum Directive<'a> {
+    /// A path of the server's, absolute or from where the page is; it may have a query.
+    Virtual(&'a [u8]),
+    /// A file below the directory that the page's file is in.
+    File(&'a [u8]),
+    /// A file anywhere.
+    Absolute(&'a [u8]),
+    /// A command for the shell.
+    Command(&'a [u8]),
+}
+
+/// Looks at the start of `input`; `ended`: nothing follows it.
+pub fn scan(input: &[u8], ended: bool) -> Found<'_> {
+    match memchr::memmem::find(input, OPEN) {
+        Some(0) => {}
+        Some(at) => return Found::Text(at),
+        None => {
+            let begun = (1..OPEN.len()).rev().find(|len| input.ends_with(&OPEN[..*len]));
+            let text = input.len() - begun.filter(|_| !ended).unwrap_or(0);
+            return if text > 0 { Found::Text(text) } else { Found::More };
+        }
+    }
+    let window = &input[OPEN.len()..input.len().min(MAX_TAG)];
+    match end_of_tag(window) {
+        Some(end) => Found::Tag(OPEN.len() + end + 3, parse(&window[..end])),
+        // A tag that does not end is no tag: it stands in the page as it is.
+        None if ended || input.len() >= MAX_TAG => Found::Text(OPEN.len()),
+        None => Found::More,
+    }
+}
+
+/// Where `-->` is, outside of quotes.
+fn end_of_tag(tag: &[u8]) -> Option<usize> {
+    let mut quote = None;
+    for (at, byte) in tag.iter().enumerate() {
+        match (quote, byte) {
+            (Some(open), byte) if open == byte => quote = None,
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'-') if tag[at..].starts_with(b"-->") => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn parse(tag: &[u8]) -> Result<Directive<'_>, &'static str> {
+    let (command, rest) = word(tag);
+    let (attribute, rest) = word(rest);
+    let rest = rest.strip_prefix(b"=").unwrap_or_default().trim_ascii();
+    let (Some(quote @ (b'"' | b'\'')), Some(last)) = (rest.first(), rest.last()) else {
+        return Err("a tag without a value in quotes");
+    };
+    let value = rest.get(1..rest.len() - 1).unwrap_or_default();
+    if last != quote || value.is_empty() || value.iter().any(|b| b == quote || *b == 0) {
+        return Err("a tag without one value in quotes");
+    }
+    match (command, attribute) {
+        (b"include", b"virtual") => Ok(Directive::Virtual(value)),
+        (b"include", b"file") => Ok(Directive::File(value)),
+        (b"include", b"abspath") => Ok(Directive::Absolute(value)),
+        (b"exec", b"cmd") => Ok(Directive::Command(value)),
+        _ => Err("a tag that is not known"),
+    }
+}
+
+/// The letters at the start, and what follows the blanks behind them.
+fn word(text: &[u8]) -> (&[u8], &[u8]) {
+    let text = text.trim_ascii_start();
+    let len = text.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
+    (&text[..len], text[len..].trim_ascii_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All of a page, with its tags in brackets.
+    fn pieces(page: &[u8]) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut rest = page;
+        loop {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            match scan(rest, true) {
+                Found::More => return found,
+                Found::Text(len) => {
+                    found.push(text(&rest[..len]));
+                    rest = &rest[len..];
+                }
+                Found::Tag(len, directive) => {
+                    found.push(match directive {
+                        Ok(Directive::Virtual(value)) => format!("[virtual {}]", text(value)),
+                        Ok(Directive::File(value)) => format!("[file {}]", text(value)),
+                        Ok(Directive::Absolute(value)) => format!("[abspath {}]", text(value)),
+                        Ok(Directive::Command(value)) => format!("[cmd {}]", text(value)),
+                        Err(_) => "[bad]".to_owned(),
+                    });
+                    rest = &rest[len..];
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tags_are_told_from_text() {
+        let table: &[(&str, &[&str])] = &[
+            ("", &[]),
+            ("text", &["text"]),
+            ("a<!--#include virtual=\"/b\" -->c", &["a", "[virtual /b]", "c"]),
+            ("<!--#include file='b'-->", &["[file b]"]),
+            ("<!--# include  abspath = \"/x y\"  -->", &["[abspath /x y]"]),
+            ("<!--#exec cmd=\"echo --> 'x'\" -->", &["[cmd echo --> 'x']"]),
+            ("<!--#exec cgi=\"x\" -->", &["[bad]"]),
+            ("<!--#echo var=\"x\" -->", &["[bad]"]),
+            ("<!--#include virtual=x -->", &["[bad]"]),
+            ("<!--#include virtual=\"\" -->", &["[bad]"]),
+            ("<!--#include virtual=\"a\" virtual=\"b\" -->", &["[bad]"]),
+            ("<!--#include virtual=\"a\0\" -->", &["[bad]"]),
+            ("<!--#include -->", &["[bad]"]),
+            ("<!--#-->", &["[bad]"]),
+            ("<!-- comment -->", &["<!-- comment -->"]),
+            ("a<!--", &["a<!--"]),
+            ("a<!--#include virtual=\"b\"", &["a", "<!--#", "include virtual=\"b\""]),
+            ("<!--#x <!--#include file=\"b\" -->", &["[bad]"]),
+            ("<!--#include file=\"b -->", &["<!--#", "include file=\"b -->"]),
+        ];
+        for (page, wanted) in table {
+            assert_eq!(pieces(page.as_bytes()), *wanted, "{page}");
+        }
+    }
+
+    #[test]
+    fn an_overlong_tag_is_text() {
+        let tag = |len: usize| format!("<!--#include file=\"{}\"-->", "x".repeat(len - 23));
+        assert_eq!(tag(MAX_TAG).len(), MAX_TAG);
+        assert_eq!(pieces(tag(MAX_TAG).as_bytes()).len(), 1);
+        assert_eq!(pieces(tag(MAX_TAG + 1).as_bytes())[0], "<!--#");
+    }
+
+    #[test]
+    fn a_page_that_comes_in_pieces_is_the_same_page() {
+        let page = b"a<!<!--#include file=\"b\" -->c<!--<!--#exec cmd='d'-->";
+        for cut in 0..page.len() {
+            let (mut whole, mut have) = (Vec::new(), page[..cut].to_vec());
+            let mut ended = false;
+            loop {
+                match scan(&have, ended) {
+                    Found::More if ended => break,
+                    Found::More => {
+                        have.extend_from_slice(&page[cut..]);
+                        ended = true;
+                    }
+                    Found::Text(len) => whole.extend(have.drain(..len)),
+                    Found::Tag(len, directive) => {
+                        assert!(directive.is_ok(), "{cut}");
+                        whole.extend(b"[tag]");
+                        have.drain(..len);
+                    }
+                }
+            }
+            assert_eq!(String::from_utf8_lossy(&whole), "a<![tag]c<!--[tag]", "{cut}");
+        }
+    }
+}

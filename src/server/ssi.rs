@@ -1,0 +1,453 @@
+//! Pages with server-side includes: each is sent as it is put together, no faster than the client
+//! takes it, and a program that is included holds up nobody but the page.
+
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use super::Server;
+use super::builtin::write_escaped_path;
+use super::connection::Phase;
+use super::programs::Output;
+use super::replies;
+use super::step::Flow;
+use crate::cgi::header::{self, Outcome};
+use crate::files::cache::{Content, Entry};
+use crate::files::resolve;
+use crate::files::ssi::{self, Directive, Found, MAX_TAG};
+use crate::http::outlet::Outlet;
+use crate::http::status::write_status_line;
+use crate::http::uri;
+
+/// Pages in pages, and tags in one answer.
+const DEPTH: usize = 16;
+const TAGS: usize = 1_000;
+/// Bytes of a page that are looked at in one go.
+const PIECE: usize = 16 * 1024;
+/// While more than this waits to be sent, the page waits.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// A page on its way.
+pub struct Page {
+    outlet: Outlet,
+    /// The page, and those within it that are begun; the last one goes on.
+    levels: Vec<Level>,
+    tags: usize,
+    part: Option<Part>,
+}
+
+/// One file.
+struct Level {
+    known: Entry,
+    file: PathBuf,
+    /// What it is for clients, or would be.
+    path: Vec<u8>,
+    /// It is searched for tags.
+    has_tags: bool,
+    offset: u64,
+    /// What was read and is not sent.
+    buf: Vec<u8>,
+    start: usize,
+}
+
+/// A program whose output is part of the page.
+struct Part {
+    program: usize,
+    /// The output so far, while its head has not ended; a command's has none.
+    head: Option<Vec<u8>>,
+}
+
+/// What comes next in a page.
+enum Next {
+    Text(Range<usize>),
+    Tag(Range<usize>),
+    End,
+}
+
+impl Page {
+    /// The program that the page waits for.
+    pub fn program(&self) -> Option<usize> {
+        self.part.as_ref().map(|part| part.program)
+    }
+}
+
+impl Level {
+    fn new(known: Entry, file: PathBuf, path: Vec<u8>, has_tags: bool) -> Level {
+        Level { known, file, path, has_tags, offset: 0, buf: Vec::new(), start: 0 }
+    }
+
+    /// The next piece, as a place in `buf`. The file is read as it is now: one that shrinks ends.
+    fn next(&mut self) -> Next {
+        loop {
+            let ended = self.offset >= self.known.len;
+            let input = &self.buf[self.start..];
+            let found = match self.has_tags {
+                true => ssi::scan(input, ended),
+                false if input.is_empty() => Found::More,
+                false => Found::Text(input.len()),
+            };
+            let at = self.start;
+            match found {
+                Found::Text(len) => {
+                    self.start += len;
+                    return Next::Text(at..at + len);
+                }
+                Found::Tag(len, _) => {
+                    self.start += len;
+                    return Next::Tag(at..at + len);
+                }
+                Found::More if ended => return Next::End,
+                Found::More => self.read(),
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        self.buf.drain(..self.start);
+        self.start = 0;
+        let left = usize::try_from(self.known.len - self.offset).unwrap_or(usize::MAX);
+        let len = left.min(PIECE.max(MAX_TAG));
+        let before = self.buf.len();
+        let count = match &self.known.content {
+            Content::Bytes(bytes) => {
+                let at = usize::try_from(self.offset).unwrap_or(usize::MAX);
+                let piece = bytes.get(at..at.saturating_add(len)).unwrap_or_default();
+                self.buf.extend_from_slice(piece);
+                piece.len()
+            }
+            Content::Open(file) => {
+                self.buf.resize(before + len, 0);
+                let count = file.read_at(&mut self.buf[before..], self.offset).unwrap_or(0);
+                self.buf.truncate(before + count);
+                count
+            }
+        };
+        match count {
+            0 => self.offset = self.known.len,
+            count => self.offset += count as u64,
+        }
+    }
+}
+
+impl Server {
+    /// Whether a file is searched for tags.
+    pub(super) fn has_tags(&self, full: &Path, path: &[u8]) -> bool {
+        let pattern = self.options.config.ssi_pattern.as_deref();
+        pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
+    }
+
+    /// Begins to send a page. `path`: what it is for clients.
+    pub(super) fn begin_page(
+        &mut self,
+        index: usize,
+        known: Entry,
+        file: PathBuf,
+        path: Vec<u8>,
+    ) -> Flow {
+        if self.outbox(index).is_none() {
+            return Flow::Leave;
+        }
+        let date = self.clock.date();
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return Flow::Leave;
+        };
+        let outlet = Outlet::choose(&exchange.head, 200, None);
+        exchange.last |= outlet == Outlet::ToClose;
+        let connection = replies::connection(exchange.head.persistent && !exchange.last);
+        let framing = if outlet == Outlet::Chunks { "Transfer-Encoding: chunked\r\n" } else { "" };
+        let out = &mut out.bytes;
+        let before = out.len();
+        write_status_line(out, 200);
+        let media_type = known.media_type();
+        let fields = format!(
+            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n\r\n"
+        );
+        out.extend_from_slice(fields.as_bytes());
+        exchange.status = 200;
+        exchange.head_len = (out.len() - before) as u64;
+        let levels = vec![Level::new(known, file, path, true)];
+        exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
+        conn.phase = Phase::Relaying;
+        Flow::Again
+    }
+
+    /// Puts the next pieces of the page into the outbox.
+    pub(super) fn send_page(&mut self, index: usize) -> Flow {
+        let Some(mut page) = self.exchange(index).and_then(|exchange| exchange.page.take()) else {
+            return Flow::Leave;
+        };
+        let done = self.put_together(index, &mut page);
+        match self.exchange(index) {
+            Some(exchange) => exchange.page = Some(page),
+            None => {
+                self.leave_page(&page);
+                return Flow::Leave;
+            }
+        }
+        if !done {
+            return Flow::Leave;
+        }
+        let persistent =
+            self.exchange(index).is_some_and(|exchange| exchange.head.persistent && !exchange.last);
+        self.finish_exchange(index, persistent);
+        Flow::Again
+    }
+
+    /// The page needs its program no more.
+    pub(super) fn leave_page(&mut self, page: &Page) {
+        if let Some(program) = page.program() {
+            self.release_program(program, false);
+        }
+    }
+
+    /// False if the rest of the page has to wait.
+    fn put_together(&mut self, index: usize, page: &mut Page) -> bool {
+        loop {
+            if !self.has_room_for_more(index) {
+                return false;
+            }
+            if page.outlet == Outlet::Nothing {
+                return true;
+            }
+            if page.part.is_some() {
+                if !self.take_part(index, page) {
+                    return false;
+                }
+                continue;
+            }
+            let Some(level) = page.levels.last_mut() else {
+                let Some(out) = self.outbox(index) else { return false };
+                page.outlet.finish(&mut out.bytes);
+                return true;
+            };
+            match level.next() {
+                Next::Text(piece) => {
+                    self.quota = self.quota.saturating_sub(piece.len());
+                    let piece = level.buf.get(piece).unwrap_or_default();
+                    let Some(out) = self.outbox(index) else { return false };
+                    page.outlet.write(piece, &mut out.bytes);
+                }
+                Next::Tag(tag) => {
+                    let tag = level.buf.get(tag).unwrap_or_default().to_vec();
+                    // A turn has only so many tags: each may ask the file system.
+                    self.quota = self.quota.saturating_sub(PIECE);
+                    if let Err(why) = self.obey(index, page, &tag) {
+                        let name = page.levels.last().map(|level| level.file.to_string_lossy());
+                        let name = name.unwrap_or_default().escape_debug().to_string();
+                        let tag = String::from_utf8_lossy(&tag).escape_debug().to_string();
+                        self.complain(Some(index), &format!("{name}: {why}: {tag}"));
+                    }
+                }
+                Next::End => {
+                    page.levels.pop();
+                }
+            }
+        }
+    }
+
+    /// Whether the connection may be given more to send in this turn.
+    fn has_room_for_more(&mut self, index: usize) -> bool {
+        if self.conn(index).is_none_or(|conn| conn.backlog() >= HIGH_WATER)
+            && (!self.flush(index) || self.conn(index).is_some_and(|c| c.backlog() >= HIGH_WATER))
+        {
+            return false;
+        }
+        if self.quota == 0 {
+            self.make_ready(index);
+        }
+        self.quota > 0
+    }
+
+    /// Moves output of the program that is included. False if there is none for now.
+    fn take_part(&mut self, index: usize, page: &mut Page) -> bool {
+        let Some(mut part) = page.part.take() else { return true };
+        if self.program_expired(part.program) {
+            self.release_program(part.program, false);
+            return true;
+        }
+        let mut buf = std::mem::take(&mut self.pipe_buf);
+        let output = self.read_program(part.program, &mut buf);
+        let (piece, ended) = match output {
+            Output::Wait => {
+                self.pipe_buf = buf;
+                page.part = Some(part);
+                return false;
+            }
+            Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
+            Output::End => (&[][..], true),
+        };
+        self.quota = self.quota.saturating_sub(piece.len());
+        let mut failure = None;
+        let content = match &mut part.head {
+            None => piece.to_vec(),
+            Some(head) => {
+                head.extend_from_slice(piece);
+                match header::parse(head, ended) {
+                    Outcome::Partial => Vec::new(),
+                    Outcome::Bad(why) => {
+                        failure = Some(why);
+                        Vec::new()
+                    }
+                    Outcome::Complete(parsed) => {
+                        let rest = head.split_off(parsed.len.min(head.len()));
+                        part.head = None;
+                        rest
+                    }
+                }
+            }
+        };
+        self.pipe_buf = buf;
+        if let Some(out) = self.outbox(index) {
+            page.outlet.write(&content, &mut out.bytes);
+        }
+        if let Some(why) = failure {
+            let name = self.program_name(part.program);
+            self.complain(Some(index), &format!("{name}: {why}"));
+        }
+        if ended || failure.is_some() {
+            self.release_program(part.program, ended);
+        } else {
+            page.part = Some(part);
+        }
+        true
+    }
+
+    fn obey(&mut self, index: usize, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
+        page.tags += 1;
+        if page.tags > TAGS {
+            return Err("too many tags in one page");
+        }
+        let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
+        let Some(level) = page.levels.last() else { return Ok(()) };
+        let trusted = self.options.config.enable_ssi_exec;
+        match directive? {
+            Directive::Virtual(target) => {
+                let (path, query) = locate(&level.path, target).ok_or("no path")?;
+                let full = resolve::full_path(&self.options.config, &path).ok_or("no path")?;
+                self.include(index, page, full, path, Some(&query))
+            }
+            Directive::File(name) => {
+                if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
+                    return Err("a file that is not below the page");
+                }
+                let name = Path::new(std::ffi::OsStr::from_bytes(name));
+                let folder = level.file.parent().unwrap_or(Path::new(""));
+                let path = [folder_of(&level.path), name.as_os_str().as_bytes()].concat();
+                self.include(index, page, folder.join(name), path, None)
+            }
+            Directive::Absolute(_) | Directive::Command(_) if !trusted => {
+                Err("enable_ssi_exec is not yes")
+            }
+            Directive::Absolute(file) => {
+                let file = Path::new(std::ffi::OsStr::from_bytes(file));
+                let path = level.path.clone();
+                self.include(index, page, file.to_owned(), path, None)
+            }
+            Directive::Command(command) => {
+                let (file, path) = (level.file.clone(), level.path.clone());
+                let program = self.start_command(index, &file, &path, command)?;
+                page.part = Some(Part { program, head: None });
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a file into a page. `query`: it is asked for by its path, and may be a program.
+    fn include(
+        &mut self,
+        index: usize,
+        page: &mut Page,
+        full: PathBuf,
+        path: Vec<u8>,
+        query: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        if page.levels.len() >= DEPTH {
+            return Err("pages in too many pages");
+        }
+        if page.levels.iter().any(|level| level.file == full) {
+            return Err("a page in itself");
+        }
+        if resolve::is_hidden(&self.options.config, &full) {
+            return Err("a hidden file");
+        }
+        let found = self.cache.get(&full, self.turns);
+        let (mut full, mut info) = (full, Vec::new());
+        if found.is_err()
+            && let Some((file, rest)) = resolve::split_at_file(&full)
+        {
+            (full, info) = (file, rest);
+        }
+        if resolve::is_hidden(&self.options.config, &full) {
+            return Err("a hidden file");
+        }
+        if !self.may_see(index, &full) {
+            return Err("a file that asks for another password");
+        }
+        let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
+        if resolve::is_program(&self.options.config, &full, &name) {
+            let Some(query) = query else { return Err("a program is included by virtual") };
+            let program = self.start_included(index, full, name, info, query)?;
+            page.part = Some(Part { program, head: Some(Vec::new()) });
+            return Ok(());
+        }
+        let is_page =
+            full.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lp"));
+        let known = found.ok().filter(|_| !is_page).ok_or("no such file")?;
+        let has_tags = self.has_tags(&full, &path);
+        page.levels.push(Level::new(known, full, path, has_tags));
+        Ok(())
+    }
+}
+
+/// Where a page is, with a slash at the end.
+fn folder_of(path: &[u8]) -> &[u8] {
+    memchr::memrchr(b'/', path).map_or(b"/", |slash| &path[..=slash])
+}
+
+/// The decoded path, and the query, that `target` means in the page at `path`.
+fn locate(path: &[u8], target: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (target, query) = match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, &[][..]),
+    };
+    let mut raw = Vec::new();
+    if !target.starts_with(b"/") {
+        write_escaped_path(folder_of(path), &mut raw);
+    }
+    raw.extend_from_slice(target);
+    let mut decoded = vec![0; raw.len()];
+    let len = uri::decode_path(&raw, &mut decoded).ok()?;
+    decoded.truncate(len);
+    Some((decoded, query.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::locate;
+
+    #[test]
+    fn a_target_is_relative_to_its_page() {
+        let table = [
+            ("/a/b.shtml", "c", Some("/a/c")),
+            ("/a/b.shtml", "/c", Some("/c")),
+            ("/a/b.shtml", "../c", Some("/c")),
+            ("/a/b.shtml", "../../../c", Some("/c")),
+            ("/a/b.shtml", "c%20d?e=/f", Some("/a/c d")),
+            ("/50%/b.shtml", "c", Some("/50%/c")),
+            ("/a/b.shtml", "%2e%2e/c", Some("/c")),
+            ("/a/b.shtml", "%", None),
+            ("/a/b.shtml", "%00", None),
+        ];
+        for (path, target, wanted) in table {
+            let found = locate(path.as_bytes(), target.as_bytes()).map(|(path, _)| path);
+            assert_eq!(found.as_deref(), wanted.map(str::as_bytes), "{path} {target}");
+        }
+        let (_, query) = locate(b"/", b"c?e=/f").expect("a path");
+        assert_eq!(query, b"e=/f");
+    }
+}
