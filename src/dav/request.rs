@@ -12,6 +12,10 @@ use crate::files::cache::modified_of;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::request::Head;
 
+/// Fields of which there is one at most.
+const SINGLE: [&str; 7] =
+    ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
+
 /// What a client asks for, on its own.
 #[derive(Debug, Default)]
 pub struct Request {
@@ -74,6 +78,15 @@ impl Request {
 
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.head.value(&self.bytes, name)
+    }
+
+    /// A field that says what is to be done must not say two things.
+    pub fn check_fields(&self) -> Result<(), BadField> {
+        let is_twice = |name: &&str| {
+            let fields = self.head.pairs(&self.bytes);
+            fields.filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).count() > 1
+        };
+        if SINGLE.iter().any(is_twice) { Err(BadField) } else { Ok(()) }
     }
 
     pub fn depth(&self) -> Result<Depth, BadField> {

@@ -47,6 +47,7 @@ struct Part {
 impl Upload {
     /// Judges whether the upload is welcome, before its content comes.
     pub fn begin(request: Request, env: &Env<'_>, sweeper: &mut Sweeper) -> Result<Upload, Reply> {
+        request.check_fields()?;
         let target = request.target(env)?;
         // A collection cannot be made by PUT.
         let names_dir = request.path.ends_with(b"/");

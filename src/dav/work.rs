@@ -94,6 +94,7 @@ impl Work {
 
     fn start(&mut self, env: &Env<'_>, sweeper: &mut Sweeper) -> Progress {
         let request = &self.request;
+        request.check_fields()?;
         if let Ok(target) = request.target(env)
             && let Some(home) = &target.home
         {

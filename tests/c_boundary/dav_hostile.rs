@@ -76,6 +76,9 @@ fn fields_without_sense_are_refused() {
             ("MKCOL", "/c", format!("If: {}\r\n", "(".repeat(5000)), 400),
             ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a>)".repeat(1000) + "x"), 400),
             ("UNLOCK", "/a", "Lock-Token: <a\r\n".to_owned(), 400),
+            ("COPY", "/a", "Destination: /b\r\nDestination: /c\r\n".to_owned(), 400),
+            ("PROPFIND", "/d", "Depth: 0\r\nDepth: 1\r\n".to_owned(), 400),
+            ("MKCOL", "/c", "If: (Not <a:b>)\r\nif: (Not <a:b>)\r\n".to_owned(), 400),
             ("PUT", "/a", format!("Content-Range: bytes {absurd}-{absurd}/*\r\n"), 400),
             ("PUT", "/a", "Content-Range: bytes -5-3/9\r\n".to_owned(), 400),
             (
