@@ -190,3 +190,13 @@ fn changes_are_made_together_or_not_at_all() {
     assert!(dav.ask("PROPPATCH", "/a", "", &set(&long)).text().contains("HTTP/1.1 507"));
     dav.stop();
 }
+
+#[test]
+fn what_the_program_adds_to_answers_is_added_to_these() {
+    let dav = Dav::start(&["extra_headers=X-Added: 1"]);
+    let added = |answer: &Response| answer.field("X-Added").is_some();
+    assert!(added(&dav.propfind("/", "0", "")));
+    assert!(added(&dav.ask("PUT", "/a", "", "x")));
+    assert!(!added(&dav.propfind("/none", "0", "")));
+    dav.stop();
+}
