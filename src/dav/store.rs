@@ -35,7 +35,7 @@ const HEADER: &str = "mongoose-dav 1";
 /// Larger than this the file does not become.
 const MAX_LEN: u64 = 8 << 20;
 /// How often a lock on the directory is tried for, a millisecond apart.
-const LOCK_ATTEMPTS: usize = 200;
+const LOCK_ATTEMPTS: usize = 1000;
 
 /// What is known of one directory.
 #[derive(Clone, Debug, Default, PartialEq)]
