@@ -6,18 +6,25 @@ import statistics
 from . import report, svg
 from .contenders import PEERS
 
-TABLE, PAGE = "table.md", "README.md"
+TABLE, PAGE, GROWTH = "table.md", "README.md", "growth.md"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- end of benchmarks -->\n"
 
 
 def page_head(everything):
     machine = everything["machine"]
     kind = "virtual machine" if machine["virtual"] else "machine"
+    def span(what):
+        # Works of one page may come from several runs.
+        found = {result.get(what, everything.get(what, 0)) for result in everything["works"].values()}
+        return "–".join(str(number) for number in sorted(found))
+
+    slices = f"{span('starts')} starts of {span('slices')} slices of {everything['slice_ms']} ms"
+    if span("nice") != "0":
+        slices += f", at nice {span('nice')}"
     return (
         f"{everything['when']}: a {kind} with {machine['cores']} cores, {machine['processor']}, "
         f"Linux {machine['kernel']}; {machine['rustc']}; {machine['cc']}. "
-        f"{everything['starts']} starts of {everything['slices']} slices of "
-        f"{everything['slice_ms']} ms.\n"
+        f"{slices}.\n"
     )
 
 
@@ -133,7 +140,10 @@ def write(everything, directory):
         if other_table(everything):
             tables += "\n" + other_table(everything)
         files[TABLE] = tables
-        files[PAGE] = page(tables, files)
+        files[PAGE] = page("Figures", "compare", tables, files)
+        files[PAGE] += f"\nAs more is around a request: [{GROWTH}]({GROWTH}).\n"
+    else:
+        files[GROWTH] = page("Growth", "growth", page_head(everything), files)
     for name, content in files.items():
         with open(os.path.join(directory, name), "w") as file:
             file.write(content)
@@ -157,10 +167,10 @@ def write_readme(everything, path, plots_at):
         file.write(before + BEGIN + block + "\n" + END + behind)
 
 
-def page(tables, files):
-    text = "# Figures\n\nWritten by `benches/compare --publish`; how it measures, and what the\n"
-    text += "figures mean: [benches/README.md](../../benches/README.md).\n\n" + tables
+def page(title, command, text, files):
+    page = f"# {title}\n\nWritten by `benches/{command} --publish`; how it measures, and what the\n"
+    page += f"figures mean: [benches/README.md](../../benches/README.md).\n\n{text}"
     for name in files:
         if name.endswith(".svg"):
-            text += f"\n![{name.removesuffix('.svg')}]({name})\n"
-    return text
+            page += f"\n![{name.removesuffix('.svg')}]({name})\n"
+    return page

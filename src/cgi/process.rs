@@ -100,18 +100,21 @@ impl Child {
 
     /// Whether it has ended. If so it is reaped, by us or by whoever was faster.
     pub fn has_ended(&mut self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if !self.is_gone {
-            let which = match &self.pidfd {
-                Some(pidfd) => WaitId::PidFd(pidfd.as_fd()),
-                None => WaitId::Pid(self.pid),
-            };
-            // No such child: the program ignores SIGCHLD, or waits for all its children.
-            self.is_gone = !matches!(
-                rustix::process::waitid(which, options),
-                Ok(None) | Err(rustix::io::Errno::INTR)
-            );
+        if self.is_gone {
+            return true;
         }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let by_number = || rustix::process::waitid(WaitId::Pid(self.pid), options);
+        let ended = match &self.pidfd {
+            Some(pidfd) => match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
+                // Linux 5.3 has such descriptors, but cannot wait for them.
+                Err(rustix::io::Errno::INVAL) => by_number(),
+                ended => ended,
+            },
+            None => by_number(),
+        };
+        // No such child: the program ignores SIGCHLD, or waits for all its children.
+        self.is_gone = matches!(ended, Ok(Some(_)) | Err(rustix::io::Errno::CHILD));
         self.is_gone
     }
 
@@ -355,6 +358,28 @@ mod tests {
             assert!(line.len() == 16 && signals & !of_the_library == 0, "{line}");
         }
         drop(kept);
+    }
+
+    #[test]
+    fn descriptors_are_closed_one_by_one_where_they_cannot_be_closed_together() {
+        let kept = File::open("/dev/null").expect("open");
+        let kept = rustix::io::dup(&kept).expect("without close-on-exec");
+        let (output, theirs) = pipe().expect("a pipe");
+        let mut actions = Actions::new().expect("actions");
+        actions.duplicate(theirs.as_fd(), 1).expect("noted");
+        actions.close_listed().expect("noted");
+        let script = format!("test -e /proc/self/fd/{} && echo open; echo end", kept.as_raw_fd());
+        let arguments = [c"sh", c"-c", &CString::new(script).expect("text")].map(CStr::to_owned);
+        let attributes = Attributes::new().expect("attributes");
+        let pid = run(c"sh", &actions, &attributes, &arguments, &[]).expect("started");
+        drop(theirs);
+        let mut text = String::new();
+        File::from(output).read_to_string(&mut text).expect("text");
+        assert_eq!(text, "end\n");
+        let mut child = Child { pid, pidfd: None, is_gone: false };
+        while !child.has_ended() {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

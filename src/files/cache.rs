@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
 use super::mime::media_type;
@@ -129,12 +130,12 @@ impl Known {
         matches!(self.content, Content::Open(_))
     }
 
-    fn cost(&self, path: &Path) -> usize {
+    fn cost(&self, path: &OsStr) -> usize {
         let content = match &self.content {
             Content::Bytes(bytes) => bytes.capacity(),
             Content::Open(_) => 0,
         };
-        ENTRY_COST + path.as_os_str().len() + self.fields.len() + content
+        ENTRY_COST + path.len() + self.fields.len() + content
     }
 }
 
@@ -220,7 +221,7 @@ pub struct Cache {
     extra_types: Vec<(String, String)>,
     /// By the bytes of the path: a `Path` is equal to itself with a slash behind it, and they do
     /// not lead to the same place.
-    places: HashMap<Arc<OsStr>, usize>,
+    places: HashMap<Arc<OsStr>, usize, RandomState>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     newest: usize,
@@ -228,7 +229,7 @@ pub struct Cache {
     cost: usize,
     open: usize,
     /// Paths that lead to no file in the turn `refused_in`.
-    refusals: HashMap<OsString, io::ErrorKind>,
+    refusals: HashMap<OsString, io::ErrorKind, RandomState>,
     refused_in: u64,
 }
 
@@ -240,14 +241,14 @@ impl Cache {
             budget,
             max_open,
             extra_types,
-            places: HashMap::new(),
+            places: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: NONE,
             oldest: NONE,
             cost: 0,
             open: 0,
-            refusals: HashMap::new(),
+            refusals: HashMap::default(),
             refused_in: 0,
         }
     }
@@ -329,7 +330,7 @@ impl Cache {
     }
 
     fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, turn: u64) {
-        let cost = known.cost(path);
+        let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
         if cost > self.budget || is_open && self.max_open == 0 {
             return;
@@ -377,7 +378,7 @@ impl Cache {
         self.unlink(place);
         if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
             self.places.remove(&slot.path);
-            self.cost -= slot.known.cost(Path::new(&slot.path));
+            self.cost -= slot.known.cost(&slot.path);
             self.open -= usize::from(slot.known.is_open());
             self.free.push(place);
         }
@@ -637,7 +638,7 @@ mod tests {
         let folder = Folder::new();
         let paths: Vec<PathBuf> = (0..4).map(|n| folder.write(&n.to_string(), "x")).collect();
         settle();
-        let cost = cache().get(&paths[0], 1).unwrap().cost(&paths[0]);
+        let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
         let mut cache = Cache::new(3 * cost, 4, Vec::new());
         for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
             cache.get(&paths[place], turn).unwrap();
@@ -703,7 +704,7 @@ mod tests {
             }
             assert_eq!(cache.get(&path, turn).is_ok(), path.exists());
             let slots = || cache.slots.iter().flatten();
-            let cost: usize = slots().map(|slot| slot.known.cost(Path::new(&slot.path))).sum();
+            let cost: usize = slots().map(|slot| slot.known.cost(&slot.path)).sum();
             let open = slots().filter(|slot| slot.known.is_open()).count();
             assert_eq!((cache.cost, cache.open), (cost, open));
             assert!(cost <= cache.budget && open <= cache.max_open);

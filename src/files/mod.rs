@@ -8,4 +8,5 @@ pub mod merge;
 pub mod mime;
 pub mod representation;
 pub mod resolve;
+pub mod shortcuts;
 pub mod ssi;

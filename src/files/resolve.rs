@@ -36,15 +36,25 @@ pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(full)))
 }
 
-/// Whether a file is a program to be run. `name` is the path that it has for clients.
-pub fn is_program(config: &Config, full: &Path, name: &[u8]) -> bool {
-    matches(&config.cgi_pattern, full, name)
-}
-
 /// Whether a pattern matches a file, by its path or by that which it has for clients.
 pub fn matches(pattern: &str, full: &Path, name: &[u8]) -> bool {
-    let covers = |text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0);
-    covers(full.as_os_str().as_bytes()) || covers(name)
+    covers(pattern.as_bytes(), full.as_os_str().as_bytes()) || covers(pattern.as_bytes(), name)
+}
+
+/// Whether a pattern matches something of `text`. Every request for a file asks this of patterns
+/// as `**.cgi$|**.php$`, for which the end of the text says it all.
+fn covers(pattern: &[u8], text: &[u8]) -> bool {
+    let matched = pattern.split(|byte| *byte == b'|').find_map(|alternative| {
+        let ending = alternative.strip_prefix(b"**").and_then(|rest| rest.strip_suffix(b"$"));
+        match ending.filter(|ending| !ending.iter().any(|byte| b"*?$".contains(byte))) {
+            Some(ending) => {
+                let start = text.len().checked_sub(ending.len())?;
+                text[start..].eq_ignore_ascii_case(ending).then_some(text.len())
+            }
+            None => matched_len(alternative, text),
+        }
+    });
+    matched.is_some_and(|len| len > 0)
 }
 
 /// Takes a path apart that leads through a file: the file, and the rest, which begins with `/`.
@@ -96,8 +106,7 @@ pub fn is_hidden(config: &Config, full: &Path) -> bool {
         return true;
     }
     config.hide_files_patterns.as_ref().is_some_and(|pattern| {
-        let covers = |text| matched_len(pattern.as_bytes(), text).is_some_and(|len| len > 0);
-        covers(name) || covers(bytes)
+        covers(pattern.as_bytes(), name) || covers(pattern.as_bytes(), bytes)
     })
 }
 
@@ -263,6 +272,61 @@ mod tests {
             let config = Config { hide_files_patterns: pattern.map(str::to_owned), ..config(&[]) };
             assert_eq!(is_hidden(&config, Path::new(full)), expected, "{pattern:?} {full}");
         }
+    }
+
+    #[test]
+    fn the_short_way_of_matching_an_ending_leads_where_the_long_one_does() {
+        let patterns = [
+            "**.cgi$|**.PL$|**.php$",
+            "**.cgi",
+            "**$",
+            "$",
+            "",
+            "|**.cgi$",
+            "**.cgi$|",
+            "*.cgi$",
+            "**.c?i$",
+            "**a*b$",
+            "**.cgi$$",
+            "/a/**.cgi$",
+            "***.cgi$",
+            "**",
+            "x|**.cgi$",
+        ];
+        let texts =
+            ["", ".cgi", "/a/x.cgi", "/a/x.CGI", "/a/x.cgi/", "x.pl", "cgi", "ab", "\u{e9}.cgi"];
+        for pattern in patterns {
+            for text in texts {
+                let long = matched_len(pattern.as_bytes(), text.as_bytes());
+                let short = covers(pattern.as_bytes(), text.as_bytes());
+                assert_eq!(short, long.is_some_and(|len| len > 0), "{pattern:?} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_through_a_file_is_taken_apart_there() {
+        let folder = std::env::temp_dir().join(format!("resolve-test-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("d")).unwrap();
+        std::fs::write(folder.join("d/x.cgi"), "").unwrap();
+        let split = |rest: &str| {
+            let (file, rest) = split_at_file(Path::new(&format!("{}{rest}", folder.display())))?;
+            let name = file.strip_prefix(&folder).unwrap().display().to_string();
+            Some((name, String::from_utf8(rest).unwrap()))
+        };
+        let table = [
+            ("/d/x.cgi/a/b", Some(("d/x.cgi", "/a/b"))),
+            ("/d/x.cgi/", Some(("d/x.cgi", "/"))),
+            ("/d//x.cgi//a", Some(("d//x.cgi", "//a"))),
+            ("/d/x.cgi", None),
+            ("/d/", None),
+            ("/d/none/x.cgi/a", None),
+        ];
+        for (path, wanted) in table {
+            let wanted = wanted.map(|(file, rest)| (file.to_owned(), rest.to_owned()));
+            assert_eq!(split(path), wanted, "{path}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::cgi::Script;
 use super::connection::Exchange;
 use super::files::status_of;
@@ -78,7 +80,7 @@ impl Server {
             Task::File(file) => self.begin_file(index, file),
             Task::List(path) => self.begin_listing(index, path),
             task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
-            Task::Page(known, file, path) => self.begin_page(index, known, file, path),
+            Task::Page(known, file, path) => self.begin_expansion(index, known, file, path),
             Task::Run(script) => self.begin_relay(index, &script),
         }
     }
@@ -127,6 +129,14 @@ impl Server {
         if method == b"OPTIONS" {
             return self.tell_options(index);
         }
+        if reads
+            && let Some(Some(conn)) = self.conns.get(index)
+            && let Some(exchange) = conn.exchange.as_deref()
+            && let Some(known) = self.shortcuts.find(&exchange.path, &mut self.cache, self.turns)
+        {
+            return Task::File(known.into());
+        }
+        let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let path = std::mem::take(&mut exchange.path);
         let full = resolve::full_path(&self.options.config, &path);
         let slash = path.ends_with(b"/");
@@ -149,6 +159,10 @@ impl Server {
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cache.get(&full, self.turns);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
+        if matches!(&found, Err(error) if is_too_long(error)) {
+            // Nor could it be told whether there is a password file.
+            return Task::Reply(404);
+        }
         if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
             && let Some((file, behind)) = self.program_on_the_way(index, &full)
         {
@@ -169,10 +183,25 @@ impl Server {
             return self.decide_script(index, script, reads);
         }
         match found {
-            Ok(known) => self.decide_file(index, &full, known, reads),
+            Ok(known) => {
+                let task = self.decide_file(index, &full, known, reads);
+                if matches!(task, Task::File(_)) && !self.options.config.enable_precompressed {
+                    self.remember(index, full, passwords);
+                }
+                task
+            }
             Err(_) if is_dir && !slash => self.redirect_to_directory(index),
             Err(_) if is_dir => self.decide_directory(index, full, reads),
             Err(error) => Task::Reply(status_of(&error)),
+        }
+    }
+
+    /// Spares the next request for the same path most of the work, unless it takes a password.
+    fn remember(&mut self, index: usize, file: PathBuf, passwords: PathBuf) {
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return };
+        if exchange.granted.is_none() {
+            self.shortcuts.add(&exchange.path, file, passwords);
         }
     }
 
@@ -364,6 +393,11 @@ impl Server {
         self.add_extra_fields(index);
         Task::Reply(200)
     }
+}
+
+/// Whether a path is longer than any file's.
+fn is_too_long(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NAMETOOLONG)
 }
 
 /// Judges what a request says of its user.

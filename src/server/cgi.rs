@@ -4,30 +4,25 @@
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
 //! while the program's pipe is full, and output in the pipe while the client's socket is.
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
 
 use super::Server;
 use super::builtin::Task;
 use super::connection::{Body, Exchange, Phase, Plan};
 use super::intake::locate;
+use super::launch::{Launch, status_of};
 use super::programs::Output;
 use super::replies;
 use super::step::Flow;
-use crate::cgi::environment::{self, Request};
-use crate::cgi::header::{self, Outcome};
-use crate::cgi::process::Spec;
+use crate::cgi::header::{self, MAX_HEAD, Outcome};
 use crate::files::cache::Entry;
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
 use crate::http::request::{Framing, Head, Outcome as Parsed};
 use crate::http::status::{reason, write_status_line};
-use crate::http::uri;
 
 /// While more than this waits to be sent, the program's output waits in its pipe.
 const HIGH_WATER: usize = 64 * 1024;
@@ -60,34 +55,6 @@ enum Stage {
     Answered,
 }
 
-/// What is to be run for a request, and what it is told of it.
-struct Launch<'a> {
-    file: &'a Path,
-    name: &'a [u8],
-    info: &'a [u8],
-    query: &'a [u8],
-    method: &'a [u8],
-    content_length: Option<u64>,
-    has_input: bool,
-    /// For the shell, in place of the file.
-    command: Option<&'a Path>,
-}
-
-impl Default for Launch<'_> {
-    fn default() -> Self {
-        Launch {
-            file: Path::new(""),
-            name: b"",
-            info: b"",
-            query: b"",
-            method: b"GET",
-            content_length: None,
-            has_input: false,
-            command: None,
-        }
-    }
-}
-
 /// What became of an attempt to move output on.
 enum Moved {
     /// There is nothing more for now, or no room for it.
@@ -110,7 +77,7 @@ impl Server {
         let (file, rest) = resolve::split_at_file(full)?;
         let path = &self.exchange(index)?.path;
         let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
-        resolve::is_program(&self.options.config, &file, &name).then_some((file, rest))
+        resolve::matches(&self.options.config.cgi_pattern, &file, &name).then_some((file, rest))
     }
 
     /// The program that `full` is, if it is one. `found`: what is known of it as a file.
@@ -130,20 +97,28 @@ impl Server {
             }
             Err(_) => !info.is_empty(),
         };
-        let exchange = self.exchange(index).filter(|_| is_file)?;
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let exchange = conn.and_then(|conn| conn.exchange.as_deref()).filter(|_| is_file)?;
         let path = exchange.path.strip_suffix(info.as_slice()).unwrap_or(&exchange.path);
-        let name = [path, page].concat();
+        let name = match page {
+            b"" => Cow::Borrowed(path),
+            page => Cow::Owned([path, page].concat()),
+        };
+        if !resolve::matches(&self.options.config.cgi_pattern, full, &name) {
+            return None;
+        }
         let knows_length = exchange.head.framing != Framing::Chunked;
-        resolve::is_program(&self.options.config, full, &name).then(|| Script {
-            file: full.to_owned(),
-            name,
-            info,
-            knows_length,
-        })
+        Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
     }
 
     pub(super) fn decide_script(&mut self, index: usize, script: Script, reads: bool) -> Task {
-        if reads { Task::Run(Box::new(script)) } else { self.wrong_method(index) }
+        if !reads {
+            return self.wrong_method(index);
+        }
+        match self.may_run(index, &script.file) {
+            Ok(()) => Task::Run(Box::new(script)),
+            Err(error) => Task::Reply(status_of(&error)),
+        }
     }
 
     /// Starts the program. The status of a failure is for the client.
@@ -176,88 +151,6 @@ impl Server {
             exchange.cgi = Some(Box::new(gateway));
         }
         Ok(())
-    }
-
-    /// Starts a program whose output becomes part of a page.
-    pub(super) fn start_included(
-        &mut self,
-        index: usize,
-        file: PathBuf,
-        name: Vec<u8>,
-        info: Vec<u8>,
-        query: &[u8],
-    ) -> Result<usize, &'static str> {
-        let launch = Launch { file: &file, name: &name, info: &info, query, ..Launch::default() };
-        self.launch(index, &launch).map_err(|_| "a program that cannot be run")
-    }
-
-    /// Starts a shell command of the page `file`.
-    pub(super) fn start_command(
-        &mut self,
-        index: usize,
-        file: &Path,
-        name: &[u8],
-        command: &[u8],
-    ) -> Result<usize, &'static str> {
-        let command = Some(Path::new(OsStr::from_bytes(command)));
-        let launch = Launch { file, name, command, ..Launch::default() };
-        self.launch(index, &launch).map_err(|_| "a command that cannot be run")
-    }
-
-    fn launch(&mut self, index: usize, launch: &Launch<'_>) -> io::Result<usize> {
-        let config = &self.options.config;
-        let conn = self.conns.get(index).and_then(Option::as_ref);
-        let Some((conn, exchange)) = conn.and_then(|conn| Some((conn, conn.exchange.as_deref()?)))
-        else {
-            return Err(ErrorKind::NotConnected.into());
-        };
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let file = absolute(launch.file);
-        let root = config.document_root.as_deref().unwrap_or(Path::new("/"));
-        let translated = resolve::full_path(config, launch.info).as_deref().map(absolute);
-        let bytes = exchange.buf.get(..exchange.head.len).unwrap_or_default();
-        let environment = environment::table(&Request {
-            head: &exchange.head,
-            bytes,
-            method: launch.method,
-            target: &origin_form(bytes.get(exchange.head.target.range()).unwrap_or_default()),
-            query: launch.query,
-            local: conn.socket.local_addr().ok(),
-            peer: conn.socket.peer_addr().ok(),
-            user: &exchange.user,
-            content_length: launch.content_length,
-            document_root: &absolute(root),
-            script_name: launch.name,
-            script_file: &file,
-            path_info: launch.info,
-            path_translated: translated.as_deref(),
-            extra: &config.cgi_environment,
-        });
-        let interpreter = config.cgi_interpreter.as_deref().map(|interpreter| {
-            // A bare name is looked for in PATH.
-            let is_bare = !interpreter.as_os_str().as_bytes().contains(&b'/');
-            if is_bare { interpreter.to_owned() } else { absolute(interpreter) }
-        });
-        let (program, arguments) = match (launch.command, &interpreter) {
-            (Some(command), _) => (Path::new("/bin/sh"), vec![Path::new("-c"), command]),
-            (None, Some(interpreter)) => (interpreter.as_path(), vec![file.as_path()]),
-            (None, None) => (file.as_path(), Vec::new()),
-        };
-        let spec = Spec {
-            program,
-            arguments: &arguments,
-            environment: &environment,
-            directory: file.parent().unwrap_or(Path::new("/")),
-            has_input: launch.has_input,
-            is_heard: self.error_log.is_on(),
-        };
-        let name = file.to_string_lossy().escape_debug().to_string();
-        let runs = if arguments.is_empty() { executable(&file) } else { Ok(()) };
-        let started = runs.and_then(|()| self.start_program(index, &spec, name.clone()));
-        if let Err(error) = &started {
-            self.complain(Some(index), &format!("cannot run {name}: {error}"));
-        }
-        started
     }
 
     /// Hands the program a piece of content that has arrived in `scratch`.
@@ -426,6 +319,10 @@ impl Server {
         }
         if let Stage::Head(so_far) = &mut gateway.stage {
             so_far.extend_from_slice(piece);
+            let may_end = ended || so_far.len() >= MAX_HEAD || piece.contains(&b'\n');
+            if !may_end {
+                return Moved::Waits;
+            }
             let head = match header::parse(so_far, ended) {
                 Outcome::Partial => return Moved::Waits,
                 Outcome::Bad(why) => return Moved::Failed(502, why),
@@ -569,32 +466,5 @@ impl Exchange {
         self.fields.extend_from_slice(target);
         self.fields.extend_from_slice(b"\r\n");
         302
-    }
-}
-
-/// Path and query as the client wrote them, without the host of an absolute target.
-fn origin_form(target: &[u8]) -> Vec<u8> {
-    let (path, query) = match uri::split_target(target) {
-        Ok(parts) => (parts.path, parts.query),
-        Err(_) => (target, None),
-    };
-    match query {
-        Some(query) => [path, b"?", query].concat(),
-        None => path.to_vec(),
-    }
-}
-
-/// Whether we may execute a file: the commonest reason for a failure is best known beforehand.
-fn executable(file: &Path) -> io::Result<()> {
-    use rustix::fs::{Access, AtFlags, CWD, accessat};
-    Ok(accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS)?)
-}
-
-/// What to tell the client of a program that cannot be started.
-fn status_of(error: &io::Error) -> u16 {
-    match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::ACCESS) => 403,
-        Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC) => 503,
-        _ => 500,
     }
 }

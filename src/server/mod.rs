@@ -15,6 +15,7 @@ mod files;
 pub mod inbox;
 mod intake;
 pub mod iterate;
+mod launch;
 pub mod listener;
 mod listing;
 mod programs;
@@ -58,6 +59,7 @@ use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
+use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::LogFile;
 use crate::options::{OPTIONS, Options};
@@ -145,6 +147,7 @@ pub struct Server {
     /// Bytes of bodies and queues.
     buffered: usize,
     cache: Cache,
+    shortcuts: Shortcuts,
     /// Turns so far: what the cache knows is compared with the file system once in each.
     turns: u64,
     /// Made when a password is first asked for.
@@ -210,6 +213,7 @@ impl Server {
             first_reads: 1,
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
+            shortcuts: Shortcuts::default(),
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
@@ -261,7 +265,8 @@ impl Server {
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
         let now = self.clock.now;
-        let due = [self.timers.wait(now), self.program_timers.wait(now)];
+        let of_programs = (!self.programs.is_empty()).then(|| self.program_timers.wait(now));
+        let due = [self.timers.wait(now), of_programs.flatten()];
         let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
@@ -278,7 +283,9 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
-        self.tend_programs();
+        if !self.programs.is_empty() {
+            self.tend_programs();
+        }
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
     }

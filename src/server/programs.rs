@@ -48,6 +48,8 @@ pub(super) struct Program {
     expects_more: bool,
     output: Option<OwnedFd>,
     output_ready: bool,
+    /// What is in the pipe since the program has ended: what others may write is no part of it.
+    left: Option<u64>,
     errors: Option<OwnedFd>,
     errors_ready: bool,
     line: Vec<u8>,
@@ -120,6 +122,7 @@ impl Server {
             expects_more: true,
             output: Some(pipes.output),
             output_ready: false,
+            left: None,
             errors: pipes.errors,
             errors_ready: false,
             line: Vec::new(),
@@ -192,6 +195,8 @@ impl Server {
         if !program.has_ended && program.child.has_ended() {
             program.has_ended = true;
             // Whoever else holds the pipe open is not waited for.
+            let output = program.output.as_ref();
+            program.left = output.and_then(|output| rustix::io::ioctl_fionread(output).ok());
             program.output_ready = true;
         }
         if let Some(owner) = program.owner {
@@ -299,9 +304,14 @@ impl Server {
             if !program.output_ready {
                 return Output::Wait;
             }
-            match rustix::io::read(output, &mut buf[..]) {
+            let left = program.left.map_or(PIPE, |left| left.min(PIPE as u64) as usize);
+            if left == 0 {
+                break;
+            }
+            match rustix::io::read(output, &mut buf[..left]) {
                 Ok(0) => break,
                 Ok(count) => {
+                    program.left = program.left.map(|left| left.saturating_sub(count as u64));
                     program.progress = now;
                     return Output::Got(count);
                 }
@@ -323,7 +333,7 @@ impl Server {
         let now = self.clock.now;
         let Some(program) = self.program(id) else { return };
         program.owner = None;
-        program.pending = Vec::new();
+        (program.pending, program.start) = (Vec::new(), 0);
         self.close_input(id);
         if answered {
             let Some(program) = self.program(id) else { return };

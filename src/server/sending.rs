@@ -247,3 +247,48 @@ impl FileBody {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::cache::Cache;
+
+    fn known(content: &[u8], name: &str) -> (std::path::PathBuf, Entry) {
+        let path = std::env::temp_dir().join(format!("sending-{name}-{}", std::process::id()));
+        std::fs::write(&path, content).expect("a file");
+        let known = Cache::new(0, 1, Vec::new()).get(&path, 1).expect("the file");
+        (path, known)
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_send_a_file_it_is_copied() {
+        let content: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        let (path, known) = known(&content, "copied");
+        let more = VecDeque::from([(b"<head>".to_vec(), 7..200_007)]);
+        let mut body = FileBody::new(known, 10..299_990, more, b"<tail>".to_vec(), 1);
+        assert!(body.is_transfer());
+        body.copies = true;
+        assert!(!body.is_transfer());
+        let mut out = Vec::new();
+        while !body.is_sent() {
+            let before = out.len();
+            body.read(&mut out, 2).expect("it has not changed");
+            assert!(out.len() - before <= PIECE);
+        }
+        let wanted = [&content[10..299_990], b"<head>", &content[7..200_007], b"<tail>"].concat();
+        assert!(out == wanted);
+        std::fs::remove_file(path).expect("the file");
+    }
+
+    #[test]
+    fn a_file_that_is_copied_is_compared_once_a_turn() {
+        let (path, known) = known(&[b'x'; 300_000], "changed");
+        let mut body = FileBody::new(known, 0..300_000, VecDeque::new(), Vec::new(), 1);
+        let mut out = Vec::new();
+        assert!(body.read(&mut out, 1).is_ok());
+        std::fs::write(&path, [b'y'; 300_001]).expect("another content");
+        assert!(body.read(&mut out, 2).is_err());
+        assert!(out.iter().all(|byte| *byte == b'x'));
+        std::fs::remove_file(path).expect("the file");
+    }
+}

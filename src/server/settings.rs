@@ -36,6 +36,7 @@ impl Server {
             }
             _ => self.options.set(id, value)?,
         }
+        self.shortcuts.clear();
         self.apply(id);
         Ok(())
     }

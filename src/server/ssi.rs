@@ -138,7 +138,7 @@ impl Server {
     }
 
     /// Begins to send a page. `path`: what it is for clients.
-    pub(super) fn begin_page(
+    pub(super) fn begin_expansion(
         &mut self,
         index: usize,
         known: Entry,
@@ -165,9 +165,11 @@ impl Server {
         write_status_line(out, 200);
         let media_type = known.media_type();
         let fields = format!(
-            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n\r\n"
+            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n"
         );
         out.extend_from_slice(fields.as_bytes());
+        out.extend_from_slice(&self.options.config.extra_headers);
+        out.extend_from_slice(b"\r\n");
         exchange.status = 200;
         exchange.head_len = (out.len() - before) as u64;
         let levels = vec![Level::new(known, file, path, true)];
@@ -320,7 +322,8 @@ impl Server {
     fn obey(&mut self, index: usize, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
         page.tags += 1;
         if page.tags > TAGS {
-            return Err("too many tags in one page");
+            // Said once, not for each of them.
+            return if page.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
         let Some(level) = page.levels.last() else { return Ok(()) };
@@ -389,7 +392,7 @@ impl Server {
             return Err("a file that asks for another password");
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
-        if resolve::is_program(&self.options.config, &full, &name) {
+        if resolve::matches(&self.options.config.cgi_pattern, &full, &name) {
             let Some(query) = query else { return Err("a program is included by virtual") };
             let program = self.start_included(index, full, name, info, query)?;
             page.part = Some(Part { program, head: Some(Vec::new()) });

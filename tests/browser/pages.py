@@ -95,9 +95,10 @@ def the_plot_moves(driver):
 
 def a_listing_sorts(driver):
     with tempfile.TemporaryDirectory() as root:
-        for name, size in (("b.txt", 3), ("a.txt", 2000), ("z dir/x", 0), ("c&d.txt", 1)):
+        files = {"b.txt": 3, "a.txt": 2000, "z dir/x": 0, "c&d.txt": 1, "z dir/deep \u00e4/y": 1}
+        for name, size in files.items():
             path = pathlib.Path(root, name)
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * size)
         with running("static_files", root) as address:
             driver.get(address)
@@ -112,8 +113,19 @@ def a_listing_sorts(driver):
             driver.find_element(By.PARTIAL_LINK_TEXT, "Size").click()
             until(driver, lambda d: names() == ["z dir/", "a.txt", "b.txt", "c&d.txt"])
             driver.save_screenshot(str(DIR / "listing.png"))
+            driver.find_element(By.PARTIAL_LINK_TEXT, "Name").click()
+            until(driver, lambda d: names() == ["z dir/", "a.txt", "b.txt", "c&d.txt"])
+            color = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+            dark = driver.execute_script("return matchMedia('(prefers-color-scheme:dark)').matches")
+            assert color == ("rgb(21, 24, 27)" if dark else "rgb(255, 255, 255)"), color
             driver.find_element(By.LINK_TEXT, "z dir/").click()
-            until(driver, lambda d: names() == ["../", "x"])
+            until(driver, lambda d: names() == ["../", "deep \u00e4/", "x"])
+            driver.find_element(By.LINK_TEXT, "deep \u00e4/").click()
+            until(driver, lambda d: names() == ["../", "y"])
+            title = driver.find_element(By.TAG_NAME, "h1")
+            assert title.text == "Index of /z dir/deep \u00e4/", title.text
+            title.find_element(By.LINK_TEXT, "z dir").click()
+            until(driver, lambda d: names() == ["../", "deep \u00e4/", "x"])
             driver.find_element(By.LINK_TEXT, "../").click()
             until(driver, lambda d: "z dir/" in names())
 

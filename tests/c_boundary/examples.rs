@@ -140,6 +140,25 @@ fn static_files_serves_a_folder() {
 }
 
 #[test]
+fn cgi_keeps_a_guest_book() {
+    let kind = "application/x-www-form-urlencoded";
+    let scratch = Scratch::new();
+    let source = crate::support::root().join("examples/cgi");
+    for name in ["index.shtml", "entries.cgi", "sign.cgi"] {
+        let text = std::fs::read(source.join(name)).expect("a file of the example");
+        scratch.write_program(name, text);
+    }
+    each_linkage("cgi.c", &[&scratch.join("")], |port| {
+        let answer = post(port, "/sign.cgi", kind, "text=Caf%C3%A9+%3Cb%3E");
+        assert_eq!((answer.status, answer.field("Location")), (303, Some("./")));
+        let page = get(port, "/").text();
+        assert!(page.contains("<li>Caf\u{e9} &lt;b&gt;\n") && page.contains("</ul>"), "{page}");
+        assert_eq!(post(port, "/sign.cgi", kind, "text=+").status, 400);
+        assert_eq!(get(port, "/entries.txt").status, 404);
+    });
+}
+
+#[test]
 fn wrapper_finds_its_object_again() {
     each_linkage("wrapper.cpp", &[], |port| {
         for number in 1..=3 {

@@ -27,6 +27,7 @@ mod listings;
 mod options;
 mod password_files;
 mod passwords;
+mod paths;
 mod ranges;
 mod representations;
 mod requests;
