@@ -73,6 +73,13 @@ autobahn:
 	tests/autobahn/run
 	tests/autobahn/run --deflate
 
+# WebDAV: the testsuite litmus, and the client cadaver.
+litmus:
+	tests/litmus/run
+
+cadaver:
+	tests/cadaver/run
+
 # Writes include/mongoose.h anew from the Rust sources.
 header:
 	UPDATE_HEADER=1 $(CARGO) test --test header
@@ -107,5 +114,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz bench instructions browser autobahn header install \
-  uninstall clean
+.PHONY: all lib run test valgrind loom fuzz bench instructions browser autobahn litmus cadaver \
+  header install uninstall clean

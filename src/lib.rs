@@ -9,6 +9,7 @@
 pub mod acl;
 pub mod auth;
 pub mod cgi;
+pub mod dav;
 pub mod ffi;
 pub mod files;
 pub mod http;

@@ -101,12 +101,12 @@ impl Known {
     }
 
     fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
-        let modified = u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE);
-        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(modified));
+        let modified = modified_of(meta);
+        let date = http_date(modified);
         let len = meta.len();
         let mut fields = format!("Last-Modified: {date}\r\nEtag: ");
         let etag_at = fields.len();
-        fields.push_str(&format!("\"{modified:x}.{len}\""));
+        fields.push_str(&entity_tag(meta));
         let etag = etag_at..fields.len();
         fields.push_str("\r\n");
         let type_at = fields.len();
@@ -137,6 +137,21 @@ impl Known {
         };
         ENTRY_COST + path.len() + self.fields.len() + content
     }
+}
+
+/// When a file was changed: seconds since 1970, as far as HTTP can tell them.
+pub fn modified_of(meta: &Metadata) -> u64 {
+    u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE)
+}
+
+/// Seconds since 1970 as HTTP writes them.
+pub fn http_date(seconds: u64) -> String {
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_DATE)))
+}
+
+/// The entity tag of a file, in quotes.
+pub fn entity_tag(meta: &Metadata) -> String {
+    format!("\"{:x}.{}\"", modified_of(meta), meta.len())
 }
 
 /// What must be the same for a file to count as unchanged.

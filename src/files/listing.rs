@@ -221,7 +221,7 @@ fn date(seconds: u64) -> String {
 }
 
 /// Year, month and day of the Gregorian calendar, so many days after 1 January 1970.
-fn civil_date(days: u64) -> (u64, u64, u64) {
+pub fn civil_date(days: u64) -> (u64, u64, u64) {
     let is_leap =
         |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
     // The calendar repeats itself after 400 years.

@@ -14,6 +14,9 @@ use crate::pattern::matched_len;
 /// left behind does so too.
 const PASSWORD_FILE: &str = ".htpasswd";
 
+/// What the names begin with under which WebDAV keeps properties, locks, and what is not complete.
+const DAV_STATE: &[u8] = b".mongoose-dav";
+
 /// The file that `path`, which is decoded and begins with `/`, stands for; `None` where the
 /// program publishes none. A trailing slash is kept.
 pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
@@ -94,17 +97,27 @@ fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
     !behind.is_empty() && matches!([before, behind].concat().as_slice(), b"." | b"..")
 }
 
-/// Whether a file is as good as absent. Password files always are.
+/// Whether a file is as good as absent. Password files always are, and so is what WebDAV keeps.
 pub fn is_hidden(config: &Config, full: &Path) -> bool {
     let bytes = full.as_os_str().as_bytes();
     let name = last_segment(bytes);
     let start = name.get(..PASSWORD_FILE.len()).unwrap_or_default();
-    if start.eq_ignore_ascii_case(PASSWORD_FILE.as_bytes()) {
+    if start.eq_ignore_ascii_case(PASSWORD_FILE.as_bytes()) || is_dav_state(bytes) {
         return true;
     }
     config.hide_files_patterns.as_ref().is_some_and(|pattern| {
         covers(pattern.as_bytes(), name) || covers(pattern.as_bytes(), bytes)
     })
+}
+
+/// Whether a path leads to or through something of WebDAV's own.
+fn is_dav_state(path: &[u8]) -> bool {
+    let begins = |name: &[u8]| {
+        let start = name.get(..DAV_STATE.len()).unwrap_or_default();
+        start.eq_ignore_ascii_case(DAV_STATE)
+    };
+    let at_start = |dot: usize| dot == 0 || path.get(dot - 1) == Some(&b'/');
+    memchr::memchr_iter(b'.', path).any(|dot| at_start(dot) && begins(&path[dot..]))
 }
 
 /// The name at the end of a path, with or without a slash behind it.
@@ -223,6 +236,12 @@ mod tests {
             (None, "/www/.htpasswd~", true),
             (None, "/www/.htpasswd/", true),
             (None, ".htpasswd", true),
+            (None, "/www/.mongoose-dav", true),
+            (None, "/www/.Mongoose-DAV.0123", true),
+            (None, "/www/.mongoose-dav.0123/a/b", true),
+            (None, ".mongoose-dav", true),
+            (None, "/www/x.mongoose-dav", false),
+            (None, "/www/.mongoose", false),
             (None, "/www/htpasswd", false),
             (None, "/www/.htpasswor", false),
             (None, "/www/x.htpasswd", false),

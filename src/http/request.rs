@@ -38,7 +38,7 @@ pub enum Framing {
 }
 
 /// A parsed head. It holds no bytes, only where they are.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
     /// Empty where the request line was not understood.
     pub method: Span,

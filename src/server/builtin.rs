@@ -10,20 +10,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::Server;
 use super::cgi::Script;
 use super::connection::Exchange;
 use super::files::status_of;
 use super::step::Flow;
+use super::{Server, dav};
 use crate::auth::digest::{self, Verdict};
 use crate::auth::nonce::Nonces;
+use crate::dav::upload::Upload;
+use crate::dav::work::Work;
 use crate::files::cache::{Content, Entry, Known};
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
-
-/// What plain files allow.
-const METHODS: &[u8] = b"Allow: GET, HEAD, POST, OPTIONS\r\n";
 
 /// How long a nonce of digest authentication lasts, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -35,6 +34,9 @@ pub enum Task {
     File(Representation),
     /// A directory to be listed.
     List(PathBuf),
+    /// A method of WebDAV; its content is a document.
+    Dav(Box<Work>),
+    Put(Box<Upload>),
     /// A page with includes: the file, where it is, and what it is for clients.
     Page(Entry, PathBuf, Vec<u8>),
     /// A CGI program to be run.
@@ -58,6 +60,7 @@ impl Task {
     pub fn intake(&self) -> Intake {
         match self {
             Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) => Intake::Discard,
+            Task::Dav(_) | Task::Put(_) => Intake::Stream,
             Task::Run(script) if script.knows_length => Intake::Stream,
             Task::Run(_) => Intake::Keep,
         }
@@ -76,6 +79,7 @@ impl Server {
             Task::Reply(status) => self.fail(index, status),
             Task::File(file) => self.begin_file(index, file),
             Task::List(path) => self.begin_listing(index, path),
+            task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
             Task::Page(known, file, path) => self.begin_expansion(index, known, file, path),
             Task::Run(script) => self.begin_relay(index, &script),
         }
@@ -91,12 +95,13 @@ impl Server {
                 }
                 streamed
             }
-            // Nothing else takes content.
             task => {
+                let takes_dav = matches!(task, Some(Task::Dav(_) | Task::Put(_)));
                 if let Some(exchange) = self.exchange(index) {
                     exchange.task = task;
                 }
-                Ok(())
+                // Nothing else takes content.
+                if takes_dav { self.stream_to_dav(index, content) } else { Ok(()) }
             }
         }
     }
@@ -116,19 +121,13 @@ impl Server {
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
-        let writes = matches!(
-            method,
-            b"PUT" | b"DELETE" | b"MKCOL" | b"COPY" | b"MOVE" | b"PROPPATCH" | b"LOCK" | b"UNLOCK"
-        );
-        let refused = method == b"PROPFIND";
+        let writes = dav::writes(method);
+        let is_propfind = method == b"PROPFIND";
         if method == b"TRACE" {
             return self.wrong_method(index);
         }
         if method == b"OPTIONS" {
-            exchange.fields.extend_from_slice(METHODS);
-            exchange.fields.extend_from_slice(b"DAV: 1\r\n");
-            self.add_extra_fields(index);
-            return Task::Reply(200);
+            return self.tell_options(index);
         }
         if reads
             && let Some(Some(conn)) = self.conns.get(index)
@@ -152,7 +151,10 @@ impl Server {
             if let Err(task) = self.authorise(index, &file, true) {
                 return task;
             }
-            return self.wrong_method(index);
+            if resolve::is_hidden(&self.options.config, &full) {
+                return Task::Reply(404);
+            }
+            return self.decide_dav(index);
         }
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cache.get(&full, self.turns);
@@ -174,8 +176,8 @@ impl Server {
         if resolve::is_hidden(&self.options.config, &full) {
             return Task::Reply(404);
         }
-        if refused {
-            return self.wrong_method(index);
+        if is_propfind {
+            return self.decide_dav(index);
         }
         if let Some(script) = self.script(index, &full, rest, b"", &found) {
             return self.decide_script(index, script, reads);
@@ -289,7 +291,7 @@ impl Server {
     }
 
     /// What the program wants beside the library's fields.
-    fn add_extra_fields(&mut self, index: usize) {
+    pub(super) fn add_extra_fields(&mut self, index: usize) {
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) {
             exchange.fields.extend_from_slice(&self.options.config.extra_headers);
@@ -371,10 +373,25 @@ impl Server {
 
     /// RFC 9110, section 15.5.6: 405 says what is allowed.
     pub(super) fn wrong_method(&mut self, index: usize) -> Task {
+        let with_writing = self.options.config.dav_auth_file.is_some();
         if let Some(exchange) = self.exchange(index) {
-            exchange.fields.extend_from_slice(METHODS);
+            dav::write_allow(&mut exchange.fields, with_writing, b"");
         }
         Task::Reply(405)
+    }
+
+    /// What WebDAV can do here depends on whether anybody may write.
+    fn tell_options(&mut self, index: usize) -> Task {
+        let with_writing = self.options.config.dav_auth_file.is_some();
+        if let Some(Exchange { fields, .. }) = self.exchange(index) {
+            dav::write_allow(fields, with_writing, b"");
+            // Some clients of Microsoft try another protocol unless they are told.
+            let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
+            fields.extend_from_slice(classes);
+            fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
+        }
+        self.add_extra_fields(index);
+        Task::Reply(200)
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Phase {
     Answering,
     /// A file goes out.
     Sending,
+    /// The library works on the request, in portions.
+    Working,
     /// What a CGI program writes goes out, or a page that is put together.
     Relaying,
     /// A websocket.
@@ -128,6 +130,8 @@ pub struct Exchange {
     pub head_len: u64,
     /// Fields that the library's own answer has beside the usual ones.
     pub fields: Vec<u8>,
+    /// A document of XML that is its content.
+    pub document: Option<String>,
     /// Length of the outbox when the error handler was called: what it wrote can be dropped.
     pub mark: usize,
     /// Whatever the answer, the connection ends with it.
@@ -207,6 +211,7 @@ impl Exchange {
         self.listing = None;
         self.log = None;
         self.fields.clear();
+        self.document = None;
         self.status = 0;
         self.head_len = 0;
         self.arrived = 0;

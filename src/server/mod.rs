@@ -10,6 +10,7 @@ mod builtin;
 mod cgi;
 pub mod clock;
 pub mod connection;
+mod dav;
 mod files;
 pub mod inbox;
 mod intake;
@@ -57,6 +58,7 @@ use self::slots::Slot;
 use self::spares::LargeBuffers;
 use self::timers::Timers;
 use crate::auth::nonce::Nonces;
+use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
 use crate::files::shortcuts::Shortcuts;
@@ -154,6 +156,7 @@ pub struct Server {
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
+    sweeper: Sweeper,
     /// Programs that run, by number; a free place is `None`.
     programs: Vec<Option<Box<Program>>>,
     free_programs: Vec<usize>,
@@ -218,6 +221,7 @@ impl Server {
             turns: 0,
             nonces: None,
             deflater: Deflater::new(),
+            sweeper: Sweeper::default(),
             programs: Vec::new(),
             free_programs: Vec::new(),
             program_timers: Timers::new(now),

@@ -1,6 +1,6 @@
 //! Answers that the library makes itself.
 
-use crate::http::status::{reason, write_status_line};
+use crate::http::status::{forbids_content, reason, write_status_line};
 
 /// What the head of such an answer depends on.
 pub struct Reply<'a> {
@@ -11,14 +11,17 @@ pub struct Reply<'a> {
     pub head_only: bool,
     /// More fields, each with its line's end.
     pub fields: &'a [u8],
+    /// A document of XML in place of the line of text.
+    pub document: Option<&'a str>,
 }
 
 impl Reply<'_> {
-    /// Appends an error or redirection: a line of text for 4xx and 5xx except 401. Returns the
+    /// Appends an error, a redirection or a document: a line of text for 4xx and 5xx except 401. Returns the
     /// length of the head.
     pub fn write_error(&self, out: &mut Vec<u8>) -> usize {
         let before = out.len();
-        let has_text = self.status >= 400 && self.status != 401;
+        let document = self.document.map(str::as_bytes);
+        let has_text = self.status >= 400 && self.status != 401 && document.is_none();
         write_status_line(out, self.status);
         let mut number = itoa::Buffer::new();
         let mut length = 0;
@@ -26,7 +29,11 @@ impl Reply<'_> {
             out.extend_from_slice(b"Content-Type: text/plain\r\n");
             length = "404 \n".len() + reason(self.status).len();
         }
-        if self.status != 304 {
+        if let Some(document) = document {
+            out.extend_from_slice(b"Content-Type: application/xml; charset=\"utf-8\"\r\n");
+            length = document.len();
+        }
+        if !forbids_content(self.status) {
             out.extend_from_slice(b"Content-Length: ");
             out.extend_from_slice(number.format(length).as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -39,6 +46,9 @@ impl Reply<'_> {
         out.extend_from_slice(self.fields);
         out.extend_from_slice(b"\r\n");
         let head_len = out.len() - before;
+        if let Some(document) = document.filter(|_| !self.head_only) {
+            out.extend_from_slice(document);
+        }
         if has_text && !self.head_only {
             out.extend_from_slice(number.format(self.status).as_bytes());
             out.push(b' ');

@@ -324,7 +324,9 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        let reply = Reply { status, date, persistent, head_only, fields: &exchange.fields };
+        let document = exchange.document.as_deref();
+        let fields = &exchange.fields;
+        let reply = Reply { status, date, persistent, head_only, fields, document };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);

@@ -107,6 +107,7 @@ impl Server {
             },
             Phase::Calling | Phase::Answering => Flow::Leave,
             Phase::Sending => self.send_file(index),
+            Phase::Working => self.work_on(index),
             Phase::Relaying => self.relay(index).unwrap_or(Flow::Leave),
             Phase::Websocket => self.take_frames(index),
             Phase::Draining => self.drain_then_close(index),

@@ -473,6 +473,10 @@ int main(int argc, char *argv[]) {
         CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
         limit.rlim_cur = (rlim_t) atoi(value);
         CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+      } else if (strcmp(argv[i], "--file-size") == 0) {
+        CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+        limit.rlim_cur = (rlim_t) atoi(value);
+        CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;
       } else if (strcmp(argv[i], "--habit") == 0) {

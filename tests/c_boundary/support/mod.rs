@@ -4,6 +4,7 @@
 //! deadline only says when waiting has become a failure.
 
 mod client;
+mod dav;
 mod program;
 mod scratch;
 mod server;
@@ -11,6 +12,7 @@ mod toolchain;
 mod websocket;
 
 pub use client::{Client, Response, exchange};
+pub use dav::{Dav, LOCK};
 pub use program::Program;
 pub use scratch::Scratch;
 pub use server::{Server, request};

@@ -132,6 +132,12 @@ impl Program {
         self.wait_for_end();
     }
 
+    /// Ends the program at once, whatever it does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a program to kill");
+        self.child.wait().expect("its end");
+    }
+
     /// Closes the program's standard input and waits for a clean end: status 0, and nothing
     /// printed to standard error.
     pub fn stop(mut self) {

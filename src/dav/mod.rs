@@ -1,0 +1,70 @@
+//! WebDAV, classes 1 and 2 (RFC 4918): what its methods do to files, and what they answer.
+//!
+//! Knows nothing of sockets. It is given requests as values, works on the file system in bounded
+//! portions, and gives back answers as values.
+#![forbid(unsafe_code)]
+
+pub mod bodies;
+pub mod conditions;
+pub mod fields;
+pub mod locking;
+pub mod locks;
+pub mod multistatus;
+pub mod properties;
+pub mod propfind;
+pub mod request;
+pub mod store;
+pub mod sweeping;
+pub mod target;
+pub mod temporary;
+#[cfg(test)]
+mod test_folder;
+pub mod transfer;
+pub mod tree;
+pub mod upload;
+pub mod work;
+pub mod xml;
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::options::Config;
+
+/// What all work depends on beside its request.
+pub struct Env<'a> {
+    pub config: &'a Config,
+    /// Seconds since 1970.
+    pub unix: u64,
+    /// Who asks; empty for somebody unknown.
+    pub user: Vec<u8>,
+    /// The document root, without links in it.
+    pub root: Option<PathBuf>,
+}
+
+impl<'a> Env<'a> {
+    pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
+        let root = config.document_root.as_ref().and_then(|root| fs::canonicalize(root).ok());
+        Env { config, unix, user: Vec::new(), root }
+    }
+}
+
+/// What a failure of the file system means to a client.
+pub fn status_of(error: &io::Error) -> u16 {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => 507,
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY | Errno::BUSY) => 403,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => 503,
+        Some(Errno::NAMETOOLONG) => 414,
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => 404,
+        Some(Errno::EXIST | Errno::NOTEMPTY | Errno::ISDIR) => 409,
+        _ => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => 404,
+            ErrorKind::PermissionDenied => 403,
+            ErrorKind::OutOfMemory | ErrorKind::WouldBlock => 503,
+            _ => 500,
+        },
+    }
+}

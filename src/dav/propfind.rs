@@ -1,0 +1,136 @@
+//! PROPFIND (RFC 4918 section 9.1).
+
+use std::fs::{self, DirEntry, Metadata, ReadDir};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::Env;
+use super::bodies::{Wanted, propfind};
+use super::fields::{Depth, escape_path};
+use super::locks::Lock;
+use super::multistatus::Multistatus;
+use super::properties::{Resource, answer};
+use super::request::{Reply, Request};
+use super::store::{self, Member, State};
+use super::target::{Target, locks_on};
+use crate::files::resolve;
+
+/// What an entry costs of a portion.
+const COST: usize = 4;
+/// Room that is made before an entry is written; it may take more.
+const ROOM: usize = 64 * 1024;
+
+/// A PROPFIND under way.
+#[derive(Debug)]
+pub struct Propfind {
+    target: Target,
+    wanted: Wanted,
+    document: Multistatus,
+    rest: ReadDir,
+    /// What is known of the entries of the directory.
+    state: State,
+    /// Locks that reach down to every entry.
+    deep: Vec<Lock>,
+}
+
+impl Propfind {
+    /// Tells of the resource itself. Goes on with what is in it where that is asked for.
+    pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Propfind, Reply>, Reply> {
+        let depth = request.depth()?;
+        let wanted = propfind(&request.body)?;
+        let target = request.target(env)?;
+        let Some(meta) = target.metadata() else { return Err(404.into()) };
+        if depth == Depth::Infinity && target.is_dir() {
+            return Err(Reply::failed(403, "propfind-finite-depth", &[]));
+        }
+        // What cannot be read is not known, and no reason to hide the rest.
+        let state = target.state(env).unwrap_or_default();
+        let locks = target.locks(env).unwrap_or_default();
+        let name = target.home.as_ref().map_or(&b""[..], |home| &home.name);
+        let dead = state.member(name).map(|member| &member.properties);
+        let resource = Resource { meta, full: &target.full, locks: &locks, dead };
+        let mut document = Multistatus::new();
+        document.properties(&target.href(), &answer(env, &resource, &wanted));
+        let lists = depth == Depth::One && env.config.enable_directory_listing;
+        if !target.is_dir() || !lists {
+            return Ok(Err(done(document)));
+        }
+        let rest = fs::read_dir(&target.full)?;
+        let deep = locks.into_iter().filter(|lock| lock.deep).collect();
+        Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
+    }
+
+    /// Tells of more entries; the answer once all were told of.
+    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
+        while *budget > 0 {
+            *budget = budget.saturating_sub(COST);
+            let Some(entry) = self.rest.next() else {
+                return Ok(Some(done(std::mem::take(&mut self.document))));
+            };
+            let config = env.config;
+            let maximum = config.max_send_queue_bytes.min(config.max_buffered_bytes);
+            if !self.document.reserve(ROOM, maximum) {
+                return Err(503.into());
+            }
+            self.tell(env, &entry?);
+        }
+        Ok(None)
+    }
+
+    fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) {
+        let name = entry.file_name();
+        let full = self.target.full.join(&name);
+        if resolve::is_hidden(env.config, &full) {
+            return;
+        }
+        let Ok(meta) = entry.metadata() else { return };
+        let mut path = self.target.path.clone();
+        if !path.ends_with(b"/") {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        if meta.is_symlink() {
+            self.tell_of_link(env, &Target::at(&path, &full));
+        } else if meta.is_dir() {
+            let state = store::load(&full, env.unix).unwrap_or_default();
+            self.write(env, &path, &full, &meta, state.member(b""), None);
+        } else if meta.is_file() {
+            let member = self.state.member(name.as_bytes()).cloned();
+            self.write(env, &path, &full, &meta, member.as_ref(), None);
+        }
+    }
+
+    /// Of what is behind a link: its state is kept where it is.
+    fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) {
+        let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return };
+        let state = target.state(env).unwrap_or_default();
+        let locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+        let member = state.member(&home.name);
+        self.write(env, &target.path, &target.full, meta, member, Some(locks));
+    }
+
+    fn write(
+        &mut self,
+        env: &Env<'_>,
+        path: &[u8],
+        full: &Path,
+        meta: &Metadata,
+        member: Option<&Member>,
+        locks: Option<Vec<Lock>>,
+    ) {
+        let own = member.into_iter().flat_map(|member| member.locks.iter().cloned());
+        let locks = locks.unwrap_or_else(|| self.deep.iter().cloned().chain(own).collect());
+        let dead = member.map(|member| &member.properties);
+        let resource = Resource { meta, full, locks: &locks, dead };
+        let mut href = String::new();
+        escape_path(path, &mut href);
+        if meta.is_dir() {
+            href.push('/');
+        }
+        self.document.properties(&href, &answer(env, &resource, &self.wanted));
+    }
+}
+
+fn done(document: Multistatus) -> Reply {
+    Reply { body: Some(document.finish()), ..207.into() }
+}

@@ -1,0 +1,150 @@
+//! A request as WebDAV sees it, and its answer.
+
+use std::io;
+
+use super::conditions::If;
+use super::fields::{BadField, Depth, Location, depth, location, overwrite};
+use super::locks::Keys;
+use super::multistatus::error;
+use super::target::{Target, without_slash};
+use super::{Env, status_of};
+use crate::files::cache::modified_of;
+use crate::http::conditional::{self, Outcome, Validators};
+use crate::http::request::Head;
+
+/// Fields of which there is one at most.
+const SINGLE: [&str; 7] =
+    ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
+
+/// What a client asks for, on its own.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The decoded path.
+    pub path: Vec<u8>,
+    pub head: Head,
+    /// The bytes of the head.
+    pub bytes: Vec<u8>,
+    pub body: Vec<u8>,
+}
+
+/// An answer: status, fields with their line ends, and a document of XML.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub fields: Vec<u8>,
+    pub body: Option<String>,
+}
+
+impl From<u16> for Reply {
+    fn from(status: u16) -> Reply {
+        Reply { status, fields: Vec::new(), body: None }
+    }
+}
+
+impl From<io::Error> for Reply {
+    fn from(error: io::Error) -> Reply {
+        status_of(&error).into()
+    }
+}
+
+impl From<BadField> for Reply {
+    fn from(_: BadField) -> Reply {
+        400.into()
+    }
+}
+
+impl From<super::xml::Malformed> for Reply {
+    fn from(_: super::xml::Malformed) -> Reply {
+        400.into()
+    }
+}
+
+impl Reply {
+    /// A condition of WebDAV has failed.
+    pub fn failed(status: u16, condition: &str, hrefs: &[&str]) -> Reply {
+        Reply { body: Some(error(condition, hrefs)), ..status.into() }
+    }
+
+    /// A lock is in the way, and its token was not shown.
+    pub fn locked(href: &str) -> Reply {
+        Reply::failed(423, "lock-token-submitted", &[href])
+    }
+}
+
+impl Request {
+    pub fn method(&self) -> &[u8] {
+        self.bytes.get(self.head.method.range()).unwrap_or_default()
+    }
+
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.head.value(&self.bytes, name)
+    }
+
+    /// A field that says what is to be done must not say two things.
+    pub fn check_fields(&self) -> Result<(), BadField> {
+        let is_twice = |name: &&str| {
+            let fields = self.head.pairs(&self.bytes);
+            fields.filter(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).count() > 1
+        };
+        if SINGLE.iter().any(is_twice) { Err(BadField) } else { Ok(()) }
+    }
+
+    pub fn depth(&self) -> Result<Depth, BadField> {
+        depth(self.field("depth"))
+    }
+
+    pub fn overwrite(&self) -> Result<bool, BadField> {
+        overwrite(self.field("overwrite"))
+    }
+
+    /// What the request names; 404 where there can be nothing.
+    pub fn target(&self, env: &Env<'_>) -> Result<Target, Reply> {
+        Target::look_up(env, &self.path).ok_or_else(|| 404.into())
+    }
+
+    /// Where a resource is to go.
+    pub fn destination(&self, env: &Env<'_>) -> Result<Target, Reply> {
+        let value = self.field("destination").ok_or(Reply::from(400))?;
+        match location(value, self.field("host"))? {
+            Location::Elsewhere => Err(502.into()),
+            Location::Here(path) => Target::look_up(env, &path).ok_or_else(|| 403.into()),
+        }
+    }
+
+    /// Judges all conditions that the request puts; what it shows to pass locks.
+    pub fn conditions(&self, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
+        let tag = target.etag();
+        let validators = target.metadata().map(|meta| Validators {
+            // A directory has no tag, and none is like this.
+            etag: tag.as_deref().unwrap_or("\"\""),
+            modified: modified_of(meta),
+        });
+        if conditional::evaluate(&self.head, &self.bytes, validators) != Outcome::Proceed {
+            return Err(412.into());
+        }
+        let user = env.user.clone();
+        let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
+        let field = If::parse(value, self.field("host"))?;
+        let holds = field.holds(|path| match path {
+            Some(path) if without_slash(path) != target.path => {
+                Target::look_up(env, path).map(|other| other.current(env)).unwrap_or_default()
+            }
+            _ => target.current(env),
+        });
+        if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
+    }
+
+    /// As [`Request::conditions`]; and no lock is in the way.
+    pub fn may_change(
+        &self,
+        env: &Env<'_>,
+        target: &Target,
+        membership: bool,
+    ) -> Result<Keys, Reply> {
+        let keys = self.conditions(env, target)?;
+        match target.blocked(env, &keys, membership)? {
+            Some(lock) => Err(Reply::locked(&lock.href)),
+            None => Ok(keys),
+        }
+    }
+}

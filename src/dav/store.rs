@@ -1,0 +1,382 @@
+//! Properties and locks of a directory and of what lies in it: one small file in the directory,
+//! which is never served.
+//!
+//! Those of the directory itself are kept under an empty name, so that they go wherever it goes.
+//! The file is text, a record a line, fields parted by blanks and escaped like those of a URI:
+//!
+//! ```text
+//! mongoose-dav 1
+//! member NAME
+//! property NAMESPACE NAME ELEMENT
+//! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER
+//! ```
+//!
+//! What follows a `member` line is that member's. Lines that are not understood are passed over.
+//! The file is replaced as a whole, under a lock on the directory, so that servers of several
+//! processes do not lose each other's changes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use super::locks::Lock;
+use super::temporary::{Temporary, above_standard, check_size, open_file};
+use super::xml::Name;
+
+/// The name of the file, and the start of all hidden names.
+pub const STATE: &str = ".mongoose-dav";
+const HEADER: &str = "mongoose-dav 1";
+/// Larger than this the file does not become.
+const MAX_LEN: u64 = 8 << 20;
+/// How often a lock on the directory is tried for, a millisecond apart.
+const LOCK_ATTEMPTS: usize = 1000;
+
+/// What is known of one directory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    members: BTreeMap<Vec<u8>, Member>,
+}
+
+/// What is known of one file or directory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    /// The dead properties: the text of each one's element.
+    pub properties: BTreeMap<Name, String>,
+    pub locks: Vec<Lock>,
+}
+
+impl Member {
+    fn is_empty(&self) -> bool {
+        self.properties.is_empty() && self.locks.is_empty()
+    }
+}
+
+impl State {
+    /// What is known of `name`; empty means the directory itself.
+    pub fn member(&self, name: &[u8]) -> Option<&Member> {
+        self.members.get(name)
+    }
+
+    /// The same, to be changed.
+    pub fn member_mut(&mut self, name: &[u8]) -> &mut Member {
+        self.members.entry(name.to_vec()).or_default()
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> Option<Member> {
+        self.members.remove(name)
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = (&[u8], &Member)> {
+        self.members.iter().map(|(name, member)| (name.as_slice(), member))
+    }
+
+    /// The locks of each member, to be changed.
+    pub fn all_locks(&mut self) -> impl Iterator<Item = &mut Vec<Lock>> {
+        self.members.values_mut().map(|member| &mut member.locks)
+    }
+
+    /// Forgets all locks.
+    pub fn unlock(&mut self) {
+        for member in self.members.values_mut() {
+            member.locks.clear();
+        }
+    }
+
+    /// Forgets all but the directory itself.
+    pub fn keep_own(&mut self) {
+        self.members.retain(|name, _| name.is_empty());
+    }
+
+    /// The text that the file holds.
+    pub fn to_text(&self) -> String {
+        let mut text = String::from(HEADER);
+        let mut line = |fields: &[&[u8]]| {
+            text.push('\n');
+            for (place, field) in fields.iter().enumerate() {
+                if place > 0 {
+                    text.push(' ');
+                }
+                escape(field, &mut text);
+            }
+        };
+        for (name, member) in self.members.iter().filter(|(_, member)| !member.is_empty()) {
+            line(&[b"member", name]);
+            for (name, value) in &member.properties {
+                let (space, local) = (name.space.as_bytes(), name.local.as_bytes());
+                line(&[b"property", space, local, value.as_bytes()]);
+            }
+            for lock in &member.locks {
+                line(&[
+                    b"lock",
+                    lock.token.as_bytes(),
+                    if lock.exclusive { b"exclusive" } else { b"shared" },
+                    if lock.deep { b"infinity" } else { b"0" },
+                    lock.expires.to_string().as_bytes(),
+                    lock.href.as_bytes(),
+                    lock.directory.as_os_str().as_bytes(),
+                    &lock.user,
+                    lock.owner.as_bytes(),
+                ]);
+            }
+        }
+        text.push('\n');
+        text
+    }
+
+    /// What such a text says; what is not understood says nothing.
+    pub fn parse(text: &[u8]) -> State {
+        let mut state = State::default();
+        let mut name: Option<Vec<u8>> = None;
+        let mut lines = text.split(|b| *b == b'\n');
+        if lines.next() != Some(HEADER.as_bytes()) {
+            return state;
+        }
+        for line in lines {
+            let mut fields = line.split(|b| *b == b' ');
+            let kind = fields.next().unwrap_or_default();
+            let Some(fields) = fields.map(unescape).collect::<Option<Vec<_>>>() else { continue };
+            match (kind, fields.as_slice(), &name) {
+                (b"member", [member], _) => name = Some(member.clone()),
+                (b"property", [space, local, value], Some(name)) => {
+                    let texts = [space, local, value].map(|field| text_of(field));
+                    if let [Some(space), Some(local), Some(value)] = texts {
+                        let member = state.member_mut(name);
+                        member.properties.insert(Name { space, local }, value);
+                    }
+                }
+                (b"lock", fields, Some(name)) => {
+                    if let Some(lock) = parse_lock(fields) {
+                        state.member_mut(name).locks.push(lock);
+                    }
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+}
+
+fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
+    let [token, scope, depth, expires, href, directory, user, owner] = fields else {
+        return None;
+    };
+    Some(Lock {
+        token: text_of(token)?,
+        exclusive: scope == b"exclusive",
+        deep: depth == b"infinity",
+        expires: text_of(expires)?.parse().ok()?,
+        href: text_of(href)?,
+        directory: PathBuf::from(std::ffi::OsStr::from_bytes(directory)),
+        user: user.clone(),
+        owner: text_of(owner)?,
+    })
+}
+
+/// What is known of the directory at `dir`; nothing, where there is no file. Locks that are over
+/// are left out, and so are those that were made for another place: a lock does not move.
+pub fn load(dir: &Path, now: u64) -> io::Result<State> {
+    let mut state = read(dir)?;
+    let mut here = None;
+    for member in state.members.values_mut() {
+        if member.locks.is_empty() {
+            continue;
+        }
+        if here.is_none() {
+            here = Some(fs::canonicalize(dir)?);
+        }
+        let is_here = |lock: &Lock| Some(&lock.directory) == here.as_ref();
+        member.locks.retain(|lock| lock.expires > now && is_here(lock));
+    }
+    Ok(state)
+}
+
+fn read(dir: &Path) -> io::Result<State> {
+    let file = match open_file(&dir.join(STATE)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
+        Err(error) => return Err(error),
+    };
+    let mut text = Vec::new();
+    if file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    Ok(State::parse(&text))
+}
+
+/// Changes what is known of the directory at `dir`.
+pub fn update(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> io::Result<()> {
+    let _folder = lock_folder(dir)?;
+    let old = read(dir)?;
+    let mut state = load(dir, now)?;
+    change(&mut state);
+    state.members.retain(|_, member| !member.is_empty());
+    if state == old {
+        return Ok(());
+    }
+    save(dir, &state)
+}
+
+/// Writes what is known of a directory.
+pub fn save(dir: &Path, state: &State) -> io::Result<()> {
+    let path = dir.join(STATE);
+    if state.members.values().all(Member::is_empty) {
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+    }
+    let text = state.to_text();
+    if text.len() as u64 > MAX_LEN {
+        return Err(Errno::NOSPC.into());
+    }
+    check_size(text.len() as u64)?;
+    let temporary = Temporary::create(dir)?;
+    temporary.file().write_all(text.as_bytes())?;
+    temporary.publish(&path, true)
+}
+
+/// The directory, locked until it is closed.
+fn lock_folder(dir: &Path) -> io::Result<File> {
+    let folder = above_standard(File::open(dir)?)?;
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            // Some network file systems lock no folders. There a change is still never seen by
+            // halves.
+            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(folder),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ErrorKind::WouldBlock.into())
+}
+
+fn escape(field: &[u8], out: &mut String) {
+    for &byte in field {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            out.push(char::from(byte));
+        } else {
+            let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
+            out.extend(['%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+}
+
+fn unescape(field: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [byte, behind @ ..] = rest {
+        rest = behind;
+        if *byte != b'%' {
+            plain.push(*byte);
+            continue;
+        }
+        let [high, low, behind @ ..] = behind else { return None };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        plain.push(u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?);
+        rest = behind;
+    }
+    Some(plain)
+}
+
+fn text_of(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_folder::Folder;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lock(dir: &Path) -> Lock {
+        Lock {
+            token: "urn:uuid:1".to_owned(),
+            exclusive: true,
+            deep: false,
+            expires: 100,
+            href: "/a%20b".to_owned(),
+            directory: dir.to_path_buf(),
+            user: b"joe \xff".to_vec(),
+            owner: "<owner>\n% \u{fc}</owner>".to_owned(),
+        }
+    }
+
+    fn sample(dir: &Path) -> State {
+        let mut state = State::default();
+        let name = Name { space: String::new(), local: "p".to_owned() };
+        state.member_mut(b"").properties.insert(name.clone(), "<p/>".to_owned());
+        let member = state.member_mut(b"a b\n%\xff");
+        member.properties.insert(name, "<p>1\n2</p>".to_owned());
+        member.properties.insert(Name::dav("x"), String::new());
+        member.locks.push(lock(dir));
+        state
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let folder = Folder::new();
+        assert_eq!(load(&folder.0, 0).unwrap(), State::default());
+        let state = sample(&folder.0);
+        update(&folder.0, 0, |new| *new = state.clone()).unwrap();
+        assert_eq!(load(&folder.0, 0).unwrap(), state);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+        update(&folder.0, 0, |state| *state = State::default()).unwrap();
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_time_and_stays_in_its_place() {
+        let folder = Folder::new();
+        update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
+        let locks = |now| {
+            let state = load(&folder.0, now).unwrap();
+            state.members().map(|(_, member)| member.locks.len()).sum::<usize>()
+        };
+        assert_eq!((locks(99), locks(100)), (1, 0));
+        let moved = folder.0.with_extension("moved");
+        fs::rename(&folder.0, &moved).unwrap();
+        let state = load(&moved, 0).unwrap();
+        assert!(state.members().all(|(_, member)| member.locks.is_empty()));
+        fs::rename(&moved, &folder.0).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_written() {
+        let folder = Folder::new();
+        update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
+        let error = update(&folder.0, 0, |state| {
+            let value = "x".repeat(MAX_LEN as usize);
+            state.member_mut(b"a").properties.insert(Name::dav("y"), value);
+        });
+        assert_eq!(error.unwrap_err().raw_os_error(), Some(Errno::NOSPC.raw_os_error()));
+        assert_eq!(load(&folder.0, 0).unwrap(), sample(&folder.0));
+    }
+
+    #[test]
+    fn lines_that_are_not_understood_are_passed_over() {
+        let text = "mongoose-dav 1\nproperty u a <a/>\nmember x\nfuture 1 2\nproperty u b\n\
+                    property u %zz <c/>\nlock t\nproperty u d <d/>\n\nmember";
+        let state = State::parse(text.as_bytes());
+        let member = state.member(b"x").unwrap();
+        let names: Vec<&str> = member.properties.keys().map(|name| name.local.as_str()).collect();
+        assert_eq!((names, state.members.len()), (vec!["d"], 1));
+        assert_eq!(State::parse(b"something else\nmember x"), State::default());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let mut text = format!("{HEADER}\nmember a\n").into_bytes();
+            text.extend_from_slice(&bytes);
+            let state = State::parse(&text);
+            prop_assert_eq!(State::parse(state.to_text().as_bytes()).to_text(), state.to_text());
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! What a path of a request is in the file system, and where its properties and locks are kept.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::conditions::Current;
+use super::fields::escape_path;
+use super::locks::{Keys, Lock, directories_above};
+use super::store::{self, State};
+use super::{Env, status_of};
+use crate::files::cache::entity_tag;
+use crate::files::resolve;
+
+/// Something that a request names; it need not exist.
+#[derive(Debug)]
+pub struct Target {
+    /// The decoded path, without a slash at its end unless it is the root's.
+    pub path: Vec<u8>,
+    /// The path in the file system, without a slash at its end.
+    pub full: PathBuf,
+    pub kind: Kind,
+    /// A symbolic link, whatever it leads to.
+    pub is_link: bool,
+    pub home: Option<Home>,
+}
+
+/// What is found under a name, behind links.
+#[derive(Debug)]
+pub enum Kind {
+    Missing,
+    File(Metadata),
+    Dir(Metadata),
+    /// A device, a link that leads nowhere, or what must not be looked at.
+    Other,
+}
+
+/// Where the properties and locks of something are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home {
+    /// Without links in it.
+    pub dir: PathBuf,
+    /// Empty: the directory itself.
+    pub name: Vec<u8>,
+}
+
+impl Home {
+    /// The thing itself, without links in its path.
+    pub fn path(&self) -> PathBuf {
+        if self.name.is_empty() {
+            return self.dir.clone();
+        }
+        self.dir.join(OsStr::from_bytes(&self.name))
+    }
+}
+
+impl Target {
+    /// Looks up a decoded path. `None`: it is hidden, or the program publishes nothing there.
+    pub fn look_up(env: &Env<'_>, path: &[u8]) -> Option<Target> {
+        let full = resolve::full_path(env.config, path)?;
+        if resolve::is_hidden(env.config, &full) {
+            return None;
+        }
+        Some(Target::at(
+            without_slash(path),
+            Path::new(OsStr::from_bytes(without_slash(full.as_os_str().as_bytes()))),
+        ))
+    }
+
+    /// Looks at a place in the file system that a client knows as `path`.
+    pub fn at(path: &[u8], full: &Path) -> Target {
+        let full = full.to_path_buf();
+        let is_link = fs::symlink_metadata(&full).is_ok_and(|meta| meta.is_symlink());
+        let kind = match fs::metadata(&full) {
+            Ok(meta) if meta.is_dir() => Kind::Dir(meta),
+            Ok(meta) if meta.is_file() => Kind::File(meta),
+            Err(error) if !is_link && is_absence(&error) => Kind::Missing,
+            Ok(_) | Err(_) => Kind::Other,
+        };
+        let home = match kind {
+            Kind::Dir(_) => fs::canonicalize(&full).ok().map(|dir| Home { dir, name: Vec::new() }),
+            Kind::File(_) => fs::canonicalize(&full).ok().and_then(|real| home_of(&real)),
+            Kind::Missing | Kind::Other => home_of(&full)
+                .and_then(|home| Some(Home { dir: fs::canonicalize(&home.dir).ok()?, ..home })),
+        };
+        let home = home.filter(|home| home.dir.is_dir());
+        Target { path: path.to_vec(), full, kind, is_link, home }
+    }
+
+    pub fn exists(&self) -> bool {
+        matches!(self.kind, Kind::File(_) | Kind::Dir(_))
+    }
+
+    pub fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir(_))
+    }
+
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match &self.kind {
+            Kind::File(meta) | Kind::Dir(meta) => Some(meta),
+            Kind::Missing | Kind::Other => None,
+        }
+    }
+
+    /// As GET tells it; directories have none.
+    pub fn etag(&self) -> Option<String> {
+        match &self.kind {
+            Kind::File(meta) => Some(entity_tag(meta)),
+            _ => None,
+        }
+    }
+
+    /// How clients name it: escaped, with a slash behind a directory.
+    pub fn href(&self) -> String {
+        let mut href = String::new();
+        escape_path(&self.path, &mut href);
+        if self.is_dir() && !href.ends_with('/') {
+            href.push('/');
+        }
+        href
+    }
+
+    /// The directory in which its name is, as far as that can be said.
+    pub fn parent(&self) -> Option<PathBuf> {
+        let home = home_of(&self.full)?;
+        fs::canonicalize(home.dir).ok()
+    }
+
+    /// What is known of it and its neighbours.
+    pub fn state(&self, env: &Env<'_>) -> io::Result<State> {
+        match &self.home {
+            Some(home) => store::load(&home.dir, env.unix),
+            None => Ok(State::default()),
+        }
+    }
+
+    /// All locks that cover it: its own, and deep ones of directories above.
+    pub fn locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
+        match &self.home {
+            Some(home) => locks_on(env, &home.dir, &home.name),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What conditions of the If field are held against.
+    pub fn current(&self, env: &Env<'_>) -> Current {
+        let locks = self.locks(env).unwrap_or_default();
+        Current { etag: self.etag(), tokens: locks.into_iter().map(|lock| lock.token).collect() }
+    }
+
+    /// The lock that forbids to change it. `membership`: the directory in which its name is
+    /// changes as well (RFC 4918, section 7.4).
+    pub fn blocked(
+        &self,
+        env: &Env<'_>,
+        keys: &Keys,
+        membership: bool,
+    ) -> io::Result<Option<Lock>> {
+        if let Some(lock) = keys.blocked_by(&self.locks(env)?) {
+            return Ok(Some(lock.clone()));
+        }
+        if !membership {
+            return Ok(None);
+        }
+        let Some(parent) = self.parent() else { return Ok(None) };
+        Ok(keys.blocked_by(&locks_on(env, &parent, b"")?).cloned())
+    }
+}
+
+/// The locks that cover what is called `name` in `dir`, which has no links in it.
+pub fn locks_on(env: &Env<'_>, dir: &Path, name: &[u8]) -> io::Result<Vec<Lock>> {
+    let mut locks = Vec::new();
+    for above in directories_above(dir, env.root.as_deref()) {
+        let state = match store::load(above, env.unix) {
+            Ok(state) => state,
+            // What may not be read above the root was not written by us.
+            Err(error) if above != dir && error.kind() == io::ErrorKind::PermissionDenied => {
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let own = above == dir && name.is_empty();
+        if above == dir
+            && !own
+            && let Some(member) = state.member(name)
+        {
+            locks.extend(member.locks.iter().cloned());
+        }
+        if let Some(member) = state.member(b"") {
+            locks.extend(member.locks.iter().filter(|lock| lock.deep || own).cloned());
+        }
+    }
+    Ok(locks)
+}
+
+/// Directory and name of a path.
+fn home_of(path: &Path) -> Option<Home> {
+    let name = path.file_name()?.as_bytes().to_vec();
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+        _ => PathBuf::from("."),
+    };
+    Some(Home { dir, name })
+}
+
+/// A path without the slashes at its end.
+pub fn without_slash(path: &[u8]) -> &[u8] {
+    let mut path = path;
+    while let [rest @ .., b'/'] = path
+        && !rest.is_empty()
+    {
+        path = rest;
+    }
+    path
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    status_of(error) == 404
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_folder::Folder;
+    use super::*;
+    use crate::options::Config;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn names_lead_to_where_their_state_is_kept() {
+        let folder = Folder::new();
+        let dir = folder.0.join("d");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("a"), "").unwrap();
+        symlink("d/a", folder.0.join("link")).unwrap();
+        symlink("d", folder.0.join("dirlink")).unwrap();
+        symlink("none", folder.0.join("dangling")).unwrap();
+        let home = |dir: &Path, name: &str| {
+            Some(Home { dir: dir.to_path_buf(), name: name.as_bytes().to_vec() })
+        };
+        let table = [
+            ("/", home(&folder.0, ""), "/"),
+            ("/d", home(&dir, ""), "/d/"),
+            ("/d/", home(&dir, ""), "/d/"),
+            ("/d/a", home(&dir, "a"), "/d/a"),
+            ("/link", home(&dir, "a"), "/link"),
+            ("/dirlink/", home(&dir, ""), "/dirlink/"),
+            ("/dirlink/a", home(&dir, "a"), "/dirlink/a"),
+            ("/d/none", home(&dir, "none"), "/d/none"),
+            ("/dirlink/none", home(&dir, "none"), "/dirlink/none"),
+            ("/dangling", home(&folder.0, "dangling"), "/dangling"),
+            ("/none/a", None, "/none/a"),
+            ("/d/a/b", None, "/d/a/b"),
+        ];
+        let config = Config { document_root: Some(folder.0.clone()), ..Config::default() };
+        let env = Env::new(&config, 0);
+        for (path, home, href) in table {
+            let target = Target::look_up(&env, path.as_bytes()).unwrap();
+            assert_eq!(target.home, home, "{path}");
+            assert_eq!(target.href(), href, "{path}");
+        }
+        for hidden in ["/.mongoose-dav", "/.Mongoose-DAV.1/x", "/d/.htpasswd", "*"] {
+            assert!(Target::look_up(&env, hidden.as_bytes()).is_none(), "{hidden}");
+        }
+    }
+}

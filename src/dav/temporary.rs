@@ -1,0 +1,309 @@
+//! Files that are complete before anybody sees them, and what is left of those whose maker died.
+//!
+//! A new file has no name until it is complete (`O_TMPFILE`), so that a process which is killed
+//! leaves nothing behind. Where it is to replace another, it bears a hidden name for the moment
+//! before it is renamed. Whoever makes something under such a name holds a lock (`flock`) on it:
+//! what nobody holds any more is swept away.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
+
+/// What the names of temporary files and folders begin with; hidden like all of `STATE`.
+const PREFIX: &str = ".mongoose-dav.";
+const ATTEMPTS: usize = 16;
+
+/// A file in the making.
+#[derive(Debug)]
+pub struct Temporary {
+    file: File,
+    dir: PathBuf,
+    /// `None` for a file without a name.
+    name: Option<PathBuf>,
+    /// Who made it: a child of a fork has a copy of this value, and must leave the file alone.
+    process: u32,
+}
+
+impl Temporary {
+    /// An empty file that is to become one of the directory `dir`.
+    pub fn create(dir: &Path) -> io::Result<Temporary> {
+        match Temporary::nameless(dir)? {
+            Some(temporary) => Ok(temporary),
+            None => Temporary::named(dir),
+        }
+    }
+
+    /// `None` where the file system has no files without a name.
+    fn nameless(dir: &Path) -> io::Result<Option<Temporary>> {
+        // It gets its name by way of /proc.
+        if !Path::new("/proc/self/fd").exists() {
+            return Ok(None);
+        }
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match rustix::fs::open(dir, flags, Mode::from_raw_mode(0o666)) {
+            Ok(fd) => {
+                let file = above_standard(File::from(fd))?;
+                Ok(Some(Temporary::new(file, dir, None)))
+            }
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn named(dir: &Path) -> io::Result<Temporary> {
+        for _ in 0..ATTEMPTS {
+            let name = fresh_name(dir);
+            let made = OpenOptions::new().read(true).write(true).create_new(true).open(&name);
+            let file = match made {
+                Ok(file) => above_standard(file)?,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            };
+            if hold(&file) != Held::Theirs {
+                return Ok(Temporary::new(file, dir, Some(name)));
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn new(file: File, dir: &Path, name: Option<PathBuf>) -> Temporary {
+        Temporary { file, dir: dir.to_path_buf(), name, process: std::process::id() }
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name. `replace`: also one that another has, which is then no more.
+    pub fn publish(mut self, target: &Path, replace: bool) -> io::Result<()> {
+        match (&self.name, replace) {
+            (None, _) => match self.link(target) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && replace => {}
+                result => return result,
+            },
+            (Some(name), false) => return fs::hard_link(name, target),
+            (Some(_), true) => {}
+        }
+        for _ in 0..ATTEMPTS {
+            if let Some(name) = &self.name {
+                fs::rename(name, target)?;
+                self.name = None;
+                return Ok(());
+            }
+            let name = fresh_name(&self.dir);
+            // Before it can be seen: a sweep must not take it for what somebody left.
+            hold(&self.file);
+            match self.link(&name) {
+                Ok(()) => self.name = Some(name),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn link(&self, name: &Path) -> io::Result<()> {
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        rustix::fs::linkat(CWD, own, CWD, name, AtFlags::SYMLINK_FOLLOW)?;
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name
+            && self.process == std::process::id()
+        {
+            let _ = fs::remove_file(name);
+        }
+    }
+}
+
+/// A folder in the making, or one on its way out. What is in it is not removed with this value:
+/// that may be much, and a sweep finds it.
+#[derive(Debug)]
+pub struct TemporaryDir {
+    pub path: PathBuf,
+    _held: File,
+}
+
+impl TemporaryDir {
+    /// An empty folder with a hidden name in `dir`.
+    pub fn create(dir: &Path) -> io::Result<TemporaryDir> {
+        for _ in 0..ATTEMPTS {
+            let path = fresh_name(dir);
+            match fs::create_dir(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error),
+            }
+            let held = above_standard(File::open(&path)?)?;
+            // A sweep may have been faster.
+            if hold(&held) != Held::Theirs && path.exists() {
+                return Ok(TemporaryDir { path, _held: held });
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// What is left in `dir` of work that nobody does any more. Files are removed, folders returned.
+pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let path = entry.path();
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else {
+            continue;
+        };
+        let Ok(meta) = file.metadata() else { continue };
+        if hold(&file) != Held::Ours {
+            continue;
+        }
+        if meta.is_dir() {
+            folders.push(path);
+        } else if meta.is_file() {
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(folders)
+}
+
+/// A hidden name that is not in use, most likely.
+pub fn fresh_name(dir: &Path) -> PathBuf {
+    dir.join(format!("{PREFIX}{:032x}", u128::from_ne_bytes(random_bytes())))
+}
+
+/// Bytes that nobody can foresee.
+pub fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    // The kernel can only refuse before it has any randomness, early in its own start.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes
+}
+
+/// Whose something temporary is.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    Ours,
+    Theirs,
+    /// Some network file systems lock nothing: then nothing is swept there either.
+    Unknown,
+}
+
+/// Locks something temporary until it is closed.
+fn hold(file: &File) -> Held {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Held::Ours,
+        Err(Errno::AGAIN) => Held::Theirs,
+        Err(_) => Held::Unknown,
+    }
+}
+
+/// Whether this process may write a file of that size. The kernel would end it by SIGXFSZ.
+pub fn check_size(len: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if len > limit => Err(Errno::FBIG.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a file to be read. What is none is not waited for, and not done anything to.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let file = above_standard(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// A daemon that has closed its descriptors 0 to 2 may still print to them.
+pub fn above_standard(file: File) -> io::Result<File> {
+    if file.as_raw_fd() > 2 {
+        return Ok(file);
+    }
+    Ok(File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_folder::Folder;
+    use super::*;
+    use std::io::Write as _;
+
+    fn names(folder: &Folder) -> Vec<String> {
+        let entries = fs::read_dir(&folder.0).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_has_no_name_before_it_is_complete() {
+        let folder = Folder::new();
+        let temporary = Temporary::create(&folder.0).unwrap();
+        temporary.file().write_all(b"new").unwrap();
+        assert!(names(&folder).is_empty());
+        let target = folder.0.join("a");
+        temporary.publish(&target, false).unwrap();
+        let second = Temporary::create(&folder.0).unwrap();
+        assert_eq!(second.publish(&target, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        Temporary::create(&folder.0).unwrap().publish(&target, true).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"");
+        assert_eq!(names(&folder), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_must_have_a_name_has_a_hidden_one() {
+        let folder = Folder::new();
+        let target = folder.0.join("a");
+        for text in ["one", "two"] {
+            let temporary = Temporary::named(&folder.0).unwrap();
+            temporary.file().write_all(text.as_bytes()).unwrap();
+            assert!(names(&folder)[0].starts_with(PREFIX));
+            sweep(&folder.0).unwrap();
+            temporary.publish(&target, true).unwrap();
+            assert_eq!(fs::read(&target).unwrap(), text.as_bytes());
+            assert_eq!(names(&folder), ["a"]);
+        }
+        drop(Temporary::named(&folder.0).unwrap());
+        let third = Temporary::named(&folder.0).unwrap();
+        assert_eq!(third.publish(&target, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        Temporary::named(&folder.0).unwrap().publish(&folder.0.join("b"), false).unwrap();
+        assert_eq!(names(&folder), ["a", "b"]);
+    }
+
+    #[test]
+    fn what_somebody_holds_is_not_swept() {
+        let folder = Folder::new();
+        let held = TemporaryDir::create(&folder.0).unwrap();
+        let left = fresh_name(&folder.0);
+        fs::create_dir(&left).unwrap();
+        fs::write(fresh_name(&folder.0), "left").unwrap();
+        fs::write(folder.0.join("a"), "").unwrap();
+        std::os::unix::fs::symlink("a", fresh_name(&folder.0)).unwrap();
+        assert_eq!(sweep(&folder.0).unwrap(), std::slice::from_ref(&left));
+        assert_eq!(names(&folder).len(), 4);
+        let path = held.path.clone();
+        drop(held);
+        let mut swept = sweep(&folder.0).unwrap();
+        swept.sort();
+        let mut expected = vec![left, path];
+        expected.sort();
+        assert_eq!(swept, expected);
+    }
+}

@@ -1,0 +1,389 @@
+//! Work on whole trees of directories, in portions: removing, copying, and looking through them.
+//!
+//! Symbolic links are never followed: they are removed, and copied, as links.
+
+use std::ffi::OsString;
+use std::fs::{self, File, FileType};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::vec::IntoIter;
+
+use super::status_of;
+use super::store::{self, STATE};
+use super::temporary::{above_standard, check_size, open_file};
+
+/// Bytes that are copied at once.
+const PIECE: usize = 256 * 1024;
+/// What a piece costs of a portion; looking at a name costs 1.
+const PIECE_COST: usize = 32;
+/// As many failures are told of.
+const MAX_FAILURES: usize = 100;
+
+/// The entries of a directory.
+type Names = IntoIter<(OsString, FileType)>;
+
+fn read_names(dir: &Path) -> io::Result<Names> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        names.try_reserve(1)?;
+        names.push((entry.file_name(), entry.file_type()?));
+    }
+    Ok(names.into_iter())
+}
+
+/// The removal of a file, or of a directory and all in it.
+#[derive(Debug)]
+pub struct Removal {
+    root: PathBuf,
+    levels: Vec<Level>,
+    begun: bool,
+    /// What could not be removed, from the root of the removal on, and why. What only remains
+    /// because of what is in it is not among them.
+    pub failures: Vec<(Vec<u8>, u16)>,
+}
+
+#[derive(Debug)]
+struct Level {
+    dir: PathBuf,
+    names: Names,
+    /// Something in it could not be removed.
+    stays: bool,
+}
+
+impl Removal {
+    pub fn new(root: PathBuf) -> Removal {
+        Removal { root, levels: Vec::new(), begun: false, failures: Vec::new() }
+    }
+
+    /// Works on; true once all is done. `budget` is what may still be done in this portion.
+    pub fn advance(&mut self, budget: &mut usize) -> bool {
+        if !self.begun {
+            self.begun = true;
+            let root = self.root.clone();
+            match fs::symlink_metadata(&root) {
+                Ok(meta) if meta.is_dir() => self.enter(root),
+                Ok(_) => self.tried(fs::remove_file(&root), &root),
+                Err(error) => self.tried(Err(error), &root),
+            }
+        }
+        while *budget > 0 {
+            *budget -= 1;
+            let Some(level) = self.levels.last_mut() else { return true };
+            let Some((name, kind)) = level.names.next() else {
+                let Some(Level { dir, stays, .. }) = self.levels.pop() else { return true };
+                match stays {
+                    true => self.keep(),
+                    false => self.tried(fs::remove_dir(&dir), &dir),
+                }
+                continue;
+            };
+            // It comes last, and is kept for those that stay.
+            if level.stays && name == STATE {
+                continue;
+            }
+            let path = level.dir.join(name);
+            match kind.is_dir() {
+                true => self.enter(path),
+                false => self.tried(fs::remove_file(&path), &path),
+            }
+        }
+        self.levels.is_empty()
+    }
+
+    fn enter(&mut self, dir: PathBuf) {
+        match read_names(&dir) {
+            Ok(mut names) => {
+                let place = names.as_slice().iter().position(|(name, _)| name == STATE);
+                if let Some(place) = place {
+                    let last = names.len() - 1;
+                    names.as_mut_slice().swap(place, last);
+                }
+                self.levels.push(Level { dir, names, stays: false });
+            }
+            Err(error) => self.tried(Err(error), &dir),
+        }
+    }
+
+    fn tried(&mut self, result: io::Result<()>, path: &Path) {
+        let Err(error) = result else { return };
+        // Somebody else was faster.
+        if error.kind() == ErrorKind::NotFound {
+            return;
+        }
+        self.keep();
+        if self.failures.len() < MAX_FAILURES {
+            let inside = path.strip_prefix(&self.root).unwrap_or(path);
+            self.failures.push((inside.as_os_str().as_bytes().to_vec(), status_of(&error)));
+        }
+    }
+
+    /// The directory at hand stays.
+    fn keep(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.stays = true;
+        }
+    }
+}
+
+/// A file that is being copied.
+#[derive(Debug)]
+pub struct FileCopy {
+    from: File,
+    to: File,
+    /// Bytes to come: a file that grows meanwhile would have no end.
+    left: u64,
+}
+
+impl FileCopy {
+    /// From the file at `from` into `to`, which gets its mode.
+    pub fn new(from: &Path, to: File) -> io::Result<FileCopy> {
+        let from = open_file(from)?;
+        let meta = from.metadata()?;
+        check_size(meta.len())?;
+        let mode = meta.permissions().mode() & 0o777;
+        // Not every file system has modes.
+        let _ = to.set_permissions(fs::Permissions::from_mode(mode));
+        Ok(FileCopy { from, to, left: meta.len() })
+    }
+
+    /// Works on, by a piece at least; true once all is copied.
+    pub fn advance(&mut self, budget: &mut usize) -> io::Result<bool> {
+        loop {
+            *budget = budget.saturating_sub(PIECE_COST);
+            // The kernel copies, and shares the blocks where the file system can.
+            let len = self.left.min(PIECE as u64);
+            let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
+            self.left = self.left.saturating_sub(count);
+            if count == 0 || self.left == 0 {
+                return Ok(true);
+            }
+            if *budget == 0 {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// A copy of a directory and all in it.
+#[derive(Debug)]
+pub struct TreeCopy {
+    levels: Vec<(PathBuf, PathBuf, Names)>,
+    file: Option<FileCopy>,
+}
+
+impl TreeCopy {
+    /// From the directory `from` into the empty directory `to`. `deep`: with all in it.
+    pub fn new(from: PathBuf, to: PathBuf, deep: bool) -> io::Result<TreeCopy> {
+        let mut copy = TreeCopy { levels: Vec::new(), file: None };
+        copy_state(&from, &to, deep)?;
+        let mode = fs::metadata(&from)?.permissions().mode() & 0o777;
+        // Filled before it gets its mode, which may forbid that; see `advance`.
+        if deep {
+            let names = read_names(&from)?;
+            copy.levels.push((from, to, names));
+        } else {
+            let _ = fs::set_permissions(to, fs::Permissions::from_mode(mode));
+        }
+        Ok(copy)
+    }
+
+    /// Works on; true once all is copied. `is_left_out` is asked about each path.
+    pub fn advance(
+        &mut self,
+        budget: &mut usize,
+        is_left_out: &dyn Fn(&Path) -> bool,
+    ) -> io::Result<bool> {
+        while *budget > 0 {
+            *budget -= 1;
+            if let Some(file) = &mut self.file {
+                if file.advance(budget)? {
+                    self.file = None;
+                }
+                continue;
+            }
+            let Some((from, to, names)) = self.levels.last_mut() else { return Ok(true) };
+            let Some((name, kind)) = names.next() else {
+                let mode = fs::metadata(&*from)?.permissions().mode() & 0o777;
+                let _ = fs::set_permissions(&*to, fs::Permissions::from_mode(mode));
+                self.levels.pop();
+                continue;
+            };
+            // Temporary files of others, and what is known of the directory, which is copied
+            // already.
+            if is_own(name.as_bytes()) {
+                continue;
+            }
+            let (from, to) = (from.join(&name), to.join(&name));
+            if is_left_out(&from) {
+                continue;
+            }
+            match self.copy(&from, to, kind) {
+                // It has gone meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound && !from.exists() => {}
+                result => result?,
+            }
+        }
+        Ok(self.levels.is_empty() && self.file.is_none())
+    }
+
+    fn copy(&mut self, from: &Path, to: PathBuf, kind: FileType) -> io::Result<()> {
+        if kind.is_dir() {
+            let names = read_names(from)?;
+            fs::create_dir(&to)?;
+            copy_state(from, &to, true)?;
+            self.levels.push((from.to_path_buf(), to, names));
+        } else if kind.is_file() {
+            let to = above_standard(File::create_new(to)?)?;
+            self.file = Some(FileCopy::new(from, to)?);
+        } else if kind.is_symlink() {
+            copy_link(from, &to)?;
+        }
+        // Devices and the like are left out: nobody can read them here.
+        Ok(())
+    }
+}
+
+/// Copies a link; the copy leads to the same place.
+pub fn copy_link(from: &Path, to: &Path) -> io::Result<()> {
+    let end = fs::canonicalize(from).or_else(|_| fs::read_link(from))?;
+    std::os::unix::fs::symlink(end, to)
+}
+
+/// Copies what is known of a directory, and of all in it if `all`. Locks stay where they are.
+fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<()> {
+    let mut state = store::load(from, u64::MAX)?;
+    state.unlock();
+    if !all {
+        state.keep_own();
+    }
+    store::save(to, &state)
+}
+
+/// Is shown a directory and the names in it.
+type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<()> + 'a;
+
+/// A look at all directories of a tree.
+#[derive(Debug)]
+pub struct Survey {
+    dirs: Vec<PathBuf>,
+}
+
+impl Survey {
+    pub fn new(root: PathBuf) -> Survey {
+        Survey { dirs: vec![root] }
+    }
+
+    /// Shows directories and what is in each; true once all were shown.
+    pub fn advance(&mut self, budget: &mut usize, look: &mut Look<'_>) -> io::Result<bool> {
+        while *budget > 0 {
+            let Some(dir) = self.dirs.pop() else { return Ok(true) };
+            let names = match read_names(&dir) {
+                Ok(names) => names,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                // What cannot be read can hold no lock that was taken here.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
+                Err(error) => return Err(error),
+            };
+            *budget = budget.saturating_sub(1 + names.len());
+            look(&dir, names.as_slice())?;
+            let inside = names.filter(|(name, kind)| kind.is_dir() && !is_own(name.as_bytes()));
+            self.dirs.extend(inside.map(|(name, _)| dir.join(name)));
+        }
+        Ok(self.dirs.is_empty())
+    }
+}
+
+/// Whether a name is one of ours, that no client sees.
+pub fn is_own(name: &[u8]) -> bool {
+    name.starts_with(STATE.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_folder::Folder;
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn sample(root: &Path) {
+        fs::create_dir_all(root.join("d/e")).unwrap();
+        fs::write(root.join("a"), "1").unwrap();
+        fs::write(root.join("d/b"), vec![7; PIECE * 2 + 1]).unwrap();
+        fs::write(root.join("d/.htpasswd"), "x").unwrap();
+        fs::write(root.join("d/.mongoose-dav.123"), "temporary").unwrap();
+        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+
+    fn shown(root: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut survey = Survey::new(root.to_path_buf());
+        let mut look = |dir: &Path, names: &[(OsString, FileType)]| {
+            for (name, _) in names {
+                let path = dir.join(name);
+                found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+            Ok(())
+        };
+        while !survey.advance(&mut 1, &mut look).unwrap() {}
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn a_tree_is_copied_in_portions() {
+        let folder = Folder::new();
+        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        sample(&from);
+        symlink("a", from.join("link")).unwrap();
+        symlink("none", from.join("dangling")).unwrap();
+        symlink("..", from.join("d/up")).unwrap();
+        fs::create_dir(&to).unwrap();
+        let mut copy = TreeCopy::new(from.clone(), to.clone(), true).unwrap();
+        let left_out = |path: &Path| path.ends_with("e");
+        let mut portions = 1;
+        while !copy.advance(&mut 1, &left_out).unwrap() {
+            portions += 1;
+        }
+        assert!(portions > 8, "{portions}");
+        let expected = ["a", "d", "d/.htpasswd", "d/b", "d/up", "dangling", "link"];
+        assert_eq!(shown(&to), expected);
+        assert_eq!(fs::read(to.join("d/b")).unwrap(), vec![7; PIECE * 2 + 1]);
+        assert_eq!(fs::metadata(to.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), from.join("a"));
+        assert_eq!(fs::read_link(to.join("d/up")).unwrap(), from);
+    }
+
+    #[test]
+    fn a_tree_is_removed_and_links_are_not_followed() {
+        let folder = Folder::new();
+        let (root, other) = (folder.0.join("root"), folder.0.join("other"));
+        sample(&root);
+        sample(&other);
+        symlink(&other, root.join("d/out")).unwrap();
+        let mut removal = Removal::new(root.clone());
+        let mut portions = 1;
+        while !removal.advance(&mut 1) {
+            portions += 1;
+        }
+        assert!(portions > 5 && removal.failures.is_empty(), "{portions}");
+        assert!(!root.exists());
+        assert_eq!(shown(&other).len(), 6);
+        symlink(&other, &root).unwrap();
+        assert!(Removal::new(root.clone()).advance(&mut 9));
+        assert!(!root.exists() && other.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_told() {
+        let folder = Folder::new();
+        let mut removal = Removal::new(folder.0.join("none"));
+        assert!(removal.advance(&mut 9) && removal.failures.is_empty());
+        // Nobody, not even root, removes what is in /proc.
+        let mut removal = Removal::new(PathBuf::from("/proc/self/fdinfo"));
+        while !removal.advance(&mut 100) {}
+        assert!(removal.failures.len() > 1);
+        assert!(removal.failures.iter().all(|(_, status)| *status == 403), "{removal:?}");
+    }
+}

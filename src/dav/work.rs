@@ -1,0 +1,268 @@
+//! The methods of WebDAV but PUT, carried out in portions.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, FileType};
+use std::path::Path;
+
+use super::Env;
+use super::bodies::{Change, propertyupdate};
+use super::fields::Depth;
+use super::locking::{self, DeepLock, locked_in};
+use super::locks::Keys;
+use super::multistatus::{Multistatus, write_name};
+use super::properties::is_protected;
+use super::propfind::Propfind;
+use super::request::{Reply, Request};
+use super::store;
+use super::sweeping::Sweeper;
+use super::target::{Home, Kind, Target};
+use super::transfer::{Transfer, failures};
+use super::tree::{Removal, Survey};
+use super::xml::Name;
+
+/// Bytes of one dead property, and of all those of a resource.
+const MAX_PROPERTY: usize = 64 * 1024;
+const MAX_PROPERTIES: usize = 1024 * 1024;
+
+/// A request and how far it is.
+#[derive(Debug)]
+pub struct Work {
+    request: Request,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    Propfind(Box<Propfind>),
+    Lock(Box<DeepLock>),
+    Transfer(Box<Transfer>),
+    Delete(Box<Delete>),
+}
+
+/// The removal of a directory.
+#[derive(Debug)]
+struct Delete {
+    target: Target,
+    keys: Keys,
+    survey: Survey,
+    locked: Vec<String>,
+    /// `None` until it is known that nothing is locked.
+    removal: Option<Removal>,
+}
+
+/// What one portion came to: the answer, once there is one.
+type Progress = Result<Option<Reply>, Reply>;
+
+impl Work {
+    pub fn new(request: Request) -> Work {
+        Work { request, stage: Stage::Start }
+    }
+
+    /// The content of the request, which is kept until work begins.
+    pub fn body(&mut self) -> &mut Vec<u8> {
+        &mut self.request.body
+    }
+
+    /// Works on; the answer once there is one. `budget` is what may be done in this portion: about
+    /// as many calls of the file system.
+    pub fn advance(
+        &mut self,
+        env: &Env<'_>,
+        sweeper: &mut Sweeper,
+        mut budget: usize,
+    ) -> Option<Reply> {
+        while budget > 0 {
+            if !sweeper.advance(&mut budget) {
+                return None;
+            }
+            let progress = match &mut self.stage {
+                Stage::Start => self.start(env, sweeper),
+                Stage::Propfind(propfind) => propfind.advance(env, &mut budget),
+                Stage::Lock(lock) => lock.advance(env, &mut budget),
+                Stage::Transfer(transfer) => transfer.advance(env, &mut budget),
+                Stage::Delete(delete) => delete.advance(env, &mut budget),
+            };
+            match progress {
+                Ok(Some(reply)) | Err(reply) => return Some(reply),
+                Ok(None) => {}
+            }
+        }
+        None
+    }
+
+    fn start(&mut self, env: &Env<'_>, sweeper: &mut Sweeper) -> Progress {
+        let request = &self.request;
+        request.check_fields()?;
+        if let Ok(target) = request.target(env)
+            && let Some(home) = &target.home
+        {
+            sweeper.visit(&home.dir);
+        }
+        let begun = match request.method() {
+            b"PROPFIND" => Propfind::begin(request, env)?.map(|p| Stage::Propfind(Box::new(p))),
+            b"PROPPATCH" => Err(proppatch(request, env)?),
+            b"MKCOL" => Err(mkcol(request, env)?),
+            b"DELETE" => delete(request, env)?.map(|delete| Stage::Delete(Box::new(delete))),
+            b"LOCK" => locking::lock(request, env)?.map(|lock| Stage::Lock(Box::new(lock))),
+            b"UNLOCK" => Err(locking::unlock(request, env)?),
+            method @ (b"COPY" | b"MOVE") => {
+                let transfer = Transfer::begin(request, env, sweeper, method == b"MOVE")?;
+                Ok(Stage::Transfer(Box::new(transfer)))
+            }
+            _ => Err(405.into()),
+        };
+        match begun {
+            Ok(stage) => {
+                self.stage = stage;
+                Ok(None)
+            }
+            Err(reply) => Ok(Some(reply)),
+        }
+    }
+}
+
+fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
+    let target = request.target(env)?;
+    if !request.body.is_empty() {
+        return Err(415.into());
+    }
+    if !matches!(target.kind, Kind::Missing) {
+        return Err(405.into());
+    }
+    let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
+    request.may_change(env, &target, true)?;
+    fs::create_dir(&target.full)?;
+    // What was there under this name before is no more.
+    let _ = store::update(dir, env.unix, |state| drop(state.remove(name)));
+    Ok(201.into())
+}
+
+/// Begins a DELETE: its answer, or what is to be done before.
+fn delete(request: &Request, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
+    let depth = request.depth()?;
+    let target = request.target(env)?;
+    match target.kind {
+        Kind::Missing => return Err(404.into()),
+        Kind::Other if !target.is_link => return Err(403.into()),
+        _ => {}
+    }
+    let is_dir = target.is_dir() && !target.is_link;
+    if target.path == b"/" {
+        return Err(403.into());
+    }
+    if is_dir && depth != Depth::Infinity {
+        return Err(400.into());
+    }
+    let keys = request.may_change(env, &target, true)?;
+    if is_dir {
+        let survey = Survey::new(target.full.clone());
+        return Ok(Ok(Delete { target, keys, survey, locked: Vec::new(), removal: None }));
+    }
+    fs::remove_file(&target.full)?;
+    if let Some(Home { dir, name }) = target.home.filter(|_| !target.is_link) {
+        let _ = store::update(&dir, env.unix, |state| drop(state.remove(&name)));
+    }
+    Ok(Err(204.into()))
+}
+
+impl Delete {
+    fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Progress {
+        if let Some(removal) = &mut self.removal {
+            if !removal.advance(budget) {
+                return Ok(None);
+            }
+            if removal.failures.is_empty() {
+                return Ok(Some(204.into()));
+            }
+            return Ok(Some(failures(&self.target, &removal.failures)));
+        }
+        let (keys, locked) = (&self.keys, &mut self.locked);
+        let mut look = |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
+        if !self.survey.advance(budget, &mut look)? {
+            return Ok(None);
+        }
+        if !self.locked.is_empty() {
+            let mut document = Multistatus::new();
+            self.locked.iter().for_each(|href| document.status(href, 423));
+            return Err(Reply { body: Some(document.finish()), ..207.into() });
+        }
+        self.removal = Some(Removal::new(self.target.full.clone()));
+        Ok(None)
+    }
+}
+
+fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
+    let target = request.target(env)?;
+    let Some(Home { dir, name }) = target.home.as_ref().filter(|_| target.exists()) else {
+        return Err(404.into());
+    };
+    let changes = propertyupdate(&request.body)?;
+    request.may_change(env, &target, false)?;
+    let state = target.state(env)?;
+    let mut properties =
+        state.member(name).map(|member| member.properties.clone()).unwrap_or_default();
+    let mut total = properties.values().map(String::len).sum();
+    let mut stats: BTreeMap<u16, String> = BTreeMap::new();
+    for change in &changes {
+        let (name, status) = judge(change, &properties, total);
+        write_name(stats.entry(status).or_default(), name);
+        if status == 200 {
+            let (before, after) = apply(change, &mut properties);
+            total = total + after - before;
+        }
+    }
+    if let Some(fine) = stats.remove(&200) {
+        if stats.is_empty() {
+            store::update(dir, env.unix, |state| {
+                let properties = &mut state.member_mut(name).properties;
+                for change in &changes {
+                    apply(change, properties);
+                }
+            })?;
+            stats.insert(200, fine);
+        } else {
+            // All or nothing (RFC 4918, section 9.2).
+            stats.insert(424, fine);
+        }
+    }
+    let stats: Vec<_> = stats
+        .into_iter()
+        .map(|(status, names)| {
+            let protected = (status == 403).then_some("cannot-modify-protected-property");
+            (status, names, protected)
+        })
+        .collect();
+    let mut document = Multistatus::new();
+    document.properties(&target.href(), &stats);
+    Ok(Reply { body: Some(document.finish()), ..207.into() })
+}
+
+/// Whether a change can be made, where `total` are the bytes of all properties so far.
+fn judge<'a>(
+    change: &'a Change,
+    properties: &BTreeMap<Name, String>,
+    total: usize,
+) -> (&'a Name, u16) {
+    let (name, len) = match change {
+        Change::Set(name, value) => (name, value.len()),
+        Change::Remove(name) => (name, 0),
+    };
+    let others = total - properties.get(name).map_or(0, String::len).min(total);
+    let status = match len {
+        _ if is_protected(name) => 403,
+        _ if len > MAX_PROPERTY || others + len > MAX_PROPERTIES => 507,
+        _ => 200,
+    };
+    (name, status)
+}
+
+/// Makes a change; how many bytes there were before, and are now.
+fn apply(change: &Change, properties: &mut BTreeMap<Name, String>) -> (usize, usize) {
+    let (before, after) = match change {
+        Change::Set(name, value) => (properties.insert(name.clone(), value.clone()), value.len()),
+        Change::Remove(name) => (properties.remove(name), 0),
+    };
+    (before.map_or(0, |value| value.len()), after)
+}

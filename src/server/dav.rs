@@ -1,0 +1,163 @@
+//! WebDAV's side of the event loop: hands requests to `dav`, gives it turns, and sends its answers.
+
+use std::ops::Range;
+
+use super::Server;
+use super::builtin::Task;
+use super::connection::Phase;
+use super::step::Flow;
+use crate::dav::Env;
+use crate::dav::request::{Reply, Request};
+use crate::dav::upload::Upload;
+use crate::dav::work::Work;
+use crate::http::request::Framing;
+use crate::http::status::reason;
+
+/// What one connection may do in one turn: about as many calls of the file system.
+const PORTION: usize = 256;
+/// The longest document that a request may bring.
+const MAX_BODY: usize = 1024 * 1024;
+
+const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
+const WRITING: [&str; 8] =
+    ["PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"];
+
+/// Whether a method changes what is stored.
+pub(super) fn writes(method: &[u8]) -> bool {
+    WRITING.iter().any(|known| known.as_bytes() == method)
+}
+
+/// Appends the Allow field. `except`: a method that does not fit this resource.
+pub(super) fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
+    out.extend_from_slice(b"Allow: ");
+    out.extend_from_slice(READING.as_bytes());
+    for method in WRITING.iter().filter(|_| with_writing) {
+        if method.as_bytes() != except {
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(method.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Server {
+    /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
+    pub(super) fn decide_dav(&mut self, index: usize) -> Task {
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
+            return Task::Reply(500);
+        };
+        let Some(bytes) = exchange.buf.get(..exchange.head.len) else { return Task::Reply(500) };
+        let is_long =
+            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_BODY as u64);
+        let request = Request {
+            path: exchange.path.clone(),
+            head: exchange.head.clone(),
+            bytes: bytes.to_vec(),
+            body: Vec::new(),
+        };
+        if request.method() != b"PUT" {
+            if is_long {
+                return Task::Reply(413);
+            }
+            return Task::Dav(Box::new(Work::new(request)));
+        }
+        let user = exchange.user.clone();
+        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        match Upload::begin(request, &env, &mut self.sweeper) {
+            Ok(upload) => Task::Put(Box::new(upload)),
+            Err(reply) => Task::Reply(self.take_reply(index, reply)),
+        }
+    }
+
+    /// A piece of content has arrived: of a document, which is kept, or of an upload.
+    pub(super) fn stream_to_dav(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
+        let maximum = self.options.config.max_buffered_bytes;
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
+            return Ok(());
+        };
+        let piece = self.scratch.get(content).unwrap_or_default();
+        let work = match &mut exchange.task {
+            Some(Task::Dav(work)) => work,
+            Some(Task::Put(upload)) => match upload.write(piece) {
+                Ok(()) => return Ok(()),
+                Err(reply) => return Err(self.take_reply(index, reply)),
+            },
+            _ => return Ok(()),
+        };
+        let body = work.body();
+        if piece.len() > MAX_BODY - body.len().min(MAX_BODY) {
+            return Err(413);
+        }
+        if piece.len() > maximum.saturating_sub(self.buffered) {
+            return Err(503);
+        }
+        body.try_reserve(piece.len()).map_err(|_| 503u16)?;
+        body.extend_from_slice(piece);
+        exchange.charged += piece.len();
+        self.buffered += piece.len();
+        Ok(())
+    }
+
+    /// The request is complete: its task is worked on, now and in the turns that follow.
+    pub(super) fn begin_work_on(&mut self, index: usize, task: Task) -> Flow {
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        conn.phase = Phase::Working;
+        if let Some(exchange) = conn.exchange.as_deref_mut() {
+            exchange.task = Some(task);
+        }
+        Flow::Again
+    }
+
+    /// Does the next portion.
+    pub(super) fn work_on(&mut self, index: usize) -> Flow {
+        let now = self.clock.now;
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let Some(conn) = conn else { return Flow::Leave };
+        // Whoever waits for us is not idle.
+        conn.last_active = now;
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let user = exchange.user.clone();
+        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        let reply = match &mut exchange.task {
+            Some(Task::Dav(work)) => work.advance(&env, &mut self.sweeper, PORTION),
+            Some(Task::Put(upload)) => match upload.advance(&env, &mut { PORTION }) {
+                Ok(reply) => reply,
+                Err(reply) => Some(reply),
+            },
+            _ => Some(500.into()),
+        };
+        let Some(reply) = reply else {
+            self.make_ready(index);
+            return Flow::Leave;
+        };
+        exchange.task = None;
+        // What the cache knows in this turn may be no more.
+        self.turns += 1;
+        let status = self.take_reply(index, reply);
+        self.fail(index, status)
+    }
+
+    /// Puts fields and document of an answer where it is written; its status.
+    fn take_reply(&mut self, index: usize, reply: Reply) -> u16 {
+        let with_writing = self.options.config.dav_auth_file.is_some();
+        let Some(exchange) = self.exchange(index) else { return reply.status };
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        if reply.status == 405 {
+            write_allow(&mut exchange.fields, with_writing, method);
+        }
+        exchange.fields.extend_from_slice(&reply.fields);
+        exchange.document = reply.body;
+        let failed = reply.status >= 500 && reply.status != 502;
+        if failed {
+            let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
+            let what = format!("{method} failed: {} {reason}", reply.status);
+            self.complain(Some(index), &what);
+        }
+        if reply.status < 400 {
+            self.add_extra_fields(index);
+        }
+        reply.status
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests that mean no good, or no sense, to WebDAV.
+
+use crate::support::{Dav, LOCK, for_each, until};
+
+const METHODS_WITH_DOCUMENTS: [&str; 3] = ["PROPFIND", "PROPPATCH", "LOCK"];
+
+#[test]
+fn a_document_that_is_none_is_refused() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let deep = format!("{}{}", "<a>".repeat(10_000), "</a>".repeat(10_000));
+    let wide = format!("<a>{}</a>", "<b/>".repeat(100_000));
+    let laughs = "<!DOCTYPE a [<!ENTITY l 'ha'><!ENTITY m '&l;&l;&l;&l;'>\
+                  <!ENTITY n '&m;&m;&m;&m;'>]><propfind xmlns='DAV:'><prop>&n;</prop></propfind>";
+    let outside = "<!DOCTYPE a [<!ENTITY e SYSTEM 'file:///etc/passwd'>]>\
+                   <propfind xmlns='DAV:'><prop>&e;</prop></propfind>";
+    for_each(
+        [
+            "x",
+            "<",
+            "<a>",
+            "<propfind xmlns='DAV:'>",
+            "<propfind xmlns='DAV:'><prop><x:a/></prop></propfind>",
+            "<propfind xmlns='DAV:'><prop><a xmlns:b=''/></prop></propfind>",
+            "<propfind xmlns='DAV:'>&#0;<allprop/></propfind>",
+            "\u{0}",
+            laughs,
+            outside,
+            &deep,
+            &wide,
+        ],
+        |case| format!("{case:.60}"),
+        |body| {
+            for method in METHODS_WITH_DOCUMENTS {
+                let answer = dav.ask(method, "/a", "Depth: 0\r\n", body);
+                assert_eq!(answer.status, 400, "{method}");
+            }
+        },
+    );
+    assert_eq!(dav.names(""), ["a"]);
+    dav.stop();
+}
+
+#[test]
+fn a_document_that_is_too_long_is_not_taken_in() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    for method in METHODS_WITH_DOCUMENTS {
+        let announced = "Content-Length: 10000000\r\nExpect: 100-continue\r\n";
+        assert_eq!(dav.status(method, "/a", announced, ""), 413, "{method}");
+        let mut client = dav.client();
+        client.send(dav.request(method, "/a", "Transfer-Encoding: chunked\r\n", ""));
+        let mut sent = 0;
+        let chunk = format!("4000\r\n{}\r\n", "x".repeat(0x4000));
+        while sent < 10_000_000 && client.try_send(&chunk) {
+            sent += chunk.len();
+        }
+        assert_eq!(client.response().status, 413, "{method}");
+    }
+    dav.stop();
+}
+
+#[test]
+fn fields_without_sense_are_refused() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1").write("d/b", "2");
+    let absurd = "9".repeat(400);
+    for_each(
+        [
+            ("PROPFIND", "/d", "Depth: 1.0\r\n".to_owned(), 400),
+            ("PROPFIND", "/d", format!("Depth: {absurd}\r\n"), 400),
+            ("DELETE", "/d", "Depth: -1\r\n".to_owned(), 400),
+            ("COPY", "/a", "Destination: /c\r\nOverwrite: maybe\r\n".to_owned(), 400),
+            ("COPY", "/a", "Destination: /c\r\nDepth: x\r\n".to_owned(), 400),
+            ("COPY", "/a", format!("Destination: /{absurd}\r\n"), 403),
+            ("MKCOL", "/c", format!("If: {}\r\n", "(".repeat(5000)), 400),
+            ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a>)".repeat(1000) + "x"), 400),
+            ("UNLOCK", "/a", "Lock-Token: <a\r\n".to_owned(), 400),
+            ("COPY", "/a", "Destination: /b\r\nDestination: /c\r\n".to_owned(), 400),
+            ("PROPFIND", "/d", "Depth: 0\r\nDepth: 1\r\n".to_owned(), 400),
+            ("MKCOL", "/c", "If: (Not <a:b>)\r\nif: (Not <a:b>)\r\n".to_owned(), 400),
+            ("PUT", "/a", format!("Content-Range: bytes {absurd}-{absurd}/*\r\n"), 400),
+            ("PUT", "/a", "Content-Range: bytes -5-3/9\r\n".to_owned(), 400),
+            (
+                "PUT",
+                "/a",
+                "Content-Range: bytes 9223372036854775806-9223372036854775806/*\r\n".to_owned(),
+                416,
+            ),
+        ],
+        |case| format!("{case:.100?}"),
+        |(method, path, fields, status)| {
+            assert_eq!(dav.status(method, path, fields, ""), *status);
+        },
+    );
+    let lock = dav.ask("LOCK", "/a", &format!("Timeout: Second-{absurd}\r\n"), LOCK);
+    assert!(lock.text().contains("<D:timeout>Second-604800<"), "{}", lock.text());
+    assert_eq!(dav.names(""), [".mongoose-dav", "a", "d"]);
+    dav.stop();
+}
+
+#[test]
+fn what_is_kept_is_read_whatever_is_in_it() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let patch = "<propertyupdate xmlns='DAV:'><set><prop><p xmlns='u:1'>1</p></prop></set></propertyupdate>";
+    let kept = [
+        Vec::new(),
+        b"\xff\xfe\0\n".repeat(1000),
+        b"mongoose-dav 1\nmember a\nlock x exclusive infinity 99999999999999999999 / / u o\n"
+            .to_vec(),
+        b"mongoose-dav 1\nmember a\nproperty %% p <p".to_vec(),
+    ];
+    for bytes in kept {
+        dav.write(".mongoose-dav", &bytes);
+        assert_eq!(dav.propfind("/", "1", "").status, 207);
+        assert_eq!(dav.status("PUT", "/a", "", "2"), 204);
+        assert_eq!(dav.status("PROPPATCH", "/a", "", patch), 207);
+        assert!(dav.propfind("/a", "0", "").text().contains("u:1"));
+    }
+    // What is no file is not waited for.
+    let path = dav.scratch.join("root/.mongoose-dav");
+    std::fs::remove_file(&path).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    assert_eq!(dav.propfind("/a", "0", "").status, 207);
+    assert!(dav.status("PROPPATCH", "/a", "", patch) >= 400);
+    dav.stop();
+}
+
+#[test]
+fn an_error_handler_sees_errors_of_webdav_and_may_leave_them() {
+    let dav = Dav::start(&["--errors", "--error-returns=0"]);
+    dav.write("a", "1");
+    dav.lock("/a", "");
+    let answer = dav.ask("PUT", "/a", "", "x");
+    assert_eq!(answer.status, 423);
+    assert!(answer.text().contains("lock-token-submitted"), "{}", answer.text());
+    dav.stop();
+}
+
+#[test]
+fn clients_that_leave_in_the_midst_of_work_disturb_nobody() {
+    let dav = Dav::start(&[]);
+    for n in 0..300 {
+        dav.write(&format!("d/{}/{n}", n % 10), "x");
+    }
+    for n in 0..20 {
+        let mut client = dav.client();
+        client.send(dav.request("COPY", "/d", &format!("Destination: /copy{n}\r\n"), ""));
+        client.reset();
+    }
+    // What such work has left is swept away by the first who comes along.
+    let mut dav = dav;
+    dav.restart();
+    assert_eq!(dav.status("MKCOL", "/new", "", ""), 201);
+    until("all is swept", || {
+        dav.propfind("/", "1", "");
+        dav.names("").iter().all(|name| !name.starts_with(".mongoose-dav"))
+    });
+    for name in dav.names("") {
+        if name.starts_with("copy") {
+            let count: usize =
+                dav.names(&name).iter().map(|d| dav.names(&format!("{name}/{d}")).len()).sum();
+            assert_eq!(count, 300, "{name}");
+        }
+    }
+    dav.stop();
+}

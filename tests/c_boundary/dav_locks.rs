@@ -1,0 +1,297 @@
+//! LOCK, UNLOCK and the If field (RFC 4918 sections 6, 7, 9.10, 9.11 and 10.4).
+
+use crate::support::{Dav, LOCK, Scratch, as_many_as, for_each, until};
+
+fn shared() -> String {
+    LOCK.replace("exclusive", "shared")
+}
+
+fn with(token: &str) -> String {
+    format!("If: (<{token}>)\r\n")
+}
+
+#[test]
+fn a_lock_is_granted_shown_refreshed_and_given_back() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let answer = dav.ask("LOCK", "/a", "Timeout: Second-100\r\n", LOCK);
+    let text = answer.text();
+    assert_eq!(answer.status, 200);
+    let token = answer.field("Lock-Token").expect("a token").trim_matches(['<', '>']).to_owned();
+    assert!(token.starts_with("urn:uuid:"), "{token}");
+    for part in [
+        "<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery><D:activelock>",
+        "<D:lockscope><D:exclusive/></D:lockscope><D:depth>0</D:depth>",
+        "<D:owner xmlns:D=\"DAV:\">joe</D:owner><D:timeout>Second-100</D:timeout>",
+        "<D:lockroot><D:href>/a</D:href></D:lockroot>",
+        &format!("<D:locktoken><D:href>{token}</D:href></D:locktoken>"),
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(dav.propfind("/a", "0", "").text().contains(&token));
+    assert!(dav.propfind("/", "1", "").text().contains(&token));
+    let refresh = |fields: &str| dav.ask("LOCK", "/a", fields, "");
+    let answer = refresh(&format!("{}Timeout: Second-5000\r\n", with(&token)));
+    assert!(answer.status == 200 && answer.text().contains("Second-5000"), "{}", answer.text());
+    assert_eq!(answer.field("Lock-Token"), None);
+    assert_eq!(refresh("").status, 400);
+    assert_eq!(refresh(&with("urn:uuid:other")).status, 412);
+    assert_eq!(refresh("If: (Not <urn:x>)\r\n").status, 412);
+
+    let unlock = |path: &str, field: &str| dav.status("UNLOCK", path, field, "");
+    let field = format!("Lock-Token: <{token}>\r\n");
+    assert_eq!(unlock("/a", ""), 400);
+    assert_eq!(unlock("/a", "Lock-Token: nonsense\r\n"), 400);
+    assert_eq!(unlock("/a", "Lock-Token: <urn:uuid:other>\r\n"), 409);
+    assert_eq!(unlock("/none", &field), 404);
+    let jane = dav.request_of("jane", "UNLOCK", "/a", &field, "");
+    assert_eq!(dav.server.ask(jane).status, 403);
+    assert_eq!(unlock("/a", &field), 204);
+    assert_eq!(unlock("/a", &field), 409);
+    assert_eq!(dav.names(""), ["a"]);
+    dav.stop();
+}
+
+#[test]
+fn only_who_shows_the_token_changes_what_is_locked() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1").write("b", "2");
+    let token = dav.lock("/a", "");
+    let patch = "<propertyupdate xmlns='DAV:'><remove><prop><x/></prop></remove></propertyupdate>";
+    for_each(
+        [
+            ("PUT", "/a", "", "new"),
+            ("DELETE", "/a", "", ""),
+            ("PROPPATCH", "/a", "", patch),
+            ("MOVE", "/a", "Destination: /c\r\n", ""),
+            ("MOVE", "/b", "Destination: /a\r\n", ""),
+            ("COPY", "/b", "Destination: /a\r\n", ""),
+            ("LOCK", "/a", "", LOCK),
+        ],
+        |case| format!("{case:?}"),
+        |(method, path, fields, body)| {
+            let answer = dav.ask(method, path, fields, body);
+            assert_eq!(answer.status, 423, "{}", answer.head);
+            let text = answer.text();
+            let condition =
+                if *method == "LOCK" { "no-conflicting-lock" } else { "lock-token-submitted" };
+            let expected = format!("<D:{condition}><D:href>/a</D:href></D:{condition}>");
+            assert!(text.contains(&expected), "{text}");
+        },
+    );
+    // The token is no secret, so that it is good for its owner only.
+    let jane = dav.request_of("jane", "PUT", "/a", &with(&token), "hers");
+    assert_eq!(dav.server.ask(jane).status, 423);
+    assert_eq!((dav.read("a"), dav.read("b")), ("1".into(), "2".into()));
+
+    assert_eq!(dav.status("PUT", "/a", &with(&token), "mine"), 204);
+    assert_eq!(dav.transfer("COPY", "/a", "/c"), 201);
+    assert_eq!(dav.status("PUT", "/c", "", "a copy is not locked"), 204);
+    let move_it = format!("Destination: /d\r\n{}", with(&token));
+    assert_eq!(dav.status("MOVE", "/a", &move_it, ""), 201);
+    assert_eq!(dav.status("PUT", "/d", "", "a lock does not move"), 204);
+    assert_eq!(dav.status("PUT", "/a", "", "nor stay behind"), 201);
+    dav.stop();
+}
+
+#[test]
+fn a_deep_lock_covers_what_is_below_and_what_comes_to_be() {
+    let dav = Dav::start(&[]);
+    dav.write("d/e/f", "1").write("a", "2");
+    let token = dav.lock("/d", "Depth: infinity\r\n");
+    for (method, path, fields) in [
+        ("PUT", "/d/e/f", ""),
+        ("PUT", "/d/new", ""),
+        ("MKCOL", "/d/e/new", ""),
+        ("DELETE", "/d/e", ""),
+        ("COPY", "/a", "Destination: /d/e/new\r\n"),
+        ("MOVE", "/d/e/f", "Destination: /b\r\n"),
+        ("DELETE", "/d", ""),
+        ("LOCK", "/d/e/f", ""),
+    ] {
+        let body = if method == "LOCK" { LOCK } else { "" };
+        let length = if method == "PUT" { "Content-Length: 0\r\n" } else { "" };
+        let fields = format!("{fields}{length}");
+        assert_eq!(dav.status(method, path, &fields, body), 423, "{method} {path}");
+    }
+    assert!(dav.propfind("/d/e/f", "0", "").text().contains(&token));
+    assert_eq!(dav.status("PUT", "/d/e/g", &with(&token), "x"), 201);
+    let tagged = format!("If: </d/> (<{token}>)\r\n");
+    assert_eq!(dav.status("PUT", "/d/e/h", &tagged, "x"), 201);
+    // Given back through any name below.
+    assert_eq!(dav.status("UNLOCK", "/d/e/f", &format!("Lock-Token: <{token}>\r\n"), ""), 204);
+    assert_eq!(dav.status("PUT", "/d/e/f", "", "new"), 204);
+
+    // A lock of depth 0 on a directory keeps names from coming and going.
+    let token = dav.lock("/d/e", "Depth: 0\r\n");
+    assert_eq!(dav.status("PUT", "/d/e/f", "", "content"), 204);
+    assert_eq!(dav.status("PUT", "/d/e/i", "", "name"), 423);
+    assert_eq!(dav.status("DELETE", "/d/e/f", "", ""), 423);
+    assert_eq!(dav.status("DELETE", "/d/e/f", &format!("If: </d/e> (<{token}>)\r\n"), ""), 204);
+    dav.stop();
+}
+
+#[test]
+fn what_is_locked_inside_keeps_the_whole() {
+    let dav = Dav::start(&[]);
+    dav.write("d/e/f", "1").write("d/g", "2").write("h/x", "3");
+    let token = dav.lock("/d/e/f", "");
+    for (method, path, fields) in [
+        ("DELETE", "/d", ""),
+        ("MOVE", "/d", "Destination: /m\r\n"),
+        ("COPY", "/h", "Destination: /d\r\n"),
+    ] {
+        let answer = dav.ask(method, path, fields, "");
+        assert_eq!(answer.status, 207, "{method}");
+        let expected = "<D:href>/d/e/f</D:href><D:status>HTTP/1.1 423 Locked";
+        assert!(answer.text().contains(expected), "{}", answer.text());
+    }
+    assert_eq!(dav.names("d"), ["e", "g"]);
+    let answer = dav.ask("LOCK", "/d", "Depth: infinity\r\n", LOCK);
+    assert_eq!(answer.status, 207);
+    let text = answer.text();
+    assert!(text.contains("<D:href>/d/e/f</D:href><D:status>HTTP/1.1 423"), "{text}");
+    assert!(text.contains("<D:href>/d/</D:href><D:status>HTTP/1.1 424"), "{text}");
+    let tagged = format!("If: </d/e/f> (<{token}>)\r\n");
+    assert_eq!(dav.status("DELETE", "/d", &tagged, ""), 204);
+    dav.stop();
+}
+
+#[test]
+fn shared_locks_are_shared_and_nothing_else() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let lock = |user: &str, body: &str| {
+        let answer = dav.server.ask(dav.request_of(user, "LOCK", "/a", "", body));
+        (
+            answer.status,
+            answer.field("Lock-Token").unwrap_or_default().trim_matches(['<', '>']).to_owned(),
+        )
+    };
+    let (status, joe) = lock("joe", &shared());
+    assert_eq!(status, 200);
+    let (status, jane) = lock("jane", &shared());
+    assert_eq!(status, 200);
+    assert_eq!(lock("joe", LOCK).0, 423);
+    assert_eq!(dav.status("PUT", "/a", "", "no"), 423);
+    assert_eq!(dav.status("PUT", "/a", &with(&jane), "not hers"), 423);
+    assert_eq!(dav.status("PUT", "/a", &with(&joe), "his"), 204);
+    dav.stop();
+}
+
+#[test]
+fn a_lock_on_nothing_makes_an_empty_file() {
+    let dav = Dav::start(&[]);
+    let answer = dav.ask("LOCK", "/a", "", LOCK);
+    assert_eq!((answer.status, dav.exists("a"), dav.read("a").len()), (201, true, 0));
+    assert_eq!(dav.status("PUT", "/a", "", "x"), 423);
+    assert_eq!(dav.status("LOCK", "/none/a", "", LOCK), 409);
+    assert_eq!(dav.status("LOCK", "/.htpasswd", "", LOCK), 404);
+    assert_eq!(dav.status("LOCK", "/b", "Depth: 1\r\n", LOCK), 400);
+    assert_eq!(dav.status("LOCK", "/b", "", "nonsense"), 400);
+    assert_eq!(dav.status("LOCK", "/b", "", "<lockinfo xmlns='DAV:'/>"), 400);
+    assert!(!dav.exists("b"));
+    dav.stop();
+}
+
+#[test]
+fn a_lock_survives_a_restart_and_ends_with_its_time() {
+    let mut dav = Dav::start(&[]);
+    dav.write("a", "1").write("b", "2");
+    let token = dav.lock("/a", "Timeout: Infinite\r\n");
+    dav.restart();
+    assert_eq!(dav.status("PUT", "/a", "", "x"), 423);
+    assert_eq!(dav.status("PUT", "/a", &with(&token), "x"), 204);
+    dav.lock("/b", "Timeout: Second-1\r\n");
+    until("the lock is over", || dav.status("PUT", "/b", "", "x") == 204);
+    dav.stop();
+}
+
+#[test]
+fn a_lock_holds_under_every_name() {
+    let scratch = Scratch::new();
+    let rewrite = format!("url_rewrites=/alias={}", scratch.join("root/d"));
+    let dav = Dav::start_in(scratch, &[&rewrite]);
+    dav.write("d/a", "1");
+    std::os::unix::fs::symlink("d", dav.scratch.join("root/link")).expect("a link");
+    let token = dav.lock("/link/a", "");
+    for path in ["/d/a", "/link/a", "/alias/a"] {
+        assert_eq!(dav.status("PUT", path, "", "x"), 423, "{path}");
+        assert_eq!(dav.status("PUT", path, &with(&token), "x"), 204, "{path}");
+    }
+    dav.stop();
+}
+
+#[test]
+fn servers_of_two_processes_see_each_others_locks_and_properties() {
+    let first = Dav::start(&[]);
+    let second = Dav::start(&[&format!("document_root={}", first.scratch.join("root"))]);
+    first.write("a", "1");
+    let token = first.lock("/a", "");
+    assert_eq!(second.status("PUT", "/a", "", "2"), 423);
+    assert_eq!(second.status("PUT", "/a", &with(&token), "2"), 204);
+    assert_eq!(second.status("UNLOCK", "/a", &format!("Lock-Token: <{token}>\r\n"), ""), 204);
+    // Both change the same file at once, and none takes back what the other has done.
+    let count = as_many_as(100, 10);
+    let mut clients: Vec<_> = [(&first, "x"), (&second, "y")]
+        .into_iter()
+        .map(|(dav, prefix)| {
+            let request = |n| {
+                let body = format!(
+                    "<propertyupdate xmlns='DAV:'><set><prop><{prefix}{n} xmlns='u:1'/></prop>\
+                     </set></propertyupdate>"
+                );
+                dav.request("PROPPATCH", "/a", "", &body)
+            };
+            let requests: String = (0..count).map(request).collect();
+            (dav.client(), requests)
+        })
+        .collect();
+    for (client, requests) in &mut clients {
+        client.send(requests);
+    }
+    for (client, _) in &mut clients {
+        (0..count).for_each(|_| assert_eq!(client.response().status, 207));
+    }
+    let text = first.propfind("/a", "0", "").text();
+    assert_eq!((text.matches("<x").count(), text.matches("<y").count()), (count, count), "{text}");
+    second.stop();
+    first.stop();
+}
+
+#[test]
+fn the_if_field_is_judged_as_a_whole() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1").write("b", "2");
+    let token = dav.lock("/a", "");
+    let etag = |path: &str| {
+        let answer = dav.server.ask(format!("GET {path} HTTP/1.1\r\n\r\n"));
+        answer.field("Etag").expect("a tag").to_owned()
+    };
+    let host = format!("http://127.0.0.1:{}", dav.server.port);
+    for_each(
+        [
+            (format!("(<{token}> [{}])", etag("/a")), 204),
+            (format!("(<{token}> [\"other\"])"), 412),
+            (format!("(<{token}>) ([\"other\"])"), 204),
+            (format!("(<urn:other>) (Not <DAV:no-lock> <{token}>)"), 204),
+            ("(Not <DAV:no-lock>)".to_owned(), 423),
+            ("(<DAV:no-lock>)".to_owned(), 412),
+            (format!("<{host}/a> (<{token}>)"), 204),
+            (format!("</b> (<{token}>)"), 412),
+            (format!("</b> ([{}]) </a> (<{token}>)", etag("/b")), 204),
+            (format!("<http://elsewhere/a> (<{token}>)"), 412),
+            (format!("</none> (<{token}>)"), 412),
+            (format!("</../a> (<{token}>)"), 400),
+            (format!("</%2e%2e/%2e%2e/etc/passwd> (<{token}>)"), 400),
+            (format!("(<{token}>) </a> (<{token}>)"), 400),
+            (format!("(<{token}>"), 400),
+        ],
+        |case| format!("{case:?}"),
+        |(field, status)| {
+            let answer = dav.ask("PUT", "/a", &format!("If: {field}\r\n"), "1");
+            assert_eq!(answer.status, *status, "{}", answer.text());
+        },
+    );
+    dav.stop();
+}

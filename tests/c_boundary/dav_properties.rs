@@ -1,0 +1,202 @@
+//! OPTIONS, PROPFIND and PROPPATCH (RFC 4918 sections 9.1, 9.2 and 10.1).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use crate::support::{Dav, Response, Scratch, Server, for_each};
+
+fn hrefs(answer: &Response) -> Vec<String> {
+    let text = answer.text();
+    let mut found: Vec<String> = text
+        .split("<D:response><D:href>")
+        .skip(1)
+        .map(|part| part.split("</D:href>").next().unwrap_or_default().to_owned())
+        .collect();
+    found.sort();
+    found
+}
+
+fn set(properties: &str) -> String {
+    format!(
+        "<D:propertyupdate xmlns:D='DAV:'><D:set><D:prop>{properties}</D:prop></D:set></D:propertyupdate>"
+    )
+}
+
+#[test]
+fn options_say_what_can_be_done() {
+    let scratch = Scratch::new();
+    scratch.write("root/a", "");
+    let server = Server::start(&[&format!("document_root={}", scratch.join("root"))]);
+    let answer = server.ask("OPTIONS / HTTP/1.1\r\n\r\n");
+    assert_eq!((answer.status, answer.field("DAV")), (200, Some("1")));
+    assert_eq!(answer.field("Allow"), Some("GET, HEAD, POST, OPTIONS, PROPFIND"));
+    assert_eq!(server.ask("PROPFIND /a HTTP/1.1\r\nDepth: 0\r\n\r\n").status, 207);
+    server.stop();
+    let dav = Dav::start(&[]);
+    let answer = dav.server.ask("OPTIONS /none HTTP/1.1\r\n\r\n");
+    assert_eq!((answer.status, answer.field("DAV")), (200, Some("1, 2")));
+    let allow = answer.field("Allow").expect("methods");
+    for method in
+        ["PROPFIND", "PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"]
+    {
+        assert!(allow.split(", ").any(|known| known == method), "{method} in {allow}");
+    }
+    dav.stop();
+}
+
+#[test]
+fn a_depth_says_how_much_is_told() {
+    let dav = Dav::start(&["hide_files_patterns=**.bak"]);
+    dav.write("a", "1").write("d/b c", "2").write("d/.htpasswd.old", "").write("d/x.bak", "");
+    dav.write("d/e/f", "3");
+    let odd = dav.scratch.join("root/d");
+    std::fs::write(std::path::Path::new(&odd).join(OsStr::from_bytes(b"\xff<&")), "").expect("odd");
+    assert_eq!(dav.status("PROPPATCH", "/d/b%20c", "", &set("<x xmlns=''/>")), 207);
+    let answer = dav.propfind("/d", "1", "");
+    assert_eq!(answer.field("Content-Type"), Some("application/xml; charset=\"utf-8\""));
+    assert_eq!(hrefs(&answer), ["/d/", "/d/%FF%3C%26", "/d/b%20c", "/d/e/"]);
+    assert_eq!(hrefs(&dav.propfind("/d/", "0", "")), ["/d/"]);
+    assert_eq!(hrefs(&dav.propfind("/a", "1", "")), ["/a"]);
+    assert_eq!(hrefs(&dav.ask("PROPFIND", "/a", "", "")), ["/a"]);
+    for fields in ["", "Depth: infinity\r\n"] {
+        let answer = dav.ask("PROPFIND", "/", fields, "");
+        assert_eq!(answer.status, 403, "{fields}");
+        assert!(answer.text().contains("<D:propfind-finite-depth/>"), "{}", answer.text());
+    }
+    for_each(
+        [("/none", "0", 404), ("/d/x.bak", "0", 404), ("/d", "2", 400), ("/d", "-1", 400)],
+        |case| format!("{case:?}"),
+        |(path, depth, status)| assert_eq!(dav.propfind(path, depth, "").status, *status),
+    );
+    dav.server.program.stop();
+
+    let scratch = dav.scratch;
+    let dav = Dav::start_in(scratch, &["enable_directory_listing=no"]);
+    assert_eq!(hrefs(&dav.propfind("/d", "1", "")), ["/d/"]);
+    dav.stop();
+}
+
+#[test]
+fn reading_obeys_the_password_files_of_reading() {
+    let dav = Dav::start(&[]);
+    dav.write("d/a", "1").write("d/.htpasswd", dav.scratch.read("passwords"));
+    let request = "PROPFIND /d/ HTTP/1.1\r\nDepth: 1\r\n\r\n";
+    assert_eq!(dav.server.ask(request).status, 401);
+    assert_eq!(hrefs(&dav.propfind("/d/", "1", "")), ["/d/", "/d/a"]);
+    dav.stop();
+}
+
+#[test]
+fn properties_are_told_as_they_are() {
+    let dav = Dav::start(&["extra_mime_types=.abc=text/x-abc"]);
+    dav.write("a.abc", "12345");
+    let answer = dav.propfind("/a.abc", "0", "");
+    let got = dav.server.ask("GET /a.abc HTTP/1.1\r\n\r\n");
+    let text = answer.text();
+    let etag = got.field("Etag").expect("a tag").replace('"', "&quot;");
+    let modified = got.field("Last-Modified").expect("a date");
+    for part in [
+        format!("<D:getetag>{etag}</D:getetag>"),
+        format!("<D:getlastmodified>{modified}</D:getlastmodified>"),
+        "<D:getcontentlength>5</D:getcontentlength>".to_owned(),
+        "<D:getcontenttype>text/x-abc</D:getcontenttype>".to_owned(),
+        "<D:displayname>a.abc</D:displayname>".to_owned(),
+        "<D:resourcetype></D:resourcetype>".to_owned(),
+        "<D:lockdiscovery></D:lockdiscovery>".to_owned(),
+        "<D:supportedlock><D:lockentry>".to_owned(),
+        "<D:creationdate>20".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part} in {text}");
+    }
+    let names = "<propfind xmlns='DAV:'><propname/></propfind>";
+    let text = dav.propfind("/a.abc", "0", names).text();
+    assert!(text.contains("<D:getetag/>") && !text.contains("12345"), "{text}");
+    let some =
+        "<propfind xmlns='DAV:'><prop><getetag/><none/><n xmlns='u:&lt;'/></prop></propfind>";
+    let text = dav.propfind("/a.abc", "0", some).text();
+    let missing = "<D:none/><N:n xmlns:N=\"u:&lt;\"/></D:prop><D:status>HTTP/1.1 404 Not Found";
+    assert!(text.contains(missing) && !text.contains("displayname"), "{text}");
+    let quota = "<propfind xmlns='DAV:'><prop><quota-available-bytes/></prop></propfind>";
+    let text = dav.propfind("/", "0", quota).text();
+    assert!(text.contains("<D:quota-available-bytes>"), "{text}");
+    dav.stop();
+}
+
+#[test]
+fn what_a_client_sets_survives_a_restart_and_goes_along() {
+    let mut dav = Dav::start(&[]);
+    dav.write("a", "1").write("d/b", "2");
+    let value = "<p xmlns=\"u:1\" xml:lang=\"de\">&lt;x&gt; <q>\u{fc}</q></p>";
+    for path in ["/a", "/d", "/d/b", "/"] {
+        let text = dav.ask("PROPPATCH", path, "", &set(value)).text();
+        assert!(text.contains("<N:p xmlns:N=\"u:1\"/></D:prop><D:status>HTTP/1.1 200"), "{text}");
+    }
+    let has = |dav: &Dav, path: &str| dav.propfind(path, "0", "").text().contains(value);
+    dav.restart();
+    for path in ["/a", "/d", "/d/b", "/"] {
+        assert!(has(&dav, path), "{path}");
+    }
+    assert!(dav.propfind("/", "1", "").text().matches(value).count() == 3);
+    // Not a thing that anybody is served.
+    for path in ["/.mongoose-dav", "/d/.mongoose-dav", "/%2emongoose-dav"] {
+        assert_eq!(dav.server.ask(format!("GET {path} HTTP/1.1\r\n\r\n")).status, 404);
+    }
+    assert!(!dav.server.ask("GET / HTTP/1.1\r\n\r\n").text().contains("mongoose-dav"));
+
+    assert_eq!(dav.transfer("COPY", "/a", "/a2"), 201);
+    assert_eq!(dav.transfer("COPY", "/d", "/d2"), 201);
+    assert_eq!(dav.transfer("MOVE", "/a", "/a3"), 201);
+    assert_eq!(dav.transfer("MOVE", "/d", "/d3"), 201);
+    for path in ["/a2", "/a3", "/d2", "/d2/b", "/d3", "/d3/b"] {
+        assert!(has(&dav, path), "{path}");
+    }
+    dav.write("a", "other").write("d/b", "other");
+    assert!(!has(&dav, "/a") && !has(&dav, "/d/b") && !has(&dav, "/d"));
+    // A new thing does not inherit from one of the same name.
+    assert_eq!(dav.status("DELETE", "/a2", "", ""), 204);
+    assert_eq!(dav.status("PUT", "/a2", "", "new"), 201);
+    assert!(!has(&dav, "/a2"));
+    // What is only written anew is the same thing.
+    assert_eq!(dav.status("PUT", "/a3", "", "new"), 204);
+    assert!(has(&dav, "/a3"));
+    dav.stop();
+}
+
+#[test]
+fn changes_are_made_together_or_not_at_all() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let body = "<D:propertyupdate xmlns:D='DAV:'><D:set><D:prop><p xmlns='u:1'>1</p></D:prop></D:set>\
+                <D:set><D:prop><D:getetag>x</D:getetag></D:prop></D:set></D:propertyupdate>";
+    let answer = dav.ask("PROPPATCH", "/a", "", body);
+    let text = answer.text();
+    assert_eq!(answer.status, 207);
+    for part in [
+        "<D:getetag/></D:prop><D:status>HTTP/1.1 403 Forbidden</D:status>\
+         <D:error><D:cannot-modify-protected-property/></D:error>",
+        "<N:p xmlns:N=\"u:1\"/></D:prop><D:status>HTTP/1.1 424 Failed Dependency",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(!dav.propfind("/a", "0", "").text().contains("u:1"));
+    // In their order.
+    let body = "<D:propertyupdate xmlns:D='DAV:'><D:set><D:prop><p xmlns=''>1</p></D:prop></D:set>\
+                <D:remove><D:prop><p xmlns=''/></D:prop></D:remove></D:propertyupdate>";
+    assert_eq!(dav.status("PROPPATCH", "/a", "", body), 207);
+    assert!(!dav.propfind("/a", "0", "").text().contains("<p"));
+    assert_eq!(dav.names(""), ["a"], "nothing is known, nothing is kept");
+    assert_eq!(dav.status("PROPPATCH", "/none", "", body), 404);
+    let long = format!("<p xmlns='u:1'>{}</p>", "x".repeat(100_000));
+    assert!(dav.ask("PROPPATCH", "/a", "", &set(&long)).text().contains("HTTP/1.1 507"));
+    dav.stop();
+}
+
+#[test]
+fn what_the_program_adds_to_answers_is_added_to_these() {
+    let dav = Dav::start(&["extra_headers=X-Added: 1"]);
+    let added = |answer: &Response| answer.field("X-Added").is_some();
+    assert!(added(&dav.propfind("/", "0", "")));
+    assert!(added(&dav.ask("PUT", "/a", "", "x")));
+    assert!(!added(&dav.propfind("/none", "0", "")));
+    dav.stop();
+}
