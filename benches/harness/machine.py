@@ -142,7 +142,7 @@ def describe():
         "processor": model,
         "cores": os.cpu_count(),
         "virtual": "hypervisor" in open("/proc/cpuinfo").read(),
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "rustc": first_line("rustc", "--version"),
         "cc": first_line("cc", "--version"),
     }
