@@ -306,8 +306,8 @@ impl Cache {
 
     /// What does not exist is asked for again and again, as a password file in each directory.
     fn refuse(&mut self, path: &Path, kind: io::ErrorKind) {
-        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-        let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory);
+        use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
+        let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory | InvalidInput);
         if lasts && self.refusals.len() < MAX_REFUSALS {
             self.refusals.insert(path.as_os_str().to_owned(), kind);
         }
@@ -452,7 +452,8 @@ fn check_kind(meta: &Metadata) -> io::Result<()> {
     if meta.is_file() {
         return Ok(());
     }
-    Err(io::ErrorKind::NotFound.into())
+    // Something is there: in the place of a password file it must not pass for none.
+    Err(io::ErrorKind::InvalidInput.into())
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {
@@ -600,10 +601,10 @@ mod tests {
         symlink("loop", folder.0.join("loop")).unwrap();
         let table = [
             (folder.0.clone(), io::ErrorKind::IsADirectory),
-            (folder.0.join("socket"), io::ErrorKind::NotFound),
+            (folder.0.join("socket"), io::ErrorKind::InvalidInput),
             (missing.clone(), io::ErrorKind::NotFound),
             (file.join("x"), io::ErrorKind::NotADirectory),
-            ("/dev/null".into(), io::ErrorKind::NotFound),
+            ("/dev/null".into(), io::ErrorKind::InvalidInput),
         ];
         let mut cache = cache();
         for (path, kind) in table {

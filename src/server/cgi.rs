@@ -16,6 +16,7 @@ use super::intake::locate;
 use super::launch::{Launch, status_of};
 use super::programs::Output;
 use super::replies;
+use super::slots::Shown;
 use super::step::Flow;
 use crate::cgi::header::{self, MAX_HEAD, Outcome};
 use crate::files::cache::Entry;
@@ -440,8 +441,8 @@ impl Exchange {
         text.extend_from_slice(version);
         text.extend_from_slice(b"\r\n");
         for (name, value) in self.head.pairs(bytes) {
-            let about_content: [&[u8]; 4] =
-                [b"content-length", b"content-type", b"transfer-encoding", b"expect"];
+            let about_content: [&[u8]; 5] =
+                [b"content-length", b"content-type", b"transfer-encoding", b"expect", b"upgrade"];
             if !about_content.iter().any(|other| name.eq_ignore_ascii_case(other)) {
                 for part in [name, b": ", value, b"\r\n"] {
                     text.extend_from_slice(part);
@@ -456,7 +457,13 @@ impl Exchange {
         (self.buf, self.head) = (text, head);
         self.fields.clear();
         self.task = None;
-        locate(self) && self.path.starts_with(b"/")
+        if locate(self) && self.path.starts_with(b"/") {
+            return true;
+        }
+        // What was found in the old head is not in this one.
+        self.shown = Shown::default();
+        self.path.clear();
+        false
     }
 
     /// Leaves it to the client to ask for what this request has become.

@@ -27,6 +27,9 @@ const PIPE: usize = 64 * 1024;
 const GRACE_MS: u32 = 1_000;
 /// How often a program is looked at that the kernel gives no notice of.
 const LOOK_MS: u32 = 50;
+/// How much a program may write behind its answer, and how many may run on after theirs.
+const UNWANTED: usize = 1 << 20;
+const MAX_FINISHING: usize = 16;
 /// The longest line of a program's complaints, and how many bytes of them go to the error log.
 const LINE: usize = 1024;
 const COMPLAINTS: usize = 256 * 1024;
@@ -54,6 +57,8 @@ pub(super) struct Program {
     errors_ready: bool,
     line: Vec<u8>,
     complained: usize,
+    /// Bytes it wrote behind its answer.
+    unwanted: usize,
     has_ended: bool,
     life: Life,
     /// Milliseconds of the server's clock: when bytes were last moved.
@@ -127,6 +132,7 @@ impl Server {
             errors_ready: false,
             line: Vec::new(),
             complained: 0,
+            unwanted: 0,
             has_ended: false,
             life: Life::Serving,
             progress: self.clock.now,
@@ -206,10 +212,21 @@ impl Server {
         // Nobody wants the rest, but the program may want to write it.
         let mut buf = std::mem::take(&mut self.pipe_buf);
         let mut left = 16;
-        while left > 0 && matches!(self.read_program(id, &mut buf), Output::Got(_)) {
+        while left > 0
+            && let Output::Got(count) = self.read_program(id, &mut buf)
+        {
             left -= 1;
+            if let Some(program) = self.program(id) {
+                program.unwanted = program.unwanted.saturating_add(count);
+            }
         }
         self.pipe_buf = buf;
+        let Some(program) = self.program(id) else { return };
+        if program.unwanted > UNWANTED && matches!(program.life, Life::Finishing(_)) {
+            let line = format!("{}: writes on after its answer", program.name);
+            self.complain(None, &line);
+            self.end_program(id);
+        }
         if left == 0 {
             self.stir(id);
         }
@@ -338,11 +355,30 @@ impl Server {
         if answered {
             let Some(program) = self.program(id) else { return };
             program.life = Life::Finishing(now);
+            self.bound_finishing();
         } else {
             self.end_program(id);
         }
         self.file_program(id);
         self.stir(id);
+    }
+
+    /// Programs that run on after their answers are no client's: only so many may.
+    fn bound_finishing(&mut self) {
+        let now = self.clock.now;
+        let finishing = self.programs.iter().enumerate().filter_map(|(id, program)| match program
+            .as_deref()?
+            .life
+        {
+            Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
+            Life::Serving | Life::Dying { .. } => None,
+        });
+        let (count, oldest) = (finishing.clone().count(), finishing.max());
+        if let Some((_, id)) = oldest.filter(|_| count > MAX_FINISHING) {
+            let name = self.program_name(id);
+            self.complain(None, &format!("{name}: too many programs run on after their answers"));
+            self.end_program(id);
+        }
     }
 
     fn end_program(&mut self, id: usize) {

@@ -57,7 +57,9 @@ impl Server {
         }
         buf.push(0);
         shown.content_at = head.len;
-        if let Some(place) = buf.get_mut(shown.path_at..shown.path_end) {
+        if let Some(place) = buf.get_mut(shown.path_at..shown.path_end)
+            && place.len() == path.len()
+        {
             place.copy_from_slice(path);
         }
         slot.show_request(buf, head, shown);

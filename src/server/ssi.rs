@@ -229,7 +229,8 @@ impl Server {
             };
             match level.next() {
                 Next::Text(piece) => {
-                    self.quota = self.quota.saturating_sub(piece.len());
+                    // Short text may be a tag without an end, which took a search to find out.
+                    self.quota = self.quota.saturating_sub(piece.len().max(MAX_TAG));
                     let piece = level.buf.get(piece).unwrap_or_default();
                     let Some(out) = self.outbox(index) else { return false };
                     page.outlet.write(piece, &mut out.bytes);
@@ -338,7 +339,10 @@ impl Server {
                 if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
                     return Err("a file that is not below the page");
                 }
-                let name = Path::new(std::ffi::OsStr::from_bytes(name));
+                // One spelling for each file: patterns of hidden ones go by it.
+                let parts = name.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
+                let name = parts.collect::<Vec<_>>().join(&b'/');
+                let name = Path::new(std::ffi::OsStr::from_bytes(&name));
                 let folder = level.file.parent().unwrap_or(Path::new(""));
                 let path = [folder_of(&level.path), name.as_os_str().as_bytes()].concat();
                 self.include(index, page, folder.join(name), path, None)

@@ -468,6 +468,12 @@ fn errors_of_programs_go_to_the_error_handler() {
     let server = serve(&scratch, &["--errors", "--error=data own page"]);
     let answer = get(&server, "/x.cgi");
     assert_eq!((answer.status, answer.text().as_str()), (502, "own page"));
+    // Also when the program sends the request to where there can be nothing.
+    shell(&scratch, "to.cgi", r#"printf 'Location: /%s\n\n' "$QUERY_STRING""#);
+    for target in ["%zz", "a%00", "%", &format!("%zz{}", "a".repeat(3_000))] {
+        let answer = get(&server, &format!("/to.cgi?{target}"));
+        assert_eq!((answer.status, answer.text().as_str()), (502, "own page"), "{target}");
+    }
     server.stop();
 }
 

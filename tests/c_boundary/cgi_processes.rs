@@ -196,6 +196,29 @@ fn a_program_that_does_not_want_to_end_is_killed_with_all_that_it_has_started() 
 }
 
 #[test]
+fn programs_that_run_on_after_their_answers_are_few_and_say_little() {
+    let scratch = Scratch::new();
+    shell(&scratch, "talks.cgi", r"echo $$ >../talks; printf 'Content-Length: 1\n\na'; exec yes");
+    shell(
+        &scratch,
+        "lives.cgi",
+        &format!("echo $$ >../lives$QUERY_STRING; {HEAD}; exec sleep 1000"),
+    );
+    let server = serve(&scratch, &["cgi_timeout_ms=0"]);
+    assert_eq!(get(&server, "/talks.cgi").text(), "a");
+    let talks = pid(&scratch, "talks");
+    until("it is not listened to for ever", || !exists(talks));
+    let mut client = server.client();
+    for number in 0..24 {
+        client.send(format!("HEAD /lives.cgi?{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(client.response_without_body().status, 200);
+    }
+    let ids: Vec<u32> = (0..24).map(|number| pid(&scratch, &format!("lives{number}"))).collect();
+    until("only so many are left", || ids.iter().filter(|id| exists(**id)).count() == 16);
+    server.stop();
+}
+
+#[test]
 fn what_a_program_does_to_its_pipes_harms_nobody() {
     let scratch = Scratch::new();
     shell(&scratch, "ignores.cgi", r"printf 'Content-Length: 5\n\nhello'");

@@ -66,6 +66,11 @@ fn files_are_included_where_their_tags_are() {
         (tag("virtual=\"/guarded/secret.cgi\""), ""),
         (tag("virtual=\"/guarded/.htpasswd\""), ""),
         (tag("virtual=\"/hidden.txt\""), ""),
+        (tag("file=\"./hidden.txt\""), ""),
+        (tag("file=\"private/x\""), ""),
+        (tag("file=\"./private/x\""), ""),
+        (tag("file=\"private//x\""), ""),
+        (tag("file=\".//private/./x\""), ""),
         (tag("virtual=\"/page.lp\""), ""),
         (tag("virtual=\"/fifo\""), ""),
         (tag("virtual=\"/bad.cgi\""), ""),
@@ -90,7 +95,9 @@ fn files_are_included_where_their_tags_are() {
     for (number, (page, _)) in cases.iter().enumerate() {
         scratch.write(&format!("root/{number}.shtml"), format!("[{page}]"));
     }
-    let server = serve(&scratch, &[PATTERN, "hide_files_patterns=hidden*"]);
+    scratch.write("root/private/x", "SECRET");
+    let hidden = format!("hide_files_patterns=hidden*|{}/", scratch.join("root/private"));
+    let server = serve(&scratch, &[PATTERN, &hidden]);
     let mut client = server.client();
     for (number, (page, wanted)) in cases.iter().enumerate() {
         let answer = client.ask(format!("GET /{number}.shtml HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n"));

@@ -173,6 +173,22 @@ fn no_rewrite_leads_out_of_where_it_points() {
 }
 
 #[test]
+fn what_is_no_file_in_the_place_of_a_password_file_lets_nobody_in() {
+    let scratch = site();
+    for (place, target) in [("null", "/dev/null"), ("folder", "/")] {
+        scratch.write(&format!("root/{place}/file"), MARKER);
+        std::os::unix::fs::symlink(target, scratch.join(&format!("root/{place}/.htpasswd")))
+            .expect("a link");
+    }
+    let server = Server::start(&[&format!("document_root={}", scratch.join("root"))]);
+    for target in ["/null/file", "/folder/file", "/null/file", "/null/", "/folder/none"] {
+        let answer = server.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(answer.status, 401, "{target}");
+    }
+    server.stop();
+}
+
+#[test]
 fn no_spelling_gets_a_password_file() {
     let scratch = site();
     let line = format!("joe:mydomain.com:{MARKER}");
