@@ -60,13 +60,12 @@ impl Target {
     /// Looks up a decoded path. `None`: it is hidden, or the program publishes nothing there.
     pub fn look_up(env: &Env<'_>, path: &[u8]) -> Option<Target> {
         let full = resolve::full_path(env.config, path)?;
-        if resolve::is_hidden(env.config, &full) {
+        let plain = Path::new(OsStr::from_bytes(without_slash(full.as_os_str().as_bytes())));
+        // Patterns see the slash at the end, which makes no difference to what is there.
+        if resolve::is_hidden(env.config, &full) || resolve::is_hidden(env.config, plain) {
             return None;
         }
-        Some(Target::at(
-            without_slash(path),
-            Path::new(OsStr::from_bytes(without_slash(full.as_os_str().as_bytes()))),
-        ))
+        Some(Target::at(without_slash(path), plain))
     }
 
     /// Looks at a place in the file system that a client knows as `path`.

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -346,7 +347,20 @@ fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> 
     let same = from == place || to.as_ref() == Some(&from);
     let inside = source.is_dir() && place.starts_with(&from);
     let around = from.starts_with(place);
-    if same || inside || around { Err(403.into()) } else { Ok(()) }
+    // Nor may a link take the place of what it leads to, or of a directory around that.
+    let led_to = real(&source.full).filter(|_| source.is_link);
+    let undermines = moves && led_to.is_some_and(|led_to| led_to.starts_with(place));
+    // One file may have several paths: mounted twice, or where case makes no difference.
+    let of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let is_around = |outer: &Path, inner: &Path| {
+        let outer = of(outer);
+        outer.is_some() && inner.ancestors().any(|path| of(path) == outer)
+    };
+    let by_identity = is_around(&from, place) || is_around(place, &from);
+    match same || inside || around || undermines || by_identity {
+        true => Err(403.into()),
+        false => Ok(()),
+    }
 }
 
 /// Whether what is hidden at its place would not be in the other tree.

@@ -24,6 +24,9 @@ const MAX_NODES: usize = 20_000;
 /// one.
 const MAX_ATTRIBUTES: usize = 64;
 const MAX_PREFIXES: usize = 256;
+/// Bytes of a namespace and of a language: both are repeated for each name that they hold for.
+const MAX_SPACE: usize = 512;
+const MAX_LANGUAGE: usize = 64;
 
 /// The text is not a document that is understood: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +226,14 @@ impl Tree {
         if declared.iter().any(|(_, space)| space == XML || space == XMLNS) {
             return Err(Malformed);
         }
+        let is_long = |(prefix, local, value): &(String, String, String)| {
+            prefix == "xml" && local == "lang" && value.len() > MAX_LANGUAGE
+        };
+        if declared.iter().any(|(prefix, space)| prefix.len().max(space.len()) > MAX_SPACE)
+            || plain.iter().any(is_long)
+        {
+            return Err(Malformed);
+        }
         self.scope.extend(declared.iter().cloned());
         if self.scope.len() > MAX_PREFIXES {
             return Err(Malformed);
@@ -388,6 +399,18 @@ mod tests {
 
     fn parsed(text: &str) -> Element {
         parse(text.as_bytes()).unwrap_or_else(|_| panic!("refused: {text}"))
+    }
+
+    #[test]
+    fn what_is_repeated_for_each_name_is_short() {
+        for (len, fits) in [(MAX_SPACE, true), (MAX_SPACE + 1, false)] {
+            let text = format!("<a xmlns:n='{}'><n:b/></a>", "u".repeat(len));
+            assert_eq!(parse(text.as_bytes()).is_ok(), fits, "{len}");
+        }
+        for (len, fits) in [(MAX_LANGUAGE, true), (MAX_LANGUAGE + 1, false)] {
+            let text = format!("<a xml:lang='{}'><b/></a>", "u".repeat(len));
+            assert_eq!(parse(text.as_bytes()).is_ok(), fits, "{len}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! its body is out of the way.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,7 @@ use crate::files::cache::{Content, Entry, Known};
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
+use crate::http::uri;
 
 /// How long a nonce of digest authentication lasts, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -122,6 +124,7 @@ impl Server {
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
         let writes = dav::writes(method);
+        let copies = matches!(method, b"COPY" | b"MOVE");
         let is_propfind = method == b"PROPFIND";
         if method == b"TRACE" {
             return self.wrong_method(index);
@@ -154,6 +157,9 @@ impl Server {
             if resolve::is_hidden(&self.options.config, &full) {
                 return Task::Reply(404);
             }
+            if copies && self.is_guarded(index, &full, &file) {
+                return Task::Reply(403);
+            }
             return self.decide_dav(index);
         }
         let (mut full, mut rest) = (full, Vec::new());
@@ -167,6 +173,10 @@ impl Server {
             && let Some((file, behind)) = self.program_on_the_way(index, &full)
         {
             (full, rest) = (file, behind);
+        }
+        if !is_dir {
+            // A slash behind a file must not lead to another password file than without it.
+            full = without_slash(full);
         }
         let passwords = resolve::password_file(&self.options.config, &full, is_dir);
         let required = self.options.config.global_auth_file.is_some();
@@ -194,6 +204,36 @@ impl Server {
             Err(_) if is_dir => self.decide_directory(index, full, reads),
             Err(error) => Task::Reply(status_of(&error)),
         }
+    }
+
+    /// Whether reading a file takes another password than changing it, and a copy elsewhere would
+    /// give it to who may not read it. A collection takes its password file along.
+    fn is_guarded(&mut self, index: usize, full: &Path, changes: &Path) -> bool {
+        let full = without_slash(full.to_owned());
+        if self.options.config.global_auth_file.is_some() || full.is_dir() {
+            return false;
+        }
+        let passwords = resolve::password_file(&self.options.config, &full, false);
+        let absent = matches!(
+            self.cache.get(&passwords, self.turns),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        );
+        passwords != changes && !absent && !self.stays_in_directory(index)
+    }
+
+    /// Whether the Destination lies in the same directory as the path of the request.
+    fn stays_in_directory(&mut self, index: usize) -> bool {
+        let Some(exchange) = self.exchange(index) else { return false };
+        let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+        let destination = exchange.head.value(head, "destination").unwrap_or_default();
+        let Ok(target) = uri::split_target(destination) else { return false };
+        let mut path = vec![0; target.path.len()];
+        let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
+        let directory = |path: &[u8]| {
+            let path = path.strip_suffix(b"/").unwrap_or(path);
+            memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
+        };
+        directory(&path[..len]) == directory(&exchange.path)
     }
 
     /// Spares the next request for the same path most of the work, unless it takes a password.
@@ -441,6 +481,14 @@ fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
             Ok(Cow::Owned(bytes))
         }
     }
+}
+
+fn without_slash(path: PathBuf) -> PathBuf {
+    let mut bytes = path.into_os_string().into_vec();
+    while bytes.len() > 1 && bytes.ends_with(b"/") {
+        bytes.pop();
+    }
+    OsString::from_vec(bytes).into()
 }
 
 /// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.

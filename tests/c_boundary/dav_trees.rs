@@ -294,3 +294,50 @@ fn others_are_served_while_a_large_tree_is_worked_on() {
     assert_eq!(dav.names(""), ["d"]);
     dav.stop();
 }
+
+#[test]
+fn a_link_does_not_take_the_place_of_what_it_leads_to() {
+    let dav = Dav::start(&[]);
+    dav.write("file", "x").write("d/e/y", "y");
+    for (target, link) in [("file", "to_file"), ("d", "to_dir"), ("d/e", "to_inner")] {
+        symlink(target, dav.scratch.join(&format!("root/{link}"))).expect("a link");
+    }
+    std::fs::hard_link(dav.scratch.join("root/file"), dav.scratch.join("root/same"))
+        .expect("a second name");
+    for_each(
+        [("/to_file", "/file"), ("/to_dir", "/d"), ("/to_inner", "/d"), ("/file", "/same")],
+        |case| format!("{case:?}"),
+        |(from, to)| {
+            let destination = format!("Destination: {to}\r\n");
+            assert_eq!(dav.status("MOVE", from, &destination, ""), 403);
+        },
+    );
+    assert_eq!((dav.read("file"), dav.read("d/e/y")), ("x".into(), "y".into()));
+    dav.stop();
+}
+
+#[test]
+fn what_may_not_be_read_is_not_copied_and_a_slash_hides_nothing() {
+    let dav = Dav::start(&["hide_files_patterns=**/secret.ini$"]);
+    dav.write("guarded/x", "x").write("guarded/.htpasswd", "jane:a:b\n");
+    dav.write("conf/secret.ini", "s").write("conf/open", "o");
+    for method in ["COPY", "MOVE"] {
+        for from in ["/guarded/x", "/guarded/x/"] {
+            for to in ["/out", "/guarded/../out", "http://a/out", "/guarded/d/x"] {
+                let destination = format!("Destination: {to}\r\n");
+                assert_eq!(dav.status(method, from, &destination, ""), 403, "{from} {to}");
+            }
+        }
+        for from in ["/conf/secret.ini", "/conf/secret.ini/"] {
+            assert_eq!(dav.status(method, from, "Destination: /out\r\n", ""), 404, "{from}");
+        }
+        let hidden = "Destination: /conf/secret.ini/\r\n";
+        assert_eq!(dav.status(method, "/conf/open", hidden, ""), 403);
+    }
+    assert_eq!(dav.status("DELETE", "/conf/secret.ini/", "", ""), 404);
+    assert_eq!(dav.status("PROPFIND", "/guarded/x", "Depth: 0\r\n", ""), 401);
+    assert_eq!(dav.status("PROPFIND", "/guarded/x/", "Depth: 0\r\n", ""), 401);
+    assert_eq!((dav.read("conf/secret.ini"), dav.read("guarded/x")), ("s".into(), "x".into()));
+    assert_eq!(dav.transfer("MOVE", "/guarded/x", "/guarded/y"), 201);
+    dav.stop();
+}
