@@ -6,7 +6,10 @@
 
 pub mod bodies;
 pub mod conditions;
+pub mod deletion;
 pub mod fields;
+pub mod holding;
+pub mod judging;
 pub mod locking;
 pub mod locks;
 pub mod multistatus;
@@ -55,7 +58,9 @@ impl<'a> Env<'a> {
 pub fn status_of(error: &io::Error) -> u16 {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => 507,
-        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY | Errno::BUSY) => 403,
+        Some(
+            Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::TXTBSY | Errno::BUSY | Errno::XDEV,
+        ) => 403,
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => 503,
         Some(Errno::NAMETOOLONG) => 414,
         Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => 404,

@@ -1,8 +1,8 @@
 //! A request as WebDAV sees it, and its answer.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
-use super::conditions::If;
+use super::conditions::{Current, If};
 use super::fields::{BadField, Depth, Location, depth, location, overwrite};
 use super::locks::Keys;
 use super::multistatus::error;
@@ -33,17 +33,19 @@ pub struct Reply {
     pub status: u16,
     pub fields: Vec<u8>,
     pub body: Option<String>,
+    /// Somebody else holds what is needed: nothing was done, and another attempt may succeed.
+    pub busy: bool,
 }
 
 impl From<u16> for Reply {
     fn from(status: u16) -> Reply {
-        Reply { status, fields: Vec::new(), body: None }
+        Reply { status, fields: Vec::new(), body: None, busy: false }
     }
 }
 
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Reply {
-        status_of(&error).into()
+        Reply { busy: error.kind() == ErrorKind::WouldBlock, ..status_of(&error).into() }
     }
 }
 
@@ -122,6 +124,16 @@ impl Request {
         if conditional::evaluate(&self.head, &self.bytes, validators) != Outcome::Proceed {
             return Err(412.into());
         }
+        self.if_field(env, target, || target.current(env))
+    }
+
+    /// Judges the If field alone; `current` says how it stands with the target.
+    pub fn if_field(
+        &self,
+        env: &Env<'_>,
+        target: &Target,
+        current: impl Fn() -> Current,
+    ) -> Result<Keys, Reply> {
         let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
         let field = If::parse(value, self.field("host"))?;
@@ -129,7 +141,7 @@ impl Request {
             Some(path) if without_slash(path) != target.path => {
                 Target::look_up(env, path).map(|other| other.current(env)).unwrap_or_default()
             }
-            _ => target.current(env),
+            _ => current(),
         });
         if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
     }

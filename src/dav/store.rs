@@ -20,7 +20,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -34,8 +34,10 @@ pub const STATE: &str = ".mongoose-dav";
 const HEADER: &str = "mongoose-dav 1";
 /// Larger than this the file does not become.
 const MAX_LEN: u64 = 8 << 20;
-/// How often a lock on the directory is tried for, a millisecond apart.
-const LOCK_ATTEMPTS: usize = 1000;
+/// How often a lock on the directory is tried for at once.
+const LOCK_ATTEMPTS: usize = 16;
+
+static LOCKINGS: AtomicU64 = AtomicU64::new(0);
 
 /// What is known of one directory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -209,9 +211,15 @@ fn read(dir: &Path) -> io::Result<State> {
     Ok(State::parse(&text))
 }
 
-/// Changes what is known of the directory at `dir`.
+/// Changes what is known of the directory at `dir`. An error of the kind `WouldBlock` says that
+/// somebody else is about to do so.
 pub fn update(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> io::Result<()> {
     let _folder = lock_folder(dir)?;
+    update_locked(dir, now, change)
+}
+
+/// As [`update`], for who has locked the directory.
+pub fn update_locked(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> io::Result<()> {
     let old = read(dir)?;
     let mut state = load(dir, now)?;
     change(&mut state);
@@ -231,6 +239,9 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
             _ => Ok(()),
         };
     }
+    if state.members.values().any(|member| !member.locks.is_empty()) {
+        LOCKINGS.fetch_add(1, Ordering::Relaxed);
+    }
     let text = state.to_text();
     if text.len() as u64 > MAX_LEN {
         return Err(Errno::NOSPC.into());
@@ -239,6 +250,21 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
     let temporary = Temporary::create(dir)?;
     temporary.file().write_all(text.as_bytes())?;
     temporary.publish(&path, true)
+}
+
+/// As [`lock_folder`], before something is changed that does not depend on it. Only if somebody
+/// else has it locked that is an error.
+pub fn lock_if_possible(dir: &Path) -> io::Result<Option<File>> {
+    match lock_folder(dir) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
+        result => Ok(result.ok()),
+    }
+}
+
+/// How often locks were taken, or could have been, in any directory. While this number stays the
+/// same, what was not locked is not.
+pub fn lockings() -> u64 {
+    LOCKINGS.load(Ordering::Relaxed)
 }
 
 /// The directory, locked until it is closed.
@@ -250,7 +276,8 @@ fn lock_folder(dir: &Path) -> io::Result<File> {
             // halves.
             Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(folder),
             Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(1)),
+            // It takes others but a moment. All clients are waiting, so nobody sleeps here.
+            Err(Errno::AGAIN) => std::thread::yield_now(),
             Err(error) => return Err(error.into()),
         }
     }

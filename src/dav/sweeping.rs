@@ -1,64 +1,109 @@
-//! Which directories were looked through for what work that was cut short has left behind.
+//! What work that was cut short has left behind: of this process at once, of others in the
+//! directories that are looked into.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
+use super::holding::Discard;
 use super::temporary::sweep;
 use super::tree::Removal;
 
 /// As many directories are remembered.
 const MAX_DIRS: usize = 4096;
+/// How long, in seconds: other processes may have been killed meanwhile.
+const MEMORY: u64 = 60;
 
-/// See the module. One for each process: what it leaves behind itself it still holds.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Sweeper {
-    dirs: HashSet<PathBuf>,
-    removals: VecDeque<Removal>,
+    /// When directories were swept.
+    dirs: HashMap<PathBuf, u64>,
+    found: VecDeque<Removal>,
+    own: VecDeque<Leaving>,
+}
+
+#[derive(Debug)]
+enum Leaving {
+    Removal(Removal),
+    Discard(Discard),
 }
 
 impl Sweeper {
-    /// Sweeps a directory, unless that was done before. Folders are left to
+    /// Sweeps a directory, unless that was done lately. Folders are left to
     /// [`Sweeper::advance`].
-    pub fn visit(&mut self, dir: &Path) {
-        if self.dirs.contains(dir) {
+    pub fn visit(&mut self, dir: &Path, unix: u64) {
+        if self.dirs.get(dir).is_some_and(|swept| unix.abs_diff(*swept) < MEMORY) {
             return;
         }
         if self.dirs.len() >= MAX_DIRS {
             self.dirs.clear();
         }
-        self.dirs.insert(dir.to_path_buf());
+        self.dirs.insert(dir.to_path_buf(), unix);
         // What may not be swept stays, and is no hindrance.
         let folders = sweep(dir).unwrap_or_default();
-        self.removals.extend(folders.into_iter().map(Removal::new));
+        self.found.extend(folders.into_iter().map(Removal::new));
     }
 
-    /// Removes folders that were left behind; true once there are none.
+    /// Takes over what nobody else goes on with.
+    pub fn remove(&mut self, removal: Removal) {
+        self.own.push_back(Leaving::Removal(removal));
+    }
+
+    /// The same, of something held.
+    pub fn discard(&mut self, discard: Discard) {
+        self.own.push_back(Leaving::Discard(discard));
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.found.is_empty() && self.own.is_empty()
+    }
+
+    /// Removes folders that were found; true once there are none.
     pub fn advance(&mut self, budget: &mut usize) -> bool {
-        while let Some(removal) = self.removals.front_mut() {
+        while let Some(removal) = self.found.front_mut() {
             if !removal.advance(budget) {
                 return false;
             }
-            self.removals.pop_front();
+            self.found.pop_front();
         }
         true
+    }
+
+    /// Does the next portion of all there is to do, though nobody waits for it.
+    pub fn tidy(&mut self, mut budget: usize) {
+        if !self.advance(&mut budget) {
+            return;
+        }
+        while budget > 0
+            && let Some(leaving) = self.own.front_mut()
+        {
+            let done = match leaving {
+                Leaving::Removal(removal) => removal.advance(&mut budget),
+                Leaving::Discard(discard) => discard.advance(&mut budget).is_some(),
+            };
+            if done {
+                self.own.pop_front();
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::holding::{Held, Kind};
     use super::super::temporary::fresh_name;
     use super::super::test_folder::Folder;
     use super::*;
     use std::fs;
 
     #[test]
-    fn a_directory_is_swept_once() {
+    fn a_directory_is_swept_once_in_a_while() {
         let folder = Folder::new();
         let left = fresh_name(&folder.0);
         fs::create_dir_all(left.join("a/b")).unwrap();
         fs::write(fresh_name(&folder.0), "").unwrap();
         let mut sweeper = Sweeper::default();
-        sweeper.visit(&folder.0);
+        sweeper.visit(&folder.0, 100);
         let mut portions = 1;
         while !sweeper.advance(&mut 1) {
             portions += 1;
@@ -66,7 +111,30 @@ mod tests {
         assert!(portions > 2, "{portions}");
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
         fs::write(fresh_name(&folder.0), "").unwrap();
-        sweeper.visit(&folder.0);
+        sweeper.visit(&folder.0, 100 + MEMORY - 1);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+        sweeper.visit(&folder.0, 100 + MEMORY);
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_left_to_it_is_removed() {
+        let folder = Folder::new();
+        let mut sweeper = Sweeper::default();
+        for name in ["a", "b"] {
+            let path = folder.0.join(name);
+            fs::create_dir_all(path.join("c/d")).unwrap();
+            match name {
+                "a" => sweeper.remove(Removal::new(path)),
+                _ => sweeper.discard(Held::take(&path, Kind::Doomed).unwrap().doom()),
+            }
+        }
+        let mut portions = 0;
+        while !sweeper.is_idle() {
+            sweeper.tidy(1);
+            portions += 1;
+        }
+        assert!(portions > 6, "{portions}");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
     }
 }

@@ -9,15 +9,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use super::holding::{Kind, give_back};
+
 /// What the names of temporary files and folders begin with; hidden like all of `STATE`.
-const PREFIX: &str = ".mongoose-dav.";
+pub const PREFIX: &str = ".mongoose-dav.";
 const ATTEMPTS: usize = 16;
 
 /// A file in the making.
@@ -137,9 +139,14 @@ pub struct TemporaryDir {
 impl TemporaryDir {
     /// An empty folder with a hidden name in `dir`.
     pub fn create(dir: &Path) -> io::Result<TemporaryDir> {
+        TemporaryDir::of_kind(dir, PREFIX)
+    }
+
+    /// The same, with a name that begins so.
+    pub fn of_kind(dir: &Path, prefix: &str) -> io::Result<TemporaryDir> {
         for _ in 0..ATTEMPTS {
-            let path = fresh_name(dir);
-            match fs::create_dir(&path) {
+            let path = fresh(dir, prefix);
+            match create_private_dir(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
@@ -154,19 +161,27 @@ impl TemporaryDir {
     }
 }
 
+/// A folder that nobody else looks into before it gets the mode that it is to have.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
 /// What is left in `dir` of work that nobody does any more. Files are removed, folders returned.
+/// What was only held goes back to its place.
 pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if !entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()) {
+        let path = entry.path();
+        let name = entry.file_name();
+        if let Some(kind) = Kind::of(name.as_bytes()) {
+            folders.extend(sweep_held(&path, kind));
             continue;
         }
-        let path = entry.path();
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-        let Ok(file) = OpenOptions::new().read(true).custom_flags(flags).open(&path) else {
+        if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
-        };
+        }
+        let Ok(file) = open_left(&path) else { continue };
         let Ok(meta) = file.metadata() else { continue };
         if hold(&file) != Held::Ours {
             continue;
@@ -180,9 +195,29 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// Gives back what somebody who is no more has held; a folder to be removed.
+fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
+    let file = open_left(path).ok()?;
+    // Where nothing can be locked it may yet be in use. Whoever finds it gone gives up; that nobody
+    // finds it again would be worse.
+    if !file.metadata().ok()?.is_dir() || hold(&file) == Held::Theirs {
+        return None;
+    }
+    give_back(path, kind).unwrap_or_default()
+}
+
+fn open_left(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// A hidden name that is not in use, most likely.
 pub fn fresh_name(dir: &Path) -> PathBuf {
-    dir.join(format!("{PREFIX}{:032x}", u128::from_ne_bytes(random_bytes())))
+    fresh(dir, PREFIX)
+}
+
+fn fresh(dir: &Path, prefix: &str) -> PathBuf {
+    dir.join(format!("{prefix}{:032x}", u128::from_ne_bytes(random_bytes())))
 }
 
 /// Bytes that nobody can foresee.

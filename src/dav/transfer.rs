@@ -1,57 +1,80 @@
 //! COPY and MOVE (RFC 4918 sections 9.8 and 9.9).
 //!
 //! A copy is made under a hidden name beside its destination and takes its place when it is
-//! complete: whatever happens on the way, what was there before is there still.
+//! complete: whatever happens on the way, what was there before is there still. A move to another
+//! file system takes its source out of reach first, so that what is removed at the end is what was
+//! copied; if it fails, the source goes back.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
-use super::Env;
-use super::fields::Depth;
+use super::fields::escape_path;
+use super::holding::{Discard, Held, Kind, install, is, rename};
+use super::judging::{Judged, own_place};
 use super::locking::locked_in;
-use super::locks::Keys;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
 use super::store;
 use super::sweeping::Sweeper;
-use super::target::{Kind, Target};
+use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name};
-use super::tree::{FileCopy, Removal, Survey, TreeCopy, copy_link};
+use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
+use super::xml::Name;
+use super::{Env, status_of};
 use crate::files::resolve;
+
+/// How often trees are looked through anew because locks were taken meanwhile.
+pub const MAX_LOOKS: usize = 16;
+/// How long others are waited for who change properties, in seconds.
+pub const PATIENCE: u64 = 2;
 
 /// A COPY or MOVE under way.
 #[derive(Debug)]
 pub struct Transfer {
     moves: bool,
-    deep: bool,
-    keys: Keys,
-    source: Target,
-    target: Target,
-    /// Where it goes: the directory, without links in its path, and the name in it.
-    dir: PathBuf,
-    name: OsString,
+    judged: Judged,
     stage: Stage,
     /// What is locked and must not be lost.
     locked: Vec<String>,
+    /// [`store::lockings`] when the last look began, and how many there were.
+    seen: u64,
+    looks: usize,
+    /// The source of a move, while a copy of it is made.
+    held: Option<Held>,
+    made: Option<Made>,
+    properties: BTreeMap<Name, String>,
+    /// What is to be removed at the end: what was replaced, and the source of a move that had to be
+    /// copied.
+    replaced: Option<Removal>,
+    source: Option<Discard>,
 }
 
 #[derive(Debug)]
 enum Stage {
     /// Looks for locks, and for hidden names that would be shown elsewhere.
     Survey(Vec<(Survey, bool)>),
-    File(FileCopy, Temporary),
-    Tree(TreeCopy, TemporaryDir),
-    /// Removes what was replaced, and the source of a move that had to be copied.
-    Remove(Vec<Removal>, Option<Removal>),
+    File(FileCopy),
+    Tree(TreeCopy),
+    /// It is in its place, and its properties follow: until when that is tried, and whether they
+    /// are there already.
+    Carry(u64, bool),
+    Remove,
     /// Removes a copy that failed.
-    Undo(Removal, Option<Reply>),
+    Undo(Removal, Reply),
+}
+
+/// A copy in the making.
+#[derive(Debug)]
+enum Made {
+    File(Temporary),
+    Tree(TemporaryDir),
 }
 
 impl Transfer {
@@ -61,107 +84,136 @@ impl Transfer {
         sweeper: &mut Sweeper,
         moves: bool,
     ) -> Result<Transfer, Reply> {
-        let depth = request.depth()?;
-        let overwrite = request.overwrite()?;
-        let source = request.target(env)?;
-        if !source.exists() {
-            return Err(404.into());
-        }
-        let is_odd = depth == Depth::One || moves && depth == Depth::Zero;
-        if source.is_dir() && is_odd {
-            return Err(400.into());
-        }
-        let target = request.destination(env)?;
-        let keys = request.conditions(env, &source)?;
-        // The root has no name that could be given to something else.
-        let name = target.full.file_name().filter(|_| target.path != b"/");
-        let is_root = moves && source.path == b"/";
-        let (Some(name), false) = (name.map(OsStr::to_owned), is_root) else {
-            return Err(403.into());
+        let judged = Judged::new(request, env, moves)?;
+        sweeper.visit(dir_of(&judged.place), env.unix);
+        let mut transfer = Transfer {
+            moves,
+            judged,
+            stage: Stage::Remove,
+            locked: Vec::new(),
+            seen: 0,
+            looks: 0,
+            held: None,
+            made: None,
+            properties: BTreeMap::new(),
+            replaced: None,
+            source: None,
         };
-        let Some(dir) = target.parent().filter(|dir| dir.is_dir()) else {
-            return Err(409.into());
-        };
-        if let Kind::Other = target.kind {
-            return Err(403.into());
-        }
-        check_places(&source, &target, &dir.join(&name), moves)?;
-        if target.exists() && !overwrite {
-            return Err(412.into());
-        }
-        let membership = !target.exists() || target.is_dir() || source.is_dir();
-        for (checked, membership) in [(&source, moves), (&target, membership)] {
-            if !moves && std::ptr::eq(checked, &source) {
-                continue;
-            }
-            if let Some(lock) = checked.blocked(env, &keys, membership)? {
-                return Err(Reply::locked(&lock.href));
-            }
-        }
-        sweeper.visit(&dir);
-        let mut surveys = Vec::new();
-        if moves && source.is_dir() && !source.is_link {
-            surveys.push((Survey::new(source.full.clone()), true));
-        }
-        if target.is_dir() && !target.is_link {
-            surveys.push((Survey::new(target.full.clone()), false));
-        }
-        let deep = depth == Depth::Infinity;
-        let stage = Stage::Survey(surveys);
-        Ok(Transfer { moves, deep, keys, source, target, dir, name, stage, locked: Vec::new() })
-    }
-
-    fn place(&self) -> PathBuf {
-        self.dir.join(&self.name)
+        transfer.look();
+        Ok(transfer)
     }
 
     /// Works on; the answer once all is done.
-    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
+    pub fn advance(
+        &mut self,
+        request: &Request,
+        env: &Env<'_>,
+        budget: &mut usize,
+    ) -> Result<Option<Reply>, Reply> {
         while *budget > 0 {
             *budget -= 1;
-            match &mut self.stage {
-                Stage::Survey(_) => self.survey(env, budget)?,
-                Stage::File(copy, _) => {
-                    if !copy.advance(budget)? {
-                        return Ok(None);
+            let progress = match &mut self.stage {
+                Stage::Survey(_) => self.survey(request, env, budget),
+                Stage::File(copy) => match copy.advance(budget) {
+                    Ok(true) => self.copied(request, env),
+                    Ok(false) => return Ok(None),
+                    Err(error) => Err(error.into()),
+                },
+                Stage::Tree(_) => self.copy_tree(request, env, budget),
+                Stage::Carry(..) => {
+                    if !self.carry(env) {
+                        *budget = 0;
                     }
-                    self.install_file(env)?;
+                    Ok(())
                 }
-                Stage::Tree(..) => self.copy_tree(env, budget),
-                Stage::Remove(removals, _) => {
-                    let Some(removal) = removals.last_mut() else {
-                        return self.finish(budget);
-                    };
-                    if removal.advance(budget) {
-                        removals.pop();
-                    }
-                }
+                Stage::Remove => match self.remove(budget) {
+                    Some(reply) => return Ok(Some(reply)),
+                    None => return Ok(None),
+                },
                 Stage::Undo(removal, reply) => {
                     if removal.advance(budget) {
-                        return Ok(Some(reply.take().unwrap_or(500.into())));
+                        return Err(std::mem::replace(reply, 500.into()));
                     }
+                    Ok(())
                 }
+            };
+            if let Err(reply) = progress {
+                self.fail(reply)?;
             }
         }
         Ok(None)
     }
 
-    fn survey(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<(), Reply> {
+    /// Nobody waits for it any more: what was there before is there again, and what is left of it
+    /// is removed by others.
+    pub fn abandon(mut self, sweeper: &mut Sweeper) {
+        // The answer of whoever asked for it.
+        let _ = self.fail(500.into());
+        if let Stage::Undo(removal, _) = self.stage {
+            sweeper.remove(removal);
+        }
+        if let Some(replaced) = self.replaced {
+            sweeper.remove(replaced);
+        }
+        if let Some(source) = self.source {
+            sweeper.discard(source);
+        }
+    }
+
+    /// Gives up: an error, or what is to be done before that is told.
+    fn fail(&mut self, reply: Reply) -> Result<(), Reply> {
+        if let Some(held) = self.held.take() {
+            // Where that cannot be done now, a sweep does it.
+            let _ = held.put_back();
+        }
+        match self.made.take() {
+            Some(Made::Tree(made)) => {
+                self.stage = Stage::Undo(Removal::new(made.path), reply);
+                Ok(())
+            }
+            Some(Made::File(_)) | None => Err(reply),
+        }
+    }
+
+    /// Has the trees looked through that will be moved or replaced.
+    fn look(&mut self) {
+        let Judged { source, target, .. } = &self.judged;
+        let mut surveys = Vec::new();
+        if self.moves && self.made.is_none() && source.is_dir() && !source.is_link {
+            surveys.push((Survey::new(source.full.clone()), true));
+        }
+        if target.is_dir() && !target.is_link {
+            surveys.push((Survey::new(target.full.clone()), false));
+        }
+        self.seen = store::lockings();
+        self.looks += 1;
+        self.stage = Stage::Survey(surveys);
+    }
+
+    fn survey(
+        &mut self,
+        request: &Request,
+        env: &Env<'_>,
+        budget: &mut usize,
+    ) -> Result<(), Reply> {
         let Stage::Survey(surveys) = &mut self.stage else { return Ok(()) };
         let Some((survey, is_source)) = surveys.last_mut() else {
             if !self.locked.is_empty() {
-                let mut document = Multistatus::new();
-                self.locked.iter().for_each(|href| document.status(href, 423));
-                return Err(Reply { body: Some(document.finish()), ..207.into() });
+                return Err(locked_inside(&self.locked));
             }
-            return self.perform(env);
+            if self.made.is_some() {
+                return self.copied(request, env);
+            }
+            return if self.must_look_again()? { Ok(()) } else { self.perform(request, env) };
         };
-        let (from, to) = (&self.source.full, &self.target.full);
-        let (keys, locked, is_source) = (&self.keys, &mut self.locked, *is_source);
+        let Judged { source, target, keys, .. } = &self.judged;
+        let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
         let mut look = |dir: &Path, names: &[(OsString, FileType)]| {
-            let paths = names.iter().map(|(name, _)| dir.join(name));
-            exposes |= is_source && paths.into_iter().any(|path| is_exposed(env, &path, from, to));
+            if is_source && let Ok(inside) = dir.strip_prefix(&source.full) {
+                let mut paths = names.iter().map(|(name, _)| inside.join(name));
+                exposes |= paths.any(|path| is_exposed(env, &source.full, &target.full, &path));
+            }
             locked_in(env, dir, keys, locked)
         };
         if survey.advance(budget, &mut look)? {
@@ -170,153 +222,223 @@ impl Transfer {
         if exposes { Err(403.into()) } else { Ok(()) }
     }
 
-    fn perform(&mut self, env: &Env<'_>) -> Result<(), Reply> {
-        let place = self.place();
+    /// Whether locks may have been taken since the last look; if so, the next has begun.
+    fn must_look_again(&mut self) -> Result<bool, Reply> {
+        let is_dir = |target: &Target| target.is_dir() && !target.is_link;
+        let looks_at = is_dir(&self.judged.target)
+            || self.moves && self.made.is_none() && is_dir(&self.judged.source);
+        if !looks_at || self.seen == store::lockings() {
+            return Ok(false);
+        }
+        if self.looks >= MAX_LOOKS {
+            return Err(503.into());
+        }
+        self.look();
+        Ok(true)
+    }
+
+    fn perform(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+        self.judged.renew(request, env, self.moves)?;
+        self.properties = self.source_properties(env)?;
+        let Judged { source, target, place, .. } = &self.judged;
+        let mut from = source.full.clone();
         if self.moves {
-            let from = self.source.full.clone();
-            let moved = match self.source.is_link {
-                true => self.move_link(&from, &place),
-                false => install(&from, &place),
+            from = own_place(source).ok_or(Reply::from(409))?;
+            let replaces = target.exists();
+            let moved = match source.is_link {
+                true => move_link(&from, place, replaces),
+                false => move_name(&from, place, replaces),
             };
             match moved {
                 Ok(old) => {
-                    // What was replaced bears the old name of the source, for a moment.
-                    let old = old.map(|old| hide(old, &from)).transpose()?;
-                    // It is moved, also where its properties cannot be kept.
-                    let _ = self.carry(env);
-                    let removals = old.into_iter().map(Removal::new).collect();
-                    self.stage = Stage::Remove(removals, None);
+                    self.replaced = old.map(Removal::new);
+                    self.stage = Stage::Carry(env.unix + PATIENCE, false);
                     return Ok(());
                 }
-                Err(error) if is(&error, Errno::XDEV) => {}
+                Err(error) if is(&error, Errno::XDEV) && !source.is_link => {
+                    let held = Held::take(&from, Kind::Source)?;
+                    from = held.path();
+                    self.held = Some(held);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
-        if self.source.is_dir() {
-            let made = TemporaryDir::create(&self.dir)?;
-            match TreeCopy::new(self.source.full.clone(), made.path.clone(), self.deep) {
-                Ok(copy) => self.stage = Stage::Tree(copy, made),
-                Err(error) => self.undo(made.path.clone(), error),
-            }
+        if source.is_dir() {
+            let made = TemporaryDir::create(dir_of(place))?;
+            let to = made.path.clone();
+            self.made = Some(Made::Tree(made));
+            let copy = TreeCopy::new(from, to, self.judged.deep, self.moves)?;
+            self.stage = Stage::Tree(copy);
         } else {
-            let made = Temporary::create(&self.dir)?;
-            let copy = FileCopy::new(&self.source.full, made.file().try_clone()?)?;
-            self.stage = Stage::File(copy, made);
+            let made = Temporary::create(dir_of(place))?;
+            let copy = FileCopy::new(&from, made.file().try_clone()?)?;
+            self.made = Some(Made::File(made));
+            self.stage = Stage::File(copy);
         }
         Ok(())
     }
 
-    /// A link that is moved leads to the same place as before.
-    fn move_link(&self, from: &Path, place: &Path) -> io::Result<Option<PathBuf>> {
-        let made = fresh_name(&self.dir);
-        copy_link(from, &made)?;
-        let old = install(&made, place).inspect_err(|_| drop(fs::remove_file(&made)))?;
-        fs::remove_file(from)?;
-        Ok(old)
-    }
-
-    fn copy_tree(&mut self, env: &Env<'_>, budget: &mut usize) {
-        let place = self.place();
-        let Stage::Tree(copy, made) = &mut self.stage else { return };
-        let (from, to) = (&self.source.full, &self.target.full);
-        let is_left_out = |path: &Path| is_exposed(env, path, from, to);
-        match copy.advance(budget, &is_left_out) {
-            Ok(false) => {}
-            Ok(true) => match install(&made.path, &place) {
-                Ok(old) => {
-                    let removals = old.into_iter().map(Removal::new).collect();
-                    self.installed(env, removals);
-                }
-                Err(error) => {
-                    let made = made.path.clone();
-                    self.undo(made, error);
-                }
-            },
-            Err(error) => {
-                let made = made.path.clone();
-                self.undo(made, error);
-            }
+    fn copy_tree(
+        &mut self,
+        request: &Request,
+        env: &Env<'_>,
+        budget: &mut usize,
+    ) -> Result<(), Reply> {
+        let Stage::Tree(copy) = &mut self.stage else { return Ok(()) };
+        let (from, to) = (&self.judged.source.full, &self.judged.target.full);
+        match copy.advance(budget, &|path| is_exposed(env, from, to, path)) {
+            Ok(false) => Ok(()),
+            Ok(true) => self.copied(request, env),
+            Err(uncopied) => Err(refused(&self.judged.source, &uncopied)),
         }
     }
 
-    fn undo(&mut self, made: PathBuf, error: io::Error) {
-        self.stage = Stage::Undo(Removal::new(made), Some(error.into()));
-    }
-
-    fn install_file(&mut self, env: &Env<'_>) -> Result<(), Reply> {
-        let place = self.place();
-        let stage = std::mem::replace(&mut self.stage, Stage::Remove(Vec::new(), None));
-        let Stage::File(_, made) = stage else { return Ok(()) };
-        let mut removals = Vec::new();
-        if self.target.is_dir() && !self.target.is_link {
-            let hidden = fresh_name(&self.dir);
-            made.publish(&hidden, false)?;
-            match install(&hidden, &place) {
-                Ok(old) => removals.extend(old.map(Removal::new)),
-                Err(error) => {
-                    let _ = fs::remove_file(hidden);
-                    return Err(error.into());
-                }
-            }
-        } else {
-            made.publish(&place, true)?;
-        }
-        self.installed(env, removals);
-        Ok(())
-    }
-
-    /// A copy is in its place.
-    fn installed(&mut self, env: &Env<'_>, removals: Vec<Removal>) {
-        let source = self.moves.then(|| Removal::new(self.source.full.clone()));
-        // The copy is there, and stays also where its properties cannot be kept.
-        let _ = self.carry(env);
-        self.stage = Stage::Remove(removals, source);
-    }
-
-    /// Takes the properties along, and leaves the locks.
-    fn carry(&self, env: &Env<'_>) -> io::Result<()> {
-        let name = self.name.as_bytes();
-        let home = self.source.home.as_ref().filter(|home| !home.name.is_empty());
-        let properties = match home {
-            Some(home) => {
-                let mut state = store::load(&home.dir, env.unix)?;
-                state.remove(&home.name).unwrap_or_default().properties
-            }
-            None => Default::default(),
-        };
-        let stays_file = !self.source.is_dir() && !self.target.is_dir();
-        store::update(&self.dir, env.unix, |state| {
-            if !stays_file {
-                state.remove(name);
-            }
-            state.member_mut(name).properties = properties;
-        })?;
-        if !self.moves {
+    /// The copy is complete, and gets its name.
+    fn copied(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+        if self.must_look_again()? {
             return Ok(());
         }
-        match home {
-            Some(home) if !self.source.is_link => store::update(&home.dir, env.unix, |state| {
+        self.judged.renew_target(request, env)?;
+        let Judged { target, place, .. } = &self.judged;
+        let replaces = target.exists();
+        let old = match &self.made {
+            Some(Made::Tree(made)) => install(&made.path, place, replaces)?,
+            Some(Made::File(_)) => match self.made.take() {
+                Some(Made::File(made)) if target.is_dir() && !target.is_link => {
+                    let hidden = fresh_name(dir_of(place));
+                    made.publish(&hidden, false)?;
+                    install(&hidden, place, replaces)
+                        .inspect_err(|_| drop(fs::remove_file(&hidden)))?
+                }
+                Some(Made::File(made)) => {
+                    made.publish(place, replaces)?;
+                    None
+                }
+                _ => None,
+            },
+            None => None,
+        };
+        // From now on others may lock it.
+        self.made = None;
+        self.source = self.held.take().map(Held::doom);
+        self.replaced = old.map(Removal::new);
+        self.stage = Stage::Carry(env.unix + PATIENCE, false);
+        Ok(())
+    }
+
+    fn source_properties(&self, env: &Env<'_>) -> io::Result<BTreeMap<Name, String>> {
+        // Those of a directory are in it.
+        let home = self.judged.source.home.as_ref().filter(|home| !home.name.is_empty());
+        let Some(home) = home else { return Ok(BTreeMap::new()) };
+        let mut state = store::load(&home.dir, env.unix)?;
+        Ok(state.remove(&home.name).unwrap_or_default().properties)
+    }
+
+    /// Takes the properties along, and leaves the locks; false if somebody else has to be waited
+    /// for. What was copied or moved stays so, also where its properties cannot be kept.
+    fn carry(&mut self, env: &Env<'_>) -> bool {
+        let Stage::Carry(until, mut is_there) = self.stage else { return true };
+        let carried = self.carry_to(env, &mut is_there);
+        if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) && env.unix < until {
+            self.stage = Stage::Carry(until, is_there);
+            return false;
+        }
+        self.stage = Stage::Remove;
+        true
+    }
+
+    fn carry_to(&mut self, env: &Env<'_>, is_there: &mut bool) -> io::Result<()> {
+        let Judged { source, target, place, .. } = &self.judged;
+        if !*is_there {
+            let name = place.file_name().unwrap_or_default().as_bytes();
+            let stays_file = !source.is_dir() && !target.is_dir();
+            let properties = &self.properties;
+            store::update(dir_of(place), env.unix, |state| {
+                if !stays_file {
+                    state.remove(name);
+                }
+                state.member_mut(name).properties = properties.clone();
+            })?;
+            *is_there = true;
+        }
+        if !self.moves || source.is_link {
+            return Ok(());
+        }
+        match source.home.as_ref().filter(|home| !home.name.is_empty()) {
+            // Somebody may have put something else there.
+            Some(home) if home.path().exists() => Ok(()),
+            Some(home) => store::update(&home.dir, env.unix, |state| {
                 state.remove(&home.name);
             }),
-            None if !self.source.is_link => {
-                store::update(&self.place(), env.unix, store::State::unlock)
-            }
-            _ => Ok(()),
+            None => store::update(place, env.unix, store::State::unlock),
         }
     }
 
-    fn finish(&mut self, budget: &mut usize) -> Result<Option<Reply>, Reply> {
-        let Stage::Remove(_, source) = &mut self.stage else { return Ok(None) };
-        if let Some(removal) = source {
-            if !removal.advance(budget) {
-                return Ok(None);
+    /// Removes what is to go; the answer once it has.
+    fn remove(&mut self, budget: &mut usize) -> Option<Reply> {
+        if let Some(replaced) = &mut self.replaced {
+            if !replaced.advance(budget) {
+                return None;
             }
-            if !removal.failures.is_empty() {
-                return Ok(Some(failures(&self.source, &removal.failures)));
+            self.replaced = None;
+        }
+        if let Some(source) = &mut self.source {
+            let left = source.advance(budget)?;
+            if !left.is_empty() {
+                let reply = failures(&self.judged.source, left);
+                self.source = None;
+                return Some(reply);
             }
         }
-        Ok(Some(if self.target.exists() { 204 } else { 201 }.into()))
+        Some(if self.judged.target.exists() { 204 } else { 201 }.into())
     }
+}
+
+/// The directory of a place.
+fn dir_of(place: &Path) -> &Path {
+    place.parent().unwrap_or(Path::new("."))
+}
+
+/// What is moved within a file system gets another name. What had that before is returned.
+fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
+    let old = install(from, place, replaces)?;
+    if old.as_deref() != Some(from) {
+        return Ok(old);
+    }
+    // What was replaced bears the old name of the source, for a moment.
+    let hidden = fresh_name(dir_of(from));
+    if let Err(error) = fs::rename(from, &hidden) {
+        rename(from, place, RenameFlags::EXCHANGE)?;
+        return Err(error);
+    }
+    Ok(Some(hidden))
+}
+
+/// A link that is moved leads to the same place as before.
+fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
+    let made = fresh_name(dir_of(place));
+    copy_link(from, &made)?;
+    let old = install(&made, place, replaces).inspect_err(|_| drop(fs::remove_file(&made)))?;
+    fs::remove_file(from)?;
+    Ok(old)
+}
+
+/// Why a tree is not copied, as an answer.
+fn refused(source: &Target, uncopied: &Uncopied) -> Reply {
+    let inside: &OsStr = uncopied.inside.as_os_str();
+    match status_of(&uncopied.error) {
+        // It was there when the copy came to its directory: a tree without it there never was.
+        404 => failures(source, &[(inside.as_bytes().to_vec(), 409)]),
+        status @ (403 | 409) => failures(source, &[(inside.as_bytes().to_vec(), status)]),
+        status => status.into(),
+    }
+}
+
+/// What is locked inside of a tree, as an answer.
+pub fn locked_inside(hrefs: &[String]) -> Reply {
+    let mut document = Multistatus::new();
+    hrefs.iter().for_each(|href| document.status(href, 423));
+    Reply { body: Some(document.finish()), ..207.into() }
 }
 
 /// What could not be removed, as an answer.
@@ -329,95 +451,14 @@ pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
     let mut document = Multistatus::new();
     for (inside, status) in failures {
         let mut href = target.href();
-        super::fields::escape_path(inside, &mut href);
+        escape_path(inside, &mut href);
         document.status(&href, *status);
     }
     Reply { body: Some(document.finish()), ..207.into() }
 }
 
-/// A resource can neither replace itself, nor what it is in, nor go into itself.
-fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> Result<(), Reply> {
-    let real = |path: &Path| fs::canonicalize(path).ok();
-    let from = match source.is_link && moves {
-        true => source.parent().zip(source.full.file_name()).map(|(dir, name)| dir.join(name)),
-        false => real(&source.full),
-    };
-    let Some(from) = from else { return Err(404.into()) };
-    let to = real(&target.full);
-    let same = from == place || to.as_ref() == Some(&from);
-    let inside = source.is_dir() && place.starts_with(&from);
-    let around = from.starts_with(place);
-    // Nor may a link take the place of what it leads to, or of a directory around that.
-    let led_to = real(&source.full).filter(|_| source.is_link);
-    let undermines = moves && led_to.is_some_and(|led_to| led_to.starts_with(place));
-    // One file may have several paths: mounted twice, or where case makes no difference.
-    let of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let is_around = |outer: &Path, inner: &Path| {
-        let outer = of(outer);
-        outer.is_some() && inner.ancestors().any(|path| of(path) == outer)
-    };
-    let by_identity = is_around(&from, place) || is_around(place, &from);
-    match same || inside || around || undermines || by_identity {
-        true => Err(403.into()),
-        false => Ok(()),
-    }
-}
-
-/// Whether what is hidden at its place would not be in the other tree.
-fn is_exposed(env: &Env<'_>, path: &Path, from: &Path, to: &Path) -> bool {
-    resolve::is_hidden(env.config, path)
-        && path
-            .strip_prefix(from)
-            .is_ok_and(|inside| !resolve::is_hidden(env.config, &to.join(inside)))
-}
-
-/// Gives `new` the name `place`. What had that name before is returned under its new one.
-fn install(new: &Path, place: &Path) -> io::Result<Option<PathBuf>> {
-    let old = match fs::symlink_metadata(place) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return rename(new, place, RenameFlags::NOREPLACE).map(|()| None);
-        }
-        Err(error) => return Err(error),
-    };
-    if !old.is_dir() && !fs::symlink_metadata(new)?.is_dir() {
-        return fs::rename(new, place).map(|()| None);
-    }
-    match rename(new, place, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(Some(new.to_path_buf())),
-        // Not every file system can exchange two names.
-        Err(error) if is(&error, Errno::INVAL) || is(&error, Errno::NOSYS) => {
-            let hidden = fresh_name(place.parent().unwrap_or(Path::new(".")));
-            fs::rename(place, &hidden)?;
-            match fs::rename(new, place) {
-                Ok(()) => Ok(Some(hidden)),
-                Err(error) => {
-                    let _ = fs::rename(hidden, place);
-                    Err(error)
-                }
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
-        Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => fs::rename(from, to),
-        result => Ok(result?),
-    }
-}
-
-/// Takes the name of the source from what was replaced.
-fn hide(old: PathBuf, source: &Path) -> io::Result<PathBuf> {
-    if old != source {
-        return Ok(old);
-    }
-    let hidden = fresh_name(source.parent().unwrap_or(Path::new(".")));
-    fs::rename(source, &hidden)?;
-    Ok(hidden)
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
+/// Whether something in the tree `from` is hidden there and would not be in the tree `to`.
+fn is_exposed(env: &Env<'_>, from: &Path, to: &Path, inside: &Path) -> bool {
+    resolve::is_hidden(env.config, &from.join(inside))
+        && !resolve::is_hidden(env.config, &to.join(inside))
 }

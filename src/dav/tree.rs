@@ -2,7 +2,7 @@
 //!
 //! Symbolic links are never followed: they are removed, and copied, as links.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,9 +10,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
+use rustix::io::Errno;
+
+use super::holding::Kind;
 use super::status_of;
 use super::store::{self, STATE};
-use super::temporary::{above_standard, check_size, open_file};
+use super::temporary::{above_standard, check_size, create_private_dir, open_file, sweep};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -170,80 +173,121 @@ impl FileCopy {
 /// A copy of a directory and all in it.
 #[derive(Debug)]
 pub struct TreeCopy {
+    root: PathBuf,
+    whole: bool,
     levels: Vec<(PathBuf, PathBuf, Names)>,
-    file: Option<FileCopy>,
+    file: Option<(FileCopy, PathBuf)>,
+}
+
+/// What of a tree cannot be copied: where it is, from the root of the tree on, and why.
+#[derive(Debug)]
+pub struct Uncopied {
+    pub inside: PathBuf,
+    pub error: io::Error,
 }
 
 impl TreeCopy {
-    /// From the directory `from` into the empty directory `to`. `deep`: with all in it.
-    pub fn new(from: PathBuf, to: PathBuf, deep: bool) -> io::Result<TreeCopy> {
-        let mut copy = TreeCopy { levels: Vec::new(), file: None };
+    /// From the directory `from` into the empty directory `to`, which is filled before it gets its
+    /// mode. `deep`: with all in it. `whole`: the copy is to stand for the tree. Then nothing may
+    /// be left out, and links are written as they are, as if the tree had only got another name.
+    pub fn new(from: PathBuf, to: PathBuf, deep: bool, whole: bool) -> io::Result<TreeCopy> {
+        let mut copy = TreeCopy { root: from.clone(), whole, levels: Vec::new(), file: None };
         copy_state(&from, &to, deep)?;
-        let mode = fs::metadata(&from)?.permissions().mode() & 0o777;
-        // Filled before it gets its mode, which may forbid that; see `advance`.
-        if deep {
-            let names = read_names(&from)?;
-            copy.levels.push((from, to, names));
-        } else {
-            let _ = fs::set_permissions(to, fs::Permissions::from_mode(mode));
-        }
+        let names = if deep { read_names(&from)? } else { Vec::new().into_iter() };
+        copy.levels.push((from, to, names));
         Ok(copy)
     }
 
-    /// Works on; true once all is copied. `is_left_out` is asked about each path.
+    /// Works on; true once all is copied. `is_left_out` is asked about each path, which begins at
+    /// the root of the tree.
     pub fn advance(
         &mut self,
         budget: &mut usize,
         is_left_out: &dyn Fn(&Path) -> bool,
-    ) -> io::Result<bool> {
+    ) -> Result<bool, Uncopied> {
         while *budget > 0 {
             *budget -= 1;
-            if let Some(file) = &mut self.file {
-                if file.advance(budget)? {
-                    self.file = None;
+            if let Some((file, from)) = &mut self.file {
+                match file.advance(budget) {
+                    Ok(false) => {}
+                    Ok(true) => self.file = None,
+                    Err(error) => return Err(Uncopied { inside: inside(&self.root, from), error }),
                 }
                 continue;
             }
             let Some((from, to, names)) = self.levels.last_mut() else { return Ok(true) };
-            let Some((name, kind)) = names.next() else {
-                let mode = fs::metadata(&*from)?.permissions().mode() & 0o777;
-                let _ = fs::set_permissions(&*to, fs::Permissions::from_mode(mode));
-                self.levels.pop();
-                continue;
+            let (from, to) = match names.next() {
+                Some((name, kind)) => {
+                    let (from, to) = (from.join(&name), to.join(&name));
+                    let inside = inside(&self.root, &from);
+                    if let Err(error) = self.copy(&from, to, &name, kind, is_left_out(&inside)) {
+                        return Err(Uncopied { inside, error });
+                    }
+                    continue;
+                }
+                None => (std::mem::take(from), std::mem::take(to)),
             };
-            // Temporary files of others, and what is known of the directory, which is copied
-            // already.
-            if is_own(name.as_bytes()) {
-                continue;
-            }
-            let (from, to) = (from.join(&name), to.join(&name));
-            if is_left_out(&from) {
-                continue;
-            }
-            match self.copy(&from, to, kind) {
-                // It has gone meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound && !from.exists() => {}
-                result => result?,
-            }
+            self.levels.pop();
+            let mode = match fs::metadata(&from) {
+                Ok(meta) => meta.permissions().mode() & 0o777,
+                Err(error) => return Err(Uncopied { inside: inside(&self.root, &from), error }),
+            };
+            // Not every file system has modes.
+            let _ = fs::set_permissions(to, fs::Permissions::from_mode(mode));
         }
         Ok(self.levels.is_empty() && self.file.is_none())
     }
 
-    fn copy(&mut self, from: &Path, to: PathBuf, kind: FileType) -> io::Result<()> {
+    fn copy(
+        &mut self,
+        from: &Path,
+        to: PathBuf,
+        name: &OsStr,
+        kind: FileType,
+        left_out: bool,
+    ) -> io::Result<()> {
+        if is_own(name.as_bytes()) {
+            return self.pass_own(from, name);
+        }
+        if left_out {
+            return if self.whole { Err(Errno::PERM.into()) } else { Ok(()) };
+        }
         if kind.is_dir() {
             let names = read_names(from)?;
-            fs::create_dir(&to)?;
+            create_private_dir(&to)?;
             copy_state(from, &to, true)?;
             self.levels.push((from.to_path_buf(), to, names));
         } else if kind.is_file() {
             let to = above_standard(File::create_new(to)?)?;
-            self.file = Some(FileCopy::new(from, to)?);
+            self.file = Some((FileCopy::new(from, to)?, from.to_path_buf()));
+        } else if kind.is_symlink() && self.whole {
+            std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
         } else if kind.is_symlink() {
             copy_link(from, &to)?;
+        } else if self.whole {
+            // Nobody can read it here, nor make another that is the same.
+            return Err(Errno::PERM.into());
         }
-        // Devices and the like are left out: nobody can read them here.
         Ok(())
     }
+
+    /// What is known of the directory is copied already, and temporary files of others are
+    /// nobody's concern. But what is held belongs to the tree.
+    fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<()> {
+        if Kind::of(name.as_bytes()).is_none() {
+            return Ok(());
+        }
+        if let Some(dir) = from.parent() {
+            // If nobody holds it any more, the next attempt finds it in its place.
+            sweep(dir)?;
+        }
+        Err(Errno::EXIST.into())
+    }
+}
+
+/// A path from the root of its tree on.
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_path_buf()
 }
 
 /// Copies a link; the copy leads to the same place.
@@ -340,7 +384,7 @@ mod tests {
         symlink("none", from.join("dangling")).unwrap();
         symlink("..", from.join("d/up")).unwrap();
         fs::create_dir(&to).unwrap();
-        let mut copy = TreeCopy::new(from.clone(), to.clone(), true).unwrap();
+        let mut copy = TreeCopy::new(from.clone(), to.clone(), true, false).unwrap();
         let left_out = |path: &Path| path.ends_with("e");
         let mut portions = 1;
         while !copy.advance(&mut 1, &left_out).unwrap() {

@@ -16,6 +16,7 @@ use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
+use super::transfer::PATIENCE;
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -32,6 +33,8 @@ pub struct Upload {
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
+    /// Until when others are waited for who change properties in the same directory.
+    patience: Option<u64>,
 }
 
 /// Content that is only a part (RFC 9110, section 14.5).
@@ -63,10 +66,10 @@ impl Upload {
             None => None,
         };
         request.may_change(env, &target, !target.exists())?;
-        sweeper.visit(&home.dir);
+        sweeper.visit(&home.dir, env.unix);
         let made = Some(Temporary::create(&home.dir)?);
         let position = part.as_ref().map_or(0, |part| part.start);
-        Ok(Upload { request, made, position, part })
+        Ok(Upload { request, made, position, part, patience: None })
     }
 
     /// Takes a piece of the content.
@@ -110,14 +113,24 @@ impl Upload {
             return Err(412.into());
         }
         self.request.may_change(env, &target, !target.exists())?;
+        let folder = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
+        let Ok(_folder) = folder else {
+            return match env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
+                true => {
+                    *budget = 0;
+                    Ok(None)
+                }
+                false => Err(503.into()),
+            };
+        };
         let Some(made) = self.made.take() else { return Err(500.into()) };
         if let Some(old) = target.metadata() {
             take_over(made.file(), old);
         }
-        made.publish(&dir.join(OsStr::from_bytes(name)), true)?;
+        made.publish(&dir.join(OsStr::from_bytes(name)), target.exists())?;
         if !target.exists() {
             // What was there under this name before is no more.
-            let _ = store::update(dir, env.unix, |state| drop(state.remove(name)));
+            let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
         }
         Ok(Some(if target.exists() { 204 } else { 201 }.into()))
     }

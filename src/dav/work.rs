@@ -1,24 +1,20 @@
 //! The methods of WebDAV but PUT, carried out in portions.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::{self, FileType};
-use std::path::Path;
+use std::fs;
 
 use super::Env;
 use super::bodies::{Change, propertyupdate};
-use super::fields::Depth;
-use super::locking::{self, DeepLock, locked_in};
-use super::locks::Keys;
+use super::deletion::Delete;
+use super::locking::{self, DeepLock};
 use super::multistatus::{Multistatus, write_name};
 use super::properties::is_protected;
 use super::propfind::Propfind;
 use super::request::{Reply, Request};
 use super::store;
 use super::sweeping::Sweeper;
-use super::target::{Home, Kind, Target};
-use super::transfer::{Transfer, failures};
-use super::tree::{Removal, Survey};
+use super::target::{Home, Kind};
+use super::transfer::{PATIENCE, Transfer};
 use super::xml::Name;
 
 /// Bytes of one dead property, and of all those of a resource.
@@ -30,6 +26,8 @@ const MAX_PROPERTIES: usize = 1024 * 1024;
 pub struct Work {
     request: Request,
     stage: Stage,
+    /// Until when others are waited for who change the same properties.
+    patience: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -41,23 +39,12 @@ enum Stage {
     Delete(Box<Delete>),
 }
 
-/// The removal of a directory.
-#[derive(Debug)]
-struct Delete {
-    target: Target,
-    keys: Keys,
-    survey: Survey,
-    locked: Vec<String>,
-    /// `None` until it is known that nothing is locked.
-    removal: Option<Removal>,
-}
-
 /// What one portion came to: the answer, once there is one.
 type Progress = Result<Option<Reply>, Reply>;
 
 impl Work {
     pub fn new(request: Request) -> Work {
-        Work { request, stage: Stage::Start }
+        Work { request, stage: Stage::Start, patience: None }
     }
 
     /// The content of the request, which is kept until work begins.
@@ -81,10 +68,16 @@ impl Work {
                 Stage::Start => self.start(env, sweeper),
                 Stage::Propfind(propfind) => propfind.advance(env, &mut budget),
                 Stage::Lock(lock) => lock.advance(env, &mut budget),
-                Stage::Transfer(transfer) => transfer.advance(env, &mut budget),
-                Stage::Delete(delete) => delete.advance(env, &mut budget),
+                Stage::Transfer(transfer) => transfer.advance(&self.request, env, &mut budget),
+                Stage::Delete(delete) => delete.advance(&self.request, env, &mut budget),
             };
             match progress {
+                Err(reply) if reply.busy => {
+                    if env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
+                        return None;
+                    }
+                    return Some(reply);
+                }
                 Ok(Some(reply)) | Err(reply) => return Some(reply),
                 Ok(None) => {}
             }
@@ -92,19 +85,33 @@ impl Work {
         None
     }
 
+    /// Nobody waits for an answer any more.
+    pub fn abandon(self, sweeper: &mut Sweeper) {
+        match self.stage {
+            Stage::Transfer(transfer) => transfer.abandon(sweeper),
+            Stage::Delete(delete) => delete.abandon(sweeper),
+            Stage::Start | Stage::Propfind(_) | Stage::Lock(_) => {}
+        }
+    }
+
     fn start(&mut self, env: &Env<'_>, sweeper: &mut Sweeper) -> Progress {
         let request = &self.request;
         request.check_fields()?;
-        if let Ok(target) = request.target(env)
-            && let Some(home) = &target.home
-        {
-            sweeper.visit(&home.dir);
+        if let Ok(target) = request.target(env) {
+            match &target.home {
+                Some(home) => sweeper.visit(&home.dir, env.unix),
+                // A directory above may be held by somebody who is no more.
+                None => {
+                    let above = target.full.ancestors().find(|path| path.is_dir());
+                    above.into_iter().for_each(|dir| sweeper.visit(dir, env.unix));
+                }
+            }
         }
         let begun = match request.method() {
             b"PROPFIND" => Propfind::begin(request, env)?.map(|p| Stage::Propfind(Box::new(p))),
             b"PROPPATCH" => Err(proppatch(request, env)?),
             b"MKCOL" => Err(mkcol(request, env)?),
-            b"DELETE" => delete(request, env)?.map(|delete| Stage::Delete(Box::new(delete))),
+            b"DELETE" => Delete::begin(request, env)?.map(|delete| Stage::Delete(Box::new(delete))),
             b"LOCK" => locking::lock(request, env)?.map(|lock| Stage::Lock(Box::new(lock))),
             b"UNLOCK" => Err(locking::unlock(request, env)?),
             method @ (b"COPY" | b"MOVE") => {
@@ -133,64 +140,11 @@ fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     }
     let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
     request.may_change(env, &target, true)?;
+    let _folder = store::lock_if_possible(dir)?;
     fs::create_dir(&target.full)?;
     // What was there under this name before is no more.
-    let _ = store::update(dir, env.unix, |state| drop(state.remove(name)));
+    let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
     Ok(201.into())
-}
-
-/// Begins a DELETE: its answer, or what is to be done before.
-fn delete(request: &Request, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
-    let depth = request.depth()?;
-    let target = request.target(env)?;
-    match target.kind {
-        Kind::Missing => return Err(404.into()),
-        Kind::Other if !target.is_link => return Err(403.into()),
-        _ => {}
-    }
-    let is_dir = target.is_dir() && !target.is_link;
-    if target.path == b"/" {
-        return Err(403.into());
-    }
-    if is_dir && depth != Depth::Infinity {
-        return Err(400.into());
-    }
-    let keys = request.may_change(env, &target, true)?;
-    if is_dir {
-        let survey = Survey::new(target.full.clone());
-        return Ok(Ok(Delete { target, keys, survey, locked: Vec::new(), removal: None }));
-    }
-    fs::remove_file(&target.full)?;
-    if let Some(Home { dir, name }) = target.home.filter(|_| !target.is_link) {
-        let _ = store::update(&dir, env.unix, |state| drop(state.remove(&name)));
-    }
-    Ok(Err(204.into()))
-}
-
-impl Delete {
-    fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Progress {
-        if let Some(removal) = &mut self.removal {
-            if !removal.advance(budget) {
-                return Ok(None);
-            }
-            if removal.failures.is_empty() {
-                return Ok(Some(204.into()));
-            }
-            return Ok(Some(failures(&self.target, &removal.failures)));
-        }
-        let (keys, locked) = (&self.keys, &mut self.locked);
-        let mut look = |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
-        if !self.survey.advance(budget, &mut look)? {
-            return Ok(None);
-        }
-        if !self.locked.is_empty() {
-            let mut document = Multistatus::new();
-            self.locked.iter().for_each(|href| document.status(href, 423));
-            return Err(Reply { body: Some(document.finish()), ..207.into() });
-        }
-        self.removal = Some(Removal::new(self.target.full.clone()));
-        Ok(None)
-    }
 }
 
 fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {

@@ -110,6 +110,20 @@ impl Server {
         Flow::Again
     }
 
+    /// The connection of a task has gone: nothing of it stays behind.
+    pub(super) fn abandon(&mut self, task: Task) {
+        if let Task::Dav(work) = task {
+            work.abandon(&mut self.sweeper);
+        }
+    }
+
+    /// Removes what abandoned work has left behind, in portions.
+    pub(super) fn tidy(&mut self) {
+        if !self.sweeper.is_idle() {
+            self.sweeper.tidy(PORTION);
+        }
+    }
+
     /// Does the next portion.
     pub(super) fn work_on(&mut self, index: usize) -> Flow {
         let now = self.clock.now;

@@ -265,6 +265,7 @@ impl Server {
         let busy = !self.ready.is_empty()
             || !self.stirred.is_empty()
             || !self.work.is_empty()
+            || !self.sweeper.is_idle()
             || self.iterations.iter().any(|iteration| iteration.is_foreign())
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.accept_paused;
@@ -290,6 +291,7 @@ impl Server {
         if !self.programs.is_empty() {
             self.tend_programs();
         }
+        self.tidy();
         self.large_buffers.expire(self.clock.now);
         self.turn = self.ready.len();
         self.accepts = ACCEPTS_PER_TURN;
@@ -389,6 +391,7 @@ impl Server {
         self.access_log.close();
         self.error_log.close();
         self.forget_all_programs();
+        self.sweeper = Sweeper::default();
         if let Some(listener) = &mut self.listener {
             listener.registered = false;
         }
@@ -398,6 +401,7 @@ impl Server {
                 // The parent goes on with it, and logs it.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
+                    exchange.task = None;
                 }
                 if let Some(out) = conn.out.as_deref_mut() {
                     out.records.clear();
@@ -594,6 +598,9 @@ impl Server {
         }
         if let Some(page) = exchange.page.take() {
             self.leave_page(&page);
+        }
+        if let Some(task) = exchange.task.take() {
+            self.abandon(task);
         }
         self.large_buffers.keep(exchange.reset(), self.clock.now);
         if self.spare_exchanges.len() < SPARES {

@@ -1,0 +1,140 @@
+//! DELETE (RFC 4918 section 9.6).
+//!
+//! A directory is taken out of reach as a whole before anything in it is removed: nobody finds half
+//! of it, nor takes a lock in it meanwhile.
+
+use std::ffi::OsString;
+use std::fs::{self, FileType};
+use std::path::Path;
+
+use super::Env;
+use super::fields::Depth;
+use super::holding::{self, Discard, Held};
+use super::judging::{is_unknown_dir, own_place};
+use super::locking::locked_in;
+use super::locks::Keys;
+use super::request::{Reply, Request};
+use super::store;
+use super::sweeping::Sweeper;
+use super::target::{Home, Kind, Target};
+use super::transfer::{MAX_LOOKS, failures, locked_inside};
+use super::tree::{Removal, Survey};
+
+/// The removal of a directory.
+#[derive(Debug)]
+pub struct Delete {
+    target: Target,
+    keys: Keys,
+    locked: Vec<String>,
+    /// [`store::lockings`] when the last look began, and how many there were.
+    seen: u64,
+    looks: usize,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Looks for locks.
+    Survey(Survey),
+    Discard(Discard),
+    /// Where it cannot be taken away first.
+    Removal(Removal),
+}
+
+impl Delete {
+    /// Begins a DELETE: its answer, or what is to be done before.
+    pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
+        let depth = request.depth()?;
+        let target = request.target(env)?;
+        let is_dir = target.is_dir() && !target.is_link;
+        let keys = judge(request, env, &target)?;
+        if is_dir && depth != Depth::Infinity {
+            return Err(400.into());
+        }
+        if is_dir {
+            let stage = Stage::Survey(Survey::new(target.full.clone()));
+            let (locked, seen) = (Vec::new(), store::lockings());
+            return Ok(Ok(Delete { target, keys, locked, seen, looks: 1, stage }));
+        }
+        let home = target.home.as_ref().filter(|_| !target.is_link);
+        let _folder = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
+        fs::remove_file(&target.full)?;
+        if let Some(Home { dir, name }) = home {
+            let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
+        }
+        Ok(Err(204.into()))
+    }
+
+    pub fn advance(
+        &mut self,
+        request: &Request,
+        env: &Env<'_>,
+        budget: &mut usize,
+    ) -> Result<Option<Reply>, Reply> {
+        let left = match &mut self.stage {
+            Stage::Survey(survey) => {
+                let (keys, locked) = (&self.keys, &mut self.locked);
+                let mut look =
+                    |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
+                if survey.advance(budget, &mut look)? {
+                    self.surveyed(request, env)?;
+                }
+                return Ok(None);
+            }
+            Stage::Discard(discard) => match discard.advance(budget) {
+                Some(left) => left,
+                None => return Ok(None),
+            },
+            Stage::Removal(removal) => match removal.advance(budget) {
+                true => removal.failures.as_slice(),
+                false => return Ok(None),
+            },
+        };
+        Ok(Some(if left.is_empty() { 204.into() } else { failures(&self.target, left) }))
+    }
+
+    /// All was looked at: it is removed, unless that has changed meanwhile.
+    fn surveyed(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+        if !self.locked.is_empty() {
+            return Err(locked_inside(&self.locked));
+        }
+        if self.seen != store::lockings() {
+            if self.looks >= MAX_LOOKS {
+                return Err(503.into());
+            }
+            self.seen = store::lockings();
+            self.looks += 1;
+            self.stage = Stage::Survey(Survey::new(self.target.full.clone()));
+            return Ok(());
+        }
+        let target = request.target(env)?;
+        judge(request, env, &target)?;
+        if is_unknown_dir(&self.target, &target) || target.is_link || !target.is_dir() {
+            return Err(409.into());
+        }
+        let held = own_place(&target).map(|place| Held::take(&place, holding::Kind::Doomed));
+        self.stage = match held {
+            Some(Ok(held)) => Stage::Discard(held.doom()),
+            Some(Err(_)) | None => Stage::Removal(Removal::new(target.full.clone())),
+        };
+        Ok(())
+    }
+
+    /// Nobody waits for the answer any more.
+    pub fn abandon(self, sweeper: &mut Sweeper) {
+        if let Stage::Discard(discard) = self.stage {
+            sweeper.discard(discard);
+        }
+    }
+}
+
+/// Whether a target may be deleted; what was shown to pass locks.
+fn judge(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
+    match target.kind {
+        Kind::Missing => return Err(404.into()),
+        Kind::Other if !target.is_link => return Err(403.into()),
+        _ if target.path == b"/" => return Err(403.into()),
+        _ => {}
+    }
+    request.may_change(env, target, true)
+}

@@ -1,0 +1,152 @@
+//! Whether a COPY or MOVE may be done: what it names, its conditions, and the locks in its way.
+//!
+//! It is asked at the start, and again before anything is changed: a large tree is worked on in
+//! portions, between which others have their turns.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::Env;
+use super::conditions::Current;
+use super::fields::Depth;
+use super::locks::Keys;
+use super::request::{Reply, Request};
+use super::target::{Kind, Target};
+
+/// A COPY or MOVE that may be done.
+#[derive(Debug)]
+pub struct Judged {
+    pub deep: bool,
+    pub source: Target,
+    pub target: Target,
+    /// Where it goes, without links in the path of the directory.
+    pub place: PathBuf,
+    pub keys: Keys,
+    /// The source, as conditions see it.
+    current: Current,
+}
+
+impl Judged {
+    pub fn new(request: &Request, env: &Env<'_>, moves: bool) -> Result<Judged, Reply> {
+        let depth = request.depth()?;
+        let overwrite = request.overwrite()?;
+        let source = request.target(env)?;
+        if !source.exists() {
+            return Err(404.into());
+        }
+        let is_odd = depth == Depth::One || moves && depth == Depth::Zero;
+        if source.is_dir() && is_odd {
+            return Err(400.into());
+        }
+        let target = request.destination(env)?;
+        let current = source.current(env);
+        let keys = request.conditions(env, &source)?;
+        if moves && source.path == b"/" {
+            return Err(403.into());
+        }
+        let place = place_of(&target)?;
+        check_places(&source, &target, &place, moves)?;
+        let deep = depth == Depth::Infinity;
+        let judged = Judged { deep, source, target, place, keys, current };
+        judged.check_target(env, &judged.target, overwrite)?;
+        if moves && let Some(lock) = judged.source.blocked(env, &judged.keys, true)? {
+            return Err(Reply::locked(&lock.href));
+        }
+        Ok(judged)
+    }
+
+    /// Judges once more, before the source is touched.
+    pub fn renew(&mut self, request: &Request, env: &Env<'_>, moves: bool) -> Result<(), Reply> {
+        let now = Judged::new(request, env, moves)?;
+        let is_other = now.place != self.place
+            || is_unknown_dir(&self.target, &now.target)
+            || is_unknown_dir(&self.source, &now.source);
+        *self = if is_other { return Err(409.into()) } else { now };
+        Ok(())
+    }
+
+    /// Judges the target once more, before a copy gets its name. The source is taken to be as it
+    /// was when the copy was begun: it may be held.
+    pub fn renew_target(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+        let target = request.destination(env)?;
+        if place_of(&target)? != self.place || is_unknown_dir(&self.target, &target) {
+            return Err(409.into());
+        }
+        self.keys = request.if_field(env, &self.source, || self.current.clone())?;
+        self.check_target(env, &target, request.overwrite()?)?;
+        if fs::symlink_metadata(&self.source.full).is_ok() {
+            check_places(&self.source, &target, &self.place, false)?;
+        }
+        self.target = target;
+        Ok(())
+    }
+
+    fn check_target(&self, env: &Env<'_>, target: &Target, overwrite: bool) -> Result<(), Reply> {
+        if target.exists() && !overwrite {
+            return Err(412.into());
+        }
+        // A file that replaces a file leaves the directory as it is. A link is replaced itself.
+        let stays = target.exists() && !target.is_link && !target.is_dir() && !self.source.is_dir();
+        match target.blocked(env, &self.keys, !stays)? {
+            Some(lock) => Err(Reply::locked(&lock.href)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where something of that name is to be, without links in the path of the directory.
+fn place_of(target: &Target) -> Result<PathBuf, Reply> {
+    // The root has no name that could be given to something else.
+    let Some(name) = target.full.file_name().filter(|_| target.path != b"/") else {
+        return Err(403.into());
+    };
+    let Some(dir) = target.parent().filter(|dir| dir.is_dir()) else { return Err(409.into()) };
+    if let Kind::Other = target.kind {
+        return Err(403.into());
+    }
+    Ok(dir.join(name))
+}
+
+/// Where the thing itself is that a target names, also if that is a link; without links in the path
+/// of the directory.
+pub fn own_place(target: &Target) -> Option<PathBuf> {
+    target.parent().zip(target.full.file_name()).map(|(dir, name): (_, &OsStr)| dir.join(name))
+}
+
+/// Whether there is a directory now, itself and no link to it, that was not the one before: what is
+/// in it was not looked at.
+pub fn is_unknown_dir(before: &Target, now: &Target) -> bool {
+    let id = |target: &Target| target.metadata().map(|meta| (meta.dev(), meta.ino()));
+    let is_real_dir = |target: &Target| target.is_dir() && !target.is_link;
+    is_real_dir(now) && !(is_real_dir(before) && id(before) == id(now))
+}
+
+/// A resource can neither replace itself, nor what it is in, nor go into itself.
+fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> Result<(), Reply> {
+    let real = |path: &Path| fs::canonicalize(path).ok();
+    let from = match source.is_link && moves {
+        true => own_place(source),
+        false => real(&source.full),
+    };
+    let Some(from) = from else { return Err(404.into()) };
+    let to = real(&target.full);
+    let same = from == place || to.as_ref() == Some(&from);
+    let inside = source.is_dir() && place.starts_with(&from);
+    let around = from.starts_with(place);
+    // Nor may a link take the place of what it leads to, or of a directory around that.
+    let led_to = real(&source.full).filter(|_| source.is_link);
+    let undermines = moves && led_to.is_some_and(|led_to| led_to.starts_with(place));
+    // One file may have several paths: mounted twice, or where case makes no difference.
+    let of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let is_around = |outer: &Path, inner: &Path| {
+        let outer = of(outer);
+        outer.is_some() && inner.ancestors().any(|path| of(path) == outer)
+    };
+    let by_identity = is_around(&from, place) || is_around(place, &from);
+    match same || inside || around || undermines || by_identity {
+        true => Err(403.into()),
+        false => Ok(()),
+    }
+}
