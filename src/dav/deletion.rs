@@ -12,6 +12,7 @@ use super::fields::Depth;
 use super::holding::{self, Discard, Held};
 use super::judging::{is_unknown_dir, own_place};
 use super::locking::locked_in;
+use super::lockings;
 use super::locks::Keys;
 use super::request::{Reply, Request};
 use super::store;
@@ -26,7 +27,7 @@ pub struct Delete {
     target: Target,
     keys: Keys,
     locked: Vec<String>,
-    /// [`store::lockings`] when the last look began, and how many there were.
+    /// [`lockings::count`] when the last look began, and how many there were.
     seen: u64,
     looks: usize,
     stage: Stage,
@@ -53,7 +54,7 @@ impl Delete {
         }
         if is_dir {
             let stage = Stage::Survey(Survey::new(target.full.clone()));
-            let (locked, seen) = (Vec::new(), store::lockings());
+            let (locked, seen) = (Vec::new(), lockings::count());
             return Ok(Ok(Delete { target, keys, locked, seen, looks: 1, stage }));
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
@@ -98,11 +99,12 @@ impl Delete {
         if !self.locked.is_empty() {
             return Err(locked_inside(&self.locked));
         }
-        if self.seen != store::lockings() {
+        let place = own_place(&self.target).ok_or(Reply::from(409))?;
+        if lockings::was_one_in(&place, self.seen) {
             if self.looks >= MAX_LOOKS {
                 return Err(503.into());
             }
-            self.seen = store::lockings();
+            self.seen = lockings::count();
             self.looks += 1;
             self.stage = Stage::Survey(Survey::new(self.target.full.clone()));
             return Ok(());
@@ -112,10 +114,9 @@ impl Delete {
         if is_unknown_dir(&self.target, &target) || target.is_link || !target.is_dir() {
             return Err(409.into());
         }
-        let held = own_place(&target).map(|place| Held::take(&place, holding::Kind::Doomed));
-        self.stage = match held {
-            Some(Ok(held)) => Stage::Discard(held.doom()),
-            Some(Err(_)) | None => Stage::Removal(Removal::new(target.full.clone())),
+        self.stage = match Held::take(&place, holding::Kind::Doomed) {
+            Ok(held) => Stage::Discard(held.doom()),
+            Err(_) => Stage::Removal(Removal::new(target.full.clone())),
         };
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! LOCK and UNLOCK (RFC 4918 sections 9.10 and 9.11).
 
 use std::ffi::OsString;
-use std::fs::{File, FileType};
+use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -125,7 +125,7 @@ fn grant(
         owner: info.owner.clone().unwrap_or_default(),
     };
     let mut conflict = false;
-    store::update(dir, env.unix, |state| {
+    let kept = store::update(dir, env.unix, |state| {
         if created {
             state.remove(name);
         }
@@ -135,7 +135,12 @@ fn grant(
         if !conflict {
             locks.push(lock.clone());
         }
-    })?;
+    });
+    if created && kept.is_err() {
+        // Nobody has had a turn meanwhile.
+        let _ = fs::remove_file(&target.full);
+    }
+    kept?;
     if conflict {
         return Err(Reply::failed(423, "no-conflicting-lock", &[&lock.href]));
     }

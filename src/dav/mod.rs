@@ -11,6 +11,7 @@ pub mod fields;
 pub mod holding;
 pub mod judging;
 pub mod locking;
+pub mod lockings;
 pub mod locks;
 pub mod multistatus;
 pub mod properties;

@@ -20,11 +20,11 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::lockings;
 use super::locks::Lock;
 use super::temporary::{Temporary, above_standard, check_size, open_file};
 use super::xml::Name;
@@ -36,8 +36,6 @@ const HEADER: &str = "mongoose-dav 1";
 const MAX_LEN: u64 = 8 << 20;
 /// How often a lock on the directory is tried for at once.
 const LOCK_ATTEMPTS: usize = 16;
-
-static LOCKINGS: AtomicU64 = AtomicU64::new(0);
 
 /// What is known of one directory.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -240,7 +238,7 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
         };
     }
     if state.members.values().any(|member| !member.locks.is_empty()) {
-        LOCKINGS.fetch_add(1, Ordering::Relaxed);
+        lockings::note(dir);
     }
     let text = state.to_text();
     if text.len() as u64 > MAX_LEN {
@@ -259,12 +257,6 @@ pub fn lock_if_possible(dir: &Path) -> io::Result<Option<File>> {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
         result => Ok(result.ok()),
     }
-}
-
-/// How often locks were taken, or could have been, in any directory. While this number stays the
-/// same, what was not locked is not.
-pub fn lockings() -> u64 {
-    LOCKINGS.load(Ordering::Relaxed)
 }
 
 /// The directory, locked until it is closed.

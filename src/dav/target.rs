@@ -135,10 +135,28 @@ impl Target {
         }
     }
 
-    /// All locks that cover it: its own, and deep ones of directories above.
+    /// All locks that cover it: its own, and deep ones of directories above. If it is a link, also
+    /// those that reach to the link: what is behind it may lie elsewhere.
     pub fn locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
+        let mut locks = self.real_locks(env)?;
+        for lock in self.link_locks(env)? {
+            if !locks.iter().any(|known| known.token == lock.token) {
+                locks.push(lock);
+            }
+        }
+        Ok(locks)
+    }
+
+    fn real_locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
         match &self.home {
             Some(home) => locks_on(env, &home.dir, &home.name),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn link_locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
+        match self.parent().zip(self.full.file_name()).filter(|_| self.is_link) {
+            Some((dir, name)) => locks_on(env, &dir, name.as_bytes()),
             None => Ok(Vec::new()),
         }
     }
@@ -157,8 +175,11 @@ impl Target {
         keys: &Keys,
         membership: bool,
     ) -> io::Result<Option<Lock>> {
-        if let Some(lock) = keys.blocked_by(&self.locks(env)?) {
-            return Ok(Some(lock.clone()));
+        // One key opens what is locked together, but not what only has the same name.
+        for locks in [self.real_locks(env)?, self.link_locks(env)?] {
+            if let Some(lock) = keys.blocked_by(&locks) {
+                return Ok(Some(lock.clone()));
+            }
         }
         if !membership {
             return Ok(None);

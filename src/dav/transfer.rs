@@ -19,6 +19,7 @@ use super::fields::escape_path;
 use super::holding::{Discard, Held, Kind, install, is, rename};
 use super::judging::{Judged, own_place};
 use super::locking::locked_in;
+use super::lockings;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
 use super::store;
@@ -43,7 +44,7 @@ pub struct Transfer {
     stage: Stage,
     /// What is locked and must not be lost.
     locked: Vec<String>,
-    /// [`store::lockings`] when the last look began, and how many there were.
+    /// [`lockings::count`] when the last look began, and how many there were.
     seen: u64,
     looks: usize,
     /// The source of a move, while a copy of it is made.
@@ -185,7 +186,7 @@ impl Transfer {
         if target.is_dir() && !target.is_link {
             surveys.push((Survey::new(target.full.clone()), false));
         }
-        self.seen = store::lockings();
+        self.seen = lockings::count();
         self.looks += 1;
         self.stage = Stage::Survey(surveys);
     }
@@ -224,10 +225,13 @@ impl Transfer {
 
     /// Whether locks may have been taken since the last look; if so, the next has begun.
     fn must_look_again(&mut self) -> Result<bool, Reply> {
+        let Judged { source, target, place, .. } = &self.judged;
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
-        let looks_at = is_dir(&self.judged.target)
-            || self.moves && self.made.is_none() && is_dir(&self.judged.source);
-        if !looks_at || self.seen == store::lockings() {
+        let own = own_place(source)
+            .filter(|_| self.moves && self.made.is_none() && is_dir(source))
+            .is_some_and(|tree| lockings::was_one_in(&tree, self.seen));
+        let others = is_dir(target) && lockings::was_one_in(place, self.seen);
+        if !own && !others {
             return Ok(false);
         }
         if self.looks >= MAX_LOOKS {

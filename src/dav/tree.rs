@@ -347,6 +347,7 @@ pub fn is_own(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::holding::Held;
     use super::super::test_folder::Folder;
     use super::*;
     use std::os::unix::fs::symlink;
@@ -397,6 +398,63 @@ mod tests {
         assert_eq!(fs::metadata(to.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_link(to.join("link")).unwrap(), from.join("a"));
         assert_eq!(fs::read_link(to.join("d/up")).unwrap(), from);
+    }
+
+    #[test]
+    fn nobody_looks_into_a_copy_before_it_has_its_mode() {
+        let folder = Folder::new();
+        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        fs::create_dir_all(from.join("d/e")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for (path, mode) in [("", 0o755), ("d", 0o750), ("d/e", 0o711)] {
+            fs::set_permissions(from.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        create_private_dir(&to).unwrap();
+        let mut copy = TreeCopy::new(from, to.clone(), true, false).unwrap();
+        let mut seen = Vec::new();
+        let mut done = false;
+        while !done {
+            let paths = [to.clone(), to.join("d"), to.join("d/e")];
+            seen.extend(paths.iter().filter(|path| path.exists()).map(|path| mode(path)));
+            done = copy.advance(&mut 1, &|_| false).unwrap();
+        }
+        assert!(seen.contains(&0o700));
+        assert!(seen.iter().all(|mode| [0o700, 0o755, 0o750, 0o711].contains(mode)), "{seen:?}");
+        assert_eq!([mode(&to), mode(&to.join("d")), mode(&to.join("d/e"))], [0o755, 0o750, 0o711]);
+    }
+
+    #[test]
+    fn a_copy_that_stands_for_the_tree_leaves_nothing_out() {
+        let folder = Folder::new();
+        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        let copy = |whole: bool, left_out: &str| {
+            let _ = fs::remove_dir_all(&to);
+            fs::create_dir(&to).unwrap();
+            let mut copy = TreeCopy::new(from.clone(), to.clone(), true, whole).unwrap();
+            let is_left_out = |path: &Path| path == Path::new(left_out);
+            while !copy.advance(&mut 100, &is_left_out)? {}
+            Ok::<_, Uncopied>(shown(&to))
+        };
+        fs::create_dir_all(from.join("d")).unwrap();
+        fs::write(from.join("d/a"), "").unwrap();
+        symlink("d/a", from.join("link")).unwrap();
+        assert_eq!(copy(true, "").unwrap(), ["d", "d/a", "link"]);
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("d/a"));
+        let refused = copy(true, "d/a").unwrap_err();
+        assert_eq!((refused.inside.as_path(), status_of(&refused.error)), (Path::new("d/a"), 403));
+        let socket = std::os::unix::net::UnixListener::bind(from.join("d/s")).unwrap();
+        assert_eq!(copy(false, "d/a").unwrap(), ["d", "link"]);
+        let refused = copy(true, "").unwrap_err();
+        assert_eq!((refused.inside.as_path(), status_of(&refused.error)), (Path::new("d/s"), 403));
+        drop(socket);
+        fs::remove_file(from.join("d/s")).unwrap();
+        // What another holds belongs to the tree; what nobody holds is back next time.
+        drop(Held::take(&from.join("d/a"), Kind::Source).unwrap());
+        assert_eq!(status_of(&copy(false, "").unwrap_err().error), 409);
+        assert_eq!(copy(false, "").unwrap(), ["d", "d/a", "link"]);
+        let _held = Held::take(&from.join("d/a"), Kind::Source).unwrap();
+        assert_eq!(status_of(&copy(false, "").unwrap_err().error), 409);
+        assert_eq!(status_of(&copy(false, "").unwrap_err().error), 409);
     }
 
     #[test]

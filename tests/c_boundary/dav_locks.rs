@@ -295,3 +295,63 @@ fn the_if_field_is_judged_as_a_whole() {
     );
     dav.stop();
 }
+
+#[test]
+fn a_link_in_a_locked_collection_needs_its_token() {
+    let dav = Dav::start(&[]);
+    dav.write("file", "1").write("outside", "out").write("dir/x", "x");
+    for (end, link) in [("../outside", "flat/link"), ("../outside", "deep/link")] {
+        dav.write(&format!("{}/y", link.split('/').next().unwrap_or_default()), "y");
+        let link = dav.scratch.join(&format!("root/{link}"));
+        std::os::unix::fs::symlink(end, link).expect("a link");
+    }
+    let flat = dav.lock("/flat", "Depth: 0\r\n");
+    let deep = dav.lock("/deep", "Depth: infinity\r\n");
+    let to = |path: &str, fields: &str| format!("Destination: {path}\r\n{fields}");
+    for (dir, token) in [("flat", &flat), ("deep", &deep)] {
+        let link = format!("/{dir}/link");
+        for (method, path, fields) in [
+            ("COPY", "/file", to(&link, "")),
+            ("MOVE", "/file", to(&link, "")),
+            ("COPY", "/dir", to(&link, "")),
+            ("MOVE", &link, to("/moved", "")),
+            ("DELETE", &link, String::new()),
+        ] {
+            assert_eq!(dav.status(method, path, &fields, ""), 423, "{method} {path} {fields}");
+        }
+        // PUT changes what the link leads to: that is no other member of the collection, but
+        // other content of the same.
+        let expected = if dir == "flat" { 204 } else { 423 };
+        assert_eq!(dav.status("PUT", &link, "", "put"), expected, "{dir}");
+        let tagged = format!("If: </{dir}/> (<{token}>)\r\n");
+        assert_eq!(dav.status("PUT", &link, &tagged, "put"), 204, "{dir}");
+        let expected = if dir == "flat" { 412 } else { 204 };
+        assert_eq!(dav.status("PUT", &link, &with(token), "put"), expected, "{dir}");
+        assert_eq!(dav.read("outside"), "put");
+        let is_link = std::fs::symlink_metadata(dav.scratch.join(&format!("root{link}")));
+        assert!(is_link.expect("a link").is_symlink());
+        assert_eq!(dav.status("COPY", "/file", &to(&link, &tagged), ""), 204);
+        assert_eq!((dav.read(&link[1..]), dav.read("outside")), ("1".into(), "put".into()));
+    }
+    // A key to the link is none to what it leads to.
+    std::os::unix::fs::symlink("../outside", dav.scratch.join("root/deep/more")).expect("a link");
+    let jane = dav.server.ask(dav.request_of("jane", "LOCK", "/outside", "", LOCK));
+    assert_eq!(jane.status, 200);
+    assert_eq!(dav.status("PUT", "/deep/more", &with(&deep), "joe"), 423);
+    assert_eq!(dav.read("outside"), "put");
+    dav.stop();
+}
+
+#[test]
+fn a_lock_that_cannot_be_kept_leaves_no_file() {
+    let dav = Dav::start(&[]);
+    // As long as it may become, but for some bytes.
+    let start = "mongoose-dav 1\nmember a\nproperty u p ";
+    dav.write("a", "1");
+    dav.write(".mongoose-dav", format!("{start}{}\n", "x".repeat((8 << 20) - start.len() - 40)));
+    assert_eq!(dav.status("LOCK", "/b", "", LOCK), 507);
+    assert_eq!(dav.status("LOCK", "/a", "", LOCK), 507);
+    assert_eq!(dav.names(""), [".mongoose-dav", "a"]);
+    assert_eq!(dav.read("a"), "1");
+    dav.stop();
+}

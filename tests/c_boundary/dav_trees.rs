@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::support::{Dav, Scratch, as_many_as, for_each};
+use crate::support::{Dav, Elsewhere, Scratch, as_many_as, for_each};
 
 #[test]
 fn a_collection_is_made_once_and_without_content() {
@@ -218,9 +218,7 @@ fn what_is_hidden_is_not_brought_to_light() {
 #[test]
 fn a_move_goes_across_file_systems() {
     let dav = Dav::start(&[]);
-    let other = std::path::PathBuf::from(format!("/dev/shm/mongoose-test-{}", std::process::id()));
-    std::fs::create_dir_all(&other).expect("a folder in memory");
-    symlink(&other, dav.scratch.join("root/other")).expect("a link");
+    let _other = Elsewhere::linked(&dav.scratch, "root/other");
     let large = "0123456789".repeat(200_000);
     dav.write("a", &large).write("d/e/x", "x").write("d/y", "y").write("other/f/old", "old");
     let patch = "<propertyupdate xmlns='DAV:'><set><prop><p xmlns='u:1'>v</p></prop></set>\
@@ -239,7 +237,6 @@ fn a_move_goes_across_file_systems() {
     }
     assert_eq!(dav.transfer("MOVE", "/other/f", "/back"), 201);
     assert_eq!((dav.names("back").len(), dav.names("other").len()), (3, 2));
-    std::fs::remove_dir_all(other).expect("removed");
     dav.stop();
 }
 

@@ -13,6 +13,8 @@ mod cgi_processes;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;
+mod dav_meanwhile;
+mod dav_moves;
 mod dav_properties;
 mod dav_trees;
 mod dav_uploads;

@@ -131,6 +131,13 @@ impl Dav {
         names
     }
 
+    /// Names that are left of work in a folder, or held for it.
+    pub fn unfinished(&self, folder: &str) -> Vec<String> {
+        let mut names = self.names(folder);
+        names.retain(|name| name.starts_with(".mongoose-dav") && name != ".mongoose-dav");
+        names
+    }
+
     pub fn read(&self, name: &str) -> String {
         self.scratch.read(&format!("root/{name}"))
     }

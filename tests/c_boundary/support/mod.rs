@@ -14,7 +14,7 @@ mod websocket;
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use program::Program;
-pub use scratch::Scratch;
+pub use scratch::{Elsewhere, Scratch};
 pub use server::{Server, request};
 pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
 pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};

@@ -50,6 +50,33 @@ impl Scratch {
     }
 }
 
+/// A folder on another file system, reached by a link inside of a scratch folder.
+pub struct Elsewhere {
+    path: PathBuf,
+}
+
+impl Elsewhere {
+    /// Fails where there is no other file system: a test that needs one proves nothing without.
+    pub fn linked(scratch: &Scratch, link: &str) -> Elsewhere {
+        use std::os::unix::fs::MetadataExt;
+        let name = scratch.path.file_name().expect("a name");
+        let path = PathBuf::from("/dev/shm").join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("a folder in /dev/shm");
+        let device = |path: &PathBuf| std::fs::metadata(path).expect("a folder").dev();
+        let differ = device(&path) != device(&scratch.path);
+        assert!(differ, "/dev/shm is no other file system than {}", scratch.path.display());
+        std::os::unix::fs::symlink(&path, scratch.path.join(link)).expect("a link");
+        Elsewhere { path }
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);

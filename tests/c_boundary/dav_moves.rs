@@ -1,0 +1,167 @@
+//! MOVE to another file system (RFC 4918 section 9.9), where it is a copy and a removal.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Dav, Elsewhere, as_many_as, until};
+
+fn fill(dav: &Dav, folder: &str, files: usize) {
+    for n in 0..files {
+        dav.write(&format!("{folder}/{}/{n}", n % 4), "x".repeat(20_000));
+    }
+}
+
+/// How many files of [`fill`] are in a folder, each of them whole.
+fn count(dav: &Dav, folder: &str, files: usize) -> usize {
+    let path = |n: usize| format!("{folder}/{}/{n}", n % 4);
+    let found: Vec<usize> = (0..files).filter(|n| dav.exists(&path(*n))).collect();
+    assert!(found.iter().all(|n| dav.read(&path(*n)).len() == 20_000), "{folder}");
+    found.len()
+}
+
+#[test]
+fn what_cannot_be_copied_stays_and_so_does_the_whole() {
+    let dav = Dav::start(&[]);
+    let _other = Elsewhere::linked(&dav.scratch, "root/other");
+    dav.write("d/a", "a").write("d/e/b", "b").write("other/old/c", "c");
+    let fifo = dav.scratch.join("root/d/e/fi fo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    for to in ["/other/new", "/other/old"] {
+        let answer = dav.ask("MOVE", "/d", &format!("Destination: {to}\r\n"), "");
+        assert_eq!(answer.status, 207, "{}", answer.head);
+        let text = answer.text();
+        assert!(text.contains("<D:href>/d/e/fi%20fo</D:href><D:status>HTTP/1.1 403"), "{text}");
+    }
+    assert_eq!((dav.read("d/a"), dav.read("d/e/b")), ("a".into(), "b".into()));
+    assert!(Path::new(&fifo).exists());
+    assert_eq!(
+        (dav.names(""), dav.names("other")),
+        (vec!["d".into(), "other".into()], vec!["old".into()])
+    );
+    assert_eq!(dav.names("other/old"), ["c"]);
+    // Without it, and also as a copy, all goes.
+    assert_eq!(dav.transfer("COPY", "/d", "/other/copy"), 201);
+    std::fs::remove_file(fifo).expect("removed");
+    assert_eq!(dav.transfer("MOVE", "/d", "/other/old"), 204);
+    assert_eq!(
+        (dav.names(""), dav.names("other")),
+        (vec!["other".into()], vec!["copy".into(), "old".into()])
+    );
+    assert_eq!(
+        (dav.read("other/old/e/b"), dav.names("other/copy/e")),
+        ("b".into(), vec!["b".into()])
+    );
+    dav.stop();
+}
+
+#[test]
+fn links_in_a_tree_are_what_they_were() {
+    let dav = Dav::start(&[]);
+    let _other = Elsewhere::linked(&dav.scratch, "root/other");
+    dav.write("d/e/a", "a");
+    let links = [("e/a", "d/inner"), ("..", "d/e/up"), ("none", "d/none"), ("/etc", "d/abs")];
+    for (text, link) in links {
+        symlink(text, dav.scratch.join(&format!("root/{link}"))).expect("a link");
+    }
+    assert_eq!(dav.transfer("MOVE", "/d", "/other/d"), 201);
+    for (text, link) in links {
+        let found = std::fs::read_link(dav.scratch.join(&format!("root/other/{link}")));
+        assert_eq!(found.expect("a link"), Path::new(text), "{link}");
+    }
+    assert_eq!((dav.read("other/d/inner"), dav.read("other/d/e/up/e/a")), ("a".into(), "a".into()));
+    assert_eq!(dav.names(""), ["other"]);
+    dav.stop();
+}
+
+/// Moves a tree and kills the server meanwhile: `send` sends the request, and waits. Whether the source is there
+/// afterwards, and whether the target is.
+fn kill_in_a_move(
+    dav: &mut Dav,
+    files: usize,
+    send: impl FnOnce(&mut Dav, &mut Client, String),
+) -> (bool, bool) {
+    for folder in ["d", "other/d"] {
+        let _ = std::fs::remove_dir_all(dav.scratch.join(&format!("root/{folder}")));
+    }
+    fill(dav, "d", files);
+    let mut client = dav.client();
+    let request = dav.request("MOVE", "/d", "Destination: /other/d\r\n", "");
+    client.send("GET /alive HTTP/1.1\r\n\r\n");
+    assert_eq!(client.response().text(), "alive");
+    send(dav, &mut client, request);
+    dav.restart();
+    dav.server.tell("run");
+    // The first who asks for it finds it, if it is to be found.
+    let is_there = |path: &str| dav.propfind(&format!("{path}/1/1"), "0", "").status == 207;
+    let (source, target) = (is_there("/d"), is_there("/other/d"));
+    assert!(source || target, "{:?} {:?}", dav.names(""), dav.names("other"));
+    for (is_there, folder) in [(source, "d"), (target, "other/d")] {
+        if is_there {
+            assert_eq!(count(dav, folder, files), files, "{folder}");
+        }
+    }
+    until("nothing is left of it", || {
+        dav.propfind("/", "1", "");
+        dav.propfind("/other", "1", "");
+        dav.unfinished("").is_empty() && dav.unfinished("other").is_empty()
+    });
+    assert!(!dav.names("").iter().any(|name| name.starts_with("recovered")));
+    (source, target)
+}
+
+#[test]
+fn a_server_that_is_killed_in_any_turn_leaves_the_source_or_the_target() {
+    let mut dav = Dav::start(&["--step"]);
+    let _other = Elsewhere::linked(&dav.scratch, "root/other");
+    dav.server.tell("run");
+    let (mut sources, mut targets, mut turns) = (0, 0, 0);
+    while targets < 3 {
+        let (source, target) = kill_in_a_move(&mut dav, 40, |dav, client, request| {
+            dav.server.tell("poll 1");
+            dav.server.expect_line("polled");
+            client.send(request);
+            dav.server.tell(&format!("poll {turns}"));
+            dav.server.expect_line("polled");
+        });
+        sources += usize::from(source);
+        targets += usize::from(target);
+        turns += 1;
+        assert!(turns < 100, "it is never moved");
+    }
+    assert!(sources > 2, "{sources}");
+    dav.stop();
+}
+
+#[test]
+fn a_server_that_is_killed_at_any_moment_leaves_the_source_or_the_target() {
+    let mut dav = Dav::start(&[]);
+    let _other = Elsewhere::linked(&dav.scratch, "root/other");
+    for round in 0..as_many_as(40, 2) {
+        kill_in_a_move(&mut dav, 200, |_, client, request| {
+            client.send(request);
+            // Each round a little later.
+            let moment = Instant::now() + Duration::from_micros(500 * round as u64);
+            while Instant::now() < moment {
+                std::hint::spin_loop();
+            }
+        });
+    }
+    dav.stop();
+}
+
+#[test]
+fn a_held_source_is_found_by_who_asks_for_what_is_in_it() {
+    let dav = Dav::start(&[]);
+    let digits = "0123456789abcdef".repeat(2);
+    dav.write(&format!("a/.mongoose-dav-held.{digits}/d/e/f"), "f");
+    dav.write(&format!("b/.mongoose-dav-held.{digits}/d/f"), "held").write("b/d", "new");
+    assert_eq!(dav.propfind("/a/d/e/f", "0", "").status, 207);
+    assert_eq!((dav.names("a"), dav.read("a/d/e/f")), (vec!["d".into()], "f".into()));
+    assert_eq!(dav.propfind("/b", "0", "").status, 207);
+    assert_eq!(dav.names("b"), ["d", "recovered.d"]);
+    assert_eq!((dav.read("b/d"), dav.read("b/recovered.d/f")), ("new".into(), "held".into()));
+    dav.stop();
+}
