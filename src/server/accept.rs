@@ -95,6 +95,7 @@ impl Server {
             eof: false,
             gone: false,
             registered: false,
+            held_back: false,
             queued: false,
             dirty: false,
             paused: false,

@@ -65,6 +65,8 @@ pub struct Conn {
     /// A reset, or both directions shut.
     pub gone: bool,
     pub registered: bool,
+    /// The kernel may keep the last bytes back until the connection is shut.
+    pub held_back: bool,
     /// It is in the list of connections to look at.
     pub queued: bool,
     /// It is in the list of connections with fresh output.

@@ -395,6 +395,7 @@ impl Server {
         for index in 0..self.conns.len() {
             if let Some(conn) = self.conns[index].as_mut() {
                 conn.registered = false;
+                conn.held_back = false;
                 // The parent goes on with it, and logs it.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -453,7 +454,13 @@ impl Server {
 
     /// Sends as much of the outbox as the socket takes. False if the connection is no more.
     fn flush(&mut self, index: usize) -> bool {
-        self.flush_with(index, SendFlags::empty())
+        // What is sent last waits for the end of the connection, which follows at once: both go
+        // into one segment.
+        let Some(conn) = self.conn(index) else { return false };
+        let last = conn.phase == Phase::Draining;
+        conn.held_back |= last && conn.backlog() > 0;
+        let flags = if last { SendFlags::MORE } else { SendFlags::empty() };
+        self.flush_with(index, flags)
     }
 
     fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
@@ -553,6 +560,10 @@ impl Server {
         let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
             return;
         };
+        if conn.held_back && !conn.eof {
+            // Closing alone would drop it if the client has sent something meanwhile.
+            let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
+        }
         self.open -= 1;
         let counted = conn.slot.backlog.load(Ordering::Relaxed);
         self.buffered = self.buffered.saturating_sub(counted);
