@@ -42,8 +42,11 @@ impl Clock {
 
     /// Reads the time.
     pub fn update(&mut self) {
-        self.now = monotonic_ms().wrapping_sub(self.start) as u32;
-        self.unix = unix_seconds();
+        let now = monotonic_ms().wrapping_sub(self.start) as u32;
+        if now != self.now || self.unix == 0 {
+            self.now = now;
+            self.unix = unix_seconds();
+        }
     }
 
     /// The time as `Date` wants it; formatted once a second.

@@ -105,7 +105,8 @@ pub struct Server {
     error_handler: Option<Handler>,
     listener: Option<Listener>,
     poll: Option<mio::Poll>,
-    events: mio::Events,
+    /// Absent while they are gone through.
+    events: Option<mio::Events>,
     forks: u64,
     clock: Clock,
     timers: Timers,
@@ -185,7 +186,7 @@ impl Server {
             error_handler: None,
             listener: None,
             poll: None,
-            events: mio::Events::with_capacity(EVENTS),
+            events: Some(mio::Events::with_capacity(EVENTS)),
             forks: FORKS.load(Ordering::Relaxed),
             clock,
             timers,
@@ -305,7 +306,7 @@ impl Server {
         }
         self.register_listener();
         let Some(poll) = &mut self.poll else { return };
-        let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        let Some(mut events) = self.events.take() else { return };
         // An interrupted wait is a wait that ended early.
         let waited = poll.poll(&mut events, Some(duration));
         if waited.is_ok() {
@@ -337,7 +338,7 @@ impl Server {
                 }
             }
         }
-        self.events = events;
+        self.events = Some(events);
     }
 
     fn open_poll(&mut self) -> io::Result<()> {
