@@ -73,6 +73,8 @@ pub struct Conn {
     pub dirty: bool,
     /// Requests wait for room in the outbox, not for the client.
     pub paused: bool,
+    /// Tells it from others that are kept where it is kept.
+    pub number: u32,
     /// Bytes without meaning since the last request.
     pub blank: u32,
     /// Part of a request has arrived: the request timeout runs.

@@ -72,6 +72,8 @@ pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
+/// Numbers of connections, which keep clear of these.
+const NUMBERS: u64 = (1 << 30) - 1;
 
 /// Bytes read at once; also the longest input that waits for its turn.
 const SCRATCH: usize = 64 * 1024;
@@ -320,10 +322,14 @@ impl Server {
                         self.accept_paused = false;
                     }
                     token if self.program_event(token) => {}
-                    Token(index) => {
+                    token => {
+                        let index = index_of_token(token);
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
                             continue;
                         };
+                        if token_of(index, conn.number) != token {
+                            continue;
+                        }
                         conn.read_closed |= event.is_read_closed();
                         conn.readable |= event.is_readable() || event.is_read_closed();
                         conn.gone |= event.is_error() || event.is_write_closed();
@@ -570,9 +576,11 @@ impl Server {
         self.buffered = self.buffered.saturating_sub(counted);
         self.timers.clear(index as u32);
         if conn.registered
+            && usize::BITS < 64
             && let Some(poll) = &self.poll
         {
-            // A forked child may hold the same socket open: closing ours would not end its events.
+            // A forked child may hold the same socket open: closing ours would not end its events,
+            // and there is no room in a token to tell them from those of the next connection.
             let _ = poll.registry().deregister(&mut conn.socket);
         }
         if let Some(exchange) = conn.exchange.take() {
@@ -653,6 +661,16 @@ impl Drop for Server {
         }
         self.access_log.flush(self.clock.unix);
     }
+}
+
+/// What names a connection to the kernel: where it is kept, and, where a word is wide enough, a
+/// number that others which were kept there before or will be do not have.
+fn token_of(index: usize, number: u32) -> Token {
+    Token(((u64::from(number) & NUMBERS) << 32 | index as u64) as usize)
+}
+
+fn index_of_token(Token(token): Token) -> usize {
+    token & u32::MAX as usize
 }
 
 /// Letters and digits that nobody can foresee.

@@ -153,8 +153,8 @@ impl Server {
 
     /// Whether this token is a program's; if so, what it announces is noted.
     pub(super) fn program_event(&mut self, Token(token): Token) -> bool {
-        // The two highest tokens are the server's own.
-        if !(TOKENS..usize::MAX - 1).contains(&token) {
+        // The two highest tokens are the server's own; the numbers of connections stand above these.
+        if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
             return false;
         }
         let (id, kind) = ((token - TOKENS) / 4, (token - TOKENS) % 4);
