@@ -62,13 +62,19 @@ enum State {
     Complete { persistent: bool },
 }
 
+/// A field of the program's that the library has a say in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum OwnField {
+    /// Content-Length and Transfer-Encoding.
+    Framing,
+    Connection,
+}
+
 #[derive(Debug, Default)]
 struct Built {
     head: Vec<u8>,
-    /// Where in `head` the program's own framing fields are, to be left out if chunks follow.
-    framing: Vec<std::ops::Range<usize>>,
-    /// Where its Connection fields are.
-    connection: Vec<std::ops::Range<usize>>,
+    /// Where in `head` the program's own fields are that may have to be left out.
+    fields: Vec<(OwnField, std::ops::Range<usize>)>,
     named_close: bool,
     status: u16,
 }
@@ -360,10 +366,10 @@ impl Answer {
         if name.eq_ignore_ascii_case(b"content-length")
             || name.eq_ignore_ascii_case(b"transfer-encoding")
         {
-            built.framing.push(start..built.head.len());
+            built.fields.push((OwnField::Framing, start..built.head.len()));
         }
         if name.eq_ignore_ascii_case(b"connection") {
-            built.connection.push(start..built.head.len());
+            built.fields.push((OwnField::Connection, start..built.head.len()));
             built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
         }
     }
@@ -427,17 +433,19 @@ impl Answer {
             && (chunked || !data_follows || !content);
 
         // The answer to HEAD keeps the length that the program says: nothing contradicts it.
-        let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
+        let has_framing = built.fields.iter().any(|(field, _)| *field == OwnField::Framing);
+        let keeps_framing = self.asked.head_only && !data_follows && has_framing;
         let adds_close = !persistent && !built.named_close;
-        let mut cuts = if keeps_framing { Vec::new() } else { built.framing };
-        if adds_close {
-            cuts.extend(built.connection);
-            cuts.sort_unstable_by_key(|cut| cut.start);
-        }
         let mut at = 0;
-        for cut in cuts {
-            out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
-            at = cut.end;
+        for (field, place) in built.fields {
+            let stays = match field {
+                OwnField::Framing => keeps_framing,
+                OwnField::Connection => !adds_close,
+            };
+            if !stays {
+                out.extend_from_slice(built.head.get(at..place.start).unwrap_or_default());
+                at = place.end;
+            }
         }
         out.extend_from_slice(built.head.get(at..).unwrap_or_default());
         if content && !keeps_framing {

@@ -95,11 +95,15 @@ impl Routes {
     }
 
     fn sort(&mut self) {
-        let mut order: Vec<u32> = (0..self.added.len() as u32).collect();
         let prefix = |place: u32| &*self.added[place as usize].prefix.bytes;
-        // Of equal ones the last comes first, and the others are left out.
-        order.sort_unstable_by(|a, b| prefix(*a).cmp(prefix(*b)).then(b.cmp(a)));
-        order.dedup_by(|later, kept| prefix(*later) == prefix(*kept));
+        let mut order: Vec<u32> = Vec::with_capacity(self.added.len());
+        for place in 0..self.added.len() as u32 {
+            // Of equal ones the last one stays.
+            match order.binary_search_by(|other| prefix(*other).cmp(prefix(place))) {
+                Ok(at) => order[at] = place,
+                Err(at) => order.insert(at, place),
+            }
+        }
         let mut sorted: Vec<Node> = Vec::with_capacity(order.len());
         for own in order {
             let mut parent = sorted.len().checked_sub(1);
