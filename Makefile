@@ -78,12 +78,15 @@ autobahn:
 	tests/autobahn/run
 	tests/autobahn/run --deflate
 
-# WebDAV: the testsuite litmus, and the client cadaver.
+# WebDAV: the testsuite litmus, the client cadaver, and the drives of GNOME's file manager.
 litmus:
 	tests/litmus/run
 
 cadaver:
 	tests/cadaver/run
+
+gio:
+	tests/gio/run
 
 # Writes include/mongoose.h anew from the Rust sources.
 header:
@@ -119,5 +122,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver \
+.PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
   header install uninstall clean

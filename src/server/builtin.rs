@@ -206,19 +206,35 @@ impl Server {
         }
     }
 
-    /// Whether reading a file takes another password than changing it, and a copy elsewhere would
-    /// give it to who may not read it. A collection takes its password file along.
+    /// Whether who asks may change a file but not read it, so that a copy elsewhere would give it to
+    /// him. A collection takes its password file along.
     fn is_guarded(&mut self, index: usize, full: &Path, changes: &Path) -> bool {
         let full = without_slash(full.to_owned());
         if self.options.config.global_auth_file.is_some() || full.is_dir() {
             return false;
         }
         let passwords = resolve::password_file(&self.options.config, &full, false);
-        let absent = matches!(
-            self.cache.get(&passwords, self.turns),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-        );
-        passwords != changes && !absent && !self.stays_in_directory(index)
+        if passwords == changes || self.stays_in_directory(index) {
+            return false;
+        }
+        match self.cache.get(&passwords, self.turns) {
+            Ok(reading) => !self.is_known_to_both(index, changes, &reading),
+            Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        }
+    }
+
+    /// Whether the user who was let in by the password file `granting` has the same password in
+    /// `other`.
+    fn is_known_to_both(&mut self, index: usize, granting: &Path, other: &Known) -> bool {
+        let Ok(granting) = self.cache.get(granting, self.turns) else { return false };
+        let domain = self.options.config.auth_domain.as_bytes();
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return false };
+        let hash = |file: &Known| {
+            let bytes = content_of(file).ok()?;
+            digest::find_ha1(&bytes, domain, &exchange.user)
+        };
+        hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
 
     /// Whether the Destination lies in the same directory as the path of the request.

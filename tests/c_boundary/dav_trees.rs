@@ -341,3 +341,22 @@ fn what_may_not_be_read_is_not_copied_and_a_slash_hides_nothing() {
     assert_eq!(dav.transfer("MOVE", "/guarded/x", "/guarded/y"), 201);
     dav.stop();
 }
+
+#[test]
+fn who_may_read_with_the_same_password_may_copy_elsewhere() {
+    let dav = Dav::start(&[]);
+    let passwords = dav.scratch.read("passwords");
+    dav.write("both/.htpasswd", &passwords).write("both/x", "x").write("both/y", "y");
+    assert_eq!(dav.transfer("COPY", "/both/x", "/x"), 201);
+    assert_eq!(dav.transfer("MOVE", "/both/y", "/y"), 201);
+    assert_eq!((dav.read("x"), dav.read("y")), ("x".into(), "y".into()));
+    // The same name is not enough.
+    let other = passwords.replace(|digit: char| digit == '1' || digit == '2', "3");
+    assert_ne!(other, passwords);
+    dav.write("other/.htpasswd", other).write("other/x", "x");
+    for method in ["COPY", "MOVE"] {
+        assert_eq!(dav.transfer(method, "/other/x", "/z"), 403, "{method}");
+    }
+    assert!(!dav.exists("z"));
+    dav.stop();
+}
