@@ -89,6 +89,7 @@ impl Server {
             method: launch.method,
             target: &origin_form(bytes.get(exchange.head.target.range()).unwrap_or_default()),
             query: launch.query,
+            server_name: &config.auth_domain,
             local: conn.socket.local_addr().ok(),
             peer: conn.socket.peer_addr().ok(),
             user: &exchange.user,
