@@ -100,6 +100,13 @@ impl Known {
         &self.media_type
     }
 
+    /// Whether what is read of it now still belongs to what was read before.
+    pub fn is_unchanged(&self) -> io::Result<bool> {
+        let Content::Open(file) = &self.content else { return Ok(true) };
+        let meta = file.metadata()?;
+        Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
+    }
+
     fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
         let modified = modified_of(meta);
         let date = http_date(modified);

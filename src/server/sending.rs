@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -137,11 +138,18 @@ impl Server {
     }
 
     /// The promised length cannot be kept, or not with bytes that belong together.
-    fn break_off(&mut self, index: usize) -> Flow {
+    pub(super) fn break_off(&mut self, index: usize) -> Flow {
         self.complain(Some(index), "a file changed or became unreadable while it was sent");
         self.close(index);
         Flow::Leave
     }
+}
+
+/// Makes the end of a connection a reset: where nothing else ends an answer, an orderly end would
+/// say that it is whole.
+pub(super) fn reset_on_close(socket: &TcpStream) {
+    // Where that fails the client can tell no more than it could.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Whether a socket that took less than it was given would take more. A signal, too, makes it take
@@ -199,11 +207,8 @@ impl FileBody {
 
     /// Compares the file with what is known of it, once a turn.
     fn check(&mut self, turn: u64) -> io::Result<()> {
-        let Content::Open(file) = &self.known.content else { return Ok(()) };
         if self.checked != turn {
-            let meta = file.metadata()?;
-            let stamp = (meta.mtime(), meta.mtime_nsec());
-            if meta.len() != self.known.len || stamp != self.known.stamp {
+            if !self.known.is_unchanged()? {
                 return Err(ErrorKind::InvalidData.into());
             }
             self.checked = turn;
