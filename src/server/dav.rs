@@ -150,9 +150,10 @@ impl Server {
         exchange.fields.extend_from_slice(&reply.fields);
         exchange.document = reply.body;
         let failed = reply.status >= 500 && reply.status != 502;
-        if failed {
+        if failed || reply.complaint.is_some() {
             let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
-            let what = format!("{method} failed: {} {reason}", reply.status);
+            let why = reply.complaint.map(|why| format!(": {why}")).unwrap_or_default();
+            let what = format!("{method} failed: {} {reason}{why}", reply.status);
             self.complain(Some(index), &what);
         }
         if reply.status < 400 {
