@@ -13,6 +13,7 @@ use super::properties::{Resource, answer};
 use super::request::{Reply, Request};
 use super::store::{self, Member, State};
 use super::target::{Target, locks_on};
+use crate::files::cache::is_absence;
 use crate::files::resolve;
 
 /// What an entry costs of a portion.
@@ -92,7 +93,10 @@ impl Propfind {
         if meta.is_symlink() {
             self.tell_of_link(env, &Target::at(&path, &full));
         } else if meta.is_dir() {
-            let state = store::load(&full, env.unix).unwrap_or_default();
+            let state = match asks_for_another_password(env, &full) {
+                true => State::default(),
+                false => store::load(&full, env.unix).unwrap_or_default(),
+            };
             self.write(env, &path, &full, &meta, state.member(b""), None);
         } else if meta.is_file() {
             let member = self.state.member(name.as_bytes()).cloned();
@@ -103,8 +107,12 @@ impl Propfind {
     /// Of what is behind a link: its state is kept where it is.
     fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) {
         let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return };
-        let state = target.state(env).unwrap_or_default();
-        let locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+        let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
+        let (mut state, mut locks) = (State::default(), Vec::new());
+        if is_here || !asks_for_another_password(env, &home.dir) {
+            state = target.state(env).unwrap_or_default();
+            locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+        }
         let member = state.member(&home.name);
         self.write(env, &target.path, &target.full, meta, member, Some(locks));
     }
@@ -129,6 +137,16 @@ impl Propfind {
         }
         self.document.properties(&href, &answer(env, &resource, &self.wanted));
     }
+}
+
+/// Whether reading in a directory takes a password that who lists the one above need not have. Of
+/// such a directory that one shows the name only, and what can be seen from outside.
+fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> bool {
+    if env.config.global_auth_file.is_some() {
+        return false;
+    }
+    let passwords = resolve::password_file(env.config, dir, true);
+    !fs::symlink_metadata(passwords).is_err_and(|error| is_absence(&error))
 }
 
 fn done(document: Multistatus) -> Reply {

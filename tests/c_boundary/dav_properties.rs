@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
 
 use crate::support::{Dav, Response, Scratch, Server, for_each};
 
@@ -83,6 +84,45 @@ fn reading_obeys_the_password_files_of_reading() {
     let request = "PROPFIND /d/ HTTP/1.1\r\nDepth: 1\r\n\r\n";
     assert_eq!(dav.server.ask(request).status, 401);
     assert_eq!(hrefs(&dav.propfind("/d/", "1", "")), ["/d/", "/d/a"]);
+    dav.stop();
+}
+
+#[test]
+fn what_another_password_guards_is_told_by_its_name_alone() {
+    let dav = Dav::start(&[]);
+    dav.write("d/open/x", "1").write("d/guarded/y", "2");
+    symlink("../d/guarded", dav.scratch.join("root/d/to_dir")).expect("a link");
+    symlink("guarded/y", dav.scratch.join("root/d/to_file")).expect("a link");
+    symlink("open/x", dav.scratch.join("root/d/to_open")).expect("a link");
+    let dead = "<secret xmlns='u:1'>hush</secret>";
+    for path in ["/d/open", "/d/open/x", "/d/guarded", "/d/guarded/y"] {
+        assert_eq!(dav.status("PROPPATCH", path, "", &set(dead)), 207);
+        dav.lock(path, "Depth: 0\r\n");
+    }
+    let told = |dav: &Dav| {
+        let answer = dav.server.ask("PROPFIND /d/ HTTP/1.1\r\nDepth: 1\r\n\r\n");
+        assert_eq!(answer.status, 207);
+        let text = answer.text();
+        let responses =
+            text.split("<D:response>").filter(|part| part.contains("<D:getlastmodified>"));
+        let told =
+            responses.filter(|part| part.contains("hush") && part.contains("<D:activelock>"));
+        let href = |part: &str| part.split(['<', '>']).nth(2).unwrap_or_default().to_owned();
+        let mut hrefs: Vec<String> = told.map(href).collect();
+        hrefs.sort();
+        assert_eq!(text.matches("hush").count(), hrefs.len(), "{text}");
+        assert_eq!(text.matches("<D:activelock>").count(), hrefs.len(), "{text}");
+        assert_eq!(text.matches("<D:response>").count(), 6, "{text}");
+        hrefs
+    };
+    let all = ["/d/guarded/", "/d/open/", "/d/to_dir/", "/d/to_file", "/d/to_open"];
+    assert_eq!(told(&dav), all);
+    dav.write("d/guarded/.htpasswd", "somebody:else:0\n");
+    assert_eq!(told(&dav), ["/d/open/", "/d/to_open"]);
+    // A file that cannot be read guards no less.
+    std::fs::remove_file(dav.scratch.join("root/d/guarded/.htpasswd")).expect("removed");
+    symlink("none", dav.scratch.join("root/d/guarded/.htpasswd")).expect("a link");
+    assert_eq!(told(&dav), ["/d/open/", "/d/to_open"]);
     dav.stop();
 }
 
