@@ -1,6 +1,7 @@
 //! PROPFIND (RFC 4918 section 9.1).
 
 use std::fs::{self, DirEntry, Metadata, ReadDir};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -18,10 +19,11 @@ use crate::files::resolve;
 
 /// What an entry costs of a portion.
 const COST: usize = 4;
-/// Room that is made before an entry is written; it may take more.
-const ROOM: usize = 64 * 1024;
+/// A piece of the answer is complete when it is as long; its last entry may make it longer.
+const PIECE: usize = 64 * 1024;
 
-/// A PROPFIND under way.
+/// A PROPFIND under way. Its answer is taken in pieces, so that it takes no more memory however
+/// large a directory is.
 #[derive(Debug)]
 pub struct Propfind {
     target: Target,
@@ -54,28 +56,37 @@ impl Propfind {
         document.properties(&target.href(), &answer(env, &resource, &wanted));
         let lists = depth == Depth::One && env.config.enable_directory_listing;
         if !target.is_dir() || !lists {
-            return Ok(Err(done(document)));
+            return Ok(Err(Reply { body: Some(document.finish()), ..207.into() }));
         }
         let rest = fs::read_dir(&target.full)?;
         let deep = locks.into_iter().filter(|lock| lock.deep).collect();
         Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
     }
 
-    /// Tells of more entries; the answer once all were told of.
-    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
-        while *budget > 0 {
+    /// Tells of more entries, up to a piece of the answer; true once all were told of.
+    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> io::Result<bool> {
+        while *budget > 0 && self.document.len() < PIECE {
             *budget = budget.saturating_sub(COST);
-            let Some(entry) = self.rest.next() else {
-                return Ok(Some(done(std::mem::take(&mut self.document))));
-            };
-            let config = env.config;
-            let maximum = config.max_send_queue_bytes.min(config.max_buffered_bytes);
-            if !self.document.reserve(ROOM, maximum) {
-                return Err(503.into());
-            }
+            let Some(entry) = self.rest.next() else { return Ok(true) };
+            self.document.reserve(PIECE)?;
             self.tell(env, &entry?);
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The next piece of the answer.
+    pub fn take(&mut self) -> String {
+        self.document.take()
+    }
+
+    /// Its last piece.
+    pub fn end(&mut self) -> String {
+        std::mem::take(&mut self.document).finish()
+    }
+
+    /// Bytes of memory that it takes until the end.
+    pub fn weight(&self) -> usize {
+        self.state.weight()
     }
 
     fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) {
@@ -147,8 +158,4 @@ fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> bool {
     }
     let passwords = resolve::password_file(env.config, dir, true);
     !fs::symlink_metadata(passwords).is_err_and(|error| is_absence(&error))
-}
-
-fn done(document: Multistatus) -> Reply {
-    Reply { body: Some(document.finish()), ..207.into() }
 }

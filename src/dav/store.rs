@@ -83,6 +83,20 @@ impl State {
         self.members.values_mut().map(|member| &mut member.locks)
     }
 
+    /// Bytes of memory that it takes, about.
+    pub fn weight(&self) -> usize {
+        let property = |(name, value): (&Name, &String)| {
+            name.space.len() + name.local.len() + value.len() + size_of::<(Name, String)>()
+        };
+        let lock = |lock: &Lock| lock.href.len() + lock.owner.len() + size_of::<Lock>();
+        let member = |(name, member): (&Vec<u8>, &Member)| {
+            let properties: usize = member.properties.iter().map(property).sum();
+            let locks: usize = member.locks.iter().map(lock).sum();
+            name.len() + properties + locks + size_of::<Member>()
+        };
+        self.members.iter().map(member).sum()
+    }
+
     /// Forgets all locks.
     pub fn unlock(&mut self) {
         for member in self.members.values_mut() {

@@ -39,7 +39,7 @@ pub struct FileBody {
 }
 
 impl Server {
-    /// Sends the next piece of a file, or of a page made for a directory.
+    /// Sends the next piece of a file, or of what is told of a directory.
     pub(super) fn send_file(&mut self, index: usize) -> Flow {
         if self.quota == 0 {
             self.make_ready(index);
@@ -49,7 +49,7 @@ impl Server {
         if exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
             return self.transfer(index);
         }
-        let is_listing = exchange.listing.is_some();
+        let (is_listing, is_told) = (exchange.listing.is_some(), exchange.telling.is_some());
         if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
             if !self.flush(index) {
                 return Flow::Leave;
@@ -58,9 +58,10 @@ impl Server {
                 return Flow::Leave;
             }
         }
-        match is_listing {
-            true => self.send_listing(index),
-            false => self.copy(index),
+        match () {
+            () if is_listing => self.send_listing(index),
+            () if is_told => self.tell_on(index),
+            () => self.copy(index),
         }
     }
 
@@ -138,12 +139,15 @@ impl Server {
     }
 
     /// The promised length cannot be kept, or not with bytes that belong together.
-    pub(super) fn break_off(&mut self, index: usize) -> Flow {
-        self.complain(Some(index), "a file changed or became unreadable while it was sent");
+    fn break_off(&mut self, index: usize) -> Flow {
+        self.complain(Some(index), CHANGED_MEANWHILE);
         self.close(index);
         Flow::Leave
     }
 }
+
+/// For the error log.
+pub(super) const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it was sent";
 
 /// Makes the end of a connection a reset: where nothing else ends an answer, an orderly end would
 /// say that it is whole.

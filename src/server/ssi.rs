@@ -11,15 +11,13 @@ use super::Server;
 use super::builtin::write_escaped_path;
 use super::connection::Phase;
 use super::programs::Output;
-use super::replies;
-use super::sending::reset_on_close;
+use super::sending::CHANGED_MEANWHILE;
 use super::step::Flow;
 use crate::cgi::header::{self, Outcome};
 use crate::files::cache::{Content, Entry};
 use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
-use crate::http::status::write_status_line;
 use crate::http::uri;
 
 /// Pages in pages, and tags in one answer.
@@ -164,36 +162,14 @@ impl Server {
         file: PathBuf,
         path: Vec<u8>,
     ) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+        let Some(outlet) = self.begin_stream(index, 200, known.media_type()) else {
             return Flow::Leave;
         };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let outlet = Outlet::choose(&exchange.head, 200, None);
-        exchange.last |= outlet == Outlet::ToClose;
-        let connection = replies::connection(exchange.head.persistent && !exchange.last);
-        let framing = if outlet == Outlet::Chunks { "Transfer-Encoding: chunked\r\n" } else { "" };
-        let out = &mut out.bytes;
-        let before = out.len();
-        write_status_line(out, 200);
-        let media_type = known.media_type();
-        let fields = format!(
-            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n"
-        );
-        out.extend_from_slice(fields.as_bytes());
-        out.extend_from_slice(&self.options.config.extra_headers);
-        out.extend_from_slice(b"\r\n");
-        exchange.status = 200;
-        exchange.head_len = (out.len() - before) as u64;
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        conn.phase = Phase::Relaying;
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let levels = vec![Level::new(known, file, path, true)];
         exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
-        conn.phase = Phase::Relaying;
         Flow::Again
     }
 
@@ -214,12 +190,7 @@ impl Server {
         match progress {
             Progress::Waits => return Flow::Leave,
             Progress::Complete => {}
-            Progress::Broken => {
-                if let Some(conn) = self.conn(index).filter(|_| outlet == Outlet::ToClose) {
-                    reset_on_close(&conn.socket);
-                }
-                return self.break_off(index);
-            }
+            Progress::Broken => return self.cut_off(index, outlet, CHANGED_MEANWHILE),
         }
         let persistent =
             self.exchange(index).is_some_and(|exchange| exchange.head.persistent && !exchange.last);

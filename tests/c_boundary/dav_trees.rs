@@ -271,11 +271,9 @@ fn others_are_served_while_a_large_tree_is_worked_on() {
     for client in [&mut worker, &mut other] {
         assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     }
-    for (method, path, fields, status) in [
-        ("COPY", "/d", "Destination: /copy\r\n", 201),
-        ("PROPFIND", "/copy", "Depth: 1\r\n", 207),
-        ("DELETE", "/copy", "", 204),
-    ] {
+    for (method, path, fields, status) in
+        [("COPY", "/d", "Destination: /copy\r\n", 201), ("DELETE", "/copy", "", 204)]
+    {
         dav.server.tell("run");
         let request = dav.request(method, path, fields, "");
         dav.server.tell("poll 1");
