@@ -301,7 +301,7 @@ fn the_if_field_is_judged_as_a_whole() {
 /// A server that works on a deep LOCK of `/d`, of which it has looked at `/d` itself, and the
 /// client that waits for it.
 fn begin_deep_lock(dav: &mut Dav) -> Client {
-    for n in 0..as_many_as(1500, 600) {
+    for n in 0..as_many_as(4000, 2000) {
         std::fs::create_dir_all(dav.scratch.join(&format!("root/d/{n}"))).expect("a folder");
     }
     dav.write("d/a", "1");
