@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::conditions::If;
+use super::conditions::{Current, If};
 use super::fields::{BadField, Depth, Location, depth, location, overwrite};
 use super::locks::Keys;
 use super::multistatus::error;
+use super::store::{States, Unreadable};
 use super::target::{Target, without_slash};
 use super::{Env, status_of};
 use crate::files::cache::modified_of;
@@ -15,6 +16,9 @@ use crate::http::request::Head;
 /// Fields of which there is one at most.
 const SINGLE: [&str; 7] =
     ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
+
+/// Bytes of what is known of directories that are read to judge one If field.
+const MAX_JUDGED: u64 = 32 << 20;
 
 /// What a client asks for, on its own.
 #[derive(Debug, Default)]
@@ -33,17 +37,20 @@ pub struct Reply {
     pub status: u16,
     pub fields: Vec<u8>,
     pub body: Option<String>,
+    /// What is not for the client, but for the error log.
+    pub complaint: Option<String>,
 }
 
 impl From<u16> for Reply {
     fn from(status: u16) -> Reply {
-        Reply { status, fields: Vec::new(), body: None }
+        Reply { status, fields: Vec::new(), body: None, complaint: None }
     }
 }
 
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Reply {
-        status_of(&error).into()
+        let complaint = Unreadable::behind(&error).map(Unreadable::to_string);
+        Reply { complaint, ..status_of(&error).into() }
     }
 }
 
@@ -125,12 +132,14 @@ impl Request {
         let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
         let field = If::parse(value, self.field("host"))?;
+        let mut states = States::new(env.unix, MAX_JUDGED);
         let holds = field.holds(|path| match path {
             Some(path) if without_slash(path) != target.path => {
-                Target::look_up(env, path).map(|other| other.current(env)).unwrap_or_default()
+                let other = Target::look_up(env, path);
+                other.map_or(Ok(Current::default()), |other| other.current(env, &mut states))
             }
-            _ => target.current(env),
-        });
+            _ => target.current(env, &mut states),
+        })?;
         if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
     }
 

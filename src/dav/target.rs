@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::conditions::Current;
 use super::fields::escape_path;
 use super::locks::{Keys, Lock, directories_above};
-use super::store::{self, State};
+use super::store::{self, State, States};
 use super::{Env, status_of};
 use crate::files::cache::entity_tag;
 use crate::files::resolve;
@@ -144,9 +144,13 @@ impl Target {
     }
 
     /// What conditions of the If field are held against.
-    pub fn current(&self, env: &Env<'_>) -> Current {
-        let locks = self.locks(env).unwrap_or_default();
-        Current { etag: self.etag(), tokens: locks.into_iter().map(|lock| lock.token).collect() }
+    pub fn current(&self, env: &Env<'_>, states: &mut States) -> io::Result<Current> {
+        let locks = match &self.home {
+            Some(home) => locks_among(states, env, &home.dir, &home.name)?,
+            None => Vec::new(),
+        };
+        let tokens = locks.into_iter().map(|lock| lock.token).collect();
+        Ok(Current { etag: self.etag(), tokens })
     }
 
     /// The lock that forbids to change it. `membership`: the directory in which its name is
@@ -170,12 +174,27 @@ impl Target {
 
 /// The locks that cover what is called `name` in `dir`, which has no links in it.
 pub fn locks_on(env: &Env<'_>, dir: &Path, name: &[u8]) -> io::Result<Vec<Lock>> {
+    locks_among(&mut States::new(env.unix, u64::MAX), env, dir, name)
+}
+
+/// The same, by what `states` knows.
+fn locks_among(
+    states: &mut States,
+    env: &Env<'_>,
+    dir: &Path,
+    name: &[u8],
+) -> io::Result<Vec<Lock>> {
     let mut locks = Vec::new();
+    let is_below_root = env.root.as_ref().is_some_and(|root| dir.starts_with(root));
     for above in directories_above(dir, env.root.as_deref()) {
-        let state = match store::load(above, env.unix) {
+        let state = match states.get(above) {
             Ok(state) => state,
-            // What may not be read above the root was not written by us.
-            Err(error) if above != dir && error.kind() == io::ErrorKind::PermissionDenied => {
+            // What may not be read outside of the root was not written by us.
+            Err(error)
+                if above != dir
+                    && !is_below_root
+                    && error.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 continue;
             }
             Err(error) => return Err(error),

@@ -52,6 +52,14 @@ struct Delete {
     removal: Option<Removal>,
 }
 
+/// What all work came to.
+#[derive(Debug)]
+pub enum Outcome {
+    Reply(Reply),
+    /// An answer with status 207 that has only begun: its pieces are to be taken as they go out.
+    Begun(Box<Propfind>),
+}
+
 /// What one portion came to: the answer, once there is one.
 type Progress = Result<Option<Reply>, Reply>;
 
@@ -72,24 +80,36 @@ impl Work {
         env: &Env<'_>,
         sweeper: &mut Sweeper,
         mut budget: usize,
-    ) -> Option<Reply> {
+    ) -> Option<Outcome> {
         while budget > 0 {
             if !sweeper.advance(&mut budget) {
                 return None;
             }
             let progress = match &mut self.stage {
                 Stage::Start => self.start(env, sweeper),
-                Stage::Propfind(propfind) => propfind.advance(env, &mut budget),
+                Stage::Propfind(_) => return Some(self.tell(env, &mut budget)),
                 Stage::Lock(lock) => lock.advance(env, &mut budget),
                 Stage::Transfer(transfer) => transfer.advance(env, &mut budget),
                 Stage::Delete(delete) => delete.advance(env, &mut budget),
             };
             match progress {
-                Ok(Some(reply)) | Err(reply) => return Some(reply),
+                Ok(Some(reply)) | Err(reply) => return Some(Outcome::Reply(reply)),
                 Ok(None) => {}
             }
         }
         None
+    }
+
+    /// Tells of a directory: the whole answer, if it is short.
+    fn tell(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
+        match std::mem::replace(&mut self.stage, Stage::Start) {
+            Stage::Propfind(mut propfind) => match propfind.advance(env, budget) {
+                Ok(true) => Outcome::Reply(Reply { body: Some(propfind.end()), ..207.into() }),
+                Ok(false) => Outcome::Begun(propfind),
+                Err(error) => Outcome::Reply(error.into()),
+            },
+            _ => Outcome::Reply(500.into()),
+        }
     }
 
     fn start(&mut self, env: &Env<'_>, sweeper: &mut Sweeper) -> Progress {

@@ -18,6 +18,13 @@ pub struct Entry {
     pub modified: u64,
 }
 
+impl Entry {
+    /// Bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        size_of::<Entry>() + self.name.capacity()
+    }
+}
+
 /// What entries are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {

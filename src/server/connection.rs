@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use super::Handler;
 use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
+use super::dav::Telling;
 use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
@@ -151,6 +152,8 @@ pub struct Exchange {
     pub redirections: u8,
     pub file: Option<FileBody>,
     pub listing: Option<Box<Listing>>,
+    /// What PROPFIND tells of a large directory.
+    pub telling: Option<Box<Telling>>,
     pub log: Option<LogEntry>,
     /// Bytes of the request body that have arrived, framing included.
     pub arrived: u64,
@@ -213,6 +216,7 @@ impl Exchange {
         self.redirections = 0;
         self.file = None;
         self.listing = None;
+        self.telling = None;
         self.log = None;
         self.fields.clear();
         self.document = None;

@@ -29,6 +29,7 @@ pub mod slots;
 mod spares;
 mod ssi;
 mod step;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod timers;

@@ -147,6 +147,11 @@ impl Server {
         Ok(id)
     }
 
+    /// How many are not reaped.
+    pub(super) fn running_programs(&self) -> usize {
+        self.programs.len() - self.free_programs.len()
+    }
+
     fn program(&mut self, id: usize) -> Option<&mut Program> {
         self.programs.get_mut(id)?.as_deref_mut()
     }

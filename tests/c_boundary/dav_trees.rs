@@ -271,11 +271,9 @@ fn others_are_served_while_a_large_tree_is_worked_on() {
     for client in [&mut worker, &mut other] {
         assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     }
-    for (method, path, fields, status) in [
-        ("COPY", "/d", "Destination: /copy\r\n", 201),
-        ("PROPFIND", "/copy", "Depth: 1\r\n", 207),
-        ("DELETE", "/copy", "", 204),
-    ] {
+    for (method, path, fields, status) in
+        [("COPY", "/d", "Destination: /copy\r\n", 201), ("DELETE", "/copy", "", 204)]
+    {
         dav.server.tell("run");
         let request = dav.request(method, path, fields, "");
         dav.server.tell("poll 1");
@@ -351,7 +349,7 @@ fn who_may_read_with_the_same_password_may_copy_elsewhere() {
     assert_eq!(dav.transfer("MOVE", "/both/y", "/y"), 201);
     assert_eq!((dav.read("x"), dav.read("y")), ("x".into(), "y".into()));
     // The same name is not enough.
-    let other = passwords.replace(|digit: char| digit == '1' || digit == '2', "3");
+    let other = passwords.replace(['1', '2'], "3");
     assert_ne!(other, passwords);
     dav.write("other/.htpasswd", other).write("other/x", "x");
     for method in ["COPY", "MOVE"] {
