@@ -3,6 +3,7 @@
 # make test       all tests
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
+# make calls      whether a request makes other system calls than expected
 # make install    below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
 
 VERSION := 5.0.0
@@ -64,6 +65,10 @@ bench:
 instructions:
 	benches/instructions
 
+# The system calls for a request, which have to be the expected ones. Takes strace.
+calls:
+	benches/calls
+
 # The pages of the examples in a headless Chromium.
 browser:
 	tests/browser/run
@@ -73,12 +78,15 @@ autobahn:
 	tests/autobahn/run
 	tests/autobahn/run --deflate
 
-# WebDAV: the testsuite litmus, and the client cadaver.
+# WebDAV: the testsuite litmus, the client cadaver, and the drives of GNOME's file manager.
 litmus:
 	tests/litmus/run
 
 cadaver:
 	tests/cadaver/run
+
+gio:
+	tests/gio/run
 
 # Writes include/mongoose.h anew from the Rust sources.
 header:
@@ -114,5 +122,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz bench instructions browser autobahn litmus cadaver \
+.PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
   header install uninstall clean

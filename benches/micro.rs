@@ -78,11 +78,6 @@ mod target {
         uri::split_target(black_box(target.as_bytes())).is_ok()
     }
 
-    #[divan::bench]
-    fn is_plain() -> bool {
-        uri::is_plain(black_box(PLAIN.as_bytes()))
-    }
-
     #[divan::bench(args = [PLAIN, ENCODED])]
     fn decode(bencher: Bencher, path: &str) {
         let path = path.as_bytes();

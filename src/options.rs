@@ -55,6 +55,7 @@ options! {
     IterateTimeoutMs = c"iterate_timeout_ms", Some(c"10000");
     ListeningPort = c"listening_port", None;
     MaxBufferedBytes = c"max_buffered_bytes", Some(c"1073741824");
+    MaxCgiProcesses = c"max_cgi_processes", Some(c"256");
     MaxConnections = c"max_connections", Some(c"0");
     MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
     MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
@@ -123,6 +124,7 @@ pub struct Config {
     /// As it was asked for; the text that C reads shows what came of it.
     pub listening_port: Option<String>,
     pub max_buffered_bytes: usize,
+    pub max_cgi_processes: usize,
     pub max_connections: usize,
     pub max_request_body_bytes: usize,
     pub max_request_header_bytes: usize,
@@ -170,6 +172,7 @@ impl Default for Config {
             iterate_timeout_ms: 10_000,
             listening_port: None,
             max_buffered_bytes: 1 << 30,
+            max_cgi_processes: 256,
             max_connections: 0,
             max_request_body_bytes: 256 << 20,
             max_request_header_bytes: 16 << 10,
@@ -224,6 +227,7 @@ impl Config {
             Id::IterateTimeoutMs => self.iterate_timeout_ms = milliseconds(value)?,
             Id::ListeningPort => self.listening_port = listening_port(value)?,
             Id::MaxBufferedBytes => self.max_buffered_bytes = size(value)?,
+            Id::MaxCgiProcesses => self.max_cgi_processes = size(value)?,
             Id::MaxConnections => self.max_connections = size(value)?,
             Id::MaxRequestBodyBytes => self.max_request_body_bytes = int_size(value)?,
             Id::MaxRequestHeaderBytes => self.max_request_header_bytes = size(value)?,

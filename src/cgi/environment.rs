@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -25,6 +25,9 @@ pub struct Request<'a> {
     /// Path and query as the client wrote them.
     pub target: &'a [u8],
     pub query: &'a [u8],
+    /// What this server is called: the option `auth_domain`. What the client calls it may be
+    /// anything, and stands in `HTTP_HOST`.
+    pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
     /// Whom digest authentication let in.
@@ -73,7 +76,7 @@ impl Request<'_> {
         let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
         let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
 
-        table.set("SERVER_NAME", &self.server_name());
+        table.set("SERVER_NAME", self.server_name.as_bytes());
         table.set("SERVER_ROOT", root);
         table.set("DOCUMENT_ROOT", root);
         table.set("SERVER_SOFTWARE", b"Mongoose/5.0");
@@ -119,23 +122,6 @@ impl Request<'_> {
             if self.extra[place + 1..].iter().all(|(later, _)| later != name) {
                 table.push(name.as_bytes(), value.as_bytes());
             }
-        }
-    }
-
-    /// The host that the client asked for, else the address it came to.
-    fn server_name(&self) -> Vec<u8> {
-        let host = self.head.value(self.bytes, "host").unwrap_or_default();
-        let colon = memchr::memrchr(b':', host);
-        let bracket = memchr::memrchr(b']', host);
-        let name = match colon {
-            Some(colon) if bracket.is_none_or(|bracket| bracket < colon) => &host[..colon],
-            _ => host,
-        };
-        match self.local.map(|local| local.ip().to_canonical()) {
-            _ if !name.is_empty() => name.to_vec(),
-            Some(IpAddr::V6(ip)) => format!("[{ip}]").into_bytes(),
-            Some(ip) => ip.to_string().into_bytes(),
-            None => b"localhost".to_vec(),
         }
     }
 
@@ -187,6 +173,7 @@ mod tests {
             method: b"GET",
             target: b"/a/x.cgi/i%20j?q=1",
             query: b"q=1",
+            server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
             user: b"",
@@ -221,7 +208,7 @@ mod tests {
             request.user = b"joe";
         });
         for (name, wanted) in [
-            ("SERVER_NAME", "127.0.0.1"),
+            ("SERVER_NAME", "mydomain.com"),
             ("SERVER_ROOT", "/www"),
             ("DOCUMENT_ROOT", "/www"),
             ("SERVER_SOFTWARE", "Mongoose/5.0"),
@@ -257,11 +244,9 @@ mod tests {
         for name in ["REMOTE_USER", "AUTH_TYPE", "PATH_INFO", "PATH_TRANSLATED"] {
             assert_eq!(value(&table, name), None, "{name}");
         }
-        assert_eq!(value(&table, "SERVER_NAME"), Some("a.b"));
-        let table = table_of("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", |_| {});
-        assert_eq!(value(&table, "SERVER_NAME"), Some("[::1]"));
-        let table = table_of("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", |_| {});
-        assert_eq!(value(&table, "SERVER_NAME"), Some("[::1]"));
+        // Whatever the client calls this server.
+        assert_eq!(value(&table, "SERVER_NAME"), Some("mydomain.com"));
+        assert_eq!(value(&table, "HTTP_HOST"), Some("a.b:80"));
     }
 
     #[test]

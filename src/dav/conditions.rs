@@ -2,6 +2,11 @@
 
 use super::fields::{BadField, Location, location};
 
+/// Lists in one field, and conditions in all of them: each list may name another resource, whose
+/// locks have to be read.
+const MAX_LISTS: usize = 64;
+const MAX_CONDITIONS: usize = 256;
+
 /// Lists of conditions, as they stand in the field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct If {
@@ -46,6 +51,7 @@ impl If {
         // Either all lists are tagged, or none is.
         let tagged = rest.starts_with('<');
         let mut tag_is_used = true;
+        let mut total = 0;
         while !rest.is_empty() {
             if let Some(behind) = rest.strip_prefix('<') {
                 let (uri, behind) = behind.split_once('>').ok_or(BadField)?;
@@ -59,6 +65,10 @@ impl If {
             }
             let inside = rest.strip_prefix('(').ok_or(BadField)?;
             let (conditions, behind) = conditions(inside)?;
+            total += conditions.len();
+            if lists.len() >= MAX_LISTS || total > MAX_CONDITIONS {
+                return Err(BadField);
+            }
             lists.push(List { resource: resource.clone(), conditions });
             tag_is_used = true;
             rest = behind.trim_start();
@@ -70,25 +80,31 @@ impl If {
     }
 
     /// Whether one of the lists holds. `current` says how it stands with a resource, `None` being
-    /// the request's own.
-    pub fn holds(&self, mut current: impl FnMut(Option<&[u8]>) -> Current) -> bool {
-        self.lists.iter().any(|list| {
-            let state = match &list.resource {
-                None => current(None),
-                Some(Location::Here(path)) => current(Some(path)),
-                Some(Location::Elsewhere) => Current::default(),
+    /// the request's own; it is asked once about each.
+    pub fn holds<E>(
+        &self,
+        mut current: impl FnMut(Option<&[u8]>) -> Result<Current, E>,
+    ) -> Result<bool, E> {
+        let mut known: Vec<(&Option<Location>, Current)> = Vec::new();
+        for List { resource, conditions } in &self.lists {
+            let place = match known.iter().position(|(other, _)| *other == resource) {
+                Some(place) => place,
+                None => {
+                    let state = match resource {
+                        None => current(None)?,
+                        Some(Location::Here(path)) => current(Some(path))?,
+                        Some(Location::Elsewhere) => Current::default(),
+                    };
+                    known.push((resource, state));
+                    known.len() - 1
+                }
             };
-            list.conditions.iter().all(|condition| {
-                let found = match &condition.kind {
-                    Kind::Token(token) => state.tokens.iter().any(|held| held == token),
-                    Kind::Etag(etag) => {
-                        // Tags of ours are strong; a weak one does not name a state of the file.
-                        state.etag.as_ref() == Some(etag)
-                    }
-                };
-                found != condition.negated
-            })
-        })
+            let (_, state) = &known[place];
+            if conditions.iter().all(|condition| condition.holds(state)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// All tokens in it: by naming them the client shows that it knows of these locks.
@@ -99,6 +115,17 @@ impl If {
             Kind::Etag(_) => None,
         });
         tokens.collect()
+    }
+}
+
+impl Condition {
+    fn holds(&self, state: &Current) -> bool {
+        let found = match &self.kind {
+            Kind::Token(token) => state.tokens.contains(token),
+            // Tags of ours are strong; a weak one does not name a state of the file.
+            Kind::Etag(etag) => state.etag.as_ref() == Some(etag),
+        };
+        found != self.negated
     }
 }
 
@@ -148,14 +175,43 @@ mod tests {
 
     /// `/` has the tag `"e"` and the lock `t:1`, `/other` has `"o"` and no lock.
     fn holds(text: &str) -> bool {
-        let current = |path: Option<&[u8]>| match path {
-            None | Some(b"/") => {
-                Current { etag: Some("\"e\"".to_owned()), tokens: vec!["t:1".to_owned()] }
-            }
-            Some(b"/other") => Current { etag: Some("\"o\"".to_owned()), tokens: vec![] },
-            Some(_) => Current::default(),
+        let current = |path: Option<&[u8]>| -> Result<Current, BadField> {
+            Ok(match path {
+                None | Some(b"/") => {
+                    Current { etag: Some("\"e\"".to_owned()), tokens: vec!["t:1".to_owned()] }
+                }
+                Some(b"/other") => Current { etag: Some("\"o\"".to_owned()), tokens: vec![] },
+                Some(_) => Current::default(),
+            })
         };
-        parsed(text).unwrap_or_else(|_| panic!("refused: {text}")).holds(current)
+        parsed(text).unwrap_or_else(|_| panic!("refused: {text}")).holds(current).unwrap()
+    }
+
+    #[test]
+    fn each_resource_is_looked_at_once() {
+        let mut asked = Vec::new();
+        let none = |path: Option<&[u8]>| -> Result<Current, BadField> {
+            asked.push(path.map(<[u8]>::to_vec));
+            Ok(Current::default())
+        };
+        let lists = "</a> (<t:1>) ([\"e\"]) </b> (<t:1>) <http://h/a> (<t:2>)".to_owned();
+        assert_eq!(parsed(&lists.repeat(16)).unwrap().holds(none), Ok(false));
+        assert_eq!(asked, [Some(b"/a".to_vec()), Some(b"/b".to_vec())]);
+        let failed = parsed("(<t:1>)").unwrap().holds(|_| Err(BadField));
+        assert_eq!(failed, Err(BadField));
+    }
+
+    #[test]
+    fn a_field_has_only_so_many_lists_and_conditions() {
+        let table = [
+            ("(<t:1>)", MAX_LISTS),
+            ("</a> (<t:1>)", MAX_LISTS),
+            ("(<t:1> Not <t:2> <t:3> [\"e\"] <t:4> <t:5> <t:6> <t:7>)", MAX_CONDITIONS / 8),
+        ];
+        for (list, most) in table {
+            assert!(parsed(&list.repeat(most)).is_ok(), "{list}");
+            assert_eq!(parsed(&list.repeat(most + 1)), Err(BadField), "{list}");
+        }
     }
 
     #[test]
@@ -231,7 +287,7 @@ mod tests {
         #[test]
         fn any_text_is_judged(text in "[()<>\\[\\]\"Not/: a\u{e9}]{0,40}") {
             if let Ok(field) = parsed(&text) {
-                field.holds(|_| Current::default());
+                let _ = field.holds(|_| Ok::<_, BadField>(Current::default()));
             }
         }
     }

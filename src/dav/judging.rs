@@ -12,7 +12,8 @@ use super::Env;
 use super::conditions::Current;
 use super::fields::Depth;
 use super::locks::Keys;
-use super::request::{Reply, Request};
+use super::request::{MAX_JUDGED, Reply, Request};
+use super::store::States;
 use super::target::{Kind, Target};
 
 /// A COPY or MOVE that may be done.
@@ -41,7 +42,10 @@ impl Judged {
             return Err(400.into());
         }
         let target = request.destination(env)?;
-        let current = source.current(env);
+        let current = match request.field("if") {
+            Some(_) => source.current(env, &mut States::new(env.unix, MAX_JUDGED))?,
+            None => Current::default(),
+        };
         let keys = request.conditions(env, &source)?;
         if moves && source.path == b"/" {
             return Err(403.into());
@@ -74,7 +78,7 @@ impl Judged {
         if place_of(&target)? != self.place || is_unknown_dir(&self.target, &target) {
             return Err(409.into());
         }
-        self.keys = request.if_field(env, &self.source, || self.current.clone())?;
+        self.keys = request.if_field(env, &self.source, |_| Ok(self.current.clone()))?;
         self.check_target(env, &target, request.overwrite()?)?;
         if fs::symlink_metadata(&self.source.full).is_ok() {
             check_places(&self.source, &target, &self.place, false)?;

@@ -6,13 +6,13 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::Env;
-use super::bodies::{LockInfo, lockinfo};
+use super::bodies::lockinfo;
 use super::fields::{Depth, lock_token, timeout};
 use super::locks::{Keys, Lock, new_token, write_lock};
 use super::multistatus::{Multistatus, prop};
 use super::request::{Reply, Request};
 use super::store;
-use super::target::{Home, Kind, Target};
+use super::target::{Home, Kind, Target, locks_on};
 use super::tree::Survey;
 
 /// As many resources are told of that are locked below another.
@@ -20,15 +20,25 @@ const MAX_TOLD: usize = 100;
 /// Locks on one resource at the same time.
 const MAX_LOCKS: usize = 64;
 
-/// A LOCK that has yet to find out whether something below is locked.
+/// Seconds that a lock is held for somebody while what is below it is looked through. A server that
+/// is killed meanwhile leaves it for as long.
+const PENDING: u64 = 60;
+
+/// A LOCK that has yet to find out whether something below is locked. It is held already, so that
+/// nobody takes a lock below meanwhile; who drops this gives it back.
 #[derive(Debug)]
 pub struct DeepLock {
     target: Target,
-    info: LockInfo,
+    lock: Lock,
     seconds: u64,
     survey: Survey,
     /// What is locked below.
     conflicts: Vec<String>,
+    is_settled: bool,
+    /// Who took it: a child of a fork has a copy of this value, and must leave the lock alone.
+    process: u32,
+    /// Seconds since 1970, when it was last worked on.
+    now: u64,
 }
 
 /// Begins a LOCK: its answer, or what is to be done before.
@@ -45,13 +55,22 @@ pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>,
     if let Kind::Other = target.kind {
         return Err(403.into());
     }
-    if target.home.is_none() {
-        return Err(409.into());
-    }
+    let Some(home) = &target.home else { return Err(409.into()) };
+    let deep = depth == Depth::Infinity && target.is_dir();
+    let lock = Lock {
+        token: new_token(),
+        exclusive: info.exclusive,
+        deep,
+        expires: env.unix + if deep { PENDING } else { seconds },
+        href: target.href(),
+        directory: home.dir.clone(),
+        user: env.user.clone(),
+        owner: info.owner.unwrap_or_default(),
+    };
     let keys = request.conditions(env, &target)?;
     let held = target.locks(env)?;
-    if let Some(lock) = held.iter().find(|lock| info.exclusive || lock.exclusive) {
-        return Err(Reply::failed(423, "no-conflicting-lock", &[&lock.href]));
+    if let Some(other) = held.iter().find(|other| lock.conflicts_with(other)) {
+        return Err(conflict(other));
     }
     if held.len() >= MAX_LOCKS {
         return Err(503.into());
@@ -61,24 +80,36 @@ pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>,
     {
         return Err(Reply::locked(&lock.href));
     }
-    let deep = depth == Depth::Infinity && target.is_dir();
+    take(env, &target, home, &lock)?;
     if !deep {
-        return grant(env, &target, &info, seconds, false).map(Err);
+        return Ok(Err(granted(&lock, env, if target.exists() { 200 } else { 201 })));
     }
-    let survey = Survey::new(target.full.clone());
-    Ok(Ok(DeepLock { target, info, seconds, survey, conflicts: Vec::new() }))
+    Ok(Ok(DeepLock {
+        survey: Survey::new(target.full.clone()),
+        target,
+        lock,
+        seconds,
+        conflicts: Vec::new(),
+        is_settled: false,
+        process: std::process::id(),
+        now: env.unix,
+    }))
 }
 
 impl DeepLock {
     /// Looks on for locks below; the answer once all was looked at.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
-        let DeepLock { info, conflicts, .. } = self;
+        self.now = env.unix;
+        if self.lock.expires < env.unix + PENDING / 2 {
+            self.hold(env, PENDING)?;
+        }
+        let DeepLock { lock, conflicts, .. } = self;
         let mut look = |dir: &Path, _: &[(OsString, FileType)]| {
             let state = store::load(dir, env.unix)?;
             let locks = state.members().flat_map(|(_, member)| &member.locks);
-            let conflicting = locks.filter(|lock| info.exclusive || lock.exclusive);
+            let conflicting = locks.filter(|other| lock.conflicts_with(other));
             let room = MAX_TOLD.saturating_sub(conflicts.len());
-            conflicts.extend(conflicting.take(room).map(|lock| lock.href.clone()));
+            conflicts.extend(conflicting.take(room).map(|other| other.href.clone()));
             Ok(())
         };
         if !self.survey.advance(budget, &mut look)? {
@@ -92,21 +123,34 @@ impl DeepLock {
             document.status(&self.target.href(), 424);
             return Err(Reply { body: Some(document.finish()), ..207.into() });
         }
-        grant(env, &self.target, &self.info, self.seconds, true).map(Some)
+        self.hold(env, self.seconds)?;
+        self.is_settled = true;
+        Ok(Some(granted(&self.lock, env, 200)))
+    }
+
+    /// Keeps the lock for as many seconds from now on.
+    fn hold(&mut self, env: &Env<'_>, seconds: u64) -> Result<(), Reply> {
+        self.lock.expires = env.unix + seconds;
+        let Lock { directory, token, expires, .. } = &self.lock;
+        match change(env.unix, directory, token, |held| held.expires = *expires)? {
+            true => Ok(()),
+            // It is over: nobody has come here for too long.
+            false => Err(503.into()),
+        }
     }
 }
 
-/// Takes the lock. What does not exist is made, as an empty file.
-fn grant(
-    env: &Env<'_>,
-    target: &Target,
-    info: &LockInfo,
-    seconds: u64,
-    deep: bool,
-) -> Result<Reply, Reply> {
-    let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
-    let created = !target.exists();
-    if created {
+impl Drop for DeepLock {
+    fn drop(&mut self) {
+        if !self.is_settled && self.process == std::process::id() {
+            give_back(self.now, &self.lock);
+        }
+    }
+}
+
+/// Enters a lock where it is kept. What does not exist is made, as an empty file.
+fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), Reply> {
+    if !target.exists() {
         match File::create_new(&target.full) {
             Ok(_) => {}
             // Somebody was faster, and may have locked it.
@@ -114,46 +158,56 @@ fn grant(
             Err(error) => return Err(error.into()),
         }
     }
-    let lock = Lock {
-        token: new_token(),
-        exclusive: info.exclusive,
-        deep,
-        expires: env.unix + seconds,
-        href: target.href(),
-        directory: dir.clone(),
-        user: env.user.clone(),
-        owner: info.owner.clone().unwrap_or_default(),
-    };
-    let mut conflict = false;
-    let kept = store::update(dir, env.unix, |state| {
-        if created {
-            state.remove(name);
+    let mut other = None;
+    let kept = store::update(&home.dir, env.unix, |state| {
+        if !target.exists() {
+            state.remove(&home.name);
         }
-        let locks = &mut state.member_mut(name).locks;
+        let locks = &mut state.member_mut(&home.name).locks;
         // Another process may have been faster.
-        conflict = locks.iter().any(|held| held.exclusive || lock.exclusive);
-        if !conflict {
+        other = locks.iter().find(|other| lock.conflicts_with(other)).cloned();
+        if other.is_none() {
             locks.push(lock.clone());
         }
     });
-    if created && kept.is_err() {
+    if !target.exists() && kept.is_err() {
         // Nobody has had a turn meanwhile.
         let _ = fs::remove_file(&target.full);
     }
     kept?;
-    if conflict {
-        return Err(Reply::failed(423, "no-conflicting-lock", &[&lock.href]));
+    if let Some(other) = other {
+        return Err(conflict(&other));
     }
-    let mut reply = granted(&lock, env, if created { 201 } else { 200 });
-    reply.fields = format!("Lock-Token: <{}>\r\n", lock.token).into_bytes();
-    Ok(reply)
+    // Or may have locked a directory above. Now that the lock can be seen, so can its: at least
+    // one of both gives way.
+    let above = locks_on(env, &home.dir, &home.name).map(|locks| {
+        let mut locks = locks.into_iter();
+        locks.find(|other| lock.conflicts_with(other))
+    });
+    let failure = match above {
+        Ok(None) => return Ok(()),
+        Ok(Some(other)) => conflict(&other),
+        Err(error) => error.into(),
+    };
+    give_back(env.unix, lock);
+    Err(failure)
+}
+
+/// Takes back a lock that was not granted in the end. Where that fails it ends with its time.
+fn give_back(now: u64, lock: &Lock) {
+    let _ = change(now, &lock.directory, &lock.token, |held| held.expires = 0);
+}
+
+fn conflict(other: &Lock) -> Reply {
+    Reply::failed(423, "no-conflicting-lock", &[&other.href])
 }
 
 fn granted(lock: &Lock, env: &Env<'_>, status: u16) -> Reply {
     let mut elements = String::from("<D:lockdiscovery>");
     write_lock(&mut elements, lock, env.unix);
     elements.push_str("</D:lockdiscovery>");
-    Reply { body: Some(prop(&elements)), ..status.into() }
+    let fields = format!("Lock-Token: <{}>\r\n", lock.token).into_bytes();
+    Reply { fields, body: Some(prop(&elements)), ..status.into() }
 }
 
 /// Gives a lock that is named in the If field more time.
@@ -172,8 +226,9 @@ fn refresh(
         return Err(Reply::failed(412, "lock-token-matches-request-uri", &[]));
     };
     let lock = Lock { expires: env.unix + seconds, ..lock.clone() };
-    change(env, &lock.directory, &lock.token, |held| held.expires = lock.expires)?;
-    Ok(granted(&lock, env, 200))
+    change(env.unix, &lock.directory, &lock.token, |held| held.expires = lock.expires)?;
+    // It has its token already (RFC 4918, section 9.10.2).
+    Ok(Reply { fields: Vec::new(), ..granted(&lock, env, 200) })
 }
 
 /// Performs UNLOCK.
@@ -191,26 +246,24 @@ pub fn unlock(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     if lock.user != env.user {
         return Err(403.into());
     }
-    change(env, &lock.directory, &lock.token, |held| held.expires = 0)?;
+    change(env.unix, &lock.directory, &lock.token, |held| held.expires = 0)?;
     Ok(204.into())
 }
 
-/// Changes a lock where it is kept. One that is over is forgotten.
-fn change(
-    env: &Env<'_>,
-    dir: &Path,
-    token: &str,
-    change: impl FnOnce(&mut Lock),
-) -> io::Result<()> {
-    store::update(dir, env.unix, |state| {
+/// Changes a lock where it is kept; false if there is none. One that is over is forgotten.
+fn change(now: u64, dir: &Path, token: &str, change: impl FnOnce(&mut Lock)) -> io::Result<bool> {
+    let mut is_found = false;
+    store::update(dir, now, |state| {
         for locks in state.all_locks() {
             if let Some(place) = locks.iter().position(|lock| lock.token == token) {
+                is_found = true;
                 change(&mut locks[place]);
-                locks.retain(|lock| lock.expires > env.unix);
+                locks.retain(|lock| lock.expires > now);
                 return;
             }
         }
-    })
+    })?;
+    Ok(is_found)
 }
 
 /// Adds to `found` what in a directory is locked and not opened by `keys`.

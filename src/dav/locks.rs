@@ -33,6 +33,13 @@ pub struct Keys {
     pub user: Vec<u8>,
 }
 
+impl Lock {
+    /// Whether both cannot be held at the same time, where they reach.
+    pub fn conflicts_with(&self, other: &Lock) -> bool {
+        self.token != other.token && (self.exclusive || other.exclusive)
+    }
+}
+
 impl Keys {
     /// Whether they open this lock. A token alone is not enough: everybody may read it
     /// (RFC 4918, section 6.4).
@@ -41,12 +48,15 @@ impl Keys {
     }
 
     /// The lock that is in the way, out of those that cover a resource. Of locks that are shared,
-    /// one key is enough.
+    /// one key is enough; one that is exclusive opens to its own only (RFC 4918, section 7).
     pub fn blocked_by<'a>(&self, locks: &'a [Lock]) -> Option<&'a Lock> {
-        if locks.iter().any(|lock| self.open(lock)) {
-            return None;
-        }
-        locks.first()
+        let exclusive = locks.iter().find(|lock| lock.exclusive && !self.open(lock));
+        exclusive.or_else(|| {
+            let mut shared = locks.iter().filter(|lock| !lock.exclusive);
+            let first = shared.next()?;
+            let is_open = self.open(first) || shared.any(|lock| self.open(lock));
+            (!is_open).then_some(first)
+        })
     }
 }
 
@@ -119,10 +129,10 @@ mod tests {
         let locks = [lock("t:1", "joe"), lock("t:2", "jane")];
         let table = [
             (keys(&[], "joe"), Some("t:1")),
-            (keys(&["t:1"], "joe"), None),
+            (keys(&["t:1"], "joe"), Some("t:2")),
             (keys(&["t:2"], "joe"), Some("t:1")),
-            (keys(&["t:2"], "jane"), None),
-            (keys(&["t:9", "t:1"], "joe"), None),
+            (keys(&["t:2"], "jane"), Some("t:1")),
+            (keys(&["t:9", "t:1"], "joe"), Some("t:2")),
             (keys(&["t:1"], ""), Some("t:1")),
         ];
         for (keys, expected) in table {
@@ -130,6 +140,26 @@ mod tests {
             assert_eq!(found, expected, "{keys:?}");
         }
         assert_eq!(keys(&[], "joe").blocked_by(&[]), None);
+        assert_eq!(keys(&["t:9", "t:1"], "joe").blocked_by(&locks[..1]), None);
+    }
+
+    #[test]
+    fn one_key_opens_all_that_is_shared_and_nothing_that_is_exclusive() {
+        let shared = |token, user| Lock { exclusive: false, ..lock(token, user) };
+        let all = [shared("t:1", "joe"), lock("t:2", "joe"), shared("t:3", "jane")];
+        let table = [
+            (&["t:1"][..], &all[..], Some("t:2")),
+            (&["t:2"], &all, Some("t:1")),
+            (&["t:1", "t:2"], &all, None),
+            (&["t:3"], &all[2..], Some("t:3")),
+            (&["t:1"], &all[..1], None),
+        ];
+        for (tokens, locks, expected) in table {
+            let tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
+            let keys = Keys { tokens, user: b"joe".to_vec() };
+            let found = keys.blocked_by(locks).map(|lock| lock.token.as_str());
+            assert_eq!(found, expected, "{keys:?}");
+        }
     }
 
     #[test]

@@ -57,6 +57,9 @@ impl<'a> Env<'a> {
 
 /// What a failure of the file system means to a client.
 pub fn status_of(error: &io::Error) -> u16 {
+    if let Some(unreadable) = store::Unreadable::behind(error) {
+        return status_of(unreadable.cause());
+    }
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => 507,
         Some(

@@ -1,6 +1,7 @@
 //! The bodies of answers: multi-status documents (RFC 4918 section 13) and conditions that failed
 //! (section 16).
 
+use std::collections::TryReserveError;
 use std::fmt::Write as _;
 
 use super::xml::{Name, escape};
@@ -25,10 +26,23 @@ impl Multistatus {
         Multistatus { text: format!("{DECLARATION}<D:multistatus xmlns:D=\"DAV:\">") }
     }
 
-    /// Sees to it that there is room for more; false if there is no memory, or the document is
-    /// longer than `maximum` already.
-    pub fn reserve(&mut self, len: usize, maximum: usize) -> bool {
-        self.text.len() <= maximum && self.text.try_reserve(len).is_ok()
+    /// Sees to it that there is room for more.
+    pub fn reserve(&mut self, len: usize) -> Result<(), TryReserveError> {
+        self.text.try_reserve(len)
+    }
+
+    /// Bytes that were written and not taken.
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// What was written since it was last taken, to be sent ahead of the rest.
+    pub fn take(&mut self) -> String {
+        std::mem::take(&mut self.text)
     }
 
     /// Adds a resource and the status of all of it.

@@ -1,6 +1,7 @@
 //! PROPFIND (RFC 4918 section 9.1).
 
 use std::fs::{self, DirEntry, Metadata, ReadDir};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -13,14 +14,16 @@ use super::properties::{Resource, answer};
 use super::request::{Reply, Request};
 use super::store::{self, Member, State};
 use super::target::{Target, locks_on};
+use crate::files::cache::is_absence;
 use crate::files::resolve;
 
 /// What an entry costs of a portion.
 const COST: usize = 4;
-/// Room that is made before an entry is written; it may take more.
-const ROOM: usize = 64 * 1024;
+/// A piece of the answer is complete when it is as long; its last entry may make it longer.
+const PIECE: usize = 64 * 1024;
 
-/// A PROPFIND under way.
+/// A PROPFIND under way. Its answer is taken in pieces, so that it takes no more memory however
+/// large a directory is.
 #[derive(Debug)]
 pub struct Propfind {
     target: Target,
@@ -53,28 +56,37 @@ impl Propfind {
         document.properties(&target.href(), &answer(env, &resource, &wanted));
         let lists = depth == Depth::One && env.config.enable_directory_listing;
         if !target.is_dir() || !lists {
-            return Ok(Err(done(document)));
+            return Ok(Err(Reply { body: Some(document.finish()), ..207.into() }));
         }
         let rest = fs::read_dir(&target.full)?;
         let deep = locks.into_iter().filter(|lock| lock.deep).collect();
         Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
     }
 
-    /// Tells of more entries; the answer once all were told of.
-    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
-        while *budget > 0 {
+    /// Tells of more entries, up to a piece of the answer; true once all were told of.
+    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> io::Result<bool> {
+        while *budget > 0 && self.document.len() < PIECE {
             *budget = budget.saturating_sub(COST);
-            let Some(entry) = self.rest.next() else {
-                return Ok(Some(done(std::mem::take(&mut self.document))));
-            };
-            let config = env.config;
-            let maximum = config.max_send_queue_bytes.min(config.max_buffered_bytes);
-            if !self.document.reserve(ROOM, maximum) {
-                return Err(503.into());
-            }
+            let Some(entry) = self.rest.next() else { return Ok(true) };
+            self.document.reserve(PIECE)?;
             self.tell(env, &entry?);
         }
-        Ok(None)
+        Ok(false)
+    }
+
+    /// The next piece of the answer.
+    pub fn take(&mut self) -> String {
+        self.document.take()
+    }
+
+    /// Its last piece.
+    pub fn end(&mut self) -> String {
+        std::mem::take(&mut self.document).finish()
+    }
+
+    /// Bytes of memory that it takes until the end.
+    pub fn weight(&self) -> usize {
+        self.state.weight()
     }
 
     fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) {
@@ -92,7 +104,10 @@ impl Propfind {
         if meta.is_symlink() {
             self.tell_of_link(env, &Target::at(&path, &full));
         } else if meta.is_dir() {
-            let state = store::load(&full, env.unix).unwrap_or_default();
+            let state = match asks_for_another_password(env, &full) {
+                true => State::default(),
+                false => store::load(&full, env.unix).unwrap_or_default(),
+            };
             self.write(env, &path, &full, &meta, state.member(b""), None);
         } else if meta.is_file() {
             let member = self.state.member(name.as_bytes()).cloned();
@@ -103,8 +118,12 @@ impl Propfind {
     /// Of what is behind a link: its state is kept where it is.
     fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) {
         let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return };
-        let state = target.state(env).unwrap_or_default();
-        let locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+        let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
+        let (mut state, mut locks) = (State::default(), Vec::new());
+        if is_here || !asks_for_another_password(env, &home.dir) {
+            state = target.state(env).unwrap_or_default();
+            locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+        }
         let member = state.member(&home.name);
         self.write(env, &target.path, &target.full, meta, member, Some(locks));
     }
@@ -131,6 +150,12 @@ impl Propfind {
     }
 }
 
-fn done(document: Multistatus) -> Reply {
-    Reply { body: Some(document.finish()), ..207.into() }
+/// Whether reading in a directory takes a password that who lists the one above need not have. Of
+/// such a directory that one shows the name only, and what can be seen from outside.
+fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> bool {
+    if env.config.global_auth_file.is_some() {
+        return false;
+    }
+    let passwords = resolve::password_file(env.config, dir, true);
+    !fs::symlink_metadata(passwords).is_err_and(|error| is_absence(&error))
 }

@@ -6,6 +6,7 @@ use super::conditions::{Current, If};
 use super::fields::{BadField, Depth, Location, depth, location, overwrite};
 use super::locks::Keys;
 use super::multistatus::error;
+use super::store::{States, Unreadable};
 use super::target::{Target, without_slash};
 use super::{Env, status_of};
 use crate::files::cache::modified_of;
@@ -15,6 +16,9 @@ use crate::http::request::Head;
 /// Fields of which there is one at most.
 const SINGLE: [&str; 7] =
     ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
+
+/// Bytes of what is known of directories that are read to judge one If field.
+pub const MAX_JUDGED: u64 = 32 << 20;
 
 /// What a client asks for, on its own.
 #[derive(Debug, Default)]
@@ -35,17 +39,21 @@ pub struct Reply {
     pub body: Option<String>,
     /// Somebody else holds what is needed: nothing was done, and another attempt may succeed.
     pub busy: bool,
+    /// What is not for the client, but for the error log.
+    pub complaint: Option<String>,
 }
 
 impl From<u16> for Reply {
     fn from(status: u16) -> Reply {
-        Reply { status, fields: Vec::new(), body: None, busy: false }
+        Reply { status, fields: Vec::new(), body: None, busy: false, complaint: None }
     }
 }
 
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Reply {
-        Reply { busy: error.kind() == ErrorKind::WouldBlock, ..status_of(&error).into() }
+        let complaint = Unreadable::behind(&error).map(Unreadable::to_string);
+        let busy = error.kind() == ErrorKind::WouldBlock;
+        Reply { busy, complaint, ..status_of(&error).into() }
     }
 }
 
@@ -124,7 +132,7 @@ impl Request {
         if conditional::evaluate(&self.head, &self.bytes, validators) != Outcome::Proceed {
             return Err(412.into());
         }
-        self.if_field(env, target, || target.current(env))
+        self.if_field(env, target, |states| target.current(env, states))
     }
 
     /// Judges the If field alone; `current` says how it stands with the target.
@@ -132,17 +140,19 @@ impl Request {
         &self,
         env: &Env<'_>,
         target: &Target,
-        current: impl Fn() -> Current,
+        current: impl Fn(&mut States) -> io::Result<Current>,
     ) -> Result<Keys, Reply> {
         let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
         let field = If::parse(value, self.field("host"))?;
+        let mut states = States::new(env.unix, MAX_JUDGED);
         let holds = field.holds(|path| match path {
             Some(path) if without_slash(path) != target.path => {
-                Target::look_up(env, path).map(|other| other.current(env)).unwrap_or_default()
+                let other = Target::look_up(env, path);
+                other.map_or(Ok(Current::default()), |other| other.current(env, &mut states))
             }
-            _ => current(),
-        });
+            _ => current(&mut states),
+        })?;
         if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
     }
 

@@ -11,11 +11,13 @@
 //! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER
 //! ```
 //!
-//! What follows a `member` line is that member's. Lines that are not understood are passed over.
+//! What follows a `member` line is that member's. A file that is not understood to its end, as that
+//! of a later version may be, is left alone: nobody can say what is locked, and nothing is changed.
 //! The file is replaced as a whole, under a lock on the directory, so that servers of several
 //! processes do not lose each other's changes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -81,6 +83,20 @@ impl State {
         self.members.values_mut().map(|member| &mut member.locks)
     }
 
+    /// Bytes of memory that it takes, about.
+    pub fn weight(&self) -> usize {
+        let property = |(name, value): (&Name, &String)| {
+            name.space.len() + name.local.len() + value.len() + size_of::<(Name, String)>()
+        };
+        let lock = |lock: &Lock| lock.href.len() + lock.owner.len() + size_of::<Lock>();
+        let member = |(name, member): (&Vec<u8>, &Member)| {
+            let properties: usize = member.properties.iter().map(property).sum();
+            let locks: usize = member.locks.iter().map(lock).sum();
+            name.len() + properties + locks + size_of::<Member>()
+        };
+        self.members.iter().map(member).sum()
+    }
+
     /// Forgets all locks.
     pub fn unlock(&mut self) {
         for member in self.members.values_mut() {
@@ -129,36 +145,37 @@ impl State {
         text
     }
 
-    /// What such a text says; what is not understood says nothing.
-    pub fn parse(text: &[u8]) -> State {
+    /// What such a text says; `None` where not all of it is understood.
+    pub fn parse(text: &[u8]) -> Option<State> {
         let mut state = State::default();
+        // A machine that lost its power may have lost what was in it.
+        if text.is_empty() {
+            return Some(state);
+        }
         let mut name: Option<Vec<u8>> = None;
-        let mut lines = text.split(|b| *b == b'\n');
+        let mut lines = text.strip_suffix(b"\n")?.split(|b| *b == b'\n');
         if lines.next() != Some(HEADER.as_bytes()) {
-            return state;
+            return None;
         }
         for line in lines {
             let mut fields = line.split(|b| *b == b' ');
             let kind = fields.next().unwrap_or_default();
-            let Some(fields) = fields.map(unescape).collect::<Option<Vec<_>>>() else { continue };
+            let fields = fields.map(unescape).collect::<Option<Vec<_>>>()?;
             match (kind, fields.as_slice(), &name) {
                 (b"member", [member], _) => name = Some(member.clone()),
                 (b"property", [space, local, value], Some(name)) => {
-                    let texts = [space, local, value].map(|field| text_of(field));
-                    if let [Some(space), Some(local), Some(value)] = texts {
-                        let member = state.member_mut(name);
-                        member.properties.insert(Name { space, local }, value);
-                    }
+                    let name_of_property = Name { space: text_of(space)?, local: text_of(local)? };
+                    let member = state.member_mut(name);
+                    member.properties.insert(name_of_property, text_of(value)?);
                 }
                 (b"lock", fields, Some(name)) => {
-                    if let Some(lock) = parse_lock(fields) {
-                        state.member_mut(name).locks.push(lock);
-                    }
+                    let lock = parse_lock(fields)?;
+                    state.member_mut(name).locks.push(lock);
                 }
-                _ => {}
+                _ => return None,
             }
         }
-        state
+        Some(state)
     }
 }
 
@@ -197,16 +214,81 @@ pub fn load(dir: &Path, now: u64) -> io::Result<State> {
 }
 
 fn read(dir: &Path) -> io::Result<State> {
-    let file = match open_file(&dir.join(STATE)) {
+    let path = dir.join(STATE);
+    read_file(&path).map_err(|cause| io::Error::new(cause.kind(), Unreadable { path, cause }))
+}
+
+fn read_file(path: &Path) -> io::Result<State> {
+    let file = match open_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
         Err(error) => return Err(error),
     };
     let mut text = Vec::new();
-    if file.take(MAX_LEN + 1).read_to_end(&mut text)? as u64 > MAX_LEN {
-        return Err(ErrorKind::InvalidData.into());
+    file.take(MAX_LEN + 1).read_to_end(&mut text)?;
+    let known = if text.len() as u64 > MAX_LEN { None } else { State::parse(&text) };
+    known.ok_or_else(|| {
+        io::Error::new(ErrorKind::InvalidData, "it is damaged, or of another version")
+    })
+}
+
+/// The file of a directory cannot be read or is not understood: the reason, and the name for those
+/// who can do something about it.
+#[derive(Debug)]
+pub struct Unreadable {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl Unreadable {
+    /// What is behind an error, if it is this.
+    pub fn behind(error: &io::Error) -> Option<&Unreadable> {
+        error.get_ref()?.downcast_ref()
     }
-    Ok(State::parse(&text))
+
+    pub fn cause(&self) -> &io::Error {
+        &self.cause
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.to_string_lossy();
+        write!(out, "cannot read {}: {}", path.escape_debug(), self.cause)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+/// What is known of several directories, each read once.
+pub struct States {
+    now: u64,
+    /// Bytes that may still be read.
+    left: u64,
+    known: BTreeMap<PathBuf, State>,
+}
+
+impl States {
+    /// `maximum`: as many bytes may be read for all of them.
+    pub fn new(now: u64, maximum: u64) -> States {
+        States { now, left: maximum, known: BTreeMap::new() }
+    }
+
+    /// As [`load`].
+    pub fn get(&mut self, dir: &Path) -> io::Result<&State> {
+        if !self.known.contains_key(dir) {
+            let state = match fs::metadata(dir.join(STATE)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
+                found => {
+                    let len = found.map_or(0, |meta| meta.len());
+                    self.left = self.left.checked_sub(len).ok_or(ErrorKind::OutOfMemory)?;
+                    load(dir, self.now)?
+                }
+            };
+            self.known.insert(dir.to_path_buf(), state);
+        }
+        self.known.get(dir).ok_or_else(|| ErrorKind::NotFound.into())
+    }
 }
 
 /// Changes what is known of the directory at `dir`. An error of the kind `WouldBlock` says that
@@ -379,14 +461,51 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_not_understood_are_passed_over() {
-        let text = "mongoose-dav 1\nproperty u a <a/>\nmember x\nfuture 1 2\nproperty u b\n\
-                    property u %zz <c/>\nlock t\nproperty u d <d/>\n\nmember";
-        let state = State::parse(text.as_bytes());
-        let member = state.member(b"x").unwrap();
-        let names: Vec<&str> = member.properties.keys().map(|name| name.local.as_str()).collect();
-        assert_eq!((names, state.members.len()), (vec!["d"], 1));
-        assert_eq!(State::parse(b"something else\nmember x"), State::default());
+    fn a_file_that_is_not_understood_is_left_alone() {
+        assert_eq!(State::parse(b""), Some(State::default()));
+        assert_eq!(State::parse(b"mongoose-dav 1\n"), Some(State::default()));
+        let whole = sample(Path::new("/")).to_text().into_bytes();
+        for end in 1..whole.len() {
+            // Where a line ends nobody can tell.
+            let expected = whole[end - 1] == b'\n';
+            assert_eq!(State::parse(&whole[..end]).is_some(), expected, "{end}");
+        }
+        for text in [
+            "something else\n",
+            "mongoose-dav 2\nmember x\n",
+            "mongoose-dav 1\n\n",
+            "mongoose-dav 1\nmember\n",
+            "mongoose-dav 1\nmember x\nfuture 1 2\n",
+            "mongoose-dav 1\nproperty u a <a/>\n",
+            "mongoose-dav 1\nmember x\nproperty u a\n",
+            "mongoose-dav 1\nmember x\nproperty u %zz <a/>\n",
+            "mongoose-dav 1\nmember x\nproperty u %ff <a/>\n",
+            "mongoose-dav 1\nmember x\nlock t\n",
+        ] {
+            assert_eq!(State::parse(text.as_bytes()), None, "{text}");
+            let folder = Folder::new();
+            let path = folder.0.join(STATE);
+            fs::write(&path, text).unwrap();
+            let error = update(&folder.0, 0, |state| *state = sample(&folder.0)).unwrap_err();
+            let told = Unreadable::behind(&error).unwrap().to_string();
+            assert!(told.contains(path.to_str().unwrap()), "{told}");
+            assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn states_are_read_once_and_only_so_many_bytes_of_them() {
+        let (one, two) = (Folder::new(), Folder::new());
+        for folder in [&one, &two] {
+            update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
+        }
+        let len = fs::metadata(one.0.join(STATE)).unwrap().len();
+        let mut states = States::new(0, len);
+        assert_eq!(states.get(&one.0).unwrap(), &sample(&one.0));
+        assert_eq!(states.get(&two.0).unwrap_err().kind(), ErrorKind::OutOfMemory);
+        // What has happened since is not seen.
+        fs::remove_file(one.0.join(STATE)).unwrap();
+        assert_eq!(states.get(&one.0).unwrap(), &sample(&one.0));
     }
 
     proptest! {
@@ -394,8 +513,10 @@ mod tests {
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             let mut text = format!("{HEADER}\nmember a\n").into_bytes();
             text.extend_from_slice(&bytes);
-            let state = State::parse(&text);
-            prop_assert_eq!(State::parse(state.to_text().as_bytes()).to_text(), state.to_text());
+            if let Some(state) = State::parse(&text) {
+                let again = State::parse(state.to_text().as_bytes());
+                prop_assert_eq!(again.map(|state| state.to_text()), Some(state.to_text()));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::conditions::Current;
 use super::fields::escape_path;
 use super::locks::{Keys, Lock, directories_above};
-use super::store::{self, State};
+use super::store::{self, State, States};
 use super::{Env, status_of};
 use crate::files::cache::entity_tag;
 use crate::files::resolve;
@@ -138,8 +138,12 @@ impl Target {
     /// All locks that cover it: its own, and deep ones of directories above. If it is a link, also
     /// those that reach to the link: what is behind it may lie elsewhere.
     pub fn locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
-        let mut locks = self.real_locks(env)?;
-        for lock in self.link_locks(env)? {
+        self.locks_among(env, &mut States::new(env.unix, u64::MAX))
+    }
+
+    fn locks_among(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
+        let mut locks = self.real_locks(env, states)?;
+        for lock in self.link_locks(env, states)? {
             if !locks.iter().any(|known| known.token == lock.token) {
                 locks.push(lock);
             }
@@ -147,24 +151,25 @@ impl Target {
         Ok(locks)
     }
 
-    fn real_locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
+    fn real_locks(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
         match &self.home {
-            Some(home) => locks_on(env, &home.dir, &home.name),
+            Some(home) => locks_among(states, env, &home.dir, &home.name),
             None => Ok(Vec::new()),
         }
     }
 
-    fn link_locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
+    fn link_locks(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
         match self.parent().zip(self.full.file_name()).filter(|_| self.is_link) {
-            Some((dir, name)) => locks_on(env, &dir, name.as_bytes()),
+            Some((dir, name)) => locks_among(states, env, &dir, name.as_bytes()),
             None => Ok(Vec::new()),
         }
     }
 
     /// What conditions of the If field are held against.
-    pub fn current(&self, env: &Env<'_>) -> Current {
-        let locks = self.locks(env).unwrap_or_default();
-        Current { etag: self.etag(), tokens: locks.into_iter().map(|lock| lock.token).collect() }
+    pub fn current(&self, env: &Env<'_>, states: &mut States) -> io::Result<Current> {
+        let locks = self.locks_among(env, states)?;
+        let tokens = locks.into_iter().map(|lock| lock.token).collect();
+        Ok(Current { etag: self.etag(), tokens })
     }
 
     /// The lock that forbids to change it. `membership`: the directory in which its name is
@@ -176,7 +181,8 @@ impl Target {
         membership: bool,
     ) -> io::Result<Option<Lock>> {
         // One key opens what is locked together, but not what only has the same name.
-        for locks in [self.real_locks(env)?, self.link_locks(env)?] {
+        let states = &mut States::new(env.unix, u64::MAX);
+        for locks in [self.real_locks(env, states)?, self.link_locks(env, states)?] {
             if let Some(lock) = keys.blocked_by(&locks) {
                 return Ok(Some(lock.clone()));
             }
@@ -191,12 +197,27 @@ impl Target {
 
 /// The locks that cover what is called `name` in `dir`, which has no links in it.
 pub fn locks_on(env: &Env<'_>, dir: &Path, name: &[u8]) -> io::Result<Vec<Lock>> {
+    locks_among(&mut States::new(env.unix, u64::MAX), env, dir, name)
+}
+
+/// The same, by what `states` knows.
+fn locks_among(
+    states: &mut States,
+    env: &Env<'_>,
+    dir: &Path,
+    name: &[u8],
+) -> io::Result<Vec<Lock>> {
     let mut locks = Vec::new();
+    let is_below_root = env.root.as_ref().is_some_and(|root| dir.starts_with(root));
     for above in directories_above(dir, env.root.as_deref()) {
-        let state = match store::load(above, env.unix) {
+        let state = match states.get(above) {
             Ok(state) => state,
-            // What may not be read above the root was not written by us.
-            Err(error) if above != dir && error.kind() == io::ErrorKind::PermissionDenied => {
+            // What may not be read outside of the root was not written by us.
+            Err(error)
+                if above != dir
+                    && !is_below_root
+                    && error.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 continue;
             }
             Err(error) => return Err(error),

@@ -39,6 +39,14 @@ enum Stage {
     Delete(Box<Delete>),
 }
 
+/// What all work came to.
+#[derive(Debug)]
+pub enum Outcome {
+    Reply(Reply),
+    /// An answer with status 207 that has only begun: its pieces are to be taken as they go out.
+    Begun(Box<Propfind>),
+}
+
 /// What one portion came to: the answer, once there is one.
 type Progress = Result<Option<Reply>, Reply>;
 
@@ -59,14 +67,14 @@ impl Work {
         env: &Env<'_>,
         sweeper: &mut Sweeper,
         mut budget: usize,
-    ) -> Option<Reply> {
+    ) -> Option<Outcome> {
         while budget > 0 {
             if !sweeper.advance(&mut budget) {
                 return None;
             }
             let progress = match &mut self.stage {
                 Stage::Start => self.start(env, sweeper),
-                Stage::Propfind(propfind) => propfind.advance(env, &mut budget),
+                Stage::Propfind(_) => return Some(self.tell(env, &mut budget)),
                 Stage::Lock(lock) => lock.advance(env, &mut budget),
                 Stage::Transfer(transfer) => transfer.advance(&self.request, env, &mut budget),
                 Stage::Delete(delete) => delete.advance(&self.request, env, &mut budget),
@@ -76,9 +84,9 @@ impl Work {
                     if env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
                         return None;
                     }
-                    return Some(reply);
+                    return Some(Outcome::Reply(reply));
                 }
-                Ok(Some(reply)) | Err(reply) => return Some(reply),
+                Ok(Some(reply)) | Err(reply) => return Some(Outcome::Reply(reply)),
                 Ok(None) => {}
             }
         }
@@ -91,6 +99,18 @@ impl Work {
             Stage::Transfer(transfer) => transfer.abandon(sweeper),
             Stage::Delete(delete) => delete.abandon(sweeper),
             Stage::Start | Stage::Propfind(_) | Stage::Lock(_) => {}
+        }
+    }
+
+    /// Tells of a directory: the whole answer, if it is short.
+    fn tell(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
+        match std::mem::replace(&mut self.stage, Stage::Start) {
+            Stage::Propfind(mut propfind) => match propfind.advance(env, budget) {
+                Ok(true) => Outcome::Reply(Reply { body: Some(propfind.end()), ..207.into() }),
+                Ok(false) => Outcome::Begun(propfind),
+                Err(error) => Outcome::Reply(error.into()),
+            },
+            _ => Outcome::Reply(500.into()),
         }
     }
 

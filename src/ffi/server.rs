@@ -389,13 +389,20 @@ fn on_server<R: Send + 'static>(
     }
     let result = Arc::new(Mutex::new(None));
     let place = result.clone();
-    let ticket = Arc::new(Ticket::default());
-    let run = Box::new(move |server: &mut Server| {
+    let run = move |server: &mut Server| {
         let value = body(server);
         *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
-    });
-    hub.queue.push(Message::Run(run, ticket.clone())).ok()?;
-    ticket.wait(patience(hub));
+    };
+    hand_over(hub, Box::new(run));
     let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
     result.take()
+}
+
+/// Waits until the thread that polls the server has come to `run`, or as long as it may take.
+#[cold]
+fn hand_over(hub: &Hub, run: Box<dyn FnOnce(&mut Server) + Send>) {
+    let ticket = Arc::new(Ticket::default());
+    if hub.queue.push(Message::Run(run, ticket.clone())).is_ok() {
+        ticket.wait(patience(hub));
+    }
 }

@@ -100,6 +100,13 @@ impl Known {
         &self.media_type
     }
 
+    /// Whether what is read of it now still belongs to what was read before.
+    pub fn is_unchanged(&self) -> io::Result<bool> {
+        let Content::Open(file) = &self.content else { return Ok(true) };
+        let meta = file.metadata()?;
+        Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
+    }
+
     fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
         let modified = modified_of(meta);
         let date = http_date(modified);
@@ -253,8 +260,8 @@ impl Cache {
         }
     }
 
-    /// The file at `path`. An error of kind `IsADirectory` names a directory, `NotFound` also what
-    /// is neither that nor a file and is never opened.
+    /// The file at `path`. An error of kind `IsADirectory` names a directory, `InvalidInput` what is
+    /// neither that nor a file and is never opened, or a link that leads nowhere.
     pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
         if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
@@ -415,7 +422,14 @@ impl Cache {
 /// Content, what it belongs to, and whether that can be told from a later state of the file.
 fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
     // FIFOs and devices are never opened: that could block, or do something.
-    check_kind(&fs::metadata(path)?)?;
+    let mut meta = fs::symlink_metadata(path)?;
+    if meta.is_symlink() {
+        meta = match fs::metadata(path) {
+            Err(error) if is_absence(&error) => return Err(io::ErrorKind::InvalidInput.into()),
+            found => found?,
+        };
+    }
+    check_kind(&meta)?;
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
     let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     // A daemon that has closed its descriptors 0 to 2 may open others in their place.
@@ -454,6 +468,11 @@ fn check_kind(meta: &Metadata) -> io::Result<()> {
     }
     // Something is there: in the place of a password file it must not pass for none.
     Err(io::ErrorKind::InvalidInput.into())
+}
+
+/// Whether there is nothing at all under a name.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

@@ -18,6 +18,13 @@ pub struct Entry {
     pub modified: u64,
 }
 
+impl Entry {
+    /// Bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        size_of::<Entry>() + self.name.capacity()
+    }
+}
+
 /// What entries are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
@@ -201,16 +208,22 @@ fn human_size(size: u64) -> String {
     }
     let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter();
     let mut unit = units.next().unwrap_or_default();
-    let mut value = size as f64 / 1024.0;
+    let (size, mut scale) = (u128::from(size), 1024);
     for larger in units {
         // What would be shown as 1024 is one of the next unit.
-        if value < 1023.5 {
+        if size * 2 < scale * 2047 {
             break;
         }
-        value /= 1024.0;
+        scale *= 1024;
         unit = larger;
     }
-    if value < 9.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
+    let rounded = |size| (size + scale / 2) / scale;
+    if size * 100 < scale * 995 {
+        let tenths = rounded(size * 10);
+        format!("{}.{} {unit}", tenths / 10, tenths % 10)
+    } else {
+        format!("{} {unit}", rounded(size))
+    }
 }
 
 /// A time to the minute, in UTC.

@@ -8,6 +8,8 @@ use super::status::{forbids_content, write_status_line};
 
 /// A raw head longer than this is taken for a body without a head.
 const MAX_HEAD: usize = 1 << 20;
+/// A head longer than this is not remembered.
+const MAX_RECENT: usize = 512;
 
 /// What of the request decides how its answer ends.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +35,10 @@ pub struct Answer {
     pub head_len: u64,
     default_status: u16,
     fault: Option<&'static str>,
+    /// The raw head that was read last, and what it said: programs write the same one again and
+    /// again. It stays when the answer is begun anew.
+    recent: Vec<u8>,
+    recent_facts: Option<Facts>,
 }
 
 #[derive(Debug, Default)]
@@ -56,13 +62,19 @@ enum State {
     Complete { persistent: bool },
 }
 
+/// A field of the program's that the library has a say in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum OwnField {
+    /// Content-Length and Transfer-Encoding.
+    Framing,
+    Connection,
+}
+
 #[derive(Debug, Default)]
 struct Built {
     head: Vec<u8>,
-    /// Where in `head` the program's own framing fields are, to be left out if chunks follow.
-    framing: Vec<std::ops::Range<usize>>,
-    /// Where its Connection fields are.
-    connection: Vec<std::ops::Range<usize>>,
+    /// Where in `head` the program's own fields are that may have to be left out.
+    fields: Vec<(OwnField, std::ops::Range<usize>)>,
     named_close: bool,
     status: u16,
 }
@@ -87,9 +99,23 @@ pub enum Standing {
 }
 
 impl Answer {
-    /// An answer of which nothing is written yet. `default_status` is that of the `mg_send` family.
+    /// An answer of which nothing is written yet.
     pub fn new(asked: Asked, default_status: u16) -> Self {
-        Self { asked, default_status, ..Self::default() }
+        let mut answer = Self::default();
+        answer.begin(asked, default_status);
+        answer
+    }
+
+    /// Makes it an answer of which nothing is written yet. `default_status` is that of the
+    /// `mg_send` family.
+    pub fn begin(&mut self, asked: Asked, default_status: u16) {
+        self.asked = asked;
+        self.default_status = default_status;
+        self.state = State::Start;
+        self.late = false;
+        self.status = 0;
+        self.head_len = 0;
+        self.fault = None;
     }
 
     /// Whether it is complete, and if so whether the connection may stay open.
@@ -149,7 +175,7 @@ impl Answer {
     fn raw(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Written {
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Start => match Facts::read(bytes) {
+                State::Start => match self.read_head(bytes) {
                     Some((end, facts)) => {
                         let (head, rest) = bytes.split_at(end);
                         self.head(head, facts, out);
@@ -231,6 +257,22 @@ impl Answer {
             }
         }
         Written::Taken
+    }
+
+    /// What the head at the start of `bytes` says, as [`Facts::read`] does.
+    fn read_head(&mut self, bytes: &[u8]) -> Option<(usize, Option<Facts>)> {
+        // A head that is known ends where it says: nothing behind it can change what it means.
+        if self.recent_facts.is_some() && bytes.starts_with(&self.recent) {
+            return Some((self.recent.len(), self.recent_facts));
+        }
+        let (end, facts) = Facts::read(bytes)?;
+        self.recent_facts = None;
+        self.recent.clear();
+        if end <= MAX_RECENT && self.recent.try_reserve(end).is_ok() {
+            self.recent.extend_from_slice(&bytes[..end]);
+            self.recent_facts = facts;
+        }
+        Some((end, facts))
     }
 
     /// Passes on a complete raw head and decides what follows it.
@@ -324,10 +366,10 @@ impl Answer {
         if name.eq_ignore_ascii_case(b"content-length")
             || name.eq_ignore_ascii_case(b"transfer-encoding")
         {
-            built.framing.push(start..built.head.len());
+            built.fields.push((OwnField::Framing, start..built.head.len()));
         }
         if name.eq_ignore_ascii_case(b"connection") {
-            built.connection.push(start..built.head.len());
+            built.fields.push((OwnField::Connection, start..built.head.len()));
             built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
         }
     }
@@ -391,17 +433,19 @@ impl Answer {
             && (chunked || !data_follows || !content);
 
         // The answer to HEAD keeps the length that the program says: nothing contradicts it.
-        let keeps_framing = self.asked.head_only && !data_follows && !built.framing.is_empty();
+        let has_framing = built.fields.iter().any(|(field, _)| *field == OwnField::Framing);
+        let keeps_framing = self.asked.head_only && !data_follows && has_framing;
         let adds_close = !persistent && !built.named_close;
-        let mut cuts = if keeps_framing { Vec::new() } else { built.framing };
-        if adds_close {
-            cuts.extend(built.connection);
-            cuts.sort_unstable_by_key(|cut| cut.start);
-        }
         let mut at = 0;
-        for cut in cuts {
-            out.extend_from_slice(built.head.get(at..cut.start).unwrap_or_default());
-            at = cut.end;
+        for (field, place) in built.fields {
+            let stays = match field {
+                OwnField::Framing => keeps_framing,
+                OwnField::Connection => !adds_close,
+            };
+            if !stays {
+                out.extend_from_slice(built.head.get(at..place.start).unwrap_or_default());
+                at = place.end;
+            }
         }
         out.extend_from_slice(built.head.get(at..).unwrap_or_default());
         if content && !keeps_framing {
@@ -490,7 +534,7 @@ fn find_head_end(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// What a raw head says about its answer.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Facts {
     status: u16,
     http11: bool,
@@ -599,6 +643,8 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -643,5 +689,47 @@ mod tests {
         let (mut answer, mut out) = (Answer::new(asked, 200), Vec::new());
         assert!(answer.send_status(102));
         assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: false });
+    }
+
+    proptest! {
+        /// What is known of the heads before makes no difference.
+        #[test]
+        fn an_answer_that_was_another_before_is_as_good_as_a_new_one(
+            written in proptest::collection::vec(
+                (
+                    proptest::sample::select(vec![
+                        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n",
+                        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n\r\n",
+                        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n",
+                        "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n",
+                        "HTTP/1.1 100 Continue\r\n\r\n",
+                        "HTTP/1.1 200 OK\r\n\r\n",
+                        "HTTP/1.1 204 No Content\n\n",
+                        "HTTP/x\r\n\r\n",
+                        "",
+                    ]),
+                    "[a\r\n]{0,3}",
+                    any::<(bool, bool, bool)>(),
+                ),
+                1..8,
+            ),
+        ) {
+            let mut used = Answer::default();
+            for (head, content, (head_only, chunks, persistent)) in written {
+                let asked = Asked { head_only, chunks, persistent };
+                let mut new = Answer::new(asked, 200);
+                used.begin(asked, 200);
+                let (mut by_used, mut by_new) = (Vec::new(), Vec::new());
+                for bytes in [head.as_bytes(), content.as_bytes()] {
+                    let taken = used.write(bytes, &mut by_used);
+                    prop_assert_eq!(taken, new.write(bytes, &mut by_new));
+                }
+                let standing = used.handler_returned(&mut by_used);
+                prop_assert_eq!(standing, new.handler_returned(&mut by_new));
+                prop_assert_eq!(by_used, by_new);
+                prop_assert_eq!((used.status, used.head_len), (new.status, new.head_len));
+                prop_assert_eq!(used.take_fault(), new.take_fault());
+            }
+        }
     }
 }

@@ -15,54 +15,71 @@ pub struct Target<'a> {
     pub path: &'a [u8],
     /// What follows the first `?`, where there is one.
     pub query: Option<&'a [u8]>,
+    /// The path means what it says: [`decode_path`] would copy it as it is. So is nearly every one.
+    pub plain: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Class {
-    Plain,
-    /// `?`
-    Mark,
-    /// In no target.
-    Bad,
-}
+/// In no target.
+const BAD: u8 = 1;
+/// `?`
+const MARK: u8 = 2;
+/// `%`
+const ESCAPE: u8 = 4;
+/// `/`
+const SLASH: u8 = 8;
+/// What behind a slash may have to be folded: `/` and `.`
+const FOLDED: u8 = SLASH << 1;
 
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Plain; 256];
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
     let mut byte = 0;
     while byte <= b' ' as usize {
-        classes[byte] = Class::Bad;
+        classes[byte] = BAD;
         byte += 1;
     }
-    classes[0x7f] = Class::Bad;
-    classes[b'#' as usize] = Class::Bad;
-    classes[b'?' as usize] = Class::Mark;
+    classes[0x7f] = BAD;
+    classes[b'#' as usize] = BAD;
+    classes[b'?' as usize] = MARK;
+    classes[b'%' as usize] = ESCAPE;
+    classes[b'/' as usize] = SLASH | FOLDED;
+    classes[b'.' as usize] = FOLDED;
     classes
 };
 
 /// Splits a target in origin form, absolute form or asterisk form.
 pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
+    match target {
+        [b'/', ..] => split_query(target),
+        b"*" => Ok(Target { path: target, query: None, plain: true }),
+        _ => {
+            let split = split_query(behind_authority(target)?)?;
+            match split.path {
+                [] => Ok(Target { path: b"/", ..split }),
+                _ => Ok(split),
+            }
+        }
+    }
+}
+
+/// Splits what has nothing before its path.
+fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     // A fragment is never sent (RFC 9110 section 7.1); a blank inside a target means that the
     // request line was not understood. Bytes above 127 are sent by old clients and harmless.
-    let mut mark = None;
+    let (mut special, mut before) = (0, 0);
     for (at, &byte) in target.iter().enumerate() {
-        match CLASSES[usize::from(byte)] {
-            Class::Plain => {}
-            Class::Mark => mark = mark.or(Some(at)),
-            Class::Bad => return Err(BadTarget),
+        let class = CLASSES[usize::from(byte)];
+        if class & (BAD | MARK) != 0 {
+            let (path, query) = (&target[..at], &target[at + 1..]);
+            let in_none = |byte: &u8| CLASSES[usize::from(*byte)] & BAD != 0;
+            if class == BAD || query.iter().any(in_none) {
+                return Err(BadTarget);
+            }
+            return Ok(Target { path, query: Some(query), plain: special == 0 });
         }
+        special |= class & ESCAPE | (before << 1) & class & FOLDED;
+        before = class & SLASH;
     }
-    match target.first() {
-        Some(b'/') => Ok(match mark {
-            Some(mark) => Target { path: &target[..mark], query: Some(&target[mark + 1..]) },
-            None => Target { path: target, query: None },
-        }),
-        Some(b'*') if target.len() == 1 => Ok(split_query(target)),
-        _ => {
-            let split = split_query(behind_authority(target)?);
-            let path = if split.path.is_empty() { b"/" } else { split.path };
-            Ok(Target { path, ..split })
-        }
-    }
+    Ok(Target { path: target, query: None, plain: special == 0 })
 }
 
 /// What follows `scheme://authority`.
@@ -75,16 +92,10 @@ fn behind_authority(target: &[u8]) -> Result<&[u8], BadTarget> {
     }
     let rest = rest.strip_prefix(b"://").ok_or(BadTarget)?;
     // An empty host makes the whole target invalid (RFC 9110 section 4.2.1).
-    match memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len()) {
-        0 => Err(BadTarget),
-        end => Ok(&rest[end..]),
-    }
-}
-
-fn split_query(target: &[u8]) -> Target<'_> {
-    match memchr::memchr(b'?', target) {
-        Some(mark) => Target { path: &target[..mark], query: Some(&target[mark + 1..]) },
-        None => Target { path: target, query: None },
+    let (authority, rest) = rest.split_at(memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len()));
+    match authority.iter().any(|byte| CLASSES[usize::from(*byte)] & BAD != 0) {
+        false if !authority.is_empty() => Ok(rest),
+        _ => Err(BadTarget),
     }
 }
 
@@ -114,23 +125,6 @@ pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
     }
     decoded.end_segment();
     Ok(decoded.len)
-}
-
-/// True only where `decode_path` would copy `path` as it is. Nearly every path is of this kind,
-/// and need not be copied.
-pub fn is_plain(path: &[u8]) -> bool {
-    if path.first() != Some(&b'/') {
-        return false;
-    }
-    // No early exit: so the compiler compares many bytes at a time.
-    let mut special = false;
-    for &byte in path {
-        special |= (byte == b'%') | byte.is_ascii_control();
-    }
-    for (&byte, &next) in path.iter().zip(&path[1..]) {
-        special |= (byte == b'/') & ((next == b'/') | (next == b'.'));
-    }
-    !special
 }
 
 /// The byte that two hexadecimal digits stand for.
@@ -204,8 +198,8 @@ mod tests {
             (b"http://host/?q=http://x/", b"/", Some(b"q=http://x/")),
         ];
         for &(target, path, query) in table {
-            let expected = Ok(Target { path, query });
-            assert_eq!(split_target(target), expected, "{}", target.escape_ascii());
+            let found = split_target(target).map(|found| (found.path, found.query));
+            assert_eq!(found, Ok((path, query)), "{}", target.escape_ascii());
         }
     }
 
@@ -319,11 +313,15 @@ mod tests {
 
     #[test]
     fn a_plain_path_needs_no_decoding() {
-        for path in [&b"/"[..], b"/a", b"/a/b.c", b"/a/", b"/a b\xff", b"/a..", b"/a./b"] {
-            assert!(is_plain(path), "{}", path.escape_ascii());
+        let plain = |target| split_target(target).unwrap().plain;
+        for target in [&b"/"[..], b"/a", b"/a/b.c", b"/a/", b"/a\xff", b"/a..", b"/a./b", b"*"] {
+            assert!(plain(target), "{}", target.escape_ascii());
         }
-        for path in [&b""[..], b"a", b"*", b"//", b"/a//", b"/.", b"/a/.b", b"/%41", b"/a\n"] {
-            assert!(!is_plain(path), "{}", path.escape_ascii());
+        for target in [&b"//"[..], b"/a//", b"/.", b"/a/.b", b"/%41", b"/a/..?x", b"http://h//"] {
+            assert!(!plain(target), "{}", target.escape_ascii());
+        }
+        for target in [&b"/a?//"[..], b"/?%41", b"http://h", b"http://h?/."] {
+            assert!(plain(target), "{}", target.escape_ascii());
         }
     }
 
@@ -411,7 +409,7 @@ mod tests {
 
         #[test]
         fn a_plain_path_is_its_own_decoding(path in tricky_path()) {
-            if is_plain(&path) {
+            if split_target(&path).is_ok_and(|target| target.plain && target.query.is_none()) {
                 prop_assert_eq!(decoded(&path), Ok(path));
             }
         }

@@ -86,6 +86,7 @@ impl Server {
         let socket = mio::net::TcpStream::from_std(TcpStream::from(socket));
         self.conns[index] = Some(Box::new(Conn {
             slot,
+            number: self.accepted,
             socket,
             peer: peer.ip(),
             phase: Phase::Head,
@@ -95,6 +96,7 @@ impl Server {
             eof: false,
             gone: false,
             registered: false,
+            held_back: false,
             queued: false,
             dirty: false,
             paused: false,

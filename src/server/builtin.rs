@@ -20,7 +20,7 @@ use crate::auth::digest::{self, Verdict};
 use crate::auth::nonce::Nonces;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
-use crate::files::cache::{Content, Entry, Known};
+use crate::files::cache::{Content, Entry, Known, is_absence};
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
@@ -206,19 +206,35 @@ impl Server {
         }
     }
 
-    /// Whether reading a file takes another password than changing it, and a copy elsewhere would
-    /// give it to who may not read it. A collection takes its password file along.
+    /// Whether who asks may change a file but not read it, so that a copy elsewhere would give it to
+    /// him. A collection takes its password file along.
     fn is_guarded(&mut self, index: usize, full: &Path, changes: &Path) -> bool {
         let full = without_slash(full.to_owned());
         if self.options.config.global_auth_file.is_some() || full.is_dir() {
             return false;
         }
         let passwords = resolve::password_file(&self.options.config, &full, false);
-        let absent = matches!(
-            self.cache.get(&passwords, self.turns),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-        );
-        passwords != changes && !absent && !self.stays_in_directory(index)
+        if passwords == changes || self.stays_in_directory(index) {
+            return false;
+        }
+        match self.cache.get(&passwords, self.turns) {
+            Ok(reading) => !self.is_known_to_both(index, changes, &reading),
+            Err(error) => !is_absence(&error),
+        }
+    }
+
+    /// Whether the user who was let in by the password file `granting` has the same password in
+    /// `other`.
+    fn is_known_to_both(&mut self, index: usize, granting: &Path, other: &Known) -> bool {
+        let Ok(granting) = self.cache.get(granting, self.turns) else { return false };
+        let domain = self.options.config.auth_domain.as_bytes();
+        let conn = self.conns.get(index).and_then(Option::as_ref);
+        let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return false };
+        let hash = |file: &Known| {
+            let bytes = content_of(file).ok()?;
+            digest::find_ha1(&bytes, domain, &exchange.user)
+        };
+        hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
 
     /// Whether the Destination lies in the same directory as the path of the request.
@@ -347,14 +363,12 @@ impl Server {
         }
         let passwords = match self.cache.get(file, self.turns) {
             Ok(known) => known,
-            Err(error) => {
-                let absent = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
-                return match absent && !required {
-                    true => Ok(()),
-                    // Passwords that cannot be read let nobody in.
-                    false => Err(self.challenge(index, false)),
-                };
-            }
+            Err(error) if is_absence(&error) && !required => return Ok(()),
+            Err(error) => return Err(self.refuse_everybody(index, file, &error)),
+        };
+        let bytes = match content_of(&passwords) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.refuse_everybody(index, file, &error)),
         };
         let now = u64::from(self.clock.now) / 1000;
         if self.nonces.is_none() {
@@ -370,7 +384,7 @@ impl Server {
             return Err(Task::Reply(exchange.redirect_to_target()));
         }
         let domain = &self.options.config.auth_domain;
-        match judge(exchange, &passwords, domain, nonces, now) {
+        match judge(exchange, &bytes, domain, nonces, now) {
             Verdict::Granted { user } => {
                 self.log_user(index, &user);
                 if let Some(exchange) = self.exchange(index) {
@@ -391,8 +405,18 @@ impl Server {
         if granted == Some(&file) {
             return true;
         }
-        let absent = [ErrorKind::NotFound, ErrorKind::NotADirectory];
-        matches!(self.cache.get(&file, self.turns), Err(error) if absent.contains(&error.kind()))
+        self.cache.get(&file, self.turns).is_err_and(|error| is_absence(&error))
+    }
+
+    /// Passwords that cannot be read let nobody in.
+    fn refuse_everybody(&mut self, index: usize, file: &Path, error: &io::Error) -> Task {
+        let name = file.to_string_lossy().escape_debug().to_string();
+        let why = match error.kind() {
+            ErrorKind::InvalidInput => "it leads to no file".to_owned(),
+            _ => error.to_string(),
+        };
+        self.complain(Some(index), &format!("cannot read passwords from {name}: {why}"));
+        self.challenge(index, false)
     }
 
     /// 401: asks for a name and a password.
@@ -443,7 +467,7 @@ fn is_too_long(error: &io::Error) -> bool {
 /// Judges what a request says of its user.
 fn judge(
     exchange: &Exchange,
-    passwords: &Known,
+    passwords: &[u8],
     domain: &str,
     nonces: &mut Nonces,
     now: u64,
@@ -462,10 +486,7 @@ fn judge(
         method: head.get(exchange.head.method.range()).unwrap_or_default(),
         target: head.get(exchange.head.target.range()).unwrap_or_default(),
     };
-    match content_of(passwords) {
-        Ok(bytes) => digest::check(authorization, request, domain, &bytes, nonces, now),
-        Err(_) => Verdict::Denied,
-    }
+    digest::check(authorization, request, domain, passwords, nonces, now)
 }
 
 /// All bytes of a small file.

@@ -118,8 +118,17 @@ impl Server {
         }
         match self.may_run(index, &script.file) {
             Ok(()) => Task::Run(Box::new(script)),
-            Err(error) => Task::Reply(status_of(&error)),
+            Err(error) => Task::Reply(self.put_off(index, status_of(&error))),
         }
+    }
+
+    /// The status for a program that could not be started. If that may change, the client is told
+    /// to come again.
+    fn put_off(&mut self, index: usize, status: u16) -> u16 {
+        if let Some(exchange) = self.exchange(index).filter(|_| status == 503) {
+            exchange.fields.extend_from_slice(b"Retry-After: 1\r\n");
+        }
+        status
     }
 
     /// Starts the program. The status of a failure is for the client.
@@ -146,7 +155,10 @@ impl Server {
             has_input,
             command: None,
         };
-        let program = self.launch(index, &launch).map_err(|error| status_of(&error))?;
+        let program = match self.launch(index, &launch) {
+            Ok(program) => program,
+            Err(error) => return Err(self.put_off(index, status_of(&error))),
+        };
         let gateway = Gateway { program, stage: Stage::Head(Vec::new()) };
         if let Some(exchange) = self.exchange(index) {
             exchange.cgi = Some(Box::new(gateway));

@@ -1,10 +1,19 @@
 //! Time as the loop sees it: read once a turn.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
+
+/// Precise to the kernel's tick, a few milliseconds: the timers are no better, and these clocks
+/// are read in a fraction of the time.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOCKS: (libc::clockid_t, libc::clockid_t) =
+    (libc::CLOCK_MONOTONIC_COARSE, libc::CLOCK_REALTIME_COARSE);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOCKS: (libc::clockid_t, libc::clockid_t) = (libc::CLOCK_MONOTONIC, libc::CLOCK_REALTIME);
 
 /// The time of the current turn.
 pub struct Clock {
-    start: Instant,
+    /// Milliseconds of the system's clock when the server was made.
+    start: u64,
     /// Milliseconds since the server was made; wraps after 49 days.
     pub now: u32,
     /// Wall-clock seconds.
@@ -19,7 +28,7 @@ impl Clock {
     /// A clock that starts now.
     pub fn start() -> Self {
         let mut clock = Self {
-            start: Instant::now(),
+            start: monotonic_ms(),
             now: 0,
             unix: 0,
             date: String::new(),
@@ -33,8 +42,11 @@ impl Clock {
 
     /// Reads the time.
     pub fn update(&mut self) {
-        self.now = self.start.elapsed().as_millis() as u32;
-        self.unix = unix_seconds();
+        let now = monotonic_ms().wrapping_sub(self.start) as u32;
+        if now != self.now || self.unix == 0 {
+            self.now = now;
+            self.unix = unix_seconds();
+        }
     }
 
     /// The time as `Date` wants it; formatted once a second.
@@ -57,7 +69,22 @@ impl Clock {
     }
 }
 
+/// Milliseconds since some moment.
+fn monotonic_ms() -> u64 {
+    let (seconds, nanoseconds) = read(CLOCKS.0);
+    seconds.wrapping_mul(1000).wrapping_add(nanoseconds / 1_000_000)
+}
+
 /// Wall-clock seconds since 1970.
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    read(CLOCKS.1).0
+}
+
+/// Seconds and nanoseconds of a clock. What std and rustix have for it reads precise clocks only,
+/// or not under valgrind.
+fn read(clock: libc::clockid_t) -> (u64, u64) {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec to the place it is given, and it is given one.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    (time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u64)
 }

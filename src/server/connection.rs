@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use super::Handler;
 use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
+use super::dav::Telling;
 use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
@@ -65,12 +66,16 @@ pub struct Conn {
     /// A reset, or both directions shut.
     pub gone: bool,
     pub registered: bool,
+    /// The kernel may keep the last bytes back until the connection is shut.
+    pub held_back: bool,
     /// It is in the list of connections to look at.
     pub queued: bool,
     /// It is in the list of connections with fresh output.
     pub dirty: bool,
     /// Requests wait for room in the outbox, not for the client.
     pub paused: bool,
+    /// Tells it from others that are kept where it is kept.
+    pub number: u32,
     /// Bytes without meaning since the last request.
     pub blank: u32,
     /// Part of a request has arrived: the request timeout runs.
@@ -147,6 +152,8 @@ pub struct Exchange {
     pub redirections: u8,
     pub file: Option<FileBody>,
     pub listing: Option<Box<Listing>>,
+    /// What PROPFIND tells of a large directory.
+    pub telling: Option<Box<Telling>>,
     pub log: Option<LogEntry>,
     /// Bytes of the request body that have arrived, framing included.
     pub arrived: u64,
@@ -209,6 +216,7 @@ impl Exchange {
         self.redirections = 0;
         self.file = None;
         self.listing = None;
+        self.telling = None;
         self.log = None;
         self.fields.clear();
         self.document = None;

@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 
-use super::Server;
 use super::builtin::Task;
 use super::connection::Phase;
 use super::step::Flow;
+use super::{Server, replies};
 use crate::dav::Env;
+use crate::dav::propfind::Propfind;
 use crate::dav::request::{Reply, Request};
 use crate::dav::upload::Upload;
-use crate::dav::work::Work;
+use crate::dav::work::{Outcome, Work};
+use crate::http::outlet::Outlet;
 use crate::http::request::Framing;
 use crate::http::status::reason;
 
@@ -38,6 +40,12 @@ pub(super) fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) 
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// An answer to PROPFIND that is sent as the client takes it.
+pub struct Telling {
+    propfind: Box<Propfind>,
+    outlet: Outlet,
 }
 
 impl Server {
@@ -134,23 +142,92 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let user = exchange.user.clone();
         let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
-        let reply = match &mut exchange.task {
+        let outcome = match &mut exchange.task {
             Some(Task::Dav(work)) => work.advance(&env, &mut self.sweeper, PORTION),
             Some(Task::Put(upload)) => match upload.advance(&env, &mut { PORTION }) {
-                Ok(reply) => reply,
-                Err(reply) => Some(reply),
+                Ok(reply) => reply.map(Outcome::Reply),
+                Err(reply) => Some(Outcome::Reply(reply)),
             },
-            _ => Some(500.into()),
+            _ => Some(Outcome::Reply(500.into())),
         };
-        let Some(reply) = reply else {
+        let Some(outcome) = outcome else {
             self.make_ready(index);
             return Flow::Leave;
         };
         exchange.task = None;
+        let reply = match outcome {
+            Outcome::Reply(reply) => reply,
+            Outcome::Begun(propfind) => return self.begin_telling(index, propfind),
+        };
         // What the cache knows in this turn may be no more.
         self.turns += 1;
         let status = self.take_reply(index, reply);
         self.fail(index, status)
+    }
+
+    /// Sends the head of an answer that tells of a large directory, and its first piece.
+    fn begin_telling(&mut self, index: usize, propfind: Box<Propfind>) -> Flow {
+        if !self.charge(index, propfind.weight()) {
+            return self.fail(index, 503);
+        }
+        let Some(outlet) = self.begin_stream(index, 207, replies::XML) else { return Flow::Leave };
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        conn.phase = Phase::Sending;
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let telling = exchange.telling.insert(Box::new(Telling { propfind, outlet }));
+        let piece = telling.propfind.take();
+        self.send_piece(index, &piece, false)
+    }
+
+    /// Sends the next piece of what is told of a directory.
+    pub(super) fn tell_on(&mut self, index: usize) -> Flow {
+        let now = self.clock.now;
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let Some(conn) = conn else { return Flow::Leave };
+        // Whoever waits for us is not idle.
+        conn.last_active = now;
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let Some(telling) = exchange.telling.as_deref_mut() else { return Flow::Leave };
+        let Telling { propfind, outlet } = telling;
+        let env = Env::new(&self.options.config, self.clock.unix);
+        match propfind.advance(&env, &mut { PORTION }) {
+            Ok(true) => {
+                let piece = propfind.end();
+                self.send_piece(index, &piece, true)
+            }
+            Ok(false) => {
+                let piece = propfind.take();
+                self.send_piece(index, &piece, false)
+            }
+            Err(error) => {
+                let outlet = *outlet;
+                self.cut_off(index, outlet, &format!("cannot tell of a directory: {error}"))
+            }
+        }
+    }
+
+    fn send_piece(&mut self, index: usize, piece: &str, is_last: bool) -> Flow {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return Flow::Leave;
+        };
+        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+        else {
+            return Flow::Leave;
+        };
+        let Some(telling) = exchange.telling.as_deref_mut() else { return Flow::Leave };
+        if out.bytes.try_reserve(piece.len() + 64).is_err() {
+            self.close(index);
+            return Flow::Leave;
+        }
+        telling.outlet.write(piece.as_bytes(), &mut out.bytes);
+        if !is_last {
+            self.make_ready(index);
+            return Flow::Leave;
+        }
+        telling.outlet.finish(&mut out.bytes);
+        let persistent = exchange.head.persistent && !exchange.last;
+        self.finish_exchange(index, persistent);
+        Flow::Again
     }
 
     /// Puts fields and document of an answer where it is written; its status.
@@ -164,9 +241,10 @@ impl Server {
         exchange.fields.extend_from_slice(&reply.fields);
         exchange.document = reply.body;
         let failed = reply.status >= 500 && reply.status != 502;
-        if failed {
+        if failed || reply.complaint.is_some() {
             let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
-            let what = format!("{method} failed: {} {reason}", reply.status);
+            let why = reply.complaint.map(|why| format!(": {why}")).unwrap_or_default();
+            let what = format!("{method} failed: {} {reason}{why}", reply.status);
             self.complain(Some(index), &what);
         }
         if reply.status < 400 {

@@ -481,7 +481,7 @@ pub(super) fn locate(exchange: &mut Exchange) -> bool {
     };
     let raw = target.path;
     path.clear();
-    if uri::is_plain(raw) || raw == b"*" {
+    if target.plain {
         path.extend_from_slice(raw);
     } else {
         path.resize(raw.len(), 0);

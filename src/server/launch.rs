@@ -89,6 +89,7 @@ impl Server {
             method: launch.method,
             target: &origin_form(bytes.get(exchange.head.target.range()).unwrap_or_default()),
             query: launch.query,
+            server_name: &config.auth_domain,
             local: conn.socket.local_addr().ok(),
             peer: conn.socket.peer_addr().ok(),
             user: &exchange.user,
@@ -119,7 +120,8 @@ impl Server {
             is_heard: self.error_log.is_on(),
         };
         let name = file.to_string_lossy().escape_debug().to_string();
-        let started = self.start_program(index, &spec, name);
+        let started =
+            self.has_room_for_program().and_then(|()| self.start_program(index, &spec, name));
         if let Err(error) = &started {
             self.complain_of(index, &file, error);
         }
@@ -129,11 +131,22 @@ impl Server {
     /// Whether a program may be run at all: the commonest reason for a failure is best known
     /// before the client is asked for its content.
     pub(super) fn may_run(&mut self, index: usize, file: &Path) -> io::Result<()> {
+        self.has_room_for_program().inspect_err(|error| self.complain_of(index, file, error))?;
         if self.options.config.cgi_interpreter.is_some() {
             return Ok(());
         }
         let allowed = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS);
         allowed.map_err(io::Error::from).inspect_err(|error| self.complain_of(index, file, error))
+    }
+
+    /// Whether another program may be started: content that takes its time may have been sent for
+    /// one, and others started meanwhile.
+    fn has_room_for_program(&self) -> io::Result<()> {
+        match self.options.config.max_cgi_processes {
+            0 => Ok(()),
+            most if self.running_programs() < most => Ok(()),
+            _ => Err(io::Error::new(ErrorKind::WouldBlock, "max_cgi_processes are running")),
+        }
     }
 
     fn complain_of(&mut self, index: usize, file: &Path, error: &io::Error) {
@@ -159,6 +172,7 @@ pub(super) fn status_of(error: &io::Error) -> u16 {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => 403,
         Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC) => 503,
+        _ if error.kind() == ErrorKind::WouldBlock => 503,
         _ => 500,
     }
 }

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use super::Server;
 use super::connection::Phase;
-use super::files::{extend, status_of};
-use super::replies;
+use super::files::status_of;
 use super::step::Flow;
 use crate::files::directory::Reader;
-use crate::files::listing::{self, Order};
+use crate::files::listing::{self, Entry, Order};
 use crate::files::merge::Merge;
 use crate::files::resolve;
-use crate::http::status::write_status_line;
+use crate::http::outlet::Outlet;
 
 /// Names of a directory that are looked at before others have their turn.
 const NAMES: usize = 256;
@@ -26,8 +25,7 @@ pub struct Listing {
     path: PathBuf,
     order: Order,
     rows: Merge,
-    /// HTTP/1.1 is sent chunks; where there are none the end of the connection is that of the page.
-    chunks: bool,
+    outlet: Outlet,
     /// A portion of the page.
     portion: Vec<u8>,
 }
@@ -51,7 +49,7 @@ impl Server {
             path,
             order,
             rows: Merge::new(order),
-            chunks: exchange.head.minor == 1,
+            outlet: Outlet::Nothing,
             portion: Vec::new(),
         }));
         if exchange.head.is_head {
@@ -76,7 +74,8 @@ impl Server {
             |name: &[u8]| resolve::is_hidden(config, &path.join(OsStr::from_bytes(name)));
         match open.advance(NAMES, &mut is_hidden) {
             Ok(Some(portion)) => {
-                if rows.add(portion).is_err() {
+                let weight = portion.iter().map(Entry::weight).sum();
+                if rows.add(portion).is_err() || !self.charge(index, weight) {
                     return self.abandon_listing(index, 503);
                 }
                 self.make_ready(index);
@@ -99,35 +98,17 @@ impl Server {
 
     /// Sends the head of the answer, and the page up to the first row.
     fn begin_rows(&mut self, index: usize) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+        let Some(outlet) = self.begin_stream(index, 200, "text/html; charset=utf-8") else {
             return Flow::Leave;
         };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
-        let persistent = exchange.head.persistent && !exchange.last && listing.chunks;
-        let out = &mut out.bytes;
-        let before = out.len();
-        write_status_line(out, 200);
-        extend(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
-        extend(out, &[b"Content-Type: text/html; charset=utf-8\r\n"]);
-        if listing.chunks {
-            extend(out, &[b"Transfer-Encoding: chunked\r\n"]);
-        }
-        extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n"]);
-        extend(out, &[&self.options.config.extra_headers, b"\r\n"]);
-        exchange.status = 200;
-        exchange.head_len = (out.len() - before) as u64;
+        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
         if exchange.head.is_head {
+            let persistent = exchange.head.persistent && !exchange.last;
             self.finish_exchange(index, persistent);
             return Flow::Again;
         }
+        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
+        listing.outlet = outlet;
         listing::head(&mut listing.portion, &exchange.path, listing.order);
         self.send_rows(index)
     }
@@ -142,7 +123,7 @@ impl Server {
             return Flow::Leave;
         };
         let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
-        let persistent = exchange.head.persistent && !exchange.last && listing.chunks;
+        let persistent = exchange.head.persistent && !exchange.last;
         let mut rows = 0;
         for entry in listing.rows.by_ref().take(NAMES) {
             listing::row(&mut listing.portion, &entry);
@@ -157,14 +138,10 @@ impl Server {
             self.close(index);
             return Flow::Leave;
         }
-        if listing.chunks {
-            extend(&mut out.bytes, &[format!("{:x}\r\n", portion.len()).as_bytes()]);
-        }
-        extend(&mut out.bytes, &[portion]);
+        listing.outlet.write(portion, &mut out.bytes);
         portion.clear();
-        if listing.chunks {
-            let end: &[u8] = if is_last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
-            extend(&mut out.bytes, &[end]);
+        if is_last {
+            listing.outlet.finish(&mut out.bytes);
         }
         if is_last {
             self.finish_exchange(index, persistent);

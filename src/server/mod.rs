@@ -29,6 +29,7 @@ pub mod slots;
 mod spares;
 mod ssi;
 mod step;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod timers;
@@ -72,6 +73,8 @@ pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
+/// Numbers of connections, which keep clear of these.
+const NUMBERS: u64 = (1 << 30) - 1;
 
 /// Bytes read at once; also the longest input that waits for its turn.
 const SCRATCH: usize = 64 * 1024;
@@ -105,7 +108,8 @@ pub struct Server {
     error_handler: Option<Handler>,
     listener: Option<Listener>,
     poll: Option<mio::Poll>,
-    events: mio::Events,
+    /// Absent while they are gone through.
+    events: Option<mio::Events>,
     forks: u64,
     clock: Clock,
     timers: Timers,
@@ -185,7 +189,7 @@ impl Server {
             error_handler: None,
             listener: None,
             poll: None,
-            events: mio::Events::with_capacity(EVENTS),
+            events: Some(mio::Events::with_capacity(EVENTS)),
             forks: FORKS.load(Ordering::Relaxed),
             clock,
             timers,
@@ -307,7 +311,7 @@ impl Server {
         }
         self.register_listener();
         let Some(poll) = &mut self.poll else { return };
-        let mut events = std::mem::replace(&mut self.events, mio::Events::with_capacity(0));
+        let Some(mut events) = self.events.take() else { return };
         // An interrupted wait is a wait that ended early.
         let waited = poll.poll(&mut events, Some(duration));
         if waited.is_ok() {
@@ -321,10 +325,14 @@ impl Server {
                         self.accept_paused = false;
                     }
                     token if self.program_event(token) => {}
-                    Token(index) => {
+                    token => {
+                        let index = index_of_token(token);
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
                             continue;
                         };
+                        if token_of(index, conn.number) != token {
+                            continue;
+                        }
                         conn.read_closed |= event.is_read_closed();
                         conn.readable |= event.is_readable() || event.is_read_closed();
                         conn.gone |= event.is_error() || event.is_write_closed();
@@ -339,7 +347,7 @@ impl Server {
                 }
             }
         }
-        self.events = events;
+        self.events = Some(events);
     }
 
     fn open_poll(&mut self) -> io::Result<()> {
@@ -398,6 +406,7 @@ impl Server {
         for index in 0..self.conns.len() {
             if let Some(conn) = self.conns[index].as_mut() {
                 conn.registered = false;
+                conn.held_back = false;
                 // The parent goes on with it, and logs it.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -457,7 +466,13 @@ impl Server {
 
     /// Sends as much of the outbox as the socket takes. False if the connection is no more.
     fn flush(&mut self, index: usize) -> bool {
-        self.flush_with(index, SendFlags::empty())
+        // What is sent last waits for the end of the connection, which follows at once: both go
+        // into one segment.
+        let Some(conn) = self.conn(index) else { return false };
+        let last = conn.phase == Phase::Draining;
+        conn.held_back |= last && conn.backlog() > 0;
+        let flags = if last { SendFlags::MORE } else { SendFlags::empty() };
+        self.flush_with(index, flags)
     }
 
     fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
@@ -557,14 +572,20 @@ impl Server {
         let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
             return;
         };
+        if conn.held_back && !conn.eof {
+            // Closing alone would drop it if the client has sent something meanwhile.
+            let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
+        }
         self.open -= 1;
         let counted = conn.slot.backlog.load(Ordering::Relaxed);
         self.buffered = self.buffered.saturating_sub(counted);
         self.timers.clear(index as u32);
         if conn.registered
+            && usize::BITS < 64
             && let Some(poll) = &self.poll
         {
-            // A forked child may hold the same socket open: closing ours would not end its events.
+            // A forked child may hold the same socket open: closing ours would not end its events,
+            // and there is no room in a token to tell them from those of the next connection.
             let _ = poll.registry().deregister(&mut conn.socket);
         }
         if let Some(exchange) = conn.exchange.take() {
@@ -648,6 +669,16 @@ impl Drop for Server {
         }
         self.access_log.flush(self.clock.unix);
     }
+}
+
+/// What names a connection to the kernel: where it is kept, and, where a word is wide enough, a
+/// number that others which were kept there before or will be do not have.
+fn token_of(index: usize, number: u32) -> Token {
+    Token(((u64::from(number) & NUMBERS) << 32 | index as u64) as usize)
+}
+
+fn index_of_token(Token(token): Token) -> usize {
+    token & u32::MAX as usize
 }
 
 /// Letters and digits that nobody can foresee.

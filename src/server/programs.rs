@@ -147,14 +147,19 @@ impl Server {
         Ok(id)
     }
 
+    /// How many are not reaped.
+    pub(super) fn running_programs(&self) -> usize {
+        self.programs.len() - self.free_programs.len()
+    }
+
     fn program(&mut self, id: usize) -> Option<&mut Program> {
         self.programs.get_mut(id)?.as_deref_mut()
     }
 
     /// Whether this token is a program's; if so, what it announces is noted.
     pub(super) fn program_event(&mut self, Token(token): Token) -> bool {
-        // The two highest tokens are the server's own.
-        if !(TOKENS..usize::MAX - 1).contains(&token) {
+        // The two highest tokens are the server's own; the numbers of connections stand above these.
+        if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
             return false;
         }
         let (id, kind) = ((token - TOKENS) / 4, (token - TOKENS) % 4);

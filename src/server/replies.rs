@@ -2,6 +2,9 @@
 
 use crate::http::status::{forbids_content, reason, write_status_line};
 
+/// The media type of documents.
+pub const XML: &str = "application/xml; charset=\"utf-8\"";
+
 /// What the head of such an answer depends on.
 pub struct Reply<'a> {
     pub status: u16,
@@ -30,7 +33,9 @@ impl Reply<'_> {
             length = "404 \n".len() + reason(self.status).len();
         }
         if let Some(document) = document {
-            out.extend_from_slice(b"Content-Type: application/xml; charset=\"utf-8\"\r\n");
+            for part in ["Content-Type: ", XML, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
             length = document.len();
         }
         if !forbids_content(self.status) {

@@ -7,7 +7,7 @@ use super::replies::Reply;
 use super::step::Flow;
 use super::{Handler, Server, Step};
 use crate::http::request::Span;
-use crate::http::response::{Answer, Asked, Standing};
+use crate::http::response::{Asked, Standing};
 use crate::log;
 use crate::options::DeferredAnswers;
 use crate::websocket::handshake;
@@ -75,7 +75,7 @@ impl Server {
             chunks: exchange.head.minor == 1,
             persistent: exchange.head.persistent && !exchange.last,
         };
-        **exchange.answer.get_or_insert_default() = Answer::new(asked, status);
+        exchange.answer.get_or_insert_default().begin(asked, status);
     }
 
     /// Hands the current request to a handler.

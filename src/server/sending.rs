@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -38,7 +39,7 @@ pub struct FileBody {
 }
 
 impl Server {
-    /// Sends the next piece of a file, or of a page made for a directory.
+    /// Sends the next piece of a file, or of what is told of a directory.
     pub(super) fn send_file(&mut self, index: usize) -> Flow {
         if self.quota == 0 {
             self.make_ready(index);
@@ -48,7 +49,7 @@ impl Server {
         if exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
             return self.transfer(index);
         }
-        let is_listing = exchange.listing.is_some();
+        let (is_listing, is_told) = (exchange.listing.is_some(), exchange.telling.is_some());
         if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
             if !self.flush(index) {
                 return Flow::Leave;
@@ -57,9 +58,10 @@ impl Server {
                 return Flow::Leave;
             }
         }
-        match is_listing {
-            true => self.send_listing(index),
-            false => self.copy(index),
+        match () {
+            () if is_listing => self.send_listing(index),
+            () if is_told => self.tell_on(index),
+            () => self.copy(index),
         }
     }
 
@@ -138,10 +140,20 @@ impl Server {
 
     /// The promised length cannot be kept, or not with bytes that belong together.
     fn break_off(&mut self, index: usize) -> Flow {
-        self.complain(Some(index), "a file changed or became unreadable while it was sent");
+        self.complain(Some(index), CHANGED_MEANWHILE);
         self.close(index);
         Flow::Leave
     }
+}
+
+/// For the error log.
+pub(super) const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it was sent";
+
+/// Makes the end of a connection a reset: where nothing else ends an answer, an orderly end would
+/// say that it is whole.
+pub(super) fn reset_on_close(socket: &TcpStream) {
+    // Where that fails the client can tell no more than it could.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Whether a socket that took less than it was given would take more. A signal, too, makes it take
@@ -199,11 +211,8 @@ impl FileBody {
 
     /// Compares the file with what is known of it, once a turn.
     fn check(&mut self, turn: u64) -> io::Result<()> {
-        let Content::Open(file) = &self.known.content else { return Ok(()) };
         if self.checked != turn {
-            let meta = file.metadata()?;
-            let stamp = (meta.mtime(), meta.mtime_nsec());
-            if meta.len() != self.known.len || stamp != self.known.stamp {
+            if !self.known.is_unchanged()? {
                 return Err(ErrorKind::InvalidData.into());
             }
             self.checked = turn;

@@ -1,6 +1,7 @@
 //! Pages with server-side includes: each is sent as it is put together, no faster than the client
 //! takes it, and a program that is included holds up nobody but the page.
 
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
@@ -10,14 +11,13 @@ use super::Server;
 use super::builtin::write_escaped_path;
 use super::connection::Phase;
 use super::programs::Output;
-use super::replies;
+use super::sending::CHANGED_MEANWHILE;
 use super::step::Flow;
 use crate::cgi::header::{self, Outcome};
 use crate::files::cache::{Content, Entry};
 use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
-use crate::http::status::write_status_line;
 use crate::http::uri;
 
 /// Pages in pages, and tags in one answer.
@@ -63,6 +63,16 @@ enum Next {
     Text(Range<usize>),
     Tag(Range<usize>),
     End,
+    /// The file is no longer what it was when it was begun, or cannot be read.
+    Broken,
+}
+
+/// How far a page is.
+enum Progress {
+    /// The rest has to wait.
+    Waits,
+    Complete,
+    Broken,
 }
 
 impl Page {
@@ -77,7 +87,7 @@ impl Level {
         Level { known, file, path, has_tags, offset: 0, buf: Vec::new(), start: 0 }
     }
 
-    /// The next piece, as a place in `buf`. The file is read as it is now: one that shrinks ends.
+    /// The next piece, as a place in `buf`.
     fn next(&mut self) -> Next {
         loop {
             let ended = self.offset >= self.known.len;
@@ -98,14 +108,20 @@ impl Level {
                     return Next::Tag(at..at + len);
                 }
                 Found::More if ended => return Next::End,
-                Found::More => self.read(),
+                Found::More => match self.read() {
+                    Ok(()) => {}
+                    Err(_) => return Next::Broken,
+                },
             }
         }
     }
 
-    fn read(&mut self) {
+    fn read(&mut self) -> io::Result<()> {
         self.buf.drain(..self.start);
         self.start = 0;
+        if !self.known.is_unchanged()? {
+            return Err(ErrorKind::InvalidData.into());
+        }
         let left = usize::try_from(self.known.len - self.offset).unwrap_or(usize::MAX);
         let len = left.min(PIECE.max(MAX_TAG));
         let before = self.buf.len();
@@ -118,15 +134,16 @@ impl Level {
             }
             Content::Open(file) => {
                 self.buf.resize(before + len, 0);
-                let count = file.read_at(&mut self.buf[before..], self.offset).unwrap_or(0);
-                self.buf.truncate(before + count);
-                count
+                let read = file.read_at(&mut self.buf[before..], self.offset);
+                self.buf.truncate(before + *read.as_ref().unwrap_or(&0));
+                read?
             }
         };
-        match count {
-            0 => self.offset = self.known.len,
-            count => self.offset += count as u64,
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
+        self.offset += count as u64;
+        Ok(())
     }
 }
 
@@ -145,36 +162,14 @@ impl Server {
         file: PathBuf,
         path: Vec<u8>,
     ) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+        let Some(outlet) = self.begin_stream(index, 200, known.media_type()) else {
             return Flow::Leave;
         };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
-        else {
-            return Flow::Leave;
-        };
-        let outlet = Outlet::choose(&exchange.head, 200, None);
-        exchange.last |= outlet == Outlet::ToClose;
-        let connection = replies::connection(exchange.head.persistent && !exchange.last);
-        let framing = if outlet == Outlet::Chunks { "Transfer-Encoding: chunked\r\n" } else { "" };
-        let out = &mut out.bytes;
-        let before = out.len();
-        write_status_line(out, 200);
-        let media_type = known.media_type();
-        let fields = format!(
-            "Date: {date}\r\nContent-Type: {media_type}\r\n{framing}Connection: {connection}\r\n"
-        );
-        out.extend_from_slice(fields.as_bytes());
-        out.extend_from_slice(&self.options.config.extra_headers);
-        out.extend_from_slice(b"\r\n");
-        exchange.status = 200;
-        exchange.head_len = (out.len() - before) as u64;
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        conn.phase = Phase::Relaying;
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let levels = vec![Level::new(known, file, path, true)];
         exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
-        conn.phase = Phase::Relaying;
         Flow::Again
     }
 
@@ -183,7 +178,8 @@ impl Server {
         let Some(mut page) = self.exchange(index).and_then(|exchange| exchange.page.take()) else {
             return Flow::Leave;
         };
-        let done = self.put_together(index, &mut page);
+        let progress = self.put_together(index, &mut page);
+        let outlet = page.outlet;
         match self.exchange(index) {
             Some(exchange) => exchange.page = Some(page),
             None => {
@@ -191,8 +187,10 @@ impl Server {
                 return Flow::Leave;
             }
         }
-        if !done {
-            return Flow::Leave;
+        match progress {
+            Progress::Waits => return Flow::Leave,
+            Progress::Complete => {}
+            Progress::Broken => return self.cut_off(index, outlet, CHANGED_MEANWHILE),
         }
         let persistent =
             self.exchange(index).is_some_and(|exchange| exchange.head.persistent && !exchange.last);
@@ -207,32 +205,31 @@ impl Server {
         }
     }
 
-    /// False if the rest of the page has to wait.
-    fn put_together(&mut self, index: usize, page: &mut Page) -> bool {
+    fn put_together(&mut self, index: usize, page: &mut Page) -> Progress {
         loop {
             if !self.has_room_for_more(index) {
-                return false;
+                return Progress::Waits;
             }
             if page.outlet == Outlet::Nothing {
-                return true;
+                return Progress::Complete;
             }
             if page.part.is_some() {
                 if !self.take_part(index, page) {
-                    return false;
+                    return Progress::Waits;
                 }
                 continue;
             }
             let Some(level) = page.levels.last_mut() else {
-                let Some(out) = self.outbox(index) else { return false };
+                let Some(out) = self.outbox(index) else { return Progress::Waits };
                 page.outlet.finish(&mut out.bytes);
-                return true;
+                return Progress::Complete;
             };
             match level.next() {
                 Next::Text(piece) => {
                     // Short text may be a tag without an end, which took a search to find out.
                     self.quota = self.quota.saturating_sub(piece.len().max(MAX_TAG));
                     let piece = level.buf.get(piece).unwrap_or_default();
-                    let Some(out) = self.outbox(index) else { return false };
+                    let Some(out) = self.outbox(index) else { return Progress::Waits };
                     page.outlet.write(piece, &mut out.bytes);
                 }
                 Next::Tag(tag) => {
@@ -246,6 +243,7 @@ impl Server {
                         self.complain(Some(index), &format!("{name}: {why}: {tag}"));
                     }
                 }
+                Next::Broken => return Progress::Broken,
                 Next::End => {
                     page.levels.pop();
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use mio::{Interest, Token};
+use mio::Interest;
 
 use super::connection::Phase;
 use super::intake::Refill;
@@ -168,7 +168,8 @@ impl Server {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
         let Some(poll) = &self.poll else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match poll.registry().register(&mut conn.socket, Token(index), interest) {
+        let token = super::token_of(index, conn.number);
+        match poll.registry().register(&mut conn.socket, token, interest) {
             Ok(()) => conn.registered = true,
             Err(error) => {
                 self.complain(Some(index), &format!("cannot watch the connection: {error}"));

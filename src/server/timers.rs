@@ -4,6 +4,7 @@
 /// Milliseconds a bucket.
 const TICK: u32 = 32;
 const BUCKETS: usize = 512;
+const WORDS: usize = BUCKETS / 64;
 const NONE: u32 = u32::MAX;
 
 /// The farthest that an entry is set ahead; later ones are looked at then and set anew.
@@ -21,7 +22,9 @@ pub struct Timers {
     heads: Vec<u32>,
     links: Vec<Link>,
     /// One bit a bucket that is not empty.
-    filled: [u64; BUCKETS / 64],
+    filled: [u64; WORDS],
+    /// One bit a word of these that is not 0.
+    words: u8,
     /// All buckets before this tick are empty.
     tick: u32,
 }
@@ -32,7 +35,8 @@ impl Timers {
         Self {
             heads: vec![NONE; BUCKETS],
             links: Vec::new(),
-            filled: [0; BUCKETS / 64],
+            filled: [0; WORDS],
+            words: 0,
             tick: now / TICK,
         }
     }
@@ -56,6 +60,7 @@ impl Timers {
         }
         self.heads[bucket as usize] = id;
         self.filled[bucket as usize / 64] |= 1 << (bucket % 64);
+        self.words |= 1 << (bucket / 64);
     }
 
     fn tick_of(&self, now: u32) -> u32 {
@@ -80,7 +85,11 @@ impl Timers {
             link.prev = prev;
         }
         if self.heads[bucket as usize] == NONE {
-            self.filled[bucket as usize / 64] &= !(1 << (bucket % 64));
+            let word = &mut self.filled[bucket as usize / 64];
+            *word &= !(1 << (bucket % 64));
+            if *word == 0 {
+                self.words &= !(1 << (bucket / 64));
+            }
         }
     }
 
@@ -102,28 +111,29 @@ impl Timers {
 
     /// Milliseconds from `now` until an entry may come due; `None` if none is set.
     pub fn wait(&self, now: u32) -> Option<u32> {
-        let start = self.tick.wrapping_add(1);
-        let elapsed = now.wrapping_sub(self.tick.wrapping_mul(TICK));
-        (0..BUCKETS as u32 + 64).step_by(64).find_map(|offset| {
-            let at = start.wrapping_add(offset) % BUCKETS as u32;
-            let word = at as usize / 64;
-            let bits = if offset == 0 {
-                self.filled[word] >> (at % 64) << (at % 64)
-            } else {
-                self.filled[word]
-            };
-            if bits == 0 {
+        let start = self.tick.wrapping_add(1) % BUCKETS as u32;
+        let mut word = start as usize / 64;
+        let mut bits = self.filled[word] >> (start % 64) << (start % 64);
+        if bits == 0 {
+            if self.words == 0 {
                 return None;
             }
-            let bucket = word as u32 * 64 + bits.trailing_zeros();
-            let steps = (bucket + BUCKETS as u32 - start % BUCKETS as u32) % BUCKETS as u32 + 1;
-            Some((steps * TICK).saturating_sub(elapsed))
-        })
+            // The words behind it, and at last its own, of which the front is left.
+            let behind = self.words.rotate_right(word as u32 + 1).trailing_zeros() as usize;
+            word = (word + 1 + behind) % WORDS;
+            bits = self.filled[word];
+        }
+        let bucket = word as u32 * 64 + bits.trailing_zeros();
+        let steps = (bucket + BUCKETS as u32 - start) % BUCKETS as u32 + 1;
+        let elapsed = now.wrapping_sub(self.tick.wrapping_mul(TICK));
+        Some((steps * TICK).saturating_sub(elapsed))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -168,5 +178,33 @@ mod tests {
         timers.set(0, 3_600_000, 0);
         let wait = timers.wait(0).expect("set");
         assert!(wait <= HORIZON_MS + 2 * TICK);
+    }
+    proptest! {
+        #[test]
+        fn the_wait_is_that_for_the_first_bucket_with_an_entry(
+            start in any::<u32>(),
+            steps in proptest::collection::vec((0u32..8, 0..HORIZON_MS, 0u32..9_000, 0u8..4), 1..40),
+        ) {
+            let mut timers = Timers::new(start);
+            let (mut now, mut due) = (start, Vec::new());
+            for (id, ahead, passed, what) in steps {
+                match what {
+                    0 => timers.clear(id),
+                    1 => {
+                        now = now.wrapping_add(passed);
+                        timers.expire(now, &mut due);
+                    }
+                    _ => timers.set(id, now.wrapping_add(ahead), now),
+                }
+                let filled = |step: &u32| {
+                    let bucket = timers.tick.wrapping_add(*step) % BUCKETS as u32;
+                    timers.heads[bucket as usize] != NONE
+                };
+                let elapsed = now.wrapping_sub(timers.tick.wrapping_mul(TICK));
+                let first = (1..=BUCKETS as u32).find(filled);
+                let expected = first.map(|step| (step * TICK).saturating_sub(elapsed));
+                prop_assert_eq!(timers.wait(now), expected);
+            }
+        }
     }
 }

@@ -41,7 +41,8 @@ fn a_program_is_told_exactly_what_it_may_know() {
     shell(&scratch, "a b/x y.cgi", r"printf 'A: b\n\n'; pwd");
     shell(&scratch, "a/env.cgi", ENV);
     // Nothing but a shell's own additions.
-    let server = serve(&scratch, &["cgi_environment=FROM_OPTION=1,HTTPS=on"]);
+    let options = ["cgi_environment=FROM_OPTION=1,HTTPS=on", "auth_domain=my.domain"];
+    let server = serve(&scratch, &options);
     let port = server.port;
     let mut client = server.client();
     client.send(
@@ -52,7 +53,7 @@ fn a_program_is_told_exactly_what_it_may_know() {
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let root = scratch.join("root");
     let expected = [
-        ("SERVER_NAME", "h.example"),
+        ("SERVER_NAME", "my.domain"),
         ("SERVER_ROOT", &root),
         ("DOCUMENT_ROOT", &root),
         ("SERVER_SOFTWARE", "Mongoose/5.0"),
@@ -89,7 +90,7 @@ fn a_program_is_told_exactly_what_it_may_know() {
     let lines = environment(&server, "GET http://b/a/env.cgi HTTP/1.0\r\n\r\n");
     assert_eq!(value(&lines, "REQUEST_URI"), Some("/a/env.cgi"));
     assert_eq!(value(&lines, "SERVER_PROTOCOL"), Some("HTTP/1.0"));
-    assert_eq!(value(&lines, "SERVER_NAME"), Some("127.0.0.1"));
+    assert_eq!(value(&lines, "SERVER_NAME"), Some("my.domain"));
     assert_eq!(value(&lines, "QUERY_STRING"), Some(""));
     assert_eq!(value(&lines, "PWD"), Some(format!("{root}/a").as_str()));
     server.stop();

@@ -400,3 +400,49 @@ fn without_descriptors_there_is_503_and_afterwards_all_is_well() {
     server.stop();
     assert!(scratch.read("error.log").contains("cannot run"));
 }
+
+#[test]
+fn beyond_max_cgi_processes_programs_are_put_off_until_one_has_ended() {
+    let scratch = Scratch::new();
+    shell(&scratch, "wait.cgi", &format!("{HEAD}; echo begun; {WAIT}"));
+    shell(&scratch, "x.cgi", &format!("{HEAD}; cat"));
+    scratch.write("root/page.shtml", "[<!--#include virtual=\"x.cgi\" -->]");
+    let server = serve(&scratch, &["max_cgi_processes=2", "ssi_pattern=**.shtml$"]);
+    let mut running = [server.client(), server.client()];
+    for client in &mut running {
+        client.send("GET /wait.cgi HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.take_through("begun");
+    }
+    let answer = get(&server, "/x.cgi");
+    assert_eq!((answer.status, answer.field("Retry-After")), (503, Some("1")));
+    // Before it has sent its content for nothing.
+    let announced = "Host: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n";
+    assert_eq!(server.ask(format!("POST /x.cgi HTTP/1.1\r\n{announced}\r\n")).status, 503);
+    assert_eq!(get(&server, "/page.shtml").text(), "[]");
+    // Whose content is on its way finds no room any more.
+    let mut late = server.client();
+    scratch.write("go", "");
+    for client in &mut running {
+        client.take_through("0\r\n\r\n");
+    }
+    std::fs::remove_file(scratch.join("go")).expect("removed");
+    until("there is room", || get(&server, "/x.cgi").status == 200);
+    late.send(format!("POST /x.cgi HTTP/1.1\r\n{announced}\r\n"));
+    late.expect("HTTP/1.1 100 Continue\r\n\r\n");
+    for client in &mut running {
+        until("another runs", || {
+            client.send("GET /wait.cgi HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = client.take_through("\r\n\r\n");
+            let is_begun = head.starts_with("HTTP/1.1 200");
+            client.take_through(if is_begun { "begun" } else { "503 Service Unavailable\n" });
+            is_begun
+        });
+    }
+    late.send("abc");
+    assert_eq!(late.response().status, 503);
+    scratch.write("go", "");
+    until("there is room again", || get(&server, "/x.cgi").status == 200);
+    server.stop();
+    let log = scratch.read("error.log");
+    assert!(log.contains("x.cgi: max_cgi_processes are running"), "{log}");
+}

@@ -1,6 +1,6 @@
 //! Requests that mean no good, or no sense, to WebDAV.
 
-use crate::support::{Dav, LOCK, for_each, until};
+use crate::support::{Dav, LOCK, Scratch, for_each, until};
 
 const METHODS_WITH_DOCUMENTS: [&str; 3] = ["PROPFIND", "PROPPATCH", "LOCK"];
 
@@ -75,6 +75,7 @@ fn fields_without_sense_are_refused() {
             ("COPY", "/a", format!("Destination: /{absurd}\r\n"), 403),
             ("MKCOL", "/c", format!("If: {}\r\n", "(".repeat(5000)), 400),
             ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a>)".repeat(1000) + "x"), 400),
+            ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a:b>)".repeat(65)), 400),
             ("UNLOCK", "/a", "Lock-Token: <a\r\n".to_owned(), 400),
             ("COPY", "/a", "Destination: /b\r\nDestination: /c\r\n".to_owned(), 400),
             ("PROPFIND", "/d", "Depth: 0\r\nDepth: 1\r\n".to_owned(), 400),
@@ -100,31 +101,65 @@ fn fields_without_sense_are_refused() {
 }
 
 #[test]
-fn what_is_kept_is_read_whatever_is_in_it() {
-    let dav = Dav::start(&[]);
-    dav.write("a", "1");
+fn what_is_kept_and_not_understood_is_neither_changed_nor_ignored() {
+    let scratch = Scratch::new();
+    let log = format!("error_log_file={}", scratch.join("errors"));
+    let dav = Dav::start_in(scratch, &[&log]);
+    dav.write("d/a", "1").write("d/e/b", "2").write("c", "3");
     let patch = "<propertyupdate xmlns='DAV:'><set><prop><p xmlns='u:1'>1</p></prop></set></propertyupdate>";
-    let kept = [
-        Vec::new(),
-        b"\xff\xfe\0\n".repeat(1000),
-        b"mongoose-dav 1\nmember a\nlock x exclusive infinity 99999999999999999999 / / u o\n"
-            .to_vec(),
-        b"mongoose-dav 1\nmember a\nproperty %% p <p".to_vec(),
+    let path = dav.scratch.join("root/d/.mongoose-dav");
+    let kept: [&[u8]; 5] = [
+        b"\xff\xfe\0\n\xff\xfe\0\n",
+        b"mongoose-dav 2\nmember a\n",
+        b"mongoose-dav 1\nmember a\nlock x exclusive infinity 99999999999999999999 / / u o\n",
+        b"mongoose-dav 1\nmember a\nproperty %% p <p",
+        b"mongoose-dav 1\nmember a\nfuture\n",
     ];
+    let changes = [
+        ("PUT", "/d/a", "", "x"),
+        ("PUT", "/d/new", "", "x"),
+        ("PUT", "/d/e/b", "", "x"),
+        ("PROPPATCH", "/d/a", "", patch),
+        ("LOCK", "/d/a", "", LOCK),
+        ("LOCK", "/d/e/b", "", LOCK),
+        ("LOCK", "/", "Depth: infinity\r\n", LOCK),
+        ("MKCOL", "/d/new", "", ""),
+        ("DELETE", "/d/a", "", ""),
+        ("DELETE", "/d", "", ""),
+        ("MOVE", "/c", "Destination: /d/c\r\n", ""),
+        ("MOVE", "/d", "Destination: /m\r\n", ""),
+        ("COPY", "/d", "Destination: /m\r\n", ""),
+    ];
+    let mut complaints = 0;
+    let mut refuses = || {
+        for (method, path, fields, body) in changes {
+            assert_eq!(dav.status(method, path, fields, body), 500, "{method} {path}");
+        }
+        complaints += changes.len();
+        let log = dav.scratch.read("errors");
+        let lines = log.lines().filter(|line| line.contains(&format!("cannot read {path}: ")));
+        assert_eq!(lines.count(), complaints, "{log}");
+        assert_eq!(dav.propfind("/d", "1", "").status, 207);
+        let names = dav.names("").into_iter().filter(|name| !name.starts_with('.'));
+        assert_eq!(names.collect::<Vec<_>>(), ["c", "d"]);
+        assert_eq!(dav.names("d"), [".mongoose-dav", "a", "e"]);
+        assert_eq!((dav.read("d/a"), dav.read("d/e/b")), ("1".into(), "2".into()));
+    };
     for bytes in kept {
-        dav.write(".mongoose-dav", &bytes);
-        assert_eq!(dav.propfind("/", "1", "").status, 207);
-        assert_eq!(dav.status("PUT", "/a", "", "2"), 204);
-        assert_eq!(dav.status("PROPPATCH", "/a", "", patch), 207);
-        assert!(dav.propfind("/a", "0", "").text().contains("u:1"));
+        dav.write("d/.mongoose-dav", bytes);
+        refuses();
+        assert_eq!(std::fs::read(&path).expect("the file"), bytes);
     }
     // What is no file is not waited for.
-    let path = dav.scratch.join("root/.mongoose-dav");
     std::fs::remove_file(&path).expect("removed");
     let made = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(made.is_ok_and(|status| status.success()));
-    assert_eq!(dav.propfind("/a", "0", "").status, 207);
-    assert!(dav.status("PROPPATCH", "/a", "", patch) >= 400);
+    refuses();
+    // Without the file, or where nothing is left of it, all goes on.
+    std::fs::remove_file(&path).expect("removed");
+    dav.write("d/.mongoose-dav", "");
+    assert_eq!(dav.status("PROPPATCH", "/d/a", "", patch), 207);
+    assert!(dav.propfind("/d/a", "0", "").text().contains("u:1"));
     dav.stop();
 }
 

@@ -1,6 +1,8 @@
 //! LOCK, UNLOCK and the If field (RFC 4918 sections 6, 7, 9.10, 9.11 and 10.4).
 
-use crate::support::{Dav, LOCK, Scratch, as_many_as, for_each, until};
+use std::time::Duration;
+
+use crate::support::{Client, Dav, LOCK, Scratch, as_many_as, for_each, until};
 
 fn shared() -> String {
     LOCK.replace("exclusive", "shared")
@@ -342,6 +344,42 @@ fn a_link_in_a_locked_collection_needs_its_token() {
     dav.stop();
 }
 
+/// A server that works on a deep LOCK of `/d`, of which it has looked at `/d` itself, and the
+/// client that waits for it.
+fn begin_deep_lock(dav: &mut Dav) -> Client {
+    for n in 0..as_many_as(4000, 2000) {
+        std::fs::create_dir_all(dav.scratch.join(&format!("root/d/{n}"))).expect("a folder");
+    }
+    dav.write("d/a", "1");
+    dav.server.tell("run");
+    let mut client = dav.client();
+    let request = dav.request("LOCK", "/d", "Depth: infinity\r\n", LOCK);
+    assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    dav.server.tell("poll 1");
+    dav.server.expect_line("polled");
+    client.send(request);
+    dav.server.tell("poll 2");
+    dav.server.expect_line("polled");
+    assert!(!client.has_news_within(Duration::from_millis(1)), "it is done at once");
+    client
+}
+
+#[test]
+fn a_lock_below_one_that_is_being_taken_is_refused() {
+    let mut dav = Dav::start(&["--step"]);
+    let mut deep = begin_deep_lock(&mut dav);
+    let mut other = dav.client();
+    other.send(dav.request_of("jane", "LOCK", "/d/a", "", LOCK));
+    dav.server.tell("poll 3");
+    dav.server.expect_line("polled");
+    assert!(!deep.has_news_within(Duration::from_millis(1)), "it is done too soon");
+    dav.server.tell("run");
+    assert_eq!(other.response().status, 423);
+    assert_eq!(deep.response().status, 200);
+    assert_eq!(dav.status("PUT", "/d/a", "", "x"), 423);
+    dav.stop();
+}
+
 #[test]
 fn a_lock_that_cannot_be_kept_leaves_no_file() {
     let dav = Dav::start(&[]);
@@ -353,5 +391,22 @@ fn a_lock_that_cannot_be_kept_leaves_no_file() {
     assert_eq!(dav.status("LOCK", "/a", "", LOCK), 507);
     assert_eq!(dav.names(""), [".mongoose-dav", "a"]);
     assert_eq!(dav.read("a"), "1");
+    dav.stop();
+}
+
+#[test]
+fn a_deep_lock_whose_client_leaves_or_that_is_refused_stays_nowhere() {
+    let mut dav = Dav::start(&["--step"]);
+    let deep = begin_deep_lock(&mut dav);
+    deep.reset();
+    dav.server.tell("run");
+    until("the lock is gone", || dav.status("PUT", "/d/a", "", "2") == 204);
+    let token = dav.lock("/d/1", "");
+    assert_eq!(dav.ask("LOCK", "/d", "Depth: infinity\r\n", LOCK).status, 207);
+    assert_eq!(dav.status("PUT", "/d/a", "", "3"), 204);
+    assert_eq!(dav.status("UNLOCK", "/d/1", &format!("Lock-Token: <{token}>\r\n"), ""), 204);
+    dav.lock("/d", "Depth: infinity\r\nTimeout: Second-5000\r\n");
+    let text = dav.propfind("/d/a", "0", "").text();
+    assert!(text.contains("<D:timeout>Second-5000<") || text.contains("<D:timeout>Second-4"));
     dav.stop();
 }

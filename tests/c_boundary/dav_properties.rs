@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::symlink;
 
-use crate::support::{Dav, Response, Scratch, Server, for_each};
+use crate::support::{Dav, Response, Scratch, Server, as_many_as, for_each, under_valgrind};
 
 fn hrefs(answer: &Response) -> Vec<String> {
     let text = answer.text();
@@ -83,6 +84,45 @@ fn reading_obeys_the_password_files_of_reading() {
     let request = "PROPFIND /d/ HTTP/1.1\r\nDepth: 1\r\n\r\n";
     assert_eq!(dav.server.ask(request).status, 401);
     assert_eq!(hrefs(&dav.propfind("/d/", "1", "")), ["/d/", "/d/a"]);
+    dav.stop();
+}
+
+#[test]
+fn what_another_password_guards_is_told_by_its_name_alone() {
+    let dav = Dav::start(&[]);
+    dav.write("d/open/x", "1").write("d/guarded/y", "2");
+    symlink("../d/guarded", dav.scratch.join("root/d/to_dir")).expect("a link");
+    symlink("guarded/y", dav.scratch.join("root/d/to_file")).expect("a link");
+    symlink("open/x", dav.scratch.join("root/d/to_open")).expect("a link");
+    let dead = "<secret xmlns='u:1'>hush</secret>";
+    for path in ["/d/open", "/d/open/x", "/d/guarded", "/d/guarded/y"] {
+        assert_eq!(dav.status("PROPPATCH", path, "", &set(dead)), 207);
+        dav.lock(path, "Depth: 0\r\n");
+    }
+    let told = |dav: &Dav| {
+        let answer = dav.server.ask("PROPFIND /d/ HTTP/1.1\r\nDepth: 1\r\n\r\n");
+        assert_eq!(answer.status, 207);
+        let text = answer.text();
+        let responses =
+            text.split("<D:response>").filter(|part| part.contains("<D:getlastmodified>"));
+        let told =
+            responses.filter(|part| part.contains("hush") && part.contains("<D:activelock>"));
+        let href = |part: &str| part.split(['<', '>']).nth(2).unwrap_or_default().to_owned();
+        let mut hrefs: Vec<String> = told.map(href).collect();
+        hrefs.sort();
+        assert_eq!(text.matches("hush").count(), hrefs.len(), "{text}");
+        assert_eq!(text.matches("<D:activelock>").count(), hrefs.len(), "{text}");
+        assert_eq!(text.matches("<D:response>").count(), 6, "{text}");
+        hrefs
+    };
+    let all = ["/d/guarded/", "/d/open/", "/d/to_dir/", "/d/to_file", "/d/to_open"];
+    assert_eq!(told(&dav), all);
+    dav.write("d/guarded/.htpasswd", "somebody:else:0\n");
+    assert_eq!(told(&dav), ["/d/open/", "/d/to_open"]);
+    // A file that cannot be read guards no less.
+    std::fs::remove_file(dav.scratch.join("root/d/guarded/.htpasswd")).expect("removed");
+    symlink("none", dav.scratch.join("root/d/guarded/.htpasswd")).expect("a link");
+    assert_eq!(told(&dav), ["/d/open/", "/d/to_open"]);
     dav.stop();
 }
 
@@ -198,5 +238,62 @@ fn what_the_program_adds_to_answers_is_added_to_these() {
     assert!(added(&dav.propfind("/", "0", "")));
     assert!(added(&dav.ask("PUT", "/a", "", "x")));
     assert!(!added(&dav.propfind("/none", "0", "")));
+    dav.stop();
+}
+
+#[test]
+fn a_large_directory_is_told_of_as_the_client_takes_it() {
+    let dav = Dav::start(&["max_buffered_bytes=1000000"]);
+    let count = as_many_as(20_000, 2_000);
+    for n in 0..count {
+        dav.write(&format!("d/{n:05}"), "");
+    }
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", dav.server.program.id()));
+        let status = status.expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("its peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("KiB")
+    };
+    let mut client = dav.client();
+    client.ask("GET /alive HTTP/1.1\r\n\r\n");
+    let before = peak();
+    client.send(dav.request("PROPFIND", "/d", "Depth: 1\r\n", ""));
+    client.send("GET /alive HTTP/1.1\r\n\r\n");
+    let head = client.take_through("\r\n\r\n");
+    assert!(head.contains("Transfer-Encoding: chunked\r\n"), "{head}");
+    // Nobody reads it, and others have their turn, and room for what they bring.
+    for _ in 0..10 {
+        let body = "x".repeat(500_000);
+        let request = format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        assert_eq!(dav.server.ask(format!("{request}{body}")).status, 200);
+    }
+    let mut text = String::new();
+    loop {
+        let line = client.take_through("\r\n");
+        let len = usize::from_str_radix(line.trim_end(), 16).expect("the length of a chunk");
+        assert!(len < 200_000, "{len}");
+        text.push_str(&String::from_utf8(client.take(len)).expect("text"));
+        client.expect("\r\n");
+        if len == 0 {
+            break;
+        }
+    }
+    assert_eq!(client.response().text(), "alive");
+    let grown = (peak() - before) * 1024;
+    assert!(grown < text.len() / 2 || under_valgrind(), "{grown} of {}", text.len());
+    // The first is the directory itself.
+    let mut names: Vec<&str> =
+        text.split("<D:href>/d/").skip(2).filter_map(|part| part.get(..5)).collect();
+    names.sort_unstable();
+    assert!(names.iter().enumerate().all(|(n, name)| *name == format!("{n:05}")));
+    assert_eq!(names.len(), count);
+    assert!(text.ends_with("</D:multistatus>\n"));
+
+    // Who knows no chunks gets what ends with the connection.
+    let mut old = dav.client();
+    old.send(dav.request("PROPFIND", "/d", "Depth: 1\r\n", "").replace("HTTP/1.1", "HTTP/1.0"));
+    let head = old.take_through("\r\n\r\n");
+    assert!(head.contains("Connection: close\r\n") && !head.contains("Transfer-Enc"), "{head}");
+    assert!(String::from_utf8(old.rest()).is_ok_and(|rest| rest == text));
     dav.stop();
 }

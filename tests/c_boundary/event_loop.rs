@@ -190,6 +190,25 @@ fn a_forked_child_does_not_disturb_its_serving_parent() {
 }
 
 #[test]
+fn a_socket_that_a_child_keeps_open_does_not_disturb_the_next_connection() {
+    let mut program = Program::start("fork.c", &["children"]);
+    let port = program.port();
+    let parent = program.id().to_string();
+    let mut first = Client::connect(port);
+    assert_eq!(first.ask("GET /pid HTTP/1.1\r\n\r\n").text(), parent);
+    assert_eq!(first.ask("GET /fork_on HTTP/1.1\r\n\r\n").text(), "on");
+    first.expect_closed();
+    // It is kept where the first one was.
+    let mut second = Client::connect(port);
+    assert_eq!(second.ask("GET /pid HTTP/1.1\r\n\r\n").text(), parent);
+    first.reset();
+    assert_eq!(get(port, "/pid"), parent);
+    program.wait_until_asleep();
+    assert_eq!(second.ask("GET /pid HTTP/1.1\r\n\r\n").text(), parent);
+    program.stop();
+}
+
+#[test]
 fn two_servers_share_a_listening_socket_until_the_last_of_them_goes() {
     for (first, second, name) in [("drop 1", "drop 2", "two"), ("drop 2", "drop 1", "one")] {
         let mut program = Program::start("two_servers.c", &[]);

@@ -183,3 +183,22 @@ fn the_source_of_lua_pages_is_not_shown() {
     assert_eq!(server.ask("GET /a.lp HTTP/1.1\r\n\r\n").status, 501);
     server.stop();
 }
+
+#[test]
+fn names_count_among_what_is_buffered_until_they_are_sent() {
+    let scratch = Scratch::new();
+    for number in 0..2000 {
+        scratch.write(&format!("root/large/{number}"), "");
+    }
+    for number in 0..300 {
+        scratch.write(&format!("root/small/{number}"), "");
+    }
+    let server = serve(&scratch, &["max_buffered_bytes=100000"]);
+    let mut client = server.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask("GET /large/ HTTP/1.1\r\n\r\n").status, 503);
+        let page = client.ask("GET /small/ HTTP/1.1\r\n\r\n");
+        assert_eq!((page.status, links(&page.text()).len()), (200, 301));
+    }
+    server.stop();
+}

@@ -231,3 +231,36 @@ fn an_index_page_has_tags_too() {
     assert_eq!(get(&server, "/d/").text(), "part");
     server.stop();
 }
+
+#[test]
+fn a_page_that_changes_while_it_is_sent_is_seen_to_be_incomplete() {
+    let scratch = Scratch::new();
+    let server = serve(&scratch, &[PATTERN]);
+    let mut expected = 0;
+    for (is_included, minor, len) in
+        [(false, 1, 10), (false, 1, 100_000_001), (false, 0, 10), (true, 1, 10), (true, 0, 10)]
+    {
+        expected += 1;
+        let page = format!("{expected}.shtml");
+        let changing = if is_included { format!("{expected}.txt") } else { page.clone() };
+        scratch.write(
+            &format!("root/{page}"),
+            format!("begin<!--#include file=\"{changing}\" -->end"),
+        );
+        let file = std::fs::File::create(scratch.join(&format!("root/{changing}")));
+        let file = file.expect("a file");
+        file.set_len(100_000_000).expect("a large, empty file");
+        let mut client = server.client();
+        client.send(format!("GET /{page} HTTP/1.{minor}\r\nHost: a\r\n\r\n"));
+        client.take_through("\r\n\r\n");
+        file.set_len(len).expect("another length");
+        let (rest, was_reset) = client.rest_and_end();
+        assert!(rest.len() < 100_000_000, "{expected}: {}", rest.len());
+        assert!(!rest.ends_with(b"0\r\n\r\n"), "{expected}");
+        // Where the page ends with the connection, its end must not look orderly.
+        assert!(was_reset || minor == 1, "{expected}");
+        let complaints = || scratch.read("error.log").matches("while it was sent").count();
+        until("the error log tells", || complaints() == expected);
+    }
+    server.stop();
+}

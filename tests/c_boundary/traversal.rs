@@ -175,15 +175,37 @@ fn no_rewrite_leads_out_of_where_it_points() {
 #[test]
 fn what_is_no_file_in_the_place_of_a_password_file_lets_nobody_in() {
     let scratch = site();
-    for (place, target) in [("null", "/dev/null"), ("folder", "/")] {
+    let places = [
+        ("null", "/dev/null"),
+        ("folder", "/"),
+        ("dangling", "none"),
+        ("through", "file/none"),
+        ("loop", ".htpasswd"),
+    ];
+    for (place, target) in places {
         scratch.write(&format!("root/{place}/file"), MARKER);
         std::os::unix::fs::symlink(target, scratch.join(&format!("root/{place}/.htpasswd")))
             .expect("a link");
+        scratch.write(
+            &format!("root/{place}.shtml"),
+            format!("[<!--#include virtual=\"/{place}/file\" -->]"),
+        );
     }
-    let server = Server::start(&[&format!("document_root={}", scratch.join("root"))]);
-    for target in ["/null/file", "/folder/file", "/null/file", "/null/", "/folder/none"] {
-        let answer = server.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-        assert_eq!(answer.status, 401, "{target}");
+    let server = Server::start(&[
+        &format!("document_root={}", scratch.join("root")),
+        &format!("error_log_file={}", scratch.join("errors")),
+        "ssi_pattern=**.shtml$",
+    ]);
+    for (place, _) in places {
+        for name in ["file", "file", "", "none"] {
+            let answer = server.ask(format!("GET /{place}/{name} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            assert_eq!(answer.status, 401, "{place}/{name}");
+        }
+        let answer = server.ask(format!("GET /{place}.shtml HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(answer.text(), "[]", "{place}");
+        let errors = scratch.read("errors");
+        let path = scratch.join(&format!("root/{place}/.htpasswd"));
+        assert_eq!(errors.matches(&format!("cannot read passwords from {path}: ")).count(), 4);
     }
     server.stop();
 }

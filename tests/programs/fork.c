@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -36,6 +37,17 @@ static int fork_here(struct mg_connection *conn) {
   if (child == 0) _exit(0);
   waitpid(child, &status, 0);
   mg_printf_data(conn, "%d", status);
+  return 1;
+}
+
+/* A child that stays, with all that is open, while the parent ends the connection. */
+static int fork_on(struct mg_connection *conn) {
+  if (fork() == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == 1) _exit(0);
+    for (;;) pause();
+  }
+  mg_printf(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\non");
   return 1;
 }
 
@@ -106,6 +118,7 @@ int main(int argc, char *argv[]) {
   mg_add_uri_handler(server, "/low", low_descriptors);
   mg_add_uri_handler(server, "/fork_here", fork_here);
   mg_add_uri_handler(server, "/fork_later", fork_later);
+  mg_add_uri_handler(server, "/fork_on", fork_on);
   if (strcmp(how, "daemon") == 0) {
     children[0] = start_child(1);
     SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));

@@ -155,6 +155,11 @@ impl Client {
         std::mem::take(&mut self.received)
     }
 
+    /// The same, and whether it was one.
+    pub fn rest_and_end(&mut self) -> (Vec<u8>, bool) {
+        (self.rest_or_reset(), self.was_reset)
+    }
+
     /// Waits until `len` bytes have arrived and gives them, or fewer at the end.
     pub fn take(&mut self, len: usize) -> Vec<u8> {
         while self.received.len() < len && self.read_more("more bytes") {}

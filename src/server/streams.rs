@@ -1,0 +1,60 @@
+//! Answers of the library's own whose length is not known when they begin.
+
+use super::Server;
+use super::files::extend;
+use super::replies;
+use super::sending::reset_on_close;
+use super::step::Flow;
+use crate::http::outlet::Outlet;
+use crate::http::status::write_status_line;
+
+impl Server {
+    /// Writes the head of such an answer, and decides how its content is delimited.
+    pub(super) fn begin_stream(
+        &mut self,
+        index: usize,
+        status: u16,
+        media_type: &str,
+    ) -> Option<Outlet> {
+        self.outbox(index)?;
+        let date = self.clock.date();
+        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
+        let (exchange, out) = (conn.exchange.as_deref_mut()?, conn.out.as_deref_mut()?);
+        // HTTP/1.0 knows no chunks.
+        exchange.last |= exchange.head.minor == 0;
+        let persistent = exchange.head.persistent && !exchange.last;
+        let out = &mut out.bytes;
+        let before = out.len();
+        write_status_line(out, status);
+        extend(out, &[b"Date: ", date.as_bytes(), b"\r\n"]);
+        extend(out, &[b"Content-Type: ", media_type.as_bytes(), b"\r\n"]);
+        if exchange.head.minor == 1 {
+            extend(out, &[b"Transfer-Encoding: chunked\r\n"]);
+        }
+        extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n"]);
+        extend(out, &[&self.options.config.extra_headers, b"\r\n"]);
+        exchange.status = status;
+        exchange.head_len = (out.len() - before) as u64;
+        Some(Outlet::choose(&exchange.head, status, None))
+    }
+
+    /// The rest of it cannot be sent: the client is to see that.
+    pub(super) fn cut_off(&mut self, index: usize, outlet: Outlet, why: &str) -> Flow {
+        if let Some(conn) = self.conn(index).filter(|_| outlet == Outlet::ToClose) {
+            reset_on_close(&conn.socket);
+        }
+        self.complain(Some(index), why);
+        self.close(index);
+        Flow::Leave
+    }
+
+    /// Counts bytes that the answer needs against the limit of the server, until it is complete.
+    /// False if that is reached.
+    pub(super) fn charge(&mut self, index: usize, len: usize) -> bool {
+        let left = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
+        let Some(exchange) = self.exchange(index).filter(|_| len <= left) else { return false };
+        exchange.charged += len;
+        self.buffered += len;
+        true
+    }
+}
