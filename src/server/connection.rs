@@ -8,12 +8,11 @@ use mio::net::TcpStream;
 use super::Handler;
 use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
-use super::dav::Telling;
-use super::listing::Listing;
 use super::sending::FileBody;
 use super::slots::{Shown, Slot};
 use super::spares;
 use super::ssi::Page;
+use super::streams::Stream;
 use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
@@ -151,9 +150,7 @@ pub struct Exchange {
     /// How often a program sent it elsewhere.
     pub redirections: u8,
     pub file: Option<FileBody>,
-    pub listing: Option<Box<Listing>>,
-    /// What PROPFIND tells of a large directory.
-    pub telling: Option<Box<Telling>>,
+    pub stream: Option<Box<Stream>>,
     pub log: Option<LogEntry>,
     /// Bytes of the request body that have arrived, framing included.
     pub arrived: u64,
@@ -215,8 +212,7 @@ impl Exchange {
         self.page = None;
         self.redirections = 0;
         self.file = None;
-        self.listing = None;
-        self.telling = None;
+        self.stream = None;
         self.log = None;
         self.fields.clear();
         self.document = None;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::builtin::Task;
 use super::connection::Phase;
 use super::step::Flow;
+use super::streams::Stream;
 use super::{Server, replies};
 use crate::dav::Env;
 use crate::dav::propfind::Propfind;
@@ -166,7 +167,7 @@ impl Server {
     }
 
     /// Sends the head of an answer that tells of a large directory, and its first piece.
-    fn begin_telling(&mut self, index: usize, propfind: Box<Propfind>) -> Flow {
+    fn begin_telling(&mut self, index: usize, mut propfind: Box<Propfind>) -> Flow {
         if !self.charge(index, propfind.weight()) {
             return self.fail(index, 503);
         }
@@ -174,8 +175,8 @@ impl Server {
         let Some(conn) = self.conn(index) else { return Flow::Leave };
         conn.phase = Phase::Sending;
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-        let telling = exchange.telling.insert(Box::new(Telling { propfind, outlet }));
-        let piece = telling.propfind.take();
+        let piece = propfind.take();
+        exchange.stream = Some(Box::new(Stream::Telling(Telling { propfind, outlet })));
         self.send_piece(index, &piece, false)
     }
 
@@ -187,7 +188,7 @@ impl Server {
         // Whoever waits for us is not idle.
         conn.last_active = now;
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-        let Some(telling) = exchange.telling.as_deref_mut() else { return Flow::Leave };
+        let Some(telling) = Stream::telling(&mut exchange.stream) else { return Flow::Leave };
         let Telling { propfind, outlet } = telling;
         let env = Env::new(&self.options.config, self.clock.unix);
         match propfind.advance(&env, &mut { PORTION }) {
@@ -214,7 +215,7 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        let Some(telling) = exchange.telling.as_deref_mut() else { return Flow::Leave };
+        let Some(telling) = Stream::telling(&mut exchange.stream) else { return Flow::Leave };
         if out.bytes.try_reserve(piece.len() + 64).is_err() {
             self.close(index);
             return Flow::Leave;

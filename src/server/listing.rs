@@ -9,6 +9,7 @@ use super::Server;
 use super::connection::Phase;
 use super::files::status_of;
 use super::step::Flow;
+use super::streams::Stream;
 use crate::files::directory::Reader;
 use crate::files::listing::{self, Entry, Order};
 use crate::files::merge::Merge;
@@ -43,7 +44,7 @@ impl Server {
         let query = exchange.shown.query.clone();
         let query = query.and_then(|query| exchange.buf.get(query));
         let order = Order::from_query(query);
-        exchange.listing = Some(Box::new(Listing {
+        let listing = Listing {
             // The answer to HEAD says nothing of what is in there.
             reader: Some(reader).filter(|_| !exchange.head.is_head),
             path,
@@ -51,7 +52,8 @@ impl Server {
             rows: Merge::new(order),
             outlet: Outlet::Nothing,
             portion: Vec::new(),
-        }));
+        };
+        exchange.stream = Some(Box::new(Stream::Listing(listing)));
         if exchange.head.is_head {
             return self.begin_rows(index);
         }
@@ -65,7 +67,8 @@ impl Server {
             return Flow::Leave;
         };
         let exchange = conn.exchange.as_deref_mut();
-        let Some(listing) = exchange.and_then(|exchange| exchange.listing.as_deref_mut()) else {
+        let Some(listing) = exchange.and_then(|exchange| Stream::listing(&mut exchange.stream))
+        else {
             return Flow::Leave;
         };
         let Listing { reader, path, rows, .. } = listing;
@@ -91,7 +94,7 @@ impl Server {
 
     fn abandon_listing(&mut self, index: usize, status: u16) -> Flow {
         if let Some(exchange) = self.exchange(index) {
-            exchange.listing = None;
+            exchange.stream = None;
         }
         self.fail(index, status)
     }
@@ -107,7 +110,7 @@ impl Server {
             self.finish_exchange(index, persistent);
             return Flow::Again;
         }
-        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
+        let Some(listing) = Stream::listing(&mut exchange.stream) else { return Flow::Leave };
         listing.outlet = outlet;
         listing::head(&mut listing.portion, &exchange.path, listing.order);
         self.send_rows(index)
@@ -122,7 +125,7 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        let Some(listing) = exchange.listing.as_deref_mut() else { return Flow::Leave };
+        let Some(listing) = Stream::listing(&mut exchange.stream) else { return Flow::Leave };
         let persistent = exchange.head.persistent && !exchange.last;
         let mut rows = 0;
         for entry in listing.rows.by_ref().take(NAMES) {

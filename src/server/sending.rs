@@ -13,6 +13,7 @@ use rustix::net::SendFlags;
 
 use super::Server;
 use super::step::Flow;
+use super::streams::Stream;
 use crate::files::cache::{Content, Entry};
 
 /// What is copied is copied in pieces of this size.
@@ -49,7 +50,8 @@ impl Server {
         if exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
             return self.transfer(index);
         }
-        let (is_listing, is_told) = (exchange.listing.is_some(), exchange.telling.is_some());
+        let is_listing = Stream::listing(&mut exchange.stream).is_some();
+        let is_telling = Stream::telling(&mut exchange.stream).is_some();
         if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
             if !self.flush(index) {
                 return Flow::Leave;
@@ -60,7 +62,7 @@ impl Server {
         }
         match () {
             () if is_listing => self.send_listing(index),
-            () if is_told => self.tell_on(index),
+            () if is_telling => self.tell_on(index),
             () => self.copy(index),
         }
     }

@@ -92,6 +92,8 @@ impl Server {
         }
     }
 
+    // Called from one place, several times for each request.
+    #[inline(always)]
     fn drive(&mut self, index: usize) -> Flow {
         let Some(conn) = self.conn(index) else {
             return Flow::Leave;

@@ -1,12 +1,36 @@
 //! Answers of the library's own whose length is not known when they begin.
 
 use super::Server;
+use super::dav::Telling;
 use super::files::extend;
+use super::listing::Listing;
 use super::replies;
 use super::sending::reset_on_close;
 use super::step::Flow;
 use crate::http::outlet::Outlet;
 use crate::http::status::write_status_line;
+
+/// Such an answer, of which the rest is made when there is room for it.
+pub enum Stream {
+    Listing(Listing),
+    Telling(Telling),
+}
+
+impl Stream {
+    pub fn listing(stream: &mut Option<Box<Stream>>) -> Option<&mut Listing> {
+        match stream.as_deref_mut() {
+            Some(Stream::Listing(listing)) => Some(listing),
+            _ => None,
+        }
+    }
+
+    pub fn telling(stream: &mut Option<Box<Stream>>) -> Option<&mut Telling> {
+        match stream.as_deref_mut() {
+            Some(Stream::Telling(telling)) => Some(telling),
+            _ => None,
+        }
+    }
+}
 
 impl Server {
     /// Writes the head of such an answer, and decides how its content is delimited.
