@@ -1,6 +1,6 @@
 //! Time as the loop sees it: read once a turn.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Precise to the kernel's tick, a few milliseconds: the timers are no better, and these clocks
 /// are read in a fraction of the time.
@@ -77,6 +77,10 @@ fn monotonic_ms() -> u64 {
 
 /// Wall-clock seconds since 1970.
 pub fn unix_seconds() -> u64 {
+    if size_of::<libc::time_t>() < 8 {
+        // Until 2038; std knows how to ask for wider seconds.
+        return SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    }
     read(CLOCKS.1).0
 }
 

@@ -572,8 +572,9 @@ impl Server {
         let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
             return;
         };
-        if conn.held_back && !conn.eof {
-            // Closing alone would drop it if the client has sent something meanwhile.
+        if conn.held_back && self.forks == FORKS.load(Ordering::Relaxed) {
+            // Closing alone would drop it if the client has sent something meanwhile, and would not
+            // send it while a forked child has the socket, too. That child must not do this.
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
         }
         self.open -= 1;

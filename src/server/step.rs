@@ -153,8 +153,8 @@ impl Server {
     }
 
     /// Whether a connection that was just accepted is worth reading from. If a request is there,
-    /// the kernel need not be asked to announce it, nor to forget the connection when it ends
-    /// with its answer; if there is none, a call is wasted. So it goes by what came of it lately.
+    /// the kernel need not be asked to announce it; if there is none, a call is wasted. So it goes by
+    /// what came of it lately.
     fn may_have_sent(&mut self) -> bool {
         self.accepted = self.accepted.wrapping_add(1);
         let tries = self.first_reads > 0 || self.accepted.is_multiple_of(FIRST_READ_PROBE);
