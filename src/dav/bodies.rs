@@ -41,8 +41,16 @@ pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
     if !root.is_dav("propfind") {
         return Err(Malformed);
     }
-    let names =
-        |element: &Element| -> Vec<Name> { element.elements().map(|e| e.name.clone()).collect() };
+    // A name counts once, however often it is asked for.
+    let names = |element: &Element| -> Vec<Name> {
+        let mut names: Vec<Name> = Vec::new();
+        for inner in element.elements() {
+            if !names.contains(&inner.name) {
+                names.push(inner.name.clone());
+            }
+        }
+        names
+    };
     if root.elements().any(|element| element.elements().count() > MAX_NAMES) {
         return Err(Malformed);
     }
@@ -133,6 +141,10 @@ mod tests {
                 these,
             ),
             ("<propfind xmlns='DAV:'><unknown/><propname/></propfind>", Wanted::Names),
+            (
+                "<propfind xmlns='DAV:'><prop><a/><b/><a/><b/></prop></propfind>",
+                Wanted::These(vec![Name::dav("a"), Name::dav("b")]),
+            ),
         ];
         for (body, expected) in table {
             assert_eq!(propfind(body.as_bytes()), Ok(expected), "{body}");

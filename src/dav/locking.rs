@@ -161,7 +161,7 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
     let mut other = None;
     let kept = store::update(&home.dir, env.unix, |state| {
         if !target.exists() {
-            state.remove(&home.name);
+            state.forget_properties(&home.name);
         }
         let locks = &mut state.member_mut(&home.name).locks;
         // Another process may have been faster.

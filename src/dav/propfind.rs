@@ -46,9 +46,13 @@ impl Propfind {
         if depth == Depth::Infinity && target.is_dir() {
             return Err(Reply::failed(403, "propfind-finite-depth", &[]));
         }
-        // What cannot be read is not known, and no reason to hide the rest.
-        let state = target.state(env).unwrap_or_default();
-        let locks = target.locks(env).unwrap_or_default();
+        let behind = target.home.as_ref().filter(|_| target.is_link);
+        let (mut state, mut locks) = (State::default(), Vec::new());
+        if behind.is_none_or(|home| !asks_for_another_password(env, &home.dir)) {
+            // What cannot be read is not known, and no reason to hide the rest.
+            state = target.state(env).unwrap_or_default();
+            locks = target.locks(env).unwrap_or_default();
+        }
         let name = target.home.as_ref().map_or(&b""[..], |home| &home.name);
         let dead = state.member(name).map(|member| &member.properties);
         let resource = Resource { meta, full: &target.full, locks: &locks, dead };

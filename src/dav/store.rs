@@ -74,6 +74,14 @@ impl State {
         self.members.remove(name)
     }
 
+    /// Forgets what was said of something that had this name before. Locks stay: they may have been
+    /// taken since.
+    pub fn forget_properties(&mut self, name: &[u8]) {
+        if let Some(member) = self.members.get_mut(name) {
+            member.properties.clear();
+        }
+    }
+
     pub fn members(&self) -> impl Iterator<Item = (&[u8], &Member)> {
         self.members.iter().map(|(name, member)| (name.as_slice(), member))
     }

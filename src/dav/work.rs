@@ -102,6 +102,11 @@ impl Work {
         }
     }
 
+    /// Whether it is a LOCK that has yet to find out whether it may be.
+    pub fn is_deep_lock(&self) -> bool {
+        matches!(self.stage, Stage::Lock(_))
+    }
+
     /// Tells of a directory: the whole answer, if it is short.
     fn tell(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
         match std::mem::replace(&mut self.stage, Stage::Start) {

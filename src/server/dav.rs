@@ -141,6 +141,13 @@ impl Server {
         // Whoever waits for us is not idle.
         conn.last_active = now;
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        if conn.read_closed
+            && matches!(&exchange.task, Some(Task::Dav(work)) if work.is_deep_lock())
+        {
+            // Nobody would learn the token of a lock that then lasted for days.
+            self.close(index);
+            return Flow::Leave;
+        }
         let user = exchange.user.clone();
         let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
         let outcome = match &mut exchange.task {

@@ -147,9 +147,15 @@ impl Server {
         Ok(id)
     }
 
-    /// How many are not reaped.
+    /// How many answer a request, or do not end though they were told to. Those that have written
+    /// their answers have a bound of their own.
     pub(super) fn running_programs(&self) -> usize {
-        self.programs.len() - self.free_programs.len()
+        let runs = |program: &Program| match program.life {
+            Life::Serving => program.output.is_some(),
+            Life::Finishing(_) => false,
+            Life::Dying { .. } => !program.has_ended,
+        };
+        self.programs.iter().flatten().filter(|program| runs(program)).count()
     }
 
     fn program(&mut self, id: usize) -> Option<&mut Program> {

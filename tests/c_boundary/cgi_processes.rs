@@ -402,6 +402,21 @@ fn without_descriptors_there_is_503_and_afterwards_all_is_well() {
 }
 
 #[test]
+fn one_program_after_another_takes_room_for_one() {
+    let scratch = Scratch::new();
+    shell(&scratch, "to.cgi", "printf 'Location: /x.cgi\\n\\n'");
+    shell(&scratch, "x.cgi", &format!("{HEAD}; echo x"));
+    let include = "<!--#include virtual=\"x.cgi\" -->";
+    scratch.write("root/page.shtml", include.repeat(3));
+    let server = serve(&scratch, &["max_cgi_processes=1", "ssi_pattern=**.shtml$"]);
+    for _ in 0..as_many_as(20, 3) {
+        assert_eq!(get(&server, "/to.cgi").text(), "x\n");
+        assert_eq!(get(&server, "/page.shtml").text(), "x\nx\nx\n");
+    }
+    server.stop();
+}
+
+#[test]
 fn beyond_max_cgi_processes_programs_are_put_off_until_one_has_ended() {
     let scratch = Scratch::new();
     shell(&scratch, "wait.cgi", &format!("{HEAD}; echo begun; {WAIT}"));

@@ -119,6 +119,13 @@ fn what_another_password_guards_is_told_by_its_name_alone() {
     assert_eq!(told(&dav), all);
     dav.write("d/guarded/.htpasswd", "somebody:else:0\n");
     assert_eq!(told(&dav), ["/d/open/", "/d/to_open"]);
+    for (path, shows) in [("/d/to_file", false), ("/d/to_open", true)] {
+        let request = format!("PROPFIND {path} HTTP/1.1\r\nDepth: 0\r\n\r\n");
+        let text = dav.server.ask(request).text();
+        assert!(text.contains("<D:getlastmodified>"), "{path}: {text}");
+        assert_eq!(text.contains("hush"), shows, "{path}: {text}");
+        assert_eq!(text.contains("<D:activelock>"), shows, "{path}: {text}");
+    }
     // A file that cannot be read guards no less.
     std::fs::remove_file(dav.scratch.join("root/d/guarded/.htpasswd")).expect("removed");
     symlink("none", dav.scratch.join("root/d/guarded/.htpasswd")).expect("a link");
