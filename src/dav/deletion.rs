@@ -123,8 +123,10 @@ impl Delete {
 
     /// Nobody waits for the answer any more.
     pub fn abandon(self, sweeper: &mut Sweeper) {
-        if let Stage::Discard(discard) = self.stage {
-            sweeper.discard(discard);
+        match self.stage {
+            Stage::Survey(_) => {}
+            Stage::Discard(discard) => sweeper.discard(discard),
+            Stage::Removal(removal) => sweeper.remove(removal),
         }
     }
 }

@@ -13,6 +13,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
@@ -25,6 +26,8 @@ const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
 /// As many names are tried for something whose own is taken.
 const MAX_NAMES: usize = 100;
+/// The longest name that file systems take, in bytes.
+const MAX_NAME: usize = 255;
 
 /// Why something is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,13 @@ impl Held {
         Discard { removal: Removal::new(self.path()), held: self }
     }
 
+    /// Removes it, where it is no directory. What cannot be removed comes back with a sweep.
+    pub fn remove_file(self) {
+        if fs::remove_file(self.path()).is_ok() {
+            let _ = fs::remove_dir(&self.folder.path);
+        }
+    }
+
     /// Gives it back; see the module for what becomes of it where its name is taken.
     pub fn put_back(self) -> io::Result<()> {
         let kind = if self.kind == Kind::Doomed { Kind::Source } else { self.kind };
@@ -160,13 +170,24 @@ fn keep_both(from: &Path, dir: &Path, name: &OsStr) -> io::Result<()> {
             1 => "recovered.".to_owned(),
             number => format!("recovered-{number}."),
         });
-        other.push(name);
+        other.push(shortened(name, MAX_NAME - other.len()));
         match rename(from, &dir.join(other), RenameFlags::NOREPLACE) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             result => return result,
         }
     }
     Err(ErrorKind::AlreadyExists.into())
+}
+
+/// As much of the end of a name as there is room for.
+fn shortened(name: &OsStr, room: usize) -> &OsStr {
+    let bytes = name.as_bytes();
+    let mut start = bytes.len().saturating_sub(room);
+    // Not in the middle of a character of UTF-8.
+    while bytes.get(start).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        start += 1;
+    }
+    OsStr::from_bytes(&bytes[start..])
 }
 
 /// Gives `new` the name `place`, which something else has if `replaces`. That is returned under
@@ -331,5 +352,20 @@ mod tests {
         assert_eq!(fs::read(old.join("place/x")).unwrap(), b"2");
         assert!(replace(&new, &place).is_err());
         assert_eq!(fs::read(place.join("x")).unwrap(), b"1");
+    }
+    #[test]
+    fn what_has_the_longest_name_comes_back_beside_what_has_it_now() {
+        let folder = Folder::new();
+        let name = format!("{}.txt", "\u{e4}".repeat(125));
+        let place = folder.0.join(&name);
+        fs::write(&place, "old").unwrap();
+        let held = Held::take(&place, Kind::Source).unwrap();
+        fs::write(&place, "new").unwrap();
+        held.put_back().unwrap();
+        let found = names(&folder.0);
+        assert_eq!(found.len(), 2, "{found:?}");
+        let other = found.iter().find(|found| **found != name).unwrap();
+        assert!(other.starts_with("recovered.\u{e4}") && other.ends_with("\u{e4}.txt"), "{other}");
+        assert_eq!(fs::read(folder.0.join(other)).unwrap(), b"old");
     }
 }

@@ -151,8 +151,11 @@ impl TemporaryDir {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            let held = above_standard(File::open(&path)?)?;
             // A sweep may have been faster.
+            let held = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => above_standard(opened?)?,
+            };
             if hold(&held) != Held::Theirs && path.exists() {
                 return Ok(TemporaryDir { path, _held: held });
             }
@@ -187,7 +190,9 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
             continue;
         }
         if meta.is_dir() {
-            folders.push(path);
+            // Under the lock: whoever has just made it, and waits for the lock, sees that it is gone.
+            let doomed = fresh_name(dir);
+            folders.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
         } else if meta.is_file() {
             let _ = fs::remove_file(path);
         }
@@ -331,14 +336,15 @@ mod tests {
         fs::write(fresh_name(&folder.0), "left").unwrap();
         fs::write(folder.0.join("a"), "").unwrap();
         std::os::unix::fs::symlink("a", fresh_name(&folder.0)).unwrap();
-        assert_eq!(sweep(&folder.0).unwrap(), std::slice::from_ref(&left));
+        // Folders get another name first, so that whoever has just made one sees that it is gone.
+        let swept = sweep(&folder.0).unwrap();
+        assert!(swept.len() == 1 && swept[0].exists() && !left.exists(), "{swept:?}");
         assert_eq!(names(&folder).len(), 4);
+        assert!(held.path.exists());
         let path = held.path.clone();
         drop(held);
-        let mut swept = sweep(&folder.0).unwrap();
-        swept.sort();
-        let mut expected = vec![left, path];
-        expected.sort();
-        assert_eq!(swept, expected);
+        let swept = sweep(&folder.0).unwrap();
+        assert!(swept.len() == 2 && swept.iter().all(|path| path.exists()), "{swept:?}");
+        assert!(!path.exists());
     }
 }

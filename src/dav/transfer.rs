@@ -138,8 +138,11 @@ impl Transfer {
                     Ok(())
                 }
             };
-            if let Err(reply) = progress {
-                self.fail(reply)?;
+            match progress {
+                Ok(()) => {}
+                // It goes on from here once nobody is in the way.
+                Err(reply) if reply.busy => return Err(reply),
+                Err(reply) => self.fail(reply)?,
             }
         }
         Ok(None)
@@ -318,9 +321,9 @@ impl Transfer {
                     made.publish(place, replaces)?;
                     None
                 }
-                _ => None,
+                _ => return Err(500.into()),
             },
-            None => None,
+            None => return Err(500.into()),
         };
         // From now on others may lock it.
         self.made = None;
@@ -422,9 +425,19 @@ fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pat
 fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
     let made = fresh_name(dir_of(place));
     copy_link(from, &made)?;
-    let old = install(&made, place, replaces).inspect_err(|_| drop(fs::remove_file(&made)))?;
-    fs::remove_file(from)?;
-    Ok(old)
+    // First of all: what cannot be taken away must not replace anything.
+    let held = Held::take(from, Kind::Source).inspect_err(|_| drop(fs::remove_file(&made)))?;
+    match install(&made, place, replaces) {
+        Ok(old) => {
+            held.remove_file();
+            Ok(old)
+        }
+        Err(error) => {
+            let _ = fs::remove_file(&made);
+            let _ = held.put_back();
+            Err(error)
+        }
+    }
 }
 
 /// Why a tree is not copied, as an answer.

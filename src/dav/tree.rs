@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
 
@@ -37,6 +37,14 @@ fn read_names(dir: &Path) -> io::Result<Names> {
     Ok(names.into_iter())
 }
 
+/// What tells a directory from all others; an error if there is none, or a link to one.
+fn identity(dir: &Path) -> io::Result<(u64, u64)> {
+    match fs::symlink_metadata(dir)? {
+        meta if meta.is_dir() => Ok((meta.dev(), meta.ino())),
+        _ => Err(ErrorKind::NotADirectory.into()),
+    }
+}
+
 /// The removal of a file, or of a directory and all in it.
 #[derive(Debug)]
 pub struct Removal {
@@ -51,6 +59,8 @@ pub struct Removal {
 #[derive(Debug)]
 struct Level {
     dir: PathBuf,
+    /// Device and number.
+    identity: (u64, u64),
     names: Names,
     /// Something in it could not be removed.
     stays: bool,
@@ -72,6 +82,7 @@ impl Removal {
                 Err(error) => self.tried(Err(error), &root),
             }
         }
+        self.leave_strangers();
         while *budget > 0 {
             *budget -= 1;
             let Some(level) = self.levels.last_mut() else { return true };
@@ -96,7 +107,22 @@ impl Removal {
         self.levels.is_empty()
     }
 
+    /// Leaves directories that are not any more what they were when they were entered: through a
+    /// link in their place it would remove what is elsewhere.
+    fn leave_strangers(&mut self) {
+        let is_there =
+            |level: &Level| identity(&level.dir).is_ok_and(|found| found == level.identity);
+        if let Some(at) = self.levels.iter().position(|level| !is_there(level)) {
+            // What has come there shows when the directory around it is removed.
+            self.levels.truncate(at);
+        }
+    }
+
     fn enter(&mut self, dir: PathBuf) {
+        let identity = match identity(&dir) {
+            Ok(identity) => identity,
+            Err(error) => return self.tried(Err(error), &dir),
+        };
         match read_names(&dir) {
             Ok(mut names) => {
                 let place = names.as_slice().iter().position(|(name, _)| name == STATE);
@@ -104,7 +130,7 @@ impl Removal {
                     let last = names.len() - 1;
                     names.as_mut_slice().swap(place, last);
                 }
-                self.levels.push(Level { dir, names, stays: false });
+                self.levels.push(Level { dir, identity, names, stays: false });
             }
             Err(error) => self.tried(Err(error), &dir),
         }
@@ -323,20 +349,46 @@ impl Survey {
     /// Shows directories and what is in each; true once all were shown.
     pub fn advance(&mut self, budget: &mut usize, look: &mut Look<'_>) -> io::Result<bool> {
         while *budget > 0 {
-            let Some(dir) = self.dirs.pop() else { return Ok(true) };
-            let names = match read_names(&dir) {
+            // It is taken off the list when it was looked at: who is put off comes back to it.
+            let Some(dir) = self.dirs.last().cloned() else { return Ok(true) };
+            let names = match read_with_held(&dir) {
                 Ok(names) => names,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 // What cannot be read can hold no lock that was taken here.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => continue,
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::PermissionDenied
+                    ) =>
+                {
+                    self.dirs.pop();
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             *budget = budget.saturating_sub(1 + names.len());
             look(&dir, names.as_slice())?;
+            self.dirs.pop();
             let inside = names.filter(|(name, kind)| kind.is_dir() && !is_own(name.as_bytes()));
             self.dirs.extend(inside.map(|(name, _)| dir.join(name)));
         }
         Ok(self.dirs.is_empty())
+    }
+}
+
+/// The names in a directory, once nothing of it is held that will come back: locks in there count,
+/// too. An error of the kind `WouldBlock` says that somebody holds it still.
+fn read_with_held(dir: &Path) -> io::Result<Names> {
+    let is_held = |(name, _): &(OsString, FileType)| Kind::of(name.as_bytes()).is_some();
+    let names = read_names(dir)?;
+    if !names.as_slice().iter().any(is_held) {
+        return Ok(names);
+    }
+    // Folders that are to be removed are found again by whoever removes this directory, or sweeps.
+    drop(sweep(dir)?);
+    let names = read_names(dir)?;
+    match names.as_slice().iter().any(is_held) {
+        true => Err(ErrorKind::WouldBlock.into()),
+        false => Ok(names),
     }
 }
 
@@ -487,5 +539,60 @@ mod tests {
         while !removal.advance(&mut 100) {}
         assert!(removal.failures.len() > 1);
         assert!(removal.failures.iter().all(|(_, status)| *status == 403), "{removal:?}");
+    }
+    #[test]
+    fn a_removal_does_not_go_through_a_link_that_takes_the_place_of_a_directory() {
+        for portions in [1, 2, 3] {
+            let folder = Folder::new();
+            let (root, outside) = (folder.0.join("root"), folder.0.join("outside"));
+            fs::create_dir_all(root.join("d")).unwrap();
+            fs::create_dir(&outside).unwrap();
+            for name in ["1", "2", "3"] {
+                fs::write(root.join("d").join(name), "").unwrap();
+                fs::write(outside.join(name), "").unwrap();
+            }
+            let mut removal = Removal::new(root.clone());
+            for _ in 0..portions {
+                assert!(!removal.advance(&mut 1));
+            }
+            fs::rename(root.join("d"), folder.0.join("away")).unwrap();
+            symlink(&outside, root.join("d")).unwrap();
+            while !removal.advance(&mut 1) {}
+            assert_eq!(shown(&outside), ["1", "2", "3"], "{portions}");
+        }
+    }
+
+    #[test]
+    fn a_survey_that_is_put_off_comes_back_to_where_it_was() {
+        let folder = Folder::new();
+        fs::create_dir_all(folder.0.join("d/e")).unwrap();
+        let (mut survey, mut seen) = (Survey::new(folder.0.clone()), Vec::new());
+        let mut is_busy = true;
+        let mut look = |dir: &Path, _: &[(OsString, FileType)]| {
+            if dir.ends_with("d") && std::mem::take(&mut is_busy) {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            seen.push(dir.to_path_buf());
+            Ok(())
+        };
+        let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
+        assert_eq!(put_off.kind(), ErrorKind::WouldBlock);
+        assert!(survey.advance(&mut 100, &mut look).unwrap());
+        assert_eq!(seen, [folder.0.clone(), folder.0.join("d"), folder.0.join("d/e")]);
+    }
+
+    #[test]
+    fn a_survey_shows_what_comes_back_and_waits_for_what_does_not_yet() {
+        let folder = Folder::new();
+        fs::create_dir_all(folder.0.join("a/d")).unwrap();
+        let held = Held::take(&folder.0.join("a/d"), Kind::Source).unwrap();
+        let mut look = |_: &Path, _: &[(OsString, FileType)]| Ok(());
+        let mut survey = Survey::new(folder.0.clone());
+        let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
+        assert_eq!(put_off.kind(), ErrorKind::WouldBlock);
+        // Its holder is no more.
+        drop(held);
+        assert!(survey.advance(&mut 100, &mut look).unwrap());
+        assert!(folder.0.join("a/d").is_dir());
     }
 }

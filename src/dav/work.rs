@@ -84,6 +84,7 @@ impl Work {
                     if env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
                         return None;
                     }
+                    self.give_up(sweeper);
                     return Some(Outcome::Reply(reply));
                 }
                 Ok(Some(reply)) | Err(reply) => return Some(Outcome::Reply(reply)),
@@ -94,8 +95,12 @@ impl Work {
     }
 
     /// Nobody waits for an answer any more.
-    pub fn abandon(self, sweeper: &mut Sweeper) {
-        match self.stage {
+    pub fn abandon(mut self, sweeper: &mut Sweeper) {
+        self.give_up(sweeper);
+    }
+
+    fn give_up(&mut self, sweeper: &mut Sweeper) {
+        match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Transfer(transfer) => transfer.abandon(sweeper),
             Stage::Delete(delete) => delete.abandon(sweeper),
             Stage::Start | Stage::Propfind(_) | Stage::Lock(_) => {}

@@ -165,3 +165,68 @@ fn a_held_source_is_found_by_who_asks_for_what_is_in_it() {
     assert_eq!((dav.read("b/d"), dav.read("b/recovered.d/f")), ("new".into(), "held".into()));
     dav.stop();
 }
+
+/// Has another process hold a lease on a file, as Samba does, so that it cannot be opened.
+fn lease(path: &str) -> std::process::Child {
+    const HOLD: &str = "import fcntl, signal, sys, time\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        file = open(sys.argv[1], 'r+')\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\n\
+        time.sleep(60)\n";
+    let mut command = std::process::Command::new("python3");
+    let mut holder = command
+        .args(["-c", HOLD, path])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut line = [0; 5];
+    let output = holder.stdout.as_mut().expect("its output");
+    std::io::Read::read_exact(output, &mut line).expect("a lease");
+    assert_eq!(&line, b"held\n");
+    holder
+}
+
+#[test]
+fn locks_that_cannot_be_read_now_are_not_passed() {
+    for method in ["DELETE", "MOVE"] {
+        let dav = Dav::start(&[]);
+        dav.write("d/e/f", "precious");
+        dav.lock("/d/e/f", "");
+        let mut holder = lease(&dav.scratch.join("root/d/e/.mongoose-dav"));
+        let request = dav.request_of("jane", method, "/d", "Destination: /new\r\n", "");
+        assert_eq!(dav.server.ask(request).status, 503, "{method}");
+        holder.kill().and_then(|()| holder.wait()).expect("it ends");
+        assert_eq!(dav.read("d/e/f"), "precious");
+        let request = dav.request_of("jane", method, "/d", "Destination: /new\r\n", "");
+        assert_eq!(dav.server.ask(request).status, 207, "{method}");
+        dav.stop();
+    }
+}
+
+#[test]
+fn what_a_kill_has_left_held_keeps_its_locks() {
+    let dav = Dav::start(&[]);
+    dav.write("a/b/d/f", "f");
+    dav.lock("/a/b/d", "");
+    let held = format!("root/a/b/.mongoose-dav-held.{:032x}", 1);
+    std::fs::create_dir(dav.scratch.join(&held)).expect("a folder");
+    let from = dav.scratch.join("root/a/b/d");
+    std::fs::rename(from, dav.scratch.join(&format!("{held}/d"))).expect("renamed");
+    let request = dav.request_of("jane", "DELETE", "/a", "", "");
+    assert_eq!(dav.server.ask(request).status, 207);
+    assert_eq!(dav.read("a/b/d/f"), "f");
+    dav.stop();
+}
+
+#[test]
+fn a_link_that_cannot_be_taken_away_replaces_nothing() {
+    let dav = Dav::start(&[]);
+    dav.write("d/f", "f");
+    // Nothing in there can be renamed, whoever asks.
+    std::os::unix::fs::symlink("/proc/self", dav.scratch.join("root/self")).expect("a link");
+    assert!(dav.transfer("MOVE", "/self/exe", "/d/f") >= 400);
+    assert_eq!(dav.read("d/f"), "f");
+    assert_eq!(dav.names("d"), ["f"]);
+    dav.stop();
+}
