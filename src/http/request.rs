@@ -76,6 +76,8 @@ impl Head {
     /// Reads a head from the start of `input`, which has no blank prefix. `limit` is the largest
     /// head in bytes.
     pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
+        // What lies beyond it must not make a difference: it may have come or not.
+        let input = &input[..input.len().min(limit)];
         // Until the request line is understood.
         self.method = Span::default();
         let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
@@ -87,9 +89,6 @@ impl Head {
         );
         match parsed {
             Ok(httparse::Status::Complete(len)) => {
-                if len > limit {
-                    return Outcome::Refused(431);
-                }
                 self.len = len;
                 self.take(input, &request)
             }
@@ -159,20 +158,20 @@ impl Head {
     }
 }
 
-/// Whether the request line ends in an HTTP version that is well formed but not served here;
-/// `None` if its end has not come.
+/// Whether behind the target there is an HTTP version that is well formed but not served here;
+/// `None` while that cannot be told. Nothing behind the version counts: what has come of it must not
+/// make a difference.
 fn other_version(input: &[u8]) -> Option<bool> {
     let end = memchr::memchr(b'\n', input);
     let line = &input[..end.unwrap_or(input.len())];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let version = line.splitn(3, |b| *b == b' ').nth(2)?;
-    let fits = |(at, byte): (usize, &u8)| match b"HTTP/0.0".get(at) {
-        Some(b'0') => byte.is_ascii_digit(),
-        Some(wanted) => byte == wanted,
-        None => false,
+    let form = b"HTTP/0.0";
+    let fits = |(byte, wanted): (&u8, &u8)| match wanted {
+        b'0' => byte.is_ascii_digit(),
+        wanted => byte == wanted,
     };
-    match version.iter().enumerate().all(fits) {
-        true if version.len() == 8 => Some(true),
+    match version.iter().zip(form).all(fits) {
+        true if version.len() >= form.len() => Some(true),
         true if end.is_none() => None,
         _ => Some(false),
     }
@@ -358,6 +357,8 @@ mod tests {
             (b"GET / HTTP/1.2\r\n\r\n", 505),
             (b"GET / HTTP/2.0\r\n\r\n", 505),
             (b"GET / HTTP/3.0", 505),
+            (b"GET / HTTP/3.0\rx\r\n\r\n", 505),
+            (b"GET / HTTP/3.0 x\r\n\r\n", 505),
             (b"GET / HTTP/11\r\n\r\n", 400),
             (b"GET / HTTP/2\r\n\r\n", 400),
             (b"GET / HTTPS", 400),
@@ -370,6 +371,11 @@ mod tests {
         for (input, status) in cases {
             let text = String::from_utf8_lossy(input);
             assert_eq!(parse(input).0, Outcome::Refused(*status), "{text:?}");
+            for cut in 1..input.len() {
+                let early = parse(&input[..cut]).0;
+                let fits = early == Outcome::Partial || early == Outcome::Refused(*status);
+                assert!(fits, "{text:?} cut at {cut}: {early:?}");
+            }
         }
     }
 
@@ -420,6 +426,8 @@ mod tests {
         assert_eq!(parse(long.as_bytes()).0, Outcome::Refused(431));
         assert_eq!(parse(&long.as_bytes()[..16384]).0, Outcome::Refused(431));
         assert_eq!(parse(&long.as_bytes()[..16383]).0, Outcome::Partial);
+        let wrong = long.replace(" HTTP", "\0");
+        assert_eq!(parse(wrong.as_bytes()).0, Outcome::Refused(431));
     }
 
     #[test]

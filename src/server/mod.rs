@@ -358,7 +358,8 @@ impl Server {
         self.hub.queue.set_waker(Some(waker));
         self.poll = Some(poll);
         if self.scratch.is_empty() {
-            self.scratch.resize(SCRATCH, 0);
+            // Zeroed by the kernel: what no input has reached yet takes no memory.
+            self.scratch = vec![0; SCRATCH];
         }
         self.spare_fd = open_spare();
         Ok(())

@@ -21,8 +21,8 @@ use crate::http::response::Answer;
 /// How many other slots are retired before one that other threads know of is used again.
 pub const QUARANTINE: usize = 65_536;
 
-/// Slots made at a time.
-const CHUNK: usize = 64;
+/// Slots made at a time: few, since most programs have few connections.
+const CHUNK: usize = 8;
 
 /// The connection is open.
 const OPEN: u64 = 1;
