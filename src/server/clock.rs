@@ -42,11 +42,16 @@ impl Clock {
 
     /// Reads the time.
     pub fn update(&mut self) {
-        let now = monotonic_ms().wrapping_sub(self.start) as u32;
+        let now = self.read();
         if now != self.now || self.unix == 0 {
             self.now = now;
             self.unix = unix_seconds();
         }
+    }
+
+    /// Milliseconds since the server was made, at this moment.
+    pub fn read(&self) -> u32 {
+        monotonic_ms().wrapping_sub(self.start) as u32
     }
 
     /// The time as `Date` wants it; formatted once a second.

@@ -131,7 +131,11 @@ pub struct Server {
     /// How many of `ready` belong to this turn.
     turn: usize,
     accepts: usize,
+    /// Connections with something to send that they were given outside their own turn, or that waits
+    /// for that of others.
     dirty: Vec<u32>,
+    /// Milliseconds of the clock: what waits was sent last, or the turn began.
+    batch_time: u32,
     /// The connection whose handler runs.
     calling: Option<usize>,
     inbox: Vec<Message>,
@@ -206,6 +210,7 @@ impl Server {
             turn: 0,
             accepts: 0,
             dirty: Vec::new(),
+            batch_time: now,
             calling: None,
             inbox: Vec::new(),
             work: VecDeque::new(),
@@ -298,6 +303,7 @@ impl Server {
         self.tidy();
         self.large_buffers.expire(self.clock.now);
         self.turn = self.ready.len();
+        self.batch_time = self.clock.now;
         self.accepts = ACCEPTS_PER_TURN;
     }
 
@@ -442,15 +448,18 @@ impl Server {
         std::ptr::eq(conn.slot, slot).then_some(index)
     }
 
-    /// Sends what connections have been given outside their own turn.
+    /// Sends what waits, in the order in which it came.
     pub fn flush_dirty(&mut self) {
-        while let Some(index) = self.dirty.pop() {
+        let mut at = 0;
+        while let Some(&index) = self.dirty.get(at) {
+            at += 1;
             if let Some(conn) = self.conn(index as usize) {
                 conn.dirty = false;
                 self.flush(index as usize);
                 self.settle(index as usize);
             }
         }
+        self.dirty.clear();
     }
 
     fn mark_dirty(&mut self, index: usize) {

@@ -80,6 +80,7 @@ impl Server {
 
     /// Hands the current request to a handler.
     pub(super) fn call(&mut self, index: usize, handler: Handler) -> Step {
+        self.flush_late();
         let Some(conn) = self.conn(index) else {
             return Step::Done;
         };

@@ -13,6 +13,12 @@ use crate::options::Config;
 const REQUESTS_PER_TURN: usize = 256;
 /// Bytes that one connection moves in one turn.
 const BYTES_PER_TURN: usize = 1 << 20;
+/// How many connections with something to send wait for each other. The kernel's way of sending is
+/// long: gone once for all of them, it does not drive the code that answers requests out of the
+/// processor's caches each time.
+const BATCH: usize = 64;
+/// What is longer is sent at once: it would drive other things out of them.
+const MAX_WAITING: usize = 4 * 1024;
 /// Reading a connection as soon as it is accepted pays when this is not too seldom successful:
 /// success weighs so much more than failure.
 const FIRST_READ_GAIN: u32 = 3;
@@ -34,6 +40,8 @@ pub(super) enum Flow {
 impl Server {
     /// Works until the program is to be called, or there is nothing to do.
     pub fn step(&mut self) -> Step {
+        // A handler may have forked: what waits to be sent is the parent's.
+        self.check_fork();
         while !self.is_doomed() {
             if let Some(index) = self.current {
                 match self.drive(index) {
@@ -120,7 +128,8 @@ impl Server {
     /// Ends the turn of the current connection: sends what it has, keeps what it has not parsed.
     fn leave(&mut self) {
         let Some(index) = self.current else { return };
-        if !self.flush(index) {
+        let waits = self.may_wait(index);
+        if !waits && !self.flush(index) {
             return;
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -140,6 +149,15 @@ impl Server {
         }
         self.current = None;
         self.input = 0..0;
+        if waits {
+            self.mark_dirty(index);
+            if self.dirty.len() >= BATCH {
+                self.flush_dirty();
+            }
+            self.flush_late();
+            return;
+        }
+        self.flush_late();
         self.settle(index);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -149,6 +167,26 @@ impl Server {
                 self.first_reads = self.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
             }
             self.register(index);
+        }
+    }
+
+    /// Whether what a connection has to send can wait for that of others.
+    fn may_wait(&mut self, index: usize) -> bool {
+        self.conn(index).is_some_and(|conn| {
+            let rests = matches!(conn.phase, Phase::Head | Phase::Websocket);
+            rests && conn.registered && (1..=MAX_WAITING).contains(&conn.backlog())
+        })
+    }
+
+    /// Sends what waits if the time of its turn is over: something takes long.
+    pub(super) fn flush_late(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
+        let now = self.clock.read();
+        if now != self.batch_time {
+            self.batch_time = now;
+            self.flush_dirty();
         }
     }
 

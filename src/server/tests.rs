@@ -32,6 +32,13 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
     (server, client)
 }
 
+/// Another client of the same server.
+fn another(client: &TcpStream) -> TcpStream {
+    let other = TcpStream::connect(client.peer_addr().expect("connected")).expect("connects");
+    other.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    other
+}
+
 /// Takes turns until a handler is to be called; `None` if that does not happen soon.
 fn next_call(server: &mut Server) -> Option<&'static Slot> {
     let start = Instant::now();
@@ -181,7 +188,7 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     let (mut server, first) = server_and_client(&[]);
     turns(&mut server, 3);
     assert_eq!(server.open, 1);
-    let mut second = TcpStream::connect(first.peer_addr().expect("connected")).expect("connects");
+    let mut second = another(&first);
     second.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
     std::thread::sleep(Duration::from_millis(50));
     // It is announced, but there is no descriptor.
@@ -193,6 +200,73 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     assert_eq!(server.open, 1);
     drop(first);
     assert!(next_call(&mut server).is_some());
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Two clients whose requests have arrived, and that the event queue knows already.
+fn two_requests() -> (Box<Server>, [TcpStream; 2]) {
+    let (mut server, first) = server_and_client(&[]);
+    let mut clients = [another(&first), first];
+    while server.conns.iter().flatten().filter(|conn| conn.registered).count() < 2 {
+        turns(&mut server, 1);
+    }
+    for client in &mut clients {
+        client.write_all(REQUEST).expect("sent");
+    }
+    while server.ready.len() < 2 {
+        server.begin(1);
+    }
+    (server, clients)
+}
+
+fn received(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).expect("nonblocking");
+    let count = client.read(&mut [0; 256]);
+    client.set_nonblocking(false).expect("blocking");
+    matches!(count, Ok(1..))
+}
+
+#[test]
+fn the_answers_of_a_turn_are_sent_in_it() {
+    let (mut server, mut clients) = two_requests();
+    for _ in 0..2 {
+        let slot = resume(&mut server).expect("a request");
+        assert!(server.write(slot, Piece::Raw(ANSWER)));
+        server.returned(0);
+    }
+    assert!(resume(&mut server).is_none());
+    assert!(clients.iter_mut().all(received));
+    assert!(server.dirty.is_empty());
+}
+
+#[test]
+fn an_answer_that_has_waited_is_sent_before_another_handler_is_called() {
+    let (mut server, mut clients) = two_requests();
+    let slot = resume(&mut server).expect("a request");
+    assert!(server.write(slot, Piece::Raw(ANSWER)));
+    // The handler takes long.
+    std::thread::sleep(Duration::from_millis(30));
+    server.returned(0);
+    assert!(resume(&mut server).is_some());
+    assert_eq!(clients.iter_mut().map(received).filter(|early| *early).count(), 1);
+}
+
+#[test]
+fn a_forked_child_sends_nothing_that_waits() {
+    let (mut server, mut clients) = two_requests();
+    let slot = resume(&mut server).expect("a request");
+    assert!(server.write(slot, Piece::Raw(ANSWER)));
+    server.returned(0);
+    let Some(slot) = resume(&mut server) else { panic!("a second request") };
+    // As the child finds it when its handler returns.
+    server.forks = server.forks.wrapping_add(1);
+    assert!(server.write(slot, Piece::Raw(ANSWER)));
+    server.returned(0);
+    assert!(resume(&mut server).is_none());
+    assert_eq!(server.open, 0);
+    assert!(!clients.iter_mut().any(received));
 }
 
 unsafe extern "C-unwind" fn never_visited(_: *mut mg_connection, _: *mut c_void) {}
