@@ -360,7 +360,7 @@ impl Transfer {
             let name = place.file_name().unwrap_or_default().as_bytes();
             let stays_file = !source.is_dir() && !target.is_dir();
             let properties = &self.properties;
-            store::update(dir_of(place), env.unix, |state| {
+            store::update(dir_of(place), env.unix, &mut |state| {
                 if !stays_file {
                     state.remove(name);
                 }
@@ -374,10 +374,10 @@ impl Transfer {
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
             // Somebody may have put something else there.
             Some(home) if home.path().exists() => Ok(()),
-            Some(home) => store::update(&home.dir, env.unix, |state| {
+            Some(home) => store::update(&home.dir, env.unix, &mut |state| {
                 state.remove(&home.name);
             }),
-            None => store::update(place, env.unix, store::State::unlock),
+            None => store::update(place, env.unix, &mut store::State::unlock),
         }
     }
 

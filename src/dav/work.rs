@@ -172,8 +172,7 @@ fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     request.may_change(env, &target, true)?;
     let _folder = store::lock_if_possible(dir)?;
     fs::create_dir(&target.full)?;
-    // What was there under this name before is no more.
-    let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
+    store::forget(dir, env.unix, name);
     Ok(201.into())
 }
 
@@ -188,36 +187,33 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     let mut properties =
         state.member(name).map(|member| member.properties.clone()).unwrap_or_default();
     let mut total = properties.values().map(String::len).sum();
-    let mut stats: BTreeMap<u16, String> = BTreeMap::new();
+    let mut stats = vec![
+        (200, String::new(), None),
+        (403, String::new(), Some("cannot-modify-protected-property")),
+        (507, String::new(), None),
+    ];
     for change in &changes {
         let (name, status) = judge(change, &properties, total);
-        write_name(stats.entry(status).or_default(), name);
+        if let Some((_, names, _)) = stats.iter_mut().find(|(known, ..)| *known == status) {
+            write_name(names, name);
+        }
         if status == 200 {
             let (before, after) = apply(change, &mut properties);
             total = total + after - before;
         }
     }
-    if let Some(fine) = stats.remove(&200) {
-        if stats.is_empty() {
-            store::update(dir, env.unix, |state| {
-                let properties = &mut state.member_mut(name).properties;
-                for change in &changes {
-                    apply(change, properties);
-                }
-            })?;
-            stats.insert(200, fine);
-        } else {
-            // All or nothing (RFC 4918, section 9.2).
-            stats.insert(424, fine);
-        }
+    if stats[1..].iter().all(|(_, names, _)| names.is_empty()) {
+        store::update(dir, env.unix, &mut |state| {
+            let properties = &mut state.member_mut(name).properties;
+            for change in &changes {
+                apply(change, properties);
+            }
+        })?;
+    } else {
+        // All or nothing (RFC 4918, section 9.2).
+        stats[0].0 = 424;
     }
-    let stats: Vec<_> = stats
-        .into_iter()
-        .map(|(status, names)| {
-            let protected = (status == 403).then_some("cannot-modify-protected-property");
-            (status, names, protected)
-        })
-        .collect();
+    stats.retain(|(_, names, _)| !names.is_empty());
     let mut document = Multistatus::new();
     document.properties(&target.href(), &stats);
     Ok(Reply { body: Some(document.finish()), ..207.into() })
