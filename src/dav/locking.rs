@@ -110,7 +110,7 @@ impl DeepLock {
             let conflicting = locks.filter(|other| lock.conflicts_with(other));
             let room = MAX_TOLD.saturating_sub(conflicts.len());
             conflicts.extend(conflicting.take(room).map(|other| other.href.clone()));
-            Ok(())
+            Ok(state.cost())
         };
         if !self.survey.advance(budget, &mut look)? {
             return Ok(None);
@@ -266,13 +266,13 @@ fn set_end(now: u64, dir: &Path, token: &str, expires: u64) -> io::Result<bool> 
     Ok(is_found)
 }
 
-/// Adds to `found` what in a directory is locked and not opened by `keys`.
+/// Adds to `found` what in a directory is locked and not opened by `keys`. What it has cost.
 pub fn locked_in(
     env: &Env<'_>,
     dir: &Path,
     keys: &Keys,
     found: &mut Vec<String>,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let state = store::load(dir, env.unix)?;
     for (_, member) in state.members() {
         if let Some(lock) = keys.blocked_by(&member.locks)
@@ -281,5 +281,5 @@ pub fn locked_in(
             found.push(lock.href.clone());
         }
     }
-    Ok(())
+    Ok(state.cost())
 }

@@ -36,6 +36,8 @@ pub const STATE: &str = ".mongoose-dav";
 const HEADER: &str = "mongoose-dav 1";
 /// Larger than this the file does not become.
 const MAX_LEN: u64 = 8 << 20;
+/// As many bytes of it are worth as much work as a call of the file system.
+const UNIT: usize = 8 * 1024;
 /// How often a lock on the directory is tried for at once.
 const LOCK_ATTEMPTS: usize = 16;
 
@@ -115,6 +117,11 @@ impl State {
             name.len() + properties + locks + size_of::<Member>()
         };
         self.members.iter().map(member).sum()
+    }
+
+    /// What it costs of a portion of work to read it.
+    pub fn cost(&self) -> usize {
+        self.weight() / UNIT
     }
 
     /// Forgets locks that are over, or were made for another place than `dir`.

@@ -43,7 +43,7 @@ impl Sweeper {
         }
         // What may not be swept stays, and is no hindrance.
         let folders = sweep(dir).unwrap_or_default();
-        self.found.extend(folders.into_iter().map(Removal::new));
+        self.found.extend(folders.into_iter().map(Removal::of_hidden));
     }
 
     /// Takes over what nobody else goes on with.

@@ -172,7 +172,7 @@ impl Transfer {
         }
         match self.made.take() {
             Some(Made::Tree(made)) => {
-                self.stage = Stage::Undo(Removal::new(made.path), reply);
+                self.stage = Stage::Undo(Removal::of_hidden(made.path), reply);
                 Ok(())
             }
             Some(Made::File(_)) | None => Err(reply),
@@ -258,7 +258,7 @@ impl Transfer {
             };
             match moved {
                 Ok(old) => {
-                    self.replaced = old.map(Removal::new);
+                    self.replaced = old.map(Removal::of_hidden);
                     self.stage = Stage::Carry(env.unix + PATIENCE, false);
                     return Ok(());
                 }
@@ -328,7 +328,7 @@ impl Transfer {
         // From now on others may lock it.
         self.made = None;
         self.source = self.held.take().map(Held::doom);
-        self.replaced = old.map(Removal::new);
+        self.replaced = old.map(Removal::of_hidden);
         self.stage = Stage::Carry(env.unix + PATIENCE, false);
         Ok(())
     }
@@ -423,17 +423,34 @@ fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pat
 
 /// A link that is moved leads to the same place as before.
 fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
-    let made = fresh_name(dir_of(place));
-    copy_link(from, &made)?;
+    // In a folder, which can be locked: nobody could tell whose a hidden link is.
+    let folder = TemporaryDir::create(dir_of(place))?;
+    let made = folder.path.join("link");
+    let moved = replace_link(from, &made, place, replaces);
+    if matches!(&moved, Ok(Some(old)) if *old == made) {
+        return Ok(Some(folder.path));
+    }
+    let _ = fs::remove_file(made);
+    let _ = fs::remove_dir(folder.path);
+    moved
+}
+
+/// Puts a copy of a link at `made` into its place, and takes the link away.
+fn replace_link(
+    from: &Path,
+    made: &Path,
+    place: &Path,
+    replaces: bool,
+) -> io::Result<Option<PathBuf>> {
+    copy_link(from, made)?;
     // First of all: what cannot be taken away must not replace anything.
-    let held = Held::take(from, Kind::Source).inspect_err(|_| drop(fs::remove_file(&made)))?;
-    match install(&made, place, replaces) {
+    let held = Held::take(from, Kind::Source)?;
+    match install(made, place, replaces) {
         Ok(old) => {
             held.remove_file();
             Ok(old)
         }
         Err(error) => {
-            let _ = fs::remove_file(&made);
             let _ = held.put_back();
             Err(error)
         }
