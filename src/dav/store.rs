@@ -16,7 +16,6 @@
 //! The file is replaced as a whole, under a lock on the directory, so that servers of several
 //! processes do not lose each other's changes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -28,6 +27,7 @@ use rustix::io::Errno;
 
 use super::lockings;
 use super::locks::Lock;
+use super::sorted::Sorted;
 use super::temporary::{Temporary, above_standard, check_size, open_file};
 use super::xml::Name;
 
@@ -44,17 +44,18 @@ const LOCK_ATTEMPTS: usize = 16;
 /// What is known of one directory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    /// By name, in their order.
-    members: Vec<(Vec<u8>, Member)>,
+    members: Sorted<Vec<u8>, Member>,
 }
 
 /// What is known of one file or directory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
-    /// The dead properties: the text of each one's element.
-    pub properties: BTreeMap<Name, String>,
+    pub properties: Properties,
     pub locks: Vec<Lock>,
 }
+
+/// Dead properties by their names: each one's element as text.
+pub type Properties = Sorted<Name, String>;
 
 impl Member {
     fn is_empty(&self) -> bool {
@@ -65,35 +66,22 @@ impl Member {
 impl State {
     /// What is known of `name`; empty means the directory itself.
     pub fn member(&self, name: &[u8]) -> Option<&Member> {
-        let place = self.place(name).ok()?;
-        self.members.get(place).map(|(_, member)| member)
+        self.members.get(name)
     }
 
     /// The same, to be changed.
     pub fn member_mut(&mut self, name: &[u8]) -> &mut Member {
-        let place = self.place(name).unwrap_or_else(|place| {
-            self.members.insert(place, (name.to_vec(), Member::default()));
-            place
-        });
-        &mut self.members[place].1
+        self.members.entry(name.to_vec(), Member::default())
     }
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Member> {
-        let place = self.place(name).ok()?;
-        Some(self.members.remove(place).1)
-    }
-
-    /// Where a member is, or would be.
-    fn place(&self, name: &[u8]) -> Result<usize, usize> {
-        self.members.binary_search_by(|(known, _)| known.as_slice().cmp(name))
+        self.members.remove(name)
     }
 
     /// Forgets what was said of something that had this name before. Locks stay: they may have been
     /// taken since.
     pub fn forget_properties(&mut self, name: &[u8]) {
-        if let Ok(place) = self.place(name) {
-            self.members[place].1.properties.clear();
-        }
+        self.member_mut(name).properties.clear();
     }
 
     pub fn members(&self) -> impl Iterator<Item = (&[u8], &Member)> {
@@ -102,12 +90,12 @@ impl State {
 
     /// The locks of each member, to be changed.
     pub fn all_locks(&mut self) -> impl Iterator<Item = &mut Vec<Lock>> {
-        self.members.iter_mut().map(|(_, member)| &mut member.locks)
+        self.members.values_mut().map(|member| &mut member.locks)
     }
 
     /// Bytes of memory that it takes, about.
     pub fn weight(&self) -> usize {
-        let property = |(name, value): (&Name, &String)| {
+        let property = |(name, value): &(Name, String)| {
             name.space.len() + name.local.len() + value.len() + size_of::<(Name, String)>()
         };
         let lock = |lock: &Lock| lock.href.len() + lock.owner.len() + size_of::<Lock>();
@@ -160,7 +148,7 @@ impl State {
         };
         for (name, member) in self.members.iter().filter(|(_, member)| !member.is_empty()) {
             line(&[b"member", name]);
-            for (name, value) in &member.properties {
+            for (name, value) in member.properties.iter() {
                 let (space, local) = (name.space.as_bytes(), name.local.as_bytes());
                 line(&[b"property", space, local, value.as_bytes()]);
             }

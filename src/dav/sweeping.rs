@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::holding::Discard;
+use super::sorted::Sorted;
 use super::temporary::sweep;
 use super::tree::Removal;
 
@@ -16,8 +17,8 @@ const MEMORY: u64 = 60;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Sweeper {
-    /// Directories in their order, and when they were swept.
-    dirs: Vec<(PathBuf, u64)>,
+    /// When directories were swept.
+    dirs: Sorted<PathBuf, u64>,
     found: VecDeque<Removal>,
     own: VecDeque<Leaving>,
 }
@@ -32,15 +33,13 @@ impl Sweeper {
     /// Sweeps a directory, unless that was done lately. Folders are left to
     /// [`Sweeper::advance`].
     pub fn visit(&mut self, dir: &Path, unix: u64) {
-        match self.dirs.binary_search_by(|(known, _)| known.as_path().cmp(dir)) {
-            Ok(place) if unix.abs_diff(self.dirs[place].1) < MEMORY => return,
-            Ok(place) => self.dirs[place].1 = unix,
-            Err(_) if self.dirs.len() >= MAX_DIRS => {
-                self.dirs.clear();
-                self.dirs.push((dir.to_path_buf(), unix));
-            }
-            Err(place) => self.dirs.insert(place, (dir.to_path_buf(), unix)),
+        if self.dirs.get(dir).is_some_and(|swept| unix.abs_diff(*swept) < MEMORY) {
+            return;
         }
+        if self.dirs.len() >= MAX_DIRS {
+            self.dirs.clear();
+        }
+        self.dirs.insert(dir.to_path_buf(), unix);
         // What may not be swept stays, and is no hindrance.
         let folders = sweep(dir).unwrap_or_default();
         self.found.extend(folders.into_iter().map(Removal::of_hidden));

@@ -5,7 +5,6 @@
 //! file system takes its source out of reach first, so that what is removed at the end is what was
 //! copied; if it fails, the source goes back.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
@@ -22,12 +21,11 @@ use super::locking::locked_in;
 use super::lockings;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
-use super::store;
+use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name};
 use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
-use super::xml::Name;
 use super::{Env, status_of};
 use crate::files::resolve;
 
@@ -50,7 +48,7 @@ pub struct Transfer {
     /// The source of a move, while a copy of it is made.
     held: Option<Held>,
     made: Option<Made>,
-    properties: BTreeMap<Name, String>,
+    properties: Properties,
     /// What is to be removed at the end: what was replaced, and the source of a move that had to be
     /// copied.
     replaced: Option<Removal>,
@@ -96,7 +94,7 @@ impl Transfer {
             looks: 0,
             held: None,
             made: None,
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
             replaced: None,
             source: None,
         };
@@ -333,10 +331,10 @@ impl Transfer {
         Ok(())
     }
 
-    fn source_properties(&self, env: &Env<'_>) -> io::Result<BTreeMap<Name, String>> {
+    fn source_properties(&self, env: &Env<'_>) -> io::Result<Properties> {
         // Those of a directory are in it.
         let home = self.judged.source.home.as_ref().filter(|home| !home.name.is_empty());
-        let Some(home) = home else { return Ok(BTreeMap::new()) };
+        let Some(home) = home else { return Ok(Properties::default()) };
         let mut state = store::load(&home.dir, env.unix)?;
         Ok(state.remove(&home.name).unwrap_or_default().properties)
     }
