@@ -11,7 +11,8 @@
 //! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER
 //! ```
 //!
-//! What follows a `member` line is that member's. A file that is not understood to its end, as that
+//! What follows a `member` line is that member's. Members, and the properties of each, are in the order
+//! of their names. A file that is not understood to its end, as that
 //! of a later version may be, is left alone: nobody can say what is locked, and nothing is changed.
 //! The file is replaced as a whole, under a lock on the directory, so that servers of several
 //! processes do not lose each other's changes.
@@ -177,7 +178,6 @@ impl State {
         if text.is_empty() {
             return Some(state);
         }
-        let mut name: Option<Vec<u8>> = None;
         let mut lines = text.strip_suffix(b"\n")?.split(|b| *b == b'\n');
         if lines.next() != Some(HEADER.as_bytes()) {
             return None;
@@ -186,17 +186,13 @@ impl State {
             let mut fields = line.split(|b| *b == b' ');
             let kind = fields.next().unwrap_or_default();
             let fields = fields.map(unescape).collect::<Option<Vec<_>>>()?;
-            match (kind, fields.as_slice(), &name) {
-                (b"member", [member], _) => name = Some(member.clone()),
-                (b"property", [space, local, value], Some(name)) => {
-                    let name_of_property = Name { space: text_of(space)?, local: text_of(local)? };
-                    let member = state.member_mut(name);
-                    member.properties.insert(name_of_property, text_of(value)?);
+            match (kind, fields.as_slice()) {
+                (b"member", [name]) => state.members.append(name.clone(), Member::default())?,
+                (b"property", [space, local, value]) => {
+                    let name = Name { space: text_of(space)?, local: text_of(local)? };
+                    state.members.last_mut()?.properties.append(name, text_of(value)?)?;
                 }
-                (b"lock", fields, Some(name)) => {
-                    let lock = parse_lock(fields)?;
-                    state.member_mut(name).locks.push(lock);
-                }
+                (b"lock", fields) => state.members.last_mut()?.locks.push(parse_lock(fields)?),
                 _ => return None,
             }
         }
@@ -506,6 +502,8 @@ mod tests {
             "mongoose-dav 1\nmember x\nproperty u %zz <a/>\n",
             "mongoose-dav 1\nmember x\nproperty u %ff <a/>\n",
             "mongoose-dav 1\nmember x\nlock t\n",
+            "mongoose-dav 1\nmember x\nmember x\n",
+            "mongoose-dav 1\nmember x\nproperty u b <b/>\nproperty u a <a/>\n",
         ] {
             assert_eq!(State::parse(text.as_bytes()), None, "{text}");
             let folder = Folder::new();
