@@ -117,9 +117,7 @@ impl DeepLock {
         }
         if !self.conflicts.is_empty() {
             let mut document = Multistatus::new();
-            for href in &self.conflicts {
-                document.status(href, 423);
-            }
+            self.conflicts.iter().for_each(|href| document.status(href, 423));
             document.status(&self.target.href(), 424);
             return Err(Reply { body: Some(document.finish()), ..207.into() });
         }

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::fields::push_escaped;
 use super::lockings;
 use super::locks::Lock;
 use super::sorted::Sorted;
@@ -384,8 +385,7 @@ fn escape(field: &[u8], out: &mut String) {
         if byte.is_ascii_graphic() && byte != b'%' {
             out.push(char::from(byte));
         } else {
-            let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
-            out.extend(['%', digit(byte >> 4), digit(byte)]);
+            push_escaped(byte, out);
         }
     }
 }
