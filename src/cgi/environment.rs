@@ -73,26 +73,32 @@ impl Request<'_> {
     fn fill(&self, table: &mut Table<'_>) {
         let root = self.document_root.as_os_str().as_bytes();
         let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
+        let (server_port, peer_port) = (port(self.local), port(self.peer));
         let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
         let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
 
-        table.set("SERVER_NAME", self.server_name.as_bytes());
-        table.set("SERVER_ROOT", root);
-        table.set("DOCUMENT_ROOT", root);
-        table.set("SERVER_SOFTWARE", b"Mongoose/5.0");
-        table.set("SERVER_PORT", port(self.local).as_bytes());
-        table.set("GATEWAY_INTERFACE", b"CGI/1.1");
-        table.set("SERVER_PROTOCOL", version);
-        // PHP refuses to run without.
-        table.set("REDIRECT_STATUS", b"200");
-        table.set("REQUEST_METHOD", self.method);
-        table.set("REMOTE_ADDR", peer.as_bytes());
-        table.set("REMOTE_PORT", port(self.peer).as_bytes());
-        table.set("REQUEST_URI", self.target);
-        table.set("SCRIPT_NAME", self.script_name);
-        table.set("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes());
-        table.set("QUERY_STRING", self.query);
-        table.set("HTTPS", b"off");
+        let always: [(&str, &[u8]); 16] = [
+            ("SERVER_NAME", self.server_name.as_bytes()),
+            ("SERVER_ROOT", root),
+            ("DOCUMENT_ROOT", root),
+            ("SERVER_SOFTWARE", b"Mongoose/5.0"),
+            ("SERVER_PORT", server_port.as_bytes()),
+            ("GATEWAY_INTERFACE", b"CGI/1.1"),
+            ("SERVER_PROTOCOL", version),
+            // PHP refuses to run without.
+            ("REDIRECT_STATUS", b"200"),
+            ("REQUEST_METHOD", self.method),
+            ("REMOTE_ADDR", peer.as_bytes()),
+            ("REMOTE_PORT", peer_port.as_bytes()),
+            ("REQUEST_URI", self.target),
+            ("SCRIPT_NAME", self.script_name),
+            ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
+            ("QUERY_STRING", self.query),
+            ("HTTPS", b"off"),
+        ];
+        for (name, value) in always {
+            table.set(name, value);
+        }
         if !self.path_info.is_empty() {
             table.set("PATH_INFO", self.path_info);
             if let Some(path) = self.path_translated {

@@ -61,7 +61,7 @@ impl Delete {
         let _folder = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
         fs::remove_file(&target.full)?;
         if let Some(Home { dir, name }) = home {
-            let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
+            store::forget(dir, env.unix, name);
         }
         Ok(Err(204.into()))
     }

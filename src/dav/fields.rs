@@ -146,10 +146,15 @@ pub fn escape_path(path: &[u8], out: &mut String) {
         if byte.is_ascii_alphanumeric() || b"-._~!$()*+,;=:@/".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
-            out.extend(['%', digit(byte >> 4), digit(byte)]);
+            push_escaped(byte, out);
         }
     }
+}
+
+/// Appends a byte by its digits (RFC 3986, section 2.1).
+pub fn push_escaped(byte: u8, out: &mut String) {
+    let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
+    out.extend(['%', digit(byte >> 4), digit(byte)]);
 }
 
 #[cfg(test)]

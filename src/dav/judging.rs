@@ -78,7 +78,7 @@ impl Judged {
         if place_of(&target)? != self.place || is_unknown_dir(&self.target, &target) {
             return Err(409.into());
         }
-        self.keys = request.if_field(env, &self.source, |_| Ok(self.current.clone()))?;
+        self.keys = request.if_field(env, &self.source, &|_| Ok(self.current.clone()))?;
         self.check_target(env, &target, request.overwrite()?)?;
         if fs::symlink_metadata(&self.source.full).is_ok() {
             check_places(&self.source, &target, &self.place, false)?;

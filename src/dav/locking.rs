@@ -110,16 +110,14 @@ impl DeepLock {
             let conflicting = locks.filter(|other| lock.conflicts_with(other));
             let room = MAX_TOLD.saturating_sub(conflicts.len());
             conflicts.extend(conflicting.take(room).map(|other| other.href.clone()));
-            Ok(())
+            Ok(state.cost())
         };
         if !self.survey.advance(budget, &mut look)? {
             return Ok(None);
         }
         if !self.conflicts.is_empty() {
             let mut document = Multistatus::new();
-            for href in &self.conflicts {
-                document.status(href, 423);
-            }
+            self.conflicts.iter().for_each(|href| document.status(href, 423));
             document.status(&self.target.href(), 424);
             return Err(Reply { body: Some(document.finish()), ..207.into() });
         }
@@ -132,7 +130,7 @@ impl DeepLock {
     fn hold(&mut self, env: &Env<'_>, seconds: u64) -> Result<(), Reply> {
         self.lock.expires = env.unix + seconds;
         let Lock { directory, token, expires, .. } = &self.lock;
-        match change(env.unix, directory, token, |held| held.expires = *expires)? {
+        match set_end(env.unix, directory, token, *expires)? {
             true => Ok(()),
             // It is over: nobody has come here for too long.
             false => Err(503.into()),
@@ -159,7 +157,7 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
         }
     }
     let mut other = None;
-    let kept = store::update(&home.dir, env.unix, |state| {
+    let kept = store::update(&home.dir, env.unix, &mut |state| {
         if !target.exists() {
             state.forget_properties(&home.name);
         }
@@ -195,7 +193,7 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
 
 /// Takes back a lock that was not granted in the end. Where that fails it ends with its time.
 fn give_back(now: u64, lock: &Lock) {
-    let _ = change(now, &lock.directory, &lock.token, |held| held.expires = 0);
+    let _ = set_end(now, &lock.directory, &lock.token, 0);
 }
 
 fn conflict(other: &Lock) -> Reply {
@@ -226,7 +224,7 @@ fn refresh(
         return Err(Reply::failed(412, "lock-token-matches-request-uri", &[]));
     };
     let lock = Lock { expires: env.unix + seconds, ..lock.clone() };
-    change(env.unix, &lock.directory, &lock.token, |held| held.expires = lock.expires)?;
+    set_end(env.unix, &lock.directory, &lock.token, lock.expires)?;
     // It has its token already (RFC 4918, section 9.10.2).
     Ok(Reply { fields: Vec::new(), ..granted(&lock, env, 200) })
 }
@@ -246,18 +244,18 @@ pub fn unlock(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     if lock.user != env.user {
         return Err(403.into());
     }
-    change(env.unix, &lock.directory, &lock.token, |held| held.expires = 0)?;
+    set_end(env.unix, &lock.directory, &lock.token, 0)?;
     Ok(204.into())
 }
 
-/// Changes a lock where it is kept; false if there is none. One that is over is forgotten.
-fn change(now: u64, dir: &Path, token: &str, change: impl FnOnce(&mut Lock)) -> io::Result<bool> {
+/// Says when a lock ends, where it is kept; false if there is none. One that is over is forgotten.
+fn set_end(now: u64, dir: &Path, token: &str, expires: u64) -> io::Result<bool> {
     let mut is_found = false;
-    store::update(dir, now, |state| {
+    store::update(dir, now, &mut |state| {
         for locks in state.all_locks() {
-            if let Some(place) = locks.iter().position(|lock| lock.token == token) {
+            if let Some(lock) = locks.iter_mut().find(|lock| lock.token == token) {
                 is_found = true;
-                change(&mut locks[place]);
+                lock.expires = expires;
                 locks.retain(|lock| lock.expires > now);
                 return;
             }
@@ -266,13 +264,13 @@ fn change(now: u64, dir: &Path, token: &str, change: impl FnOnce(&mut Lock)) -> 
     Ok(is_found)
 }
 
-/// Adds to `found` what in a directory is locked and not opened by `keys`.
+/// Adds to `found` what in a directory is locked and not opened by `keys`. What it has cost.
 pub fn locked_in(
     env: &Env<'_>,
     dir: &Path,
     keys: &Keys,
     found: &mut Vec<String>,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let state = store::load(dir, env.unix)?;
     for (_, member) in state.members() {
         if let Some(lock) = keys.blocked_by(&member.locks)
@@ -281,5 +279,5 @@ pub fn locked_in(
             found.push(lock.href.clone());
         }
     }
-    Ok(())
+    Ok(state.cost())
 }

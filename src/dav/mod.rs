@@ -17,6 +17,7 @@ pub mod multistatus;
 pub mod properties;
 pub mod propfind;
 pub mod request;
+pub mod sorted;
 pub mod store;
 pub mod sweeping;
 pub mod target;

@@ -1,7 +1,6 @@
 //! The properties of resources (RFC 4918 section 15, RFC 4331): those that the server knows
 //! itself, and those that clients have left.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,6 +11,7 @@ use super::Env;
 use super::bodies::Wanted;
 use super::locks::{Lock, write_lock};
 use super::multistatus::write_name;
+use super::store::Properties;
 use super::xml::{DAV, Name, escape};
 use crate::files::cache::{entity_tag, http_date, modified_of};
 use crate::files::listing::civil_date;
@@ -42,7 +42,7 @@ pub struct Resource<'a> {
     pub meta: &'a Metadata,
     pub full: &'a Path,
     pub locks: &'a [Lock],
-    pub dead: Option<&'a BTreeMap<Name, String>>,
+    pub dead: Option<&'a Properties>,
 }
 
 /// Whether clients cannot change it.
@@ -65,7 +65,7 @@ pub fn answer(
             for local in LIVE {
                 resource.write(env, &Name::dav(local), &mut found);
             }
-            for name in resource.dead.into_iter().flat_map(BTreeMap::keys) {
+            for (name, _) in resource.dead.into_iter().flat_map(Properties::iter) {
                 if !is_displayname(name) {
                     resource.write(env, name, &mut found);
                 }
@@ -83,7 +83,7 @@ pub fn answer(
                     write_name(&mut found, &name);
                 }
             }
-            for name in resource.dead.into_iter().flat_map(BTreeMap::keys) {
+            for (name, _) in resource.dead.into_iter().flat_map(Properties::iter) {
                 if !is_displayname(name) {
                     write_name(&mut found, name);
                 }
@@ -196,7 +196,8 @@ mod tests {
         fs::File::options().write(true).open(&full).unwrap().set_modified(time).unwrap();
         let meta = fs::metadata(&full).unwrap();
         let own = Name { space: "u:1".to_owned(), local: "p".to_owned() };
-        let dead = BTreeMap::from([(own.clone(), "<p xmlns=\"u:1\">1</p>".to_owned())]);
+        let mut dead = Properties::default();
+        dead.insert(own.clone(), "<p xmlns=\"u:1\">1</p>".to_owned());
         let file = Resource { meta: &meta, full: &full, locks: &[], dead: Some(&dead) };
         let live = ["getcontentlength", "getetag", "getlastmodified", "displayname", "none"];
         let mut names: Vec<Name> = live.iter().map(|local| Name::dav(local)).collect();

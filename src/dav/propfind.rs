@@ -73,7 +73,8 @@ impl Propfind {
             *budget = budget.saturating_sub(COST);
             let Some(entry) = self.rest.next() else { return Ok(true) };
             self.document.reserve(PIECE)?;
-            self.tell(env, &entry?);
+            let cost = self.tell(env, &entry?);
+            *budget = budget.saturating_sub(cost);
         }
         Ok(false)
     }
@@ -93,35 +94,40 @@ impl Propfind {
         self.state.weight()
     }
 
-    fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) {
+    /// Tells of an entry; what it costs to know more of it than its name.
+    fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
         let name = entry.file_name();
         let full = self.target.full.join(&name);
         if resolve::is_hidden(env.config, &full) {
-            return;
+            return 0;
         }
-        let Ok(meta) = entry.metadata() else { return };
+        let Ok(meta) = entry.metadata() else { return 0 };
         let mut path = self.target.path.clone();
         if !path.ends_with(b"/") {
             path.push(b'/');
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
-            self.tell_of_link(env, &Target::at(&path, &full));
-        } else if meta.is_dir() {
+            return self.tell_of_link(env, &Target::at(&path, &full));
+        }
+        if meta.is_dir() {
             let state = match asks_for_another_password(env, &full) {
                 true => State::default(),
                 false => store::load(&full, env.unix).unwrap_or_default(),
             };
             self.write(env, &path, &full, &meta, state.member(b""), None);
-        } else if meta.is_file() {
+            return state.cost();
+        }
+        if meta.is_file() {
             let member = self.state.member(name.as_bytes()).cloned();
             self.write(env, &path, &full, &meta, member.as_ref(), None);
         }
+        0
     }
 
     /// Of what is behind a link: its state is kept where it is.
-    fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) {
-        let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return };
+    fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
+        let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return 0 };
         let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if is_here || !asks_for_another_password(env, &home.dir) {
@@ -130,6 +136,7 @@ impl Propfind {
         }
         let member = state.member(&home.name);
         self.write(env, &target.path, &target.full, meta, member, Some(locks));
+        state.cost()
     }
 
     fn write(

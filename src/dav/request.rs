@@ -132,7 +132,7 @@ impl Request {
         if conditional::evaluate(&self.head, &self.bytes, validators) != Outcome::Proceed {
             return Err(412.into());
         }
-        self.if_field(env, target, |states| target.current(env, states))
+        self.if_field(env, target, &|states| target.current(env, states))
     }
 
     /// Judges the If field alone; `current` says how it stands with the target.
@@ -140,7 +140,7 @@ impl Request {
         &self,
         env: &Env<'_>,
         target: &Target,
-        current: impl Fn(&mut States) -> io::Result<Current>,
+        current: &dyn Fn(&mut States) -> io::Result<Current>,
     ) -> Result<Keys, Reply> {
         let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };

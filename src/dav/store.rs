@@ -11,12 +11,12 @@
 //! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER
 //! ```
 //!
-//! What follows a `member` line is that member's. A file that is not understood to its end, as that
+//! What follows a `member` line is that member's. Members, and the properties of each, are in the order
+//! of their names. A file that is not understood to its end, as that
 //! of a later version may be, is left alone: nobody can say what is locked, and nothing is changed.
 //! The file is replaced as a whole, under a lock on the directory, so that servers of several
 //! processes do not lose each other's changes.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -26,8 +26,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::fields::push_escaped;
 use super::lockings;
 use super::locks::Lock;
+use super::sorted::Sorted;
 use super::temporary::{Temporary, above_standard, check_size, open_file};
 use super::xml::Name;
 
@@ -36,22 +38,26 @@ pub const STATE: &str = ".mongoose-dav";
 const HEADER: &str = "mongoose-dav 1";
 /// Larger than this the file does not become.
 const MAX_LEN: u64 = 8 << 20;
+/// As many bytes of it are worth as much work as a call of the file system.
+const UNIT: usize = 8 * 1024;
 /// How often a lock on the directory is tried for at once.
 const LOCK_ATTEMPTS: usize = 16;
 
 /// What is known of one directory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
-    members: BTreeMap<Vec<u8>, Member>,
+    members: Sorted<Vec<u8>, Member>,
 }
 
 /// What is known of one file or directory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
-    /// The dead properties: the text of each one's element.
-    pub properties: BTreeMap<Name, String>,
+    pub properties: Properties,
     pub locks: Vec<Lock>,
 }
+
+/// Dead properties by their names: each one's element as text.
+pub type Properties = Sorted<Name, String>;
 
 impl Member {
     fn is_empty(&self) -> bool {
@@ -67,7 +73,7 @@ impl State {
 
     /// The same, to be changed.
     pub fn member_mut(&mut self, name: &[u8]) -> &mut Member {
-        self.members.entry(name.to_vec()).or_default()
+        self.members.entry(name.to_vec(), Member::default())
     }
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Member> {
@@ -77,9 +83,7 @@ impl State {
     /// Forgets what was said of something that had this name before. Locks stay: they may have been
     /// taken since.
     pub fn forget_properties(&mut self, name: &[u8]) {
-        if let Some(member) = self.members.get_mut(name) {
-            member.properties.clear();
-        }
+        self.member_mut(name).properties.clear();
     }
 
     pub fn members(&self) -> impl Iterator<Item = (&[u8], &Member)> {
@@ -93,11 +97,11 @@ impl State {
 
     /// Bytes of memory that it takes, about.
     pub fn weight(&self) -> usize {
-        let property = |(name, value): (&Name, &String)| {
+        let property = |(name, value): &(Name, String)| {
             name.space.len() + name.local.len() + value.len() + size_of::<(Name, String)>()
         };
         let lock = |lock: &Lock| lock.href.len() + lock.owner.len() + size_of::<Lock>();
-        let member = |(name, member): (&Vec<u8>, &Member)| {
+        let member = |(name, member): &(Vec<u8>, Member)| {
             let properties: usize = member.properties.iter().map(property).sum();
             let locks: usize = member.locks.iter().map(lock).sum();
             name.len() + properties + locks + size_of::<Member>()
@@ -105,16 +109,31 @@ impl State {
         self.members.iter().map(member).sum()
     }
 
+    /// What it costs of a portion of work to read it.
+    pub fn cost(&self) -> usize {
+        self.weight() / UNIT
+    }
+
+    /// Forgets locks that are over, or were made for another place than `dir`.
+    fn keep_valid(&mut self, dir: &Path, now: u64) -> io::Result<()> {
+        if self.all_locks().all(|locks| locks.is_empty()) {
+            return Ok(());
+        }
+        let here = fs::canonicalize(dir)?;
+        for locks in self.all_locks() {
+            locks.retain(|lock| lock.expires > now && lock.directory == here);
+        }
+        Ok(())
+    }
+
     /// Forgets all locks.
     pub fn unlock(&mut self) {
-        for member in self.members.values_mut() {
-            member.locks.clear();
-        }
+        self.all_locks().for_each(Vec::clear);
     }
 
     /// Forgets all but the directory itself.
     pub fn keep_own(&mut self) {
-        self.members.retain(|name, _| name.is_empty());
+        self.members.retain(|(name, _)| name.is_empty());
     }
 
     /// The text that the file holds.
@@ -131,7 +150,7 @@ impl State {
         };
         for (name, member) in self.members.iter().filter(|(_, member)| !member.is_empty()) {
             line(&[b"member", name]);
-            for (name, value) in &member.properties {
+            for (name, value) in member.properties.iter() {
                 let (space, local) = (name.space.as_bytes(), name.local.as_bytes());
                 line(&[b"property", space, local, value.as_bytes()]);
             }
@@ -160,7 +179,6 @@ impl State {
         if text.is_empty() {
             return Some(state);
         }
-        let mut name: Option<Vec<u8>> = None;
         let mut lines = text.strip_suffix(b"\n")?.split(|b| *b == b'\n');
         if lines.next() != Some(HEADER.as_bytes()) {
             return None;
@@ -169,17 +187,13 @@ impl State {
             let mut fields = line.split(|b| *b == b' ');
             let kind = fields.next().unwrap_or_default();
             let fields = fields.map(unescape).collect::<Option<Vec<_>>>()?;
-            match (kind, fields.as_slice(), &name) {
-                (b"member", [member], _) => name = Some(member.clone()),
-                (b"property", [space, local, value], Some(name)) => {
-                    let name_of_property = Name { space: text_of(space)?, local: text_of(local)? };
-                    let member = state.member_mut(name);
-                    member.properties.insert(name_of_property, text_of(value)?);
+            match (kind, fields.as_slice()) {
+                (b"member", [name]) => state.members.append(name.clone(), Member::default())?,
+                (b"property", [space, local, value]) => {
+                    let name = Name { space: text_of(space)?, local: text_of(local)? };
+                    state.members.last_mut()?.properties.append(name, text_of(value)?)?;
                 }
-                (b"lock", fields, Some(name)) => {
-                    let lock = parse_lock(fields)?;
-                    state.member_mut(name).locks.push(lock);
-                }
+                (b"lock", fields) => state.members.last_mut()?.locks.push(parse_lock(fields)?),
                 _ => return None,
             }
         }
@@ -207,17 +221,7 @@ fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
 /// are left out, and so are those that were made for another place: a lock does not move.
 pub fn load(dir: &Path, now: u64) -> io::Result<State> {
     let mut state = read(dir)?;
-    let mut here = None;
-    for member in state.members.values_mut() {
-        if member.locks.is_empty() {
-            continue;
-        }
-        if here.is_none() {
-            here = Some(fs::canonicalize(dir)?);
-        }
-        let is_here = |lock: &Lock| Some(&lock.directory) == here.as_ref();
-        member.locks.retain(|lock| lock.expires > now && is_here(lock));
-    }
+    state.keep_valid(dir, now)?;
     Ok(state)
 }
 
@@ -273,45 +277,55 @@ pub struct States {
     now: u64,
     /// Bytes that may still be read.
     left: u64,
-    known: BTreeMap<PathBuf, State>,
+    known: Vec<(PathBuf, State)>,
 }
 
 impl States {
     /// `maximum`: as many bytes may be read for all of them.
     pub fn new(now: u64, maximum: u64) -> States {
-        States { now, left: maximum, known: BTreeMap::new() }
+        States { now, left: maximum, known: Vec::new() }
     }
 
     /// As [`load`].
     pub fn get(&mut self, dir: &Path) -> io::Result<&State> {
-        if !self.known.contains_key(dir) {
-            let state = match fs::metadata(dir.join(STATE)) {
-                Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
-                found => {
-                    let len = found.map_or(0, |meta| meta.len());
-                    self.left = self.left.checked_sub(len).ok_or(ErrorKind::OutOfMemory)?;
-                    load(dir, self.now)?
-                }
-            };
-            self.known.insert(dir.to_path_buf(), state);
-        }
-        self.known.get(dir).ok_or_else(|| ErrorKind::NotFound.into())
+        let place = match self.known.iter().position(|(known, _)| known == dir) {
+            Some(place) => place,
+            None => {
+                let state = match fs::metadata(dir.join(STATE)) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
+                    found => {
+                        let len = found.map_or(0, |meta| meta.len());
+                        self.left = self.left.checked_sub(len).ok_or(ErrorKind::OutOfMemory)?;
+                        load(dir, self.now)?
+                    }
+                };
+                self.known.push((dir.to_path_buf(), state));
+                self.known.len() - 1
+            }
+        };
+        Ok(&self.known[place].1)
     }
 }
 
 /// Changes what is known of the directory at `dir`. An error of the kind `WouldBlock` says that
 /// somebody else is about to do so.
-pub fn update(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> io::Result<()> {
+pub fn update(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io::Result<()> {
     let _folder = lock_folder(dir)?;
     update_locked(dir, now, change)
 }
 
-/// As [`update`], for who has locked the directory.
-pub fn update_locked(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> io::Result<()> {
+/// As [`update`], for who has locked the directory: what was there under a name before is no more.
+/// Where that cannot be kept there is nobody to tell.
+pub fn forget(dir: &Path, now: u64, name: &[u8]) {
+    let _ = update_locked(dir, now, &mut |state| drop(state.remove(name)));
+}
+
+fn update_locked(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io::Result<()> {
     let old = read(dir)?;
-    let mut state = load(dir, now)?;
+    let mut state = old.clone();
+    state.keep_valid(dir, now)?;
     change(&mut state);
-    state.members.retain(|_, member| !member.is_empty());
+    state.members.retain(|(_, member)| !member.is_empty());
     if state == old {
         return Ok(());
     }
@@ -321,13 +335,13 @@ pub fn update_locked(dir: &Path, now: u64, change: impl FnOnce(&mut State)) -> i
 /// Writes what is known of a directory.
 pub fn save(dir: &Path, state: &State) -> io::Result<()> {
     let path = dir.join(STATE);
-    if state.members.values().all(Member::is_empty) {
+    if state.members.iter().all(|(_, member)| member.is_empty()) {
         return match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         };
     }
-    if state.members.values().any(|member| !member.locks.is_empty()) {
+    if state.members.iter().any(|(_, member)| !member.locks.is_empty()) {
         lockings::note(dir);
     }
     let text = state.to_text();
@@ -371,8 +385,7 @@ fn escape(field: &[u8], out: &mut String) {
         if byte.is_ascii_graphic() && byte != b'%' {
             out.push(char::from(byte));
         } else {
-            let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
-            out.extend(['%', digit(byte >> 4), digit(byte)]);
+            push_escaped(byte, out);
         }
     }
 }
@@ -433,17 +446,17 @@ mod tests {
         let folder = Folder::new();
         assert_eq!(load(&folder.0, 0).unwrap(), State::default());
         let state = sample(&folder.0);
-        update(&folder.0, 0, |new| *new = state.clone()).unwrap();
+        update(&folder.0, 0, &mut |new| *new = state.clone()).unwrap();
         assert_eq!(load(&folder.0, 0).unwrap(), state);
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
-        update(&folder.0, 0, |state| *state = State::default()).unwrap();
+        update(&folder.0, 0, &mut |state| *state = State::default()).unwrap();
         assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
     }
 
     #[test]
     fn a_lock_ends_with_its_time_and_stays_in_its_place() {
         let folder = Folder::new();
-        update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
+        update(&folder.0, 0, &mut |new| *new = sample(&folder.0)).unwrap();
         let locks = |now| {
             let state = load(&folder.0, now).unwrap();
             state.members().map(|(_, member)| member.locks.len()).sum::<usize>()
@@ -459,8 +472,8 @@ mod tests {
     #[test]
     fn a_file_that_is_too_large_is_not_written() {
         let folder = Folder::new();
-        update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
-        let error = update(&folder.0, 0, |state| {
+        update(&folder.0, 0, &mut |new| *new = sample(&folder.0)).unwrap();
+        let error = update(&folder.0, 0, &mut |state| {
             let value = "x".repeat(MAX_LEN as usize);
             state.member_mut(b"a").properties.insert(Name::dav("y"), value);
         });
@@ -489,12 +502,14 @@ mod tests {
             "mongoose-dav 1\nmember x\nproperty u %zz <a/>\n",
             "mongoose-dav 1\nmember x\nproperty u %ff <a/>\n",
             "mongoose-dav 1\nmember x\nlock t\n",
+            "mongoose-dav 1\nmember x\nmember x\n",
+            "mongoose-dav 1\nmember x\nproperty u b <b/>\nproperty u a <a/>\n",
         ] {
             assert_eq!(State::parse(text.as_bytes()), None, "{text}");
             let folder = Folder::new();
             let path = folder.0.join(STATE);
             fs::write(&path, text).unwrap();
-            let error = update(&folder.0, 0, |state| *state = sample(&folder.0)).unwrap_err();
+            let error = update(&folder.0, 0, &mut |state| *state = sample(&folder.0)).unwrap_err();
             let told = Unreadable::behind(&error).unwrap().to_string();
             assert!(told.contains(path.to_str().unwrap()), "{told}");
             assert_eq!(fs::read(&path).unwrap(), text.as_bytes());
@@ -505,7 +520,7 @@ mod tests {
     fn states_are_read_once_and_only_so_many_bytes_of_them() {
         let (one, two) = (Folder::new(), Folder::new());
         for folder in [&one, &two] {
-            update(&folder.0, 0, |new| *new = sample(&folder.0)).unwrap();
+            update(&folder.0, 0, &mut |new| *new = sample(&folder.0)).unwrap();
         }
         let len = fs::metadata(one.0.join(STATE)).unwrap().len();
         let mut states = States::new(0, len);

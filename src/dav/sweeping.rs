@@ -1,10 +1,11 @@
 //! What work that was cut short has left behind: of this process at once, of others in the
 //! directories that are looked into.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::holding::Discard;
+use super::sorted::Sorted;
 use super::temporary::sweep;
 use super::tree::Removal;
 
@@ -17,7 +18,7 @@ const MEMORY: u64 = 60;
 #[derive(Debug, Default)]
 pub struct Sweeper {
     /// When directories were swept.
-    dirs: HashMap<PathBuf, u64>,
+    dirs: Sorted<PathBuf, u64>,
     found: VecDeque<Removal>,
     own: VecDeque<Leaving>,
 }
@@ -41,7 +42,7 @@ impl Sweeper {
         self.dirs.insert(dir.to_path_buf(), unix);
         // What may not be swept stays, and is no hindrance.
         let folders = sweep(dir).unwrap_or_default();
-        self.found.extend(folders.into_iter().map(Removal::new));
+        self.found.extend(folders.into_iter().map(Removal::of_hidden));
     }
 
     /// Takes over what nobody else goes on with.

@@ -5,7 +5,6 @@
 //! file system takes its source out of reach first, so that what is removed at the end is what was
 //! copied; if it fails, the source goes back.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
@@ -22,12 +21,11 @@ use super::locking::locked_in;
 use super::lockings;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
-use super::store;
+use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name};
 use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
-use super::xml::Name;
 use super::{Env, status_of};
 use crate::files::resolve;
 
@@ -50,7 +48,7 @@ pub struct Transfer {
     /// The source of a move, while a copy of it is made.
     held: Option<Held>,
     made: Option<Made>,
-    properties: BTreeMap<Name, String>,
+    properties: Properties,
     /// What is to be removed at the end: what was replaced, and the source of a move that had to be
     /// copied.
     replaced: Option<Removal>,
@@ -96,7 +94,7 @@ impl Transfer {
             looks: 0,
             held: None,
             made: None,
-            properties: BTreeMap::new(),
+            properties: Properties::default(),
             replaced: None,
             source: None,
         };
@@ -172,7 +170,7 @@ impl Transfer {
         }
         match self.made.take() {
             Some(Made::Tree(made)) => {
-                self.stage = Stage::Undo(Removal::new(made.path), reply);
+                self.stage = Stage::Undo(Removal::of_hidden(made.path), reply);
                 Ok(())
             }
             Some(Made::File(_)) | None => Err(reply),
@@ -258,7 +256,7 @@ impl Transfer {
             };
             match moved {
                 Ok(old) => {
-                    self.replaced = old.map(Removal::new);
+                    self.replaced = old.map(Removal::of_hidden);
                     self.stage = Stage::Carry(env.unix + PATIENCE, false);
                     return Ok(());
                 }
@@ -328,15 +326,15 @@ impl Transfer {
         // From now on others may lock it.
         self.made = None;
         self.source = self.held.take().map(Held::doom);
-        self.replaced = old.map(Removal::new);
+        self.replaced = old.map(Removal::of_hidden);
         self.stage = Stage::Carry(env.unix + PATIENCE, false);
         Ok(())
     }
 
-    fn source_properties(&self, env: &Env<'_>) -> io::Result<BTreeMap<Name, String>> {
+    fn source_properties(&self, env: &Env<'_>) -> io::Result<Properties> {
         // Those of a directory are in it.
         let home = self.judged.source.home.as_ref().filter(|home| !home.name.is_empty());
-        let Some(home) = home else { return Ok(BTreeMap::new()) };
+        let Some(home) = home else { return Ok(Properties::default()) };
         let mut state = store::load(&home.dir, env.unix)?;
         Ok(state.remove(&home.name).unwrap_or_default().properties)
     }
@@ -360,7 +358,7 @@ impl Transfer {
             let name = place.file_name().unwrap_or_default().as_bytes();
             let stays_file = !source.is_dir() && !target.is_dir();
             let properties = &self.properties;
-            store::update(dir_of(place), env.unix, |state| {
+            store::update(dir_of(place), env.unix, &mut |state| {
                 if !stays_file {
                     state.remove(name);
                 }
@@ -374,10 +372,10 @@ impl Transfer {
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
             // Somebody may have put something else there.
             Some(home) if home.path().exists() => Ok(()),
-            Some(home) => store::update(&home.dir, env.unix, |state| {
+            Some(home) => store::update(&home.dir, env.unix, &mut |state| {
                 state.remove(&home.name);
             }),
-            None => store::update(place, env.unix, store::State::unlock),
+            None => store::update(place, env.unix, &mut store::State::unlock),
         }
     }
 
@@ -423,17 +421,34 @@ fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pat
 
 /// A link that is moved leads to the same place as before.
 fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
-    let made = fresh_name(dir_of(place));
-    copy_link(from, &made)?;
+    // In a folder, which can be locked: nobody could tell whose a hidden link is.
+    let folder = TemporaryDir::create(dir_of(place))?;
+    let made = folder.path.join("link");
+    let moved = replace_link(from, &made, place, replaces);
+    if matches!(&moved, Ok(Some(old)) if *old == made) {
+        return Ok(Some(folder.path));
+    }
+    let _ = fs::remove_file(made);
+    let _ = fs::remove_dir(folder.path);
+    moved
+}
+
+/// Puts a copy of a link at `made` into its place, and takes the link away.
+fn replace_link(
+    from: &Path,
+    made: &Path,
+    place: &Path,
+    replaces: bool,
+) -> io::Result<Option<PathBuf>> {
+    copy_link(from, made)?;
     // First of all: what cannot be taken away must not replace anything.
-    let held = Held::take(from, Kind::Source).inspect_err(|_| drop(fs::remove_file(&made)))?;
-    match install(&made, place, replaces) {
+    let held = Held::take(from, Kind::Source)?;
+    match install(made, place, replaces) {
         Ok(old) => {
             held.remove_file();
             Ok(old)
         }
         Err(error) => {
-            let _ = fs::remove_file(&made);
             let _ = held.put_back();
             Err(error)
         }

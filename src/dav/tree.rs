@@ -51,6 +51,8 @@ pub struct Removal {
     root: PathBuf,
     levels: Vec<Level>,
     begun: bool,
+    /// It is out of sight for good: the modes of its directories keep nobody off any more.
+    is_hidden: bool,
     /// What could not be removed, from the root of the removal on, and why. What only remains
     /// because of what is in it is not among them.
     pub failures: Vec<(Vec<u8>, u16)>,
@@ -68,7 +70,13 @@ struct Level {
 
 impl Removal {
     pub fn new(root: PathBuf) -> Removal {
-        Removal { root, levels: Vec::new(), begun: false, failures: Vec::new() }
+        let (levels, failures) = (Vec::new(), Vec::new());
+        Removal { root, levels, begun: false, is_hidden: false, failures }
+    }
+
+    /// Of what has a hidden name and is not to come back.
+    pub fn of_hidden(root: PathBuf) -> Removal {
+        Removal { is_hidden: true, ..Removal::new(root) }
     }
 
     /// Works on; true once all is done. `budget` is what may still be done in this portion.
@@ -123,6 +131,9 @@ impl Removal {
             Ok(identity) => identity,
             Err(error) => return self.tried(Err(error), &dir),
         };
+        if self.is_hidden {
+            let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        }
         match read_names(&dir) {
             Ok(mut names) => {
                 let place = names.as_slice().iter().position(|(name, _)| name == STATE);
@@ -246,8 +257,9 @@ impl TreeCopy {
                 Some((name, kind)) => {
                     let (from, to) = (from.join(&name), to.join(&name));
                     let inside = inside(&self.root, &from);
-                    if let Err(error) = self.copy(&from, to, &name, kind, is_left_out(&inside)) {
-                        return Err(Uncopied { inside, error });
+                    match self.copy(&from, to, &name, kind, is_left_out(&inside)) {
+                        Ok(cost) => *budget = budget.saturating_sub(cost),
+                        Err(error) => return Err(Uncopied { inside, error }),
                     }
                     continue;
                 }
@@ -264,6 +276,7 @@ impl TreeCopy {
         Ok(self.levels.is_empty() && self.file.is_none())
     }
 
+    /// What it has cost.
     fn copy(
         &mut self,
         from: &Path,
@@ -271,18 +284,19 @@ impl TreeCopy {
         name: &OsStr,
         kind: FileType,
         left_out: bool,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         if is_own(name.as_bytes()) {
             return self.pass_own(from, name);
         }
         if left_out {
-            return if self.whole { Err(Errno::PERM.into()) } else { Ok(()) };
+            return if self.whole { Err(Errno::PERM.into()) } else { Ok(0) };
         }
         if kind.is_dir() {
             let names = read_names(from)?;
             create_private_dir(&to)?;
-            copy_state(from, &to, true)?;
+            let cost = copy_state(from, &to, true)?;
             self.levels.push((from.to_path_buf(), to, names));
+            return Ok(cost);
         } else if kind.is_file() {
             let to = above_standard(File::create_new(to)?)?;
             self.file = Some((FileCopy::new(from, to)?, from.to_path_buf()));
@@ -294,14 +308,14 @@ impl TreeCopy {
             // Nobody can read it here, nor make another that is the same.
             return Err(Errno::PERM.into());
         }
-        Ok(())
+        Ok(0)
     }
 
     /// What is known of the directory is copied already, and temporary files of others are
     /// nobody's concern. But what is held belongs to the tree.
-    fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<()> {
+    fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<usize> {
         if Kind::of(name.as_bytes()).is_none() {
-            return Ok(());
+            return Ok(0);
         }
         if let Some(dir) = from.parent() {
             // If nobody holds it any more, the next attempt finds it in its place.
@@ -322,18 +336,21 @@ pub fn copy_link(from: &Path, to: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(end, to)
 }
 
-/// Copies what is known of a directory, and of all in it if `all`. Locks stay where they are.
-fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<()> {
+/// Copies what is known of a directory, and of all in it if `all`. Locks stay where they are. What
+/// it has cost.
+fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<usize> {
     let mut state = store::load(from, u64::MAX)?;
+    let cost = state.cost();
     state.unlock();
     if !all {
         state.keep_own();
     }
-    store::save(to, &state)
+    store::save(to, &state)?;
+    Ok(cost)
 }
 
-/// Is shown a directory and the names in it.
-type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<()> + 'a;
+/// Is shown a directory and the names in it, and says what that has cost.
+type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<usize> + 'a;
 
 /// A look at all directories of a tree.
 #[derive(Debug)]
@@ -365,8 +382,8 @@ impl Survey {
                 }
                 Err(error) => return Err(error),
             };
-            *budget = budget.saturating_sub(1 + names.len());
-            look(&dir, names.as_slice())?;
+            let cost = look(&dir, names.as_slice())?;
+            *budget = budget.saturating_sub(1 + names.len() + cost);
             self.dirs.pop();
             let inside = names.filter(|(name, kind)| kind.is_dir() && !is_own(name.as_bytes()));
             self.dirs.extend(inside.map(|(name, _)| dir.join(name)));
@@ -401,6 +418,7 @@ pub fn is_own(name: &[u8]) -> bool {
 mod tests {
     use super::super::holding::Held;
     use super::super::test_folder::Folder;
+    use super::super::xml::Name;
     use super::*;
     use std::os::unix::fs::symlink;
 
@@ -421,7 +439,7 @@ mod tests {
                 let path = dir.join(name);
                 found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
             }
-            Ok(())
+            Ok(0)
         };
         while !survey.advance(&mut 1, &mut look).unwrap() {}
         found.sort();
@@ -573,7 +591,7 @@ mod tests {
                 return Err(ErrorKind::WouldBlock.into());
             }
             seen.push(dir.to_path_buf());
-            Ok(())
+            Ok(0)
         };
         let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
         assert_eq!(put_off.kind(), ErrorKind::WouldBlock);
@@ -582,11 +600,38 @@ mod tests {
     }
 
     #[test]
+    fn much_that_is_known_of_a_directory_is_work_of_its_own() {
+        let folder = Folder::new();
+        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        for name in ["a", "b", "c"] {
+            let dir = from.join(name);
+            fs::create_dir_all(&dir).unwrap();
+            store::update(&dir, 0, &mut |state| {
+                let value = "x".repeat(1 << 20);
+                state.member_mut(b"").properties.insert(Name::dav("p"), value);
+            })
+            .unwrap();
+        }
+        fs::create_dir(&to).unwrap();
+        let mut look = |dir: &Path, _: &[(OsString, FileType)]| Ok(store::load(dir, 0)?.cost());
+        let mut survey = Survey::new(from.clone());
+        let mut copy = TreeCopy::new(from, to, true, false).unwrap();
+        let (mut surveyed, mut copied) = (0, 0);
+        while !survey.advance(&mut 100, &mut look).unwrap() {
+            surveyed += 1;
+        }
+        while !copy.advance(&mut 100, &|_| false).unwrap() {
+            copied += 1;
+        }
+        assert!(surveyed >= 2 && copied >= 2, "{surveyed} {copied}");
+    }
+
+    #[test]
     fn a_survey_shows_what_comes_back_and_waits_for_what_does_not_yet() {
         let folder = Folder::new();
         fs::create_dir_all(folder.0.join("a/d")).unwrap();
         let held = Held::take(&folder.0.join("a/d"), Kind::Source).unwrap();
-        let mut look = |_: &Path, _: &[(OsString, FileType)]| Ok(());
+        let mut look = |_: &Path, _: &[(OsString, FileType)]| Ok(0);
         let mut survey = Survey::new(folder.0.clone());
         let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
         assert_eq!(put_off.kind(), ErrorKind::WouldBlock);

@@ -129,8 +129,7 @@ impl Upload {
         }
         made.publish(&dir.join(OsStr::from_bytes(name)), target.exists())?;
         if !target.exists() {
-            // What was there under this name before is no more.
-            let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
+            store::forget(dir, env.unix, name);
         }
         Ok(Some(if target.exists() { 204 } else { 201 }.into()))
     }

@@ -1,6 +1,5 @@
 //! The methods of WebDAV but PUT, carried out in portions.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use super::Env;
@@ -11,7 +10,7 @@ use super::multistatus::{Multistatus, write_name};
 use super::properties::is_protected;
 use super::propfind::Propfind;
 use super::request::{Reply, Request};
-use super::store;
+use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind};
 use super::transfer::{PATIENCE, Transfer};
@@ -20,6 +19,8 @@ use super::xml::Name;
 /// Bytes of one dead property, and of all those of a resource.
 const MAX_PROPERTY: usize = 64 * 1024;
 const MAX_PROPERTIES: usize = 1024 * 1024;
+/// As many properties has one resource.
+const MAX_NUMBER: usize = 4096;
 
 /// A request and how far it is.
 #[derive(Debug)]
@@ -172,8 +173,7 @@ fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     request.may_change(env, &target, true)?;
     let _folder = store::lock_if_possible(dir)?;
     fs::create_dir(&target.full)?;
-    // What was there under this name before is no more.
-    let _ = store::update_locked(dir, env.unix, |state| drop(state.remove(name)));
+    store::forget(dir, env.unix, name);
     Ok(201.into())
 }
 
@@ -187,63 +187,59 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     let state = target.state(env)?;
     let mut properties =
         state.member(name).map(|member| member.properties.clone()).unwrap_or_default();
-    let mut total = properties.values().map(String::len).sum();
-    let mut stats: BTreeMap<u16, String> = BTreeMap::new();
+    let mut total = properties.iter().map(|(_, value)| value.len()).sum();
+    let mut stats = vec![
+        (200, String::new(), None),
+        (403, String::new(), Some("cannot-modify-protected-property")),
+        (507, String::new(), None),
+    ];
     for change in &changes {
         let (name, status) = judge(change, &properties, total);
-        write_name(stats.entry(status).or_default(), name);
+        if let Some((_, names, _)) = stats.iter_mut().find(|(known, ..)| *known == status) {
+            write_name(names, name);
+        }
         if status == 200 {
             let (before, after) = apply(change, &mut properties);
             total = total + after - before;
         }
     }
-    if let Some(fine) = stats.remove(&200) {
-        if stats.is_empty() {
-            store::update(dir, env.unix, |state| {
-                let properties = &mut state.member_mut(name).properties;
-                for change in &changes {
-                    apply(change, properties);
-                }
-            })?;
-            stats.insert(200, fine);
-        } else {
-            // All or nothing (RFC 4918, section 9.2).
-            stats.insert(424, fine);
-        }
+    if stats[1..].iter().all(|(_, names, _)| names.is_empty()) {
+        store::update(dir, env.unix, &mut |state| {
+            let properties = &mut state.member_mut(name).properties;
+            for change in &changes {
+                apply(change, properties);
+            }
+        })?;
+    } else {
+        // All or nothing (RFC 4918, section 9.2).
+        stats[0].0 = 424;
     }
-    let stats: Vec<_> = stats
-        .into_iter()
-        .map(|(status, names)| {
-            let protected = (status == 403).then_some("cannot-modify-protected-property");
-            (status, names, protected)
-        })
-        .collect();
+    stats.retain(|(_, names, _)| !names.is_empty());
     let mut document = Multistatus::new();
     document.properties(&target.href(), &stats);
     Ok(Reply { body: Some(document.finish()), ..207.into() })
 }
 
 /// Whether a change can be made, where `total` are the bytes of all properties so far.
-fn judge<'a>(
-    change: &'a Change,
-    properties: &BTreeMap<Name, String>,
-    total: usize,
-) -> (&'a Name, u16) {
+fn judge<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a Name, u16) {
     let (name, len) = match change {
         Change::Set(name, value) => (name, value.len()),
         Change::Remove(name) => (name, 0),
     };
-    let others = total - properties.get(name).map_or(0, String::len).min(total);
+    let known = properties.get(name);
+    let others = total - known.map_or(0, String::len).min(total);
+    let is_new = known.is_none() && matches!(change, Change::Set(..));
     let status = match len {
         _ if is_protected(name) => 403,
         _ if len > MAX_PROPERTY || others + len > MAX_PROPERTIES => 507,
+        _ if is_new && properties.len() >= MAX_NUMBER => 507,
         _ => 200,
     };
     (name, status)
 }
 
 /// Makes a change; how many bytes there were before, and are now.
-fn apply(change: &Change, properties: &mut BTreeMap<Name, String>) -> (usize, usize) {
+fn apply(change: &Change, properties: &mut Properties) -> (usize, usize) {
     let (before, after) = match change {
         Change::Set(name, value) => (properties.insert(name.clone(), value.clone()), value.len()),
         Change::Remove(name) => (properties.remove(name), 0),

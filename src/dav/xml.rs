@@ -152,9 +152,7 @@ impl Element {
 pub fn parse(text: &[u8]) -> Result<Element, Malformed> {
     let text = std::str::from_utf8(text).map_err(|_| Malformed)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.chars().all(is_character) {
-        return Err(Malformed);
-    }
+    check_characters(text)?;
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
     let mut tree = Tree::default();
@@ -209,9 +207,7 @@ impl Tree {
             }
             let attribute = attribute.map_err(|_| Malformed)?;
             let value = unescape(&attribute.value).map_err(|_| Malformed)?.into_owned();
-            if !value.chars().all(is_character) {
-                return Err(Malformed);
-            }
+            check_characters(&value)?;
             let (prefix, local) = split_name(attribute.key.0)?;
             match (prefix, local) {
                 ("", "xmlns") => declared.push((String::new(), value)),
@@ -278,9 +274,7 @@ impl Tree {
     }
 
     fn text(&mut self, text: &str) -> Result<(), Malformed> {
-        if !text.chars().all(is_character) {
-            return Err(Malformed);
-        }
+        check_characters(text)?;
         let Some(parent) = self.open.last_mut() else {
             let blank = text.chars().all(|c| matches!(c, ' ' | '\t' | '\r' | '\n'));
             return if blank { Ok(()) } else { Err(Malformed) };
@@ -311,6 +305,10 @@ pub fn is_name(name: &str) -> bool {
     let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || c >= '\u{c0}';
     let goes_on = |c: char| starts(c) || c.is_ascii_digit() || "-.\u{b7}".contains(c);
     name.starts_with(starts) && name.chars().all(goes_on)
+}
+
+fn check_characters(text: &str) -> Result<(), Malformed> {
+    if text.chars().all(is_character) { Ok(()) } else { Err(Malformed) }
 }
 
 /// XML 1.0, section 2.2.

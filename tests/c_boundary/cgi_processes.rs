@@ -196,6 +196,25 @@ fn a_program_that_does_not_want_to_end_is_killed_with_all_that_it_has_started() 
 }
 
 #[test]
+fn a_program_whose_client_has_gone_is_told_before_it_is_killed() {
+    let scratch = Scratch::new();
+    let script = format!(
+        "trap 'echo tidied >../end; exit' TERM; echo $$ >../pid; {HEAD}; \
+         while echo x; do sleep 0.01; done"
+    );
+    shell(&scratch, "x.cgi", &script);
+    let server = serve(&scratch, &[]);
+    let mut client = server.client();
+    client.send("GET /x.cgi HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.take_through("x\n");
+    let program = pid(&scratch, "pid");
+    client.reset();
+    until("the program is gone", || !exists(program));
+    assert_eq!(scratch.read("end"), "tidied\n");
+    server.stop();
+}
+
+#[test]
 fn programs_that_run_on_after_their_answers_are_few_and_say_little() {
     let scratch = Scratch::new();
     shell(&scratch, "talks.cgi", r"echo $$ >../talks; printf 'Content-Length: 1\n\na'; exec yes");

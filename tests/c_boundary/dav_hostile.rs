@@ -61,6 +61,30 @@ fn a_document_that_is_too_long_is_not_taken_in() {
 }
 
 #[test]
+fn a_resource_has_only_so_many_properties() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let set = |names: std::ops::Range<u32>| {
+        // The last one first: each is put before all others.
+        let names: String = names.rev().map(|n| format!("<p{n:05} xmlns=''/>")).collect();
+        let body = format!(
+            "<propertyupdate xmlns='DAV:'><set><prop>{names}</prop></set></propertyupdate>"
+        );
+        let answer = dav.ask("PROPPATCH", "/a", "", &body);
+        assert_eq!(answer.status, 207);
+        answer.text()
+    };
+    assert!(set(0..4097).contains("HTTP/1.1 507"));
+    assert_eq!(dav.names(""), ["a"]);
+    assert!(!set(0..4096).contains("HTTP/1.1 507"));
+    // One that there is may be set again.
+    assert!(!set(7..8).contains("HTTP/1.1 507"));
+    assert!(set(5000..5001).contains("HTTP/1.1 507"));
+    assert_eq!(dav.propfind("/a", "0", "").text().matches("<p0").count(), 4096);
+    dav.stop();
+}
+
+#[test]
 fn fields_without_sense_are_refused() {
     let dav = Dav::start(&[]);
     dav.write("a", "1").write("d/b", "2");

@@ -93,6 +93,9 @@ fn only_who_shows_the_token_changes_what_is_locked() {
     assert_eq!(dav.status("MOVE", "/a", &move_it, ""), 201);
     assert_eq!(dav.status("PUT", "/d", "", "a lock does not move"), 204);
     assert_eq!(dav.status("PUT", "/a", "", "nor stay behind"), 201);
+    let token = dav.lock("/a", "");
+    assert_eq!(dav.status("DELETE", "/a", &with(&token), ""), 204);
+    assert_eq!(dav.status("PUT", "/a", "", "nor outlive what it was on"), 201);
     dav.stop();
 }
 

@@ -153,6 +153,43 @@ fn a_server_that_is_killed_at_any_moment_leaves_the_source_or_the_target() {
 }
 
 #[test]
+fn a_server_that_is_killed_loses_no_link_and_leaves_none_hidden() {
+    let mut dav = Dav::start(&[]);
+    dav.write("file", "x").write("d/e", "");
+    symlink("file", dav.scratch.join("root/a")).expect("a link");
+    for round in 0..as_many_as(100, 2) {
+        let (from, to) = if dav.exists("a") { ("a", "d/b") } else { ("d/b", "a") };
+        let mut client = dav.client();
+        assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+        client.send(dav.request(
+            "MOVE",
+            &format!("/{from}"),
+            &format!("Destination: /{to}\r\n"),
+            "",
+        ));
+        // Each round a little later.
+        let moment = Instant::now() + Duration::from_micros(10 * round as u64);
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        dav.restart();
+        for folder in ["/", "/d"] {
+            assert_eq!(dav.propfind(folder, "1", "").status, 207);
+        }
+        until("nothing is left of it", || {
+            dav.propfind("/", "1", "");
+            dav.propfind("/d", "1", "");
+            dav.unfinished("").is_empty() && dav.unfinished("d").is_empty()
+        });
+        assert!(dav.exists("a") || dav.exists("d/b"), "{round}");
+        if dav.exists("a") && dav.exists("d/b") {
+            std::fs::remove_file(dav.scratch.join("root/d/b")).expect("removed");
+        }
+    }
+    dav.stop();
+}
+
+#[test]
 fn a_held_source_is_found_by_who_asks_for_what_is_in_it() {
     let dav = Dav::start(&[]);
     let digits = "0123456789abcdef".repeat(2);

@@ -249,6 +249,33 @@ fn what_the_program_adds_to_answers_is_added_to_these() {
 }
 
 #[test]
+fn much_that_is_known_of_directories_keeps_nobody_waiting() {
+    let mut dav = Dav::start(&["--step"]);
+    let known = format!("mongoose-dav 1\nmember \nproperty u p {}\n", "x".repeat(1 << 20));
+    for n in 0..20 {
+        dav.write(&format!("d/{n}/.mongoose-dav"), &known);
+    }
+    dav.server.tell("run");
+    let mut client = dav.client();
+    assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    let tag = "<propfind xmlns='DAV:'><prop><getlastmodified/></prop></propfind>";
+    let request = dav.request("PROPFIND", "/d", "Depth: 1\r\n", tag);
+    dav.server.tell("poll 1");
+    dav.server.expect_line("polled");
+    client.send(request);
+    dav.server.tell("poll 3");
+    dav.server.expect_line("polled");
+    client.take_through("\r\n\r\n");
+    while client.has_news_within(std::time::Duration::from_millis(1)) {
+        let text = client.take_through("\r\n");
+        assert!(!text.contains("</D:multistatus>"), "it is told at once");
+    }
+    dav.server.tell("run");
+    client.take_through("</D:multistatus>\n\r\n0\r\n\r\n");
+    dav.stop();
+}
+
+#[test]
 fn a_large_directory_is_told_of_as_the_client_takes_it() {
     let dav = Dav::start(&["max_buffered_bytes=1000000"]);
     let count = as_many_as(20_000, 2_000);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::support::{Dav, Elsewhere, Scratch, as_many_as, for_each};
+use crate::support::{Dav, Elsewhere, Scratch, as_many_as, for_each, until};
 
 #[test]
 fn a_collection_is_made_once_and_without_content() {
@@ -111,6 +111,46 @@ fn what_cannot_be_deleted_is_told_by_name() {
     } else {
         assert_eq!((answer.status, dav.exists("d")), (204, false));
     }
+    dav.stop();
+}
+
+#[test]
+fn what_is_out_of_sight_goes_whatever_modes_it_has() {
+    // Root, whom no mode stops, gives up its rights.
+    let is_root = rustix::process::geteuid().is_root();
+    let user = if is_root { "run_as_user=nobody" } else { "run_as_user=" };
+    let dav = Dav::start(&["--file-size=100000", user]);
+    dav.write("new/x", "new").write("old/fixed/x", "old").write("d/fixed/x", "d");
+    for n in 0..8 {
+        dav.write(&format!("large/fixed{n}/x"), "x");
+    }
+    dav.write("large/large", "x".repeat(200_000));
+    let left = format!(".mongoose-dav.{:032x}", 1);
+    dav.write(&format!("{left}/fixed/x"), "left");
+    let shell = |script: &str| {
+        let folder = dav.scratch.join("root");
+        let done = Command::new("sh").args(["-ec", script]).current_dir(folder).status();
+        assert!(done.is_ok_and(|status| status.success()), "{script}");
+    };
+    if is_root {
+        shell("chown -R nobody .");
+    }
+    shell("chmod 555 */fixed* .m*/fixed");
+    // What a killed server has left, what was replaced, and a copy that has failed.
+    assert_eq!(dav.propfind("/", "1", "").status, 207);
+    until("it is swept", || {
+        dav.propfind("/", "1", "");
+        dav.unfinished("").is_empty()
+    });
+    assert_eq!(dav.transfer("COPY", "/new", "/old"), 204);
+    assert_eq!((dav.names("old"), dav.unfinished("")), (vec!["x".into()], vec![]));
+    assert_eq!(dav.transfer("COPY", "/large", "/copy"), 507);
+    assert_eq!(dav.names(""), ["d", "large", "new", "old"]);
+    // What can be seen is kept by its mode.
+    let text = dav.ask("DELETE", "/d", "", "").text();
+    assert!(text.contains("<D:href>/d/fixed/x</D:href><D:status>HTTP/1.1 403"), "{text}");
+    assert_eq!(dav.read("d/fixed/x"), "d");
+    shell("chmod 755 */fixed*");
     dav.stop();
 }
 

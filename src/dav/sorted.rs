@@ -1,0 +1,126 @@
+//! A map that is a sorted list: for what is read far more often than changed.
+
+use std::borrow::Borrow;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sorted<K, V> {
+    entries: Vec<(K, V)>,
+}
+
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Sorted<K, V> {
+        Sorted { entries: Vec::new() }
+    }
+}
+
+impl<K: Ord, V> Sorted<K, V> {
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let place = self.place(key).ok()?;
+        Some(&self.entries[place].1)
+    }
+
+    /// The value of a key; `new` becomes that of one that there was not.
+    pub fn entry(&mut self, key: K, new: V) -> &mut V {
+        let place = self.place(&key).unwrap_or_else(|place| {
+            self.entries.insert(place, (key, new));
+            place
+        });
+        &mut self.entries[place].1
+    }
+
+    /// Sets a value; the one that there was before.
+    pub fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self.place(&key) {
+            Ok(place) => Some(std::mem::replace(&mut self.entries[place].1, value)),
+            Err(place) => {
+                self.entries.insert(place, (key, value));
+                None
+            }
+        }
+    }
+
+    /// Adds a key that comes behind all others; `None` if it does not.
+    pub fn append(&mut self, key: K, value: V) -> Option<()> {
+        if self.entries.last().is_some_and(|(last, _)| *last >= key) {
+            return None;
+        }
+        self.entries.push((key, value));
+        Some(())
+    }
+
+    pub fn last_mut(&mut self) -> Option<&mut V> {
+        self.entries.last_mut().map(|(_, value)| value)
+    }
+
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let place = self.place(key).ok()?;
+        Some(self.entries.remove(place).1)
+    }
+
+    pub fn retain(&mut self, is_kept: impl FnMut(&(K, V)) -> bool) {
+        self.entries.retain(is_kept);
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, (K, V)> {
+        self.entries.iter()
+    }
+
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().map(|(_, value)| value)
+    }
+
+    /// Where a key is, or would be.
+    fn place<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
+    where
+        K: Borrow<Q>,
+    {
+        self.entries.binary_search_by(|(known, _)| known.borrow().cmp(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_map_holds(steps in proptest::collection::vec((0..5, 0..9u8), 0..60)) {
+            let (mut sorted, mut map) = (Sorted::default(), BTreeMap::new());
+            for (number, (step, key)) in steps.into_iter().enumerate() {
+                match step {
+                    0 => prop_assert_eq!(sorted.insert(key, number), map.insert(key, number)),
+                    1 => prop_assert_eq!(sorted.remove(&key), map.remove(&key)),
+                    2 => prop_assert_eq!(*sorted.entry(key, number), *map.entry(key).or_insert(number)),
+                    3 => {
+                        let is_last = map.keys().all(|known| *known < key);
+                        prop_assert_eq!(sorted.append(key, number).is_some(), is_last);
+                        is_last.then(|| map.insert(key, number));
+                    }
+                    _ => prop_assert_eq!(sorted.get(&key), map.get(&key)),
+                }
+                prop_assert!(sorted.iter().map(|(key, value)| (key, value)).eq(map.iter()));
+                prop_assert_eq!((sorted.len(), sorted.is_empty()), (map.len(), map.is_empty()));
+            }
+        }
+    }
+}
