@@ -395,10 +395,14 @@ impl Server {
     /// the parent's: it must not be touched, only left.
     fn check_fork(&mut self) {
         let forks = FORKS.load(Ordering::Relaxed);
-        if self.forks == forks {
-            return;
+        if self.forks != forks {
+            self.forks = forks;
+            self.leave_parent();
         }
-        self.forks = forks;
+    }
+
+    #[cold]
+    fn leave_parent(&mut self) {
         self.hub.queue.set_waker(None);
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
@@ -448,8 +452,15 @@ impl Server {
         std::ptr::eq(conn.slot, slot).then_some(index)
     }
 
-    /// Sends what waits, in the order in which it came.
+    /// Sends what waits.
+    #[inline]
     pub fn flush_dirty(&mut self) {
+        if !self.dirty.is_empty() {
+            self.flush_in_order();
+        }
+    }
+
+    fn flush_in_order(&mut self) {
         let mut at = 0;
         while let Some(&index) = self.dirty.get(at) {
             at += 1;

@@ -74,6 +74,7 @@ impl Server {
 
     /// Makes a connection the current one.
     fn activate(&mut self, index: usize) {
+        self.flush_late();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
@@ -154,10 +155,8 @@ impl Server {
             if self.dirty.len() >= BATCH {
                 self.flush_dirty();
             }
-            self.flush_late();
             return;
         }
-        self.flush_late();
         self.settle(index);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
@@ -172,20 +171,19 @@ impl Server {
 
     /// Whether what a connection has to send can wait for that of others.
     fn may_wait(&mut self, index: usize) -> bool {
-        self.conn(index).is_some_and(|conn| {
-            let rests = matches!(conn.phase, Phase::Head | Phase::Websocket);
-            rests && conn.registered && (1..=MAX_WAITING).contains(&conn.backlog())
-        })
+        let has_company = self.turn > 0 || !self.dirty.is_empty();
+        has_company
+            && self.conn(index).is_some_and(|conn| {
+                let rests = matches!(conn.phase, Phase::Head | Phase::Websocket);
+                rests && conn.registered && (1..=MAX_WAITING).contains(&conn.backlog())
+            })
     }
 
-    /// Sends what waits if the time of its turn is over: something takes long.
+    /// Sends what waits if its time is over: something takes long.
+    #[inline]
     pub(super) fn flush_late(&mut self) {
-        if self.dirty.is_empty() {
-            return;
-        }
-        let now = self.clock.read();
-        if now != self.batch_time {
-            self.batch_time = now;
+        if !self.dirty.is_empty() && self.clock.read() != self.batch_time {
+            self.batch_time = self.clock.read();
             self.flush_dirty();
         }
     }
