@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
+    /// Whether the client speaks TLS with us.
+    pub secure: bool,
     /// Whom digest authentication let in.
     pub user: &'a [u8],
     /// Length of the content, where there is some.
@@ -92,7 +94,7 @@ impl Request<'_> {
         table.set("SCRIPT_NAME", self.script_name);
         table.set("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes());
         table.set("QUERY_STRING", self.query);
-        table.set("HTTPS", b"off");
+        table.set("HTTPS", if self.secure { b"on" } else { b"off" });
         if !self.path_info.is_empty() {
             table.set("PATH_INFO", self.path_info);
             if let Some(path) = self.path_translated {
@@ -176,6 +178,7 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
+            secure: false,
             user: b"",
             content_length: None,
             document_root: Path::new("/www"),

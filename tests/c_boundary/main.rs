@@ -38,6 +38,10 @@ mod sending;
 mod ssi;
 mod static_files;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_hostile;
 mod traces;
 mod traversal;
 mod websocket_handshake;
