@@ -209,17 +209,19 @@ impl Server {
         true
     }
 
-    /// Says that nothing more is sent, on a connection that is about to be closed, where that is
-    /// true: the client must be able to tell an answer that was cut off.
+    /// Says that nothing more is sent, on a connection that is about to be closed, unless that cuts
+    /// an answer off: the client must be able to tell.
     #[cold]
     pub(super) fn say_goodbye(&mut self, conn: &mut Conn) {
-        let is_between = match conn.phase {
-            Phase::Head | Phase::Answering | Phase::Websocket => true,
-            Phase::Draining | Phase::Lingering => true,
-            Phase::Body | Phase::Calling => false,
-            Phase::Sending | Phase::Working | Phase::Relaying => false,
+        let answer_has_begun = conn.exchange.as_ref().is_some_and(|exchange| exchange.status != 0);
+        let is_cut = match conn.phase {
+            Phase::Head | Phase::Draining | Phase::Lingering | Phase::Websocket => false,
+            // It has no other end.
+            Phase::Answering => false,
+            Phase::Body | Phase::Working => answer_has_begun,
+            Phase::Calling | Phase::Sending | Phase::Relaying => true,
         };
-        if !is_between || !conn.writable || conn.gone || conn.backlog() > 0 {
+        if is_cut || !conn.writable || conn.gone || conn.backlog() > 0 {
             return;
         }
         let Some(session) = conn.tls.as_deref_mut() else { return };
