@@ -42,6 +42,8 @@ mod threads;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls_hostile;
+#[cfg(feature = "tls")]
+mod tls_records;
 mod traces;
 mod traversal;
 mod websocket_handshake;
