@@ -9,13 +9,14 @@
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rustix::net::SendFlags;
 
 use super::connection::{Conn, Phase};
 use super::intake::{Refill, make_room, receive};
 use super::step::Flow;
-use super::{SCRATCH, Server};
+use super::{FORKS, SCRATCH, Server};
 use crate::options::OptionId;
 use crate::tls::{Identity, Session};
 
@@ -170,6 +171,10 @@ impl Server {
     #[inline(never)]
     pub(super) fn send_sealed(&mut self, index: usize, flags: SendFlags) -> bool {
         let now = self.clock.now;
+        if self.forks != FORKS.load(Ordering::Relaxed) {
+            // A child must not send under the keys of its parent. It drops them when it polls.
+            return true;
+        }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return false };
         let Some(session) = conn.tls.as_deref_mut() else { return true };
         let records = &mut self.tls.sealed;
@@ -221,7 +226,8 @@ impl Server {
             Phase::Body | Phase::Working => answer_has_begun,
             Phase::Calling | Phase::Sending | Phase::Relaying => true,
         };
-        if is_cut || !conn.writable || conn.gone || conn.backlog() > 0 {
+        let is_child = self.forks != FORKS.load(Ordering::Relaxed);
+        if is_cut || is_child || !conn.writable || conn.gone || conn.backlog() > 0 {
             return;
         }
         let Some(session) = conn.tls.as_deref_mut() else { return };

@@ -252,6 +252,24 @@ fn websockets_speak_through_it() {
 }
 
 #[test]
+fn a_websocket_in_python_is_echoed() {
+    let server = WebsocketServer::start(&[&certificate("rsa")]);
+    let text = python(
+        "with connect() as sock, sock.makefile('rb') as file:\n    \
+            sock.sendall(b'GET /echo HTTP/1.1\\r\\nUpgrade: websocket\\r\\n'\n        \
+                b'Connection: Upgrade\\r\\nSec-WebSocket-Version: 13\\r\\n'\n        \
+                b'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n')\n    \
+            print(file.readline())\n    \
+            while file.readline() != b'\\r\\n': pass\n    \
+            sock.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b'hello')\n    \
+            print(file.read(7))\n",
+        server.port,
+    );
+    assert_eq!(text, "b'HTTP/1.1 101 Switching Protocols\\r\\n'\nb'\\x81\\x05hello'\n");
+    server.program.stop();
+}
+
+#[test]
 fn a_client_in_python_is_served_and_told_of_the_end() {
     let scratch = Scratch::new();
     scratch.write("root/large", pattern(1_000_000));
