@@ -97,7 +97,8 @@ void mg_destroy_server(struct mg_server **server);
  * its default.
  *
  * Returns NULL if the option is set, else a static English sentence that says why not; then the
- * old value still stands. `listening_port` binds at once, `run_as_user` changes the user at once.
+ * old value still stands. `listening_port` binds at once, `run_as_user` changes the user at once,
+ * and the file that `ssl_certificate` names is read at once, also if it is the same as before.
  *
  * To be called by the thread that polls, between polls or inside handlers. From another thread
  * during a poll the call is handed to the polling thread and waited for.

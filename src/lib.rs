@@ -17,4 +17,5 @@ pub mod log;
 pub mod options;
 pub mod pattern;
 pub mod server;
+pub mod tls;
 pub mod websocket;

@@ -1,8 +1,8 @@
 //! The options of a server: their names and defaults, their text as C reads it back, and their
 //! parsed values as the rest of the library uses them.
 //!
-//! Knows nothing of what an option does. `listening_port` and `run_as_user` are acted on by the
-//! server, which stores them here only when that worked.
+//! Knows nothing of what an option does. `listening_port`, `run_as_user` and `ssl_certificate` are
+//! acted on by the server, which stores them here only when that worked.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -235,8 +235,7 @@ impl Config {
             Id::MaxWebsocketMessageBytes => self.max_websocket_message_bytes = int_size(value)?,
             Id::RequestTimeoutMs => self.request_timeout_ms = milliseconds(value)?,
             Id::RunAsUser => self.run_as_user = optional_text(value)?,
-            Id::SslCertificate if value.is_empty() => self.ssl_certificate = None,
-            Id::SslCertificate => return Err(c"TLS is not built into this library"),
+            Id::SslCertificate => self.ssl_certificate = path(value),
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
@@ -511,8 +510,6 @@ mod tests {
         let root = config.document_root.as_ref().unwrap();
         assert_eq!(root.as_os_str().as_bytes(), b"/\xff");
         assert!(!config.enable_directory_listing);
-        assert!(set(&mut options, "ssl_certificate", b"x.pem").is_err());
-        assert_eq!(set(&mut options, "ssl_certificate", b""), Ok(()));
     }
 
     #[test]

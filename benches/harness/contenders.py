@@ -8,6 +8,8 @@ import subprocess
 from .programs import BIN, ROOT
 
 PROGRAMS = os.path.join(ROOT, "benches", "programs")
+# The same library and program, without the feature `tls`.
+NO_TLS = os.path.join(ROOT, "build", "no-tls")
 
 NGINX = """\
 daemon off;
@@ -70,6 +72,7 @@ OWN = ("load", "limit", "first")
 DESCRIPTIONS = {
     "limit": "answers without looking, see benches/programs/limit.c",
     "mongoose": "this library",
+    "mongoose-no-tls": "the same, built without TLS",
     "nginx": "a worker; `return 200` for hello",
     "nginx-cache": "the same with open_file_cache",
     "lighttpd": "hello is a file there",
@@ -129,6 +132,17 @@ def build_mongoose():
     )
 
 
+def build_without_tls():
+    """For what depends on how much code there is. The program looks for its library beside it."""
+    target = os.path.join(ROOT, "target", "no-tls")
+    run("cargo", "build", "-q", "--release", "--lib", "--no-default-features", cwd=ROOT,
+        env=dict(os.environ, CARGO_TARGET_DIR=target))
+    os.makedirs(os.path.join(NO_TLS, "bench"), exist_ok=True)
+    shutil.copy(os.path.join(target, "release", "libmongoose.so"),
+                os.path.join(NO_TLS, "libmongoose.so.5"))
+    shutil.copy(os.path.join(BIN, "mongoose"), os.path.join(NO_TLS, "bench"))
+
+
 def write(path, text):
     with open(path, "w") as file:
         file.write(text)
@@ -167,6 +181,8 @@ def command(name, scratch, root, limit=(), idle=0):
         return program("limit", *limit)
     if name == "mongoose":
         return program("mongoose", "-r", root)
+    if name == "mongoose-no-tls":
+        return [os.path.join(NO_TLS, "bench", "mongoose"), "-r", root]
     if name == "nginx":
         return nginx(scratch, root, idle)
     if name == "nginx-cache":

@@ -76,7 +76,11 @@ def other_table(everything):
 
         def others(form, what):
             return ", ".join(f"{name} {form.format(row[what])}" for name, row in rows.items()
-                             if name != "mongoose")
+                             if not name.startswith("mongoose"))
+
+        def own(form, what):
+            plain = rows["mongoose-no-tls"][what]
+            return f"**{form.format(rows['mongoose'][what])}**, without TLS {form.format(plain)}"
 
         if result["kind"] == "idle":
             for title, form, what in (
@@ -88,10 +92,9 @@ def other_table(everything):
         elif result["kind"] == "start":
             for title, form, what in (("start to first answer, ms", "{:.1f}", "ms"),
                                       ("memory then, MiB", "{:.1f}", "mib")):
-                lines.append(f"| {title} | **{form.format(rows['mongoose'][what])}** | "
-                             f"{others(form, what)} |")
+                lines.append(f"| {title} | {own(form, what)} | {others(form, what)} |")
         elif result["kind"] == "size":
-            lines.append(f"| {result['title']}, KiB | **{rows['mongoose']['kib']:.0f}** | |")
+            lines.append(f"| {result['title']}, KiB | {own('{:.0f}', 'kib')} | |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""
 
 

@@ -37,10 +37,11 @@ def verdicts(result):
             ("requests/s", f"{speed:.3f}", f"≥ {GOALS['idle_speed']}", speed >= GOALS["idle_speed"]),
             at_most("KiB for a connection", own["kib_each"], GOALS["idle_kib"]),
         ]
+    without_tls = result["rows"]["mongoose-no-tls"]
     if result["kind"] == "start":
         return [at_most("ms", own["ms"], GOALS["start_ms"]),
-                at_most("MiB", own["mib"], GOALS["start_mib"])]
-    return [at_most("KiB", own["kib"], GOALS["library_kib"], "{:.0f}")]
+                at_most("MiB without TLS", without_tls["mib"], GOALS["start_mib"])]
+    return [at_most("KiB without TLS", without_tls["kib"], GOALS["library_kib"], "{:.0f}")]
 
 
 def columns(result):
@@ -88,7 +89,7 @@ def show(name, result):
     widths = [max(len(cell) for cell in column) for column in zip(heads, *rows.values())]
     print(f"\n{name}: {result['title']}")
     for title, cells in [("", heads), *rows.items()]:
-        print(f"  {title:12}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths)))
+        print(f"  {title:16}" + "".join(f"  {c:>{w}}" for c, w in zip(cells, widths)))
     for what, reached, goal, holds in verdicts(result):
         print(f"  goal: {what} {goal}, reached {reached}: {'yes' if holds else 'NO'}")
     for complaint in complaints(result):

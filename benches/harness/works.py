@@ -70,5 +70,5 @@ GOALS = {
     "idle_kib": 0.8,        # an idle connection
     "start_ms": 4.0,
     "start_mib": 2.5,
-    "library_kib": 600,
+    "library_kib": 600,     # like memory at the start, without TLS
 }

@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
+    /// Whether the client speaks TLS with us.
+    pub secure: bool,
     /// Whom digest authentication let in.
     pub user: &'a [u8],
     /// Length of the content, where there is some.
@@ -94,7 +96,7 @@ impl Request<'_> {
             ("SCRIPT_NAME", self.script_name),
             ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
             ("QUERY_STRING", self.query),
-            ("HTTPS", b"off"),
+            ("HTTPS", if self.secure { b"on" } else { b"off" }),
         ];
         for (name, value) in always {
             table.set(name, value);
@@ -182,6 +184,7 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
+            secure: false,
             user: b"",
             content_length: None,
             document_root: Path::new("/www"),

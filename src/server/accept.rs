@@ -70,6 +70,7 @@ impl Server {
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<usize> {
+        let tls = self.tls.open().ok()?;
         let slot = slots::acquire()?;
         let index = match self.free.pop() {
             Some(index) => index as usize,
@@ -101,7 +102,8 @@ impl Server {
             dirty: false,
             paused: false,
             blank: 0,
-            begun: false,
+            // The handshake is to be over in the time that a request has.
+            begun: tls.is_some(),
             timed_out: false,
             linger: false,
             last_active: self.clock.now,
@@ -111,6 +113,7 @@ impl Server {
             out: None,
             exchange: None,
             socket_state: None,
+            tls,
         }));
         self.open += 1;
         self.set_timer(index);

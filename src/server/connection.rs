@@ -17,6 +17,7 @@ use super::websocket::Socket;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
 use crate::http::response::Answer;
+use crate::tls::Session;
 
 /// Buffers above this size are given back to the allocator instead of being used again.
 const KEEP_CAPACITY: usize = spares::SMALL;
@@ -96,6 +97,8 @@ pub struct Conn {
     pub exchange: Option<Box<Exchange>>,
     /// What makes it a websocket.
     pub socket_state: Option<Box<Socket>>,
+    /// What makes it speak TLS.
+    pub tls: Option<Box<Session>>,
 }
 
 impl Conn {
@@ -103,6 +106,11 @@ impl Conn {
     /// for long.
     pub fn has_unread(&self) -> bool {
         self.queued && self.readable
+    }
+
+    /// Whether something has to be sent before it may end.
+    pub fn must_send(&self) -> bool {
+        self.backlog() > 0 || self.tls.as_ref().is_some_and(|session| session.must_send())
     }
 
     /// Bytes that wait to be sent.

@@ -1,7 +1,7 @@
 //! From a readable socket to a complete request: bytes are read into the server's scratch buffer
 //! and parsed there; what must outlive the turn is copied into the exchange.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
@@ -44,18 +44,12 @@ impl Server {
         if !conn.readable {
             return Refill::Wait;
         }
-        if self.input.is_empty() {
-            self.input = 0..0;
-        } else if self.scratch.len() - self.input.end < SCRATCH / 4 {
-            self.scratch.copy_within(self.input.clone(), 0);
-            self.input = 0..self.input.len();
-            let room = self.scratch.len() - self.input.end;
-            if room < SCRATCH / 4 {
-                if self.scratch.try_reserve(SCRATCH).is_err() {
-                    return Refill::Lost;
-                }
-                self.scratch.resize(self.scratch.len() + SCRATCH, 0);
-            }
+        // While it lingers, what comes is thrown away and need not be understood.
+        if conn.tls.is_some() && conn.phase != Phase::Lingering {
+            return self.refill_sealed(index);
+        }
+        if !make_room(&mut self.scratch, &mut self.input, SCRATCH / 4) {
+            return Refill::Lost;
         }
         // The last byte is for the NUL behind a message that ends the input.
         let end = self.scratch.len() - 1;
@@ -356,7 +350,7 @@ impl Server {
     }
 
     /// Appends a piece of `scratch` to the content, within the limits.
-    fn append(&mut self, index: usize, content: std::ops::Range<usize>) -> Result<(), u16> {
+    fn append(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         let config = &self.options.config;
         let (maximum, buffered) = (config.max_request_body_bytes, config.max_buffered_bytes);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -396,7 +390,7 @@ impl Server {
 
     /// How much of a long body is to come, if it can be received where it is to lie.
     fn direct_target(&mut self, index: usize) -> Option<u64> {
-        let idle = self.input.is_empty();
+        let idle = self.input.is_empty() && self.conn(index)?.tls.is_none();
         match self.exchange(index)? {
             Exchange { body: Body::Length(left), intake, .. }
                 if idle && *left > DIRECT && *intake == Intake::Keep =>
@@ -505,7 +499,25 @@ pub(super) fn locate(exchange: &mut Exchange) -> bool {
     true
 }
 
-fn receive(socket: &mio::net::TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
+/// Makes room for `least` bytes behind the unread input. False if there is no memory for it.
+#[inline(always)]
+pub(super) fn make_room(scratch: &mut Vec<u8>, input: &mut Range<usize>, least: usize) -> bool {
+    if Range::is_empty(input) {
+        *input = 0..0;
+    } else if scratch.len() - input.end < least {
+        scratch.copy_within(input.clone(), 0);
+        *input = 0..input.len();
+        if scratch.len() - input.end < least {
+            if scratch.try_reserve(SCRATCH).is_err() {
+                return false;
+            }
+            scratch.resize(scratch.len() + SCRATCH, 0);
+        }
+    }
+    true
+}
+
+pub(super) fn receive(socket: &mio::net::TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::net::recv(socket, &mut *space, RecvFlags::empty()) {
             Ok((count, _)) => return Ok(count),

@@ -92,6 +92,7 @@ impl Server {
             server_name: &config.auth_domain,
             local: conn.socket.local_addr().ok(),
             peer: conn.socket.peer_addr().ok(),
+            secure: conn.tls.is_some(),
             user: &exchange.user,
             content_length: launch.content_length,
             document_root: &absolute(root),

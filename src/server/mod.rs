@@ -33,6 +33,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+mod tls;
 pub mod user;
 pub mod websocket;
 pub mod write;
@@ -58,6 +59,7 @@ use self::routes::Routes;
 use self::slots::Slot;
 use self::spares::LargeBuffers;
 use self::timers::Timers;
+use self::tls::Tls;
 use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
@@ -175,6 +177,7 @@ pub struct Server {
     pipe_buf: Vec<u8>,
     access_log: LogFile,
     error_log: LogFile,
+    tls: Tls,
     /// What C was shown of each option since it was set last.
     pub shown_options: [Option<*const c_char>; OPTIONS.len()],
 }
@@ -238,6 +241,7 @@ impl Server {
             pipe_buf: Vec::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
+            tls: Tls::default(),
             shown_options: [None; OPTIONS.len()],
         };
         server.publish_limits();
@@ -418,7 +422,9 @@ impl Server {
             if let Some(conn) = self.conns[index].as_mut() {
                 conn.registered = false;
                 conn.held_back = false;
-                // The parent goes on with it, and logs it.
+                // The parent goes on with it, and says when it ends.
+                conn.tls = None;
+                // It logs it, too.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
                     exchange.task = None;
@@ -464,10 +470,15 @@ impl Server {
         let mut at = 0;
         while let Some(&index) = self.dirty.get(at) {
             at += 1;
-            if let Some(conn) = self.conn(index as usize) {
+            let index = index as usize;
+            let is_current = self.current == Some(index);
+            if let Some(conn) = self.conn(index) {
                 conn.dirty = false;
-                self.flush(index as usize);
-                self.settle(index as usize);
+                // What that one has written may yet be taken back; it is flushed when its turn ends.
+                if !is_current {
+                    self.flush(index);
+                    self.settle(index);
+                }
             }
         }
         self.dirty.clear();
@@ -491,7 +502,7 @@ impl Server {
         // into one segment.
         let Some(conn) = self.conn(index) else { return false };
         let last = conn.phase == Phase::Draining;
-        conn.held_back |= last && conn.backlog() > 0;
+        conn.held_back |= last && (conn.backlog() > 0 || conn.tls.is_some());
         let flags = if last { SendFlags::MORE } else { SendFlags::empty() };
         self.flush_with(index, flags)
     }
@@ -501,6 +512,10 @@ impl Server {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
+        if conn.tls.is_some() {
+            let failed = !self.send_sealed(index, flags);
+            return self.flushed(index, failed);
+        }
         let Some(out) = conn.out.as_mut() else {
             return true;
         };
@@ -527,6 +542,21 @@ impl Server {
                 }
             }
         }
+        self.flushed(index, failed)
+    }
+
+    /// Draws up the account after bytes were sent.
+    #[inline(always)]
+    fn flushed(&mut self, index: usize, failed: bool) -> bool {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+            return false;
+        };
+        let Some(out) = conn.out.as_mut() else {
+            if failed {
+                self.close(index);
+            }
+            return !failed;
+        };
         let backlog = out.len();
         let counted = conn.slot.backlog.load(Ordering::Relaxed);
         if counted != backlog {
@@ -593,6 +623,9 @@ impl Server {
         let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
             return;
         };
+        if conn.tls.is_some() {
+            self.say_goodbye(&mut conn);
+        }
         if conn.held_back && self.forks == FORKS.load(Ordering::Relaxed) {
             // Closing alone would drop it if the client has sent something meanwhile, and would not
             // send it while a forked child has the socket, too. That child must not do this.

@@ -46,8 +46,10 @@ impl Server {
             self.make_ready(index);
             return Flow::Leave;
         }
-        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
-        if exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        let is_plain = conn.tls.is_none();
+        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        if is_plain && exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
             return self.transfer(index);
         }
         let is_listing = Stream::listing(&mut exchange.stream).is_some();

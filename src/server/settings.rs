@@ -25,6 +25,7 @@ impl Server {
         self.shown_options[id as usize] = None;
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
+            OptionId::SslCertificate => self.set_certificate(value)?,
             OptionId::RunAsUser => {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {

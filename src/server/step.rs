@@ -50,6 +50,7 @@ impl Server {
                     Flow::Call(handler) => return self.call(index, handler),
                 }
             } else if let Some(step) = self.next_visit() {
+                self.flush_late();
                 return step;
             } else if self.turn > 0 {
                 self.turn -= 1;
@@ -62,9 +63,11 @@ impl Server {
                 } else {
                     self.register(index);
                 }
-            } else if !self.begin_work() {
+            } else {
                 self.flush_dirty();
-                break;
+                if !self.begin_work() {
+                    break;
+                }
             }
         }
         self.hub.buffered.store(self.buffered, Ordering::Relaxed);
@@ -96,7 +99,7 @@ impl Server {
         self.current = Some(index);
         self.budget = REQUESTS_PER_TURN;
         self.quota = BYTES_PER_TURN;
-        if conn.out.is_some() {
+        if conn.out.is_some() || conn.tls.is_some() {
             self.flush(index);
         }
     }
@@ -108,6 +111,9 @@ impl Server {
             return Flow::Leave;
         };
         if std::mem::take(&mut conn.timed_out) {
+            if conn.tls.as_ref().is_some_and(|session| session.is_handshaking()) {
+                return self.give_up_handshake(index);
+            }
             return self.refuse(index, 408, false);
         }
         match conn.phase {
@@ -137,7 +143,7 @@ impl Server {
             return;
         };
         let unread = &self.scratch[self.input.clone()];
-        if !unread.is_empty() {
+        if !unread.is_empty() || conn.tls.as_ref().is_some_and(|session| session.has_partial()) {
             if conn.input.try_reserve_exact(unread.len()).is_err() {
                 self.close(index);
                 return;
@@ -240,11 +246,11 @@ impl Server {
             return Flow::Leave;
         };
         conn.phase = Phase::Draining;
-        if conn.backlog() > 0 {
+        if conn.must_send() {
             if !conn.writable || !self.flush(index) {
                 return Flow::Leave;
             }
-            if self.conn(index).is_some_and(|conn| conn.backlog() > 0) {
+            if self.conn(index).is_some_and(|conn| conn.must_send()) {
                 return Flow::Leave;
             }
         }

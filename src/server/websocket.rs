@@ -377,7 +377,7 @@ impl Server {
                 let at = out.bytes.len();
                 frame::write_header(&mut out.bytes, opcode, data.len(), false);
                 let sent = match at {
-                    0 if data.len() >= DIRECT && conn.writable => {
+                    0 if data.len() >= DIRECT && conn.writable && conn.tls.is_none() => {
                         send_with_header(&conn.socket, &mut conn.writable, out, data)
                     }
                     _ => 0,

@@ -158,6 +158,32 @@ fn cgi_keeps_a_guest_book() {
     });
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn https_reads_its_certificate_again_when_it_is_told_to() {
+    use crate::support::{Authority, Tunnel};
+    let scratch = Scratch::new();
+    let path = scratch.join("server.pem");
+    let renew = |name: &str| {
+        scratch.write("server.pem", std::fs::read(Authority::get().identity(name)).expect("it"));
+    };
+    for link in [Link::Shared, Link::Static] {
+        renew("ec");
+        let mut program = Program::start_file(&compile_example("https.c", link), &["0", &path]);
+        let port = program.expect_start("Listening on https://127.0.0.1:");
+        let port = port.trim_end_matches('/').parse().expect("a port");
+        let tunnel = Tunnel::to(port);
+        assert_eq!(get(tunnel.port, "/").text(), "Nobody else can read this, 127.0.0.1.\n");
+        renew("rsa");
+        let id = program.id().to_string();
+        let told = std::process::Command::new("kill").args(["-HUP", &id]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        program.expect_line("Certificate read again");
+        assert_eq!(get(tunnel.port, "/").text(), "Nobody else can read this, 127.0.0.1.\n");
+        program.terminate("TERM");
+    }
+}
+
 #[test]
 fn wrapper_finds_its_object_again() {
     each_linkage("wrapper.cpp", &[], |port| {

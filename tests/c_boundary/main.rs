@@ -38,6 +38,12 @@ mod sending;
 mod ssi;
 mod static_files;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_hostile;
+#[cfg(feature = "tls")]
+mod tls_records;
 mod traces;
 mod traversal;
 mod websocket_handshake;

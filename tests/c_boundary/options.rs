@@ -329,3 +329,14 @@ fn a_change_counts_for_the_next_request() {
     }
     server.stop();
 }
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn a_library_without_tls_does_not_take_a_certificate() {
+    let mut server = Server::start(&[]);
+    let refusal = "TLS is not built into this library";
+    assert_eq!(set(&mut server, "ssl_certificate", "/nonexistent"), refusal);
+    assert_eq!(get(&mut server, "ssl_certificate"), "");
+    assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
+    server.stop();
+}

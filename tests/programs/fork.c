@@ -114,6 +114,7 @@ int main(int argc, char *argv[]) {
   signal(SIGTERM, on_signal);
   server = mg_create_server(NULL);
   CHECK(mg_set_option(server, "listening_port", "127.0.0.1:0") == NULL);
+  if (argc > 2) CHECK(mg_set_option(server, "ssl_certificate", argv[2]) == NULL);
   mg_add_uri_handler(server, "/pid", pid);
   mg_add_uri_handler(server, "/low", low_descriptors);
   mg_add_uri_handler(server, "/fork_here", fork_here);

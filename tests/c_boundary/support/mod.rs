@@ -3,20 +3,28 @@
 //! Nothing here sleeps: a test waits for a line, for bytes or for the end of a connection, and the
 //! deadline only says when waiting has become a failure.
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod client;
 mod dav;
 mod program;
 mod scratch;
 mod server;
 mod toolchain;
+#[cfg(feature = "tls")]
+mod tunnel;
 mod websocket;
 
+#[cfg(feature = "tls")]
+pub use certificates::Authority;
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use program::Program;
 pub use scratch::{Elsewhere, Scratch};
 pub use server::{Server, request};
 pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
+#[cfg(feature = "tls")]
+pub use tunnel::{Tunnel, client_config, open};
 pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A compiled C program that runs beside the test and is spoken to by lines.
 
-use super::toolchain::Link;
+use super::toolchain::{Link, root};
 use super::{compile_program, deadline, under_valgrind};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -32,7 +32,9 @@ impl Program {
             let mut valgrind = Command::new("valgrind");
             valgrind.args(["--error-exitcode=99", "--leak-check=full", "-q", "--vgdb=no"]);
             valgrind.arg("--show-leak-kinds=definite");
-            valgrind.args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"]).arg(path);
+            valgrind.args(["--errors-for-leak-kinds=definite", "--fair-sched=yes"]);
+            let known = root().join("tests/c_boundary/valgrind.supp");
+            valgrind.arg(format!("--suppressions={}", known.display())).arg(path);
             valgrind
         } else {
             Command::new(path)
