@@ -16,6 +16,7 @@ use super::intake::locate;
 use super::launch::{Launch, status_of};
 use super::programs::Output;
 use super::replies;
+use super::sending::reset_on_close;
 use super::slots::Shown;
 use super::step::Flow;
 use crate::cgi::header::{self, MAX_HEAD, Outcome};
@@ -253,6 +254,7 @@ impl Server {
         let mut buf = std::mem::take(&mut self.pipe_buf);
         let moved = self.move_output(index, &mut gateway, &mut buf);
         self.pipe_buf = buf;
+        let has_no_end = matches!(gateway.stage, Stage::Content(Outlet::ToClose));
         match self.exchange(index) {
             Some(exchange) => exchange.cgi = Some(gateway),
             None => self.leave_program(&gateway),
@@ -271,6 +273,11 @@ impl Server {
                 if !why.is_empty() {
                     let name = self.name_of(index);
                     self.complain(Some(index), &format!("{name}: {why}"));
+                }
+                if has_no_end && let Some(conn) = self.conn(index) {
+                    reset_on_close(&conn.socket);
+                    self.close(index);
+                    return Some(Flow::Leave);
                 }
                 Some(self.fail(index, status))
             }

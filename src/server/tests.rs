@@ -5,9 +5,10 @@ use std::ffi::{c_int, c_void};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::ptr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inbox::{Hub, Param};
+use super::inbox::{Hub, Message, Param, Ticket};
 use super::slots::Slot;
 use super::write::{Piece, write_from_elsewhere};
 use super::{Server, Step};
@@ -251,6 +252,46 @@ fn an_answer_that_has_waited_is_sent_before_another_handler_is_called() {
     server.returned(0);
     assert!(resume(&mut server).is_some());
     assert_eq!(clients.iter_mut().map(received).filter(|early| *early).count(), 1);
+}
+
+#[test]
+fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
+    let (mut server, mut client) = server_and_client(&[]);
+    server.set_error_handler(Some(never_called));
+    client.write_all(&[REQUEST, b"nonsense\r\n\r\n"].concat()).expect("sent");
+    let slot = next_call(&mut server).expect("a request");
+    // As a late answer leaves it that is complete when the turn begins.
+    let index = server.index_of(slot).expect("open");
+    server.conn(index).expect("open").dirty = true;
+    server.dirty.push(index as u32);
+    assert!(server.write(slot, Piece::Raw(ANSWER)));
+    std::thread::sleep(Duration::from_millis(30));
+    server.returned(0);
+    assert!(resume(&mut server).is_some());
+    assert!(server.write(slot, Piece::Data(b"taken back")));
+    server.returned(0);
+    assert!(resume(&mut server).is_none());
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).expect("received");
+    let second = answers.strip_prefix(ANSWER).expect("an answer");
+    let heads = second.windows(9).filter(|window| window == b"HTTP/1.1 ").count();
+    assert_eq!((heads, second.starts_with(b"HTTP/1.1 400 ")), (1, true));
+}
+
+#[test]
+fn what_waits_is_sent_before_other_threads_have_their_way() {
+    let (mut server, mut clients) = two_requests();
+    let (report, outcome) = std::sync::mpsc::channel();
+    let work = move |server: &mut Server| report.send(server.dirty.is_empty()).expect("awaited");
+    server.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
+    for _ in 0..2 {
+        let slot = resume(&mut server).expect("a request");
+        assert!(server.write(slot, Piece::Raw(ANSWER)));
+        server.returned(0);
+    }
+    assert!(resume(&mut server).is_none());
+    assert_eq!(outcome.try_recv(), Ok(true));
+    assert!(clients.iter_mut().all(received));
 }
 
 #[test]

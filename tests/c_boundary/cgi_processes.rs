@@ -367,6 +367,11 @@ fn a_silent_program_is_not_waited_for_for_ever() {
     client.send("GET /stuck.cgi HTTP/1.1\r\nHost: a\r\n\r\n");
     let rest = String::from_utf8_lossy(&client.rest()).into_owned();
     assert!(rest.ends_with("\r\n\r\n4\r\none\n\r\n"), "{rest}");
+    // Where the end of the connection is that of the answer, it must not come in order.
+    let mut client = server.client();
+    client.send("GET /stuck.cgi HTTP/1.0\r\n\r\n");
+    let (rest, was_reset) = client.rest_and_end();
+    assert!(rest.ends_with(b"\r\n\r\none\n") && was_reset);
     if !under_valgrind() {
         assert_eq!(get(&server, "/slow.cgi").text(), "1\n2\n3\n4\n5\n6\n7\n8\n");
     }
