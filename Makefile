@@ -88,6 +88,10 @@ cadaver:
 gio:
 	tests/gio/run
 
+# An hour of mixed load with rude clients, and a crowd of slow ones; SOAK_SECONDS=20 for a short look.
+soak:
+	tests/soak/run $(or $(SOAK_SECONDS),3600)
+
 # Writes include/mongoose.h anew from the Rust sources.
 header:
 	UPDATE_HEADER=1 $(CARGO) test --test header
@@ -123,4 +127,4 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
-  header install uninstall clean
+  soak header install uninstall clean
