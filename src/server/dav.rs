@@ -169,6 +169,10 @@ impl Server {
         };
         // What the cache knows in this turn may be no more.
         self.turns += 1;
+        if writes(exchange.buf.get(exchange.head.method.range()).unwrap_or_default()) {
+            // What is no more takes room on the disk while it is open.
+            self.cache.close_files();
+        }
         let status = self.take_reply(index, reply);
         self.fail(index, status)
     }

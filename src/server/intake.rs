@@ -392,8 +392,12 @@ impl Server {
     fn direct_target(&mut self, index: usize) -> Option<u64> {
         let idle = self.input.is_empty() && self.conn(index)?.tls.is_none();
         match self.exchange(index)? {
-            Exchange { body: Body::Length(left), intake, .. }
-                if idle && *left > DIRECT && *intake == Intake::Keep =>
+            // Not before so much has arrived that the space for more is in proportion.
+            Exchange { body: Body::Length(left), intake, buf, .. }
+                if idle
+                    && *left > DIRECT
+                    && buf.len() >= SCRATCH / 8
+                    && *intake == Intake::Keep =>
             {
                 Some(*left)
             }
@@ -414,7 +418,7 @@ impl Server {
         }
         let before = exchange.buf.len();
         let left = usize::try_from(left).unwrap_or(usize::MAX);
-        let growth = left.min(before.max(SCRATCH)).saturating_add(1);
+        let growth = left.min(before).saturating_add(1);
         if exchange.buf.capacity() - before < growth.min(SCRATCH)
             && !self.large_buffers.grow(&mut exchange.buf, growth, self.clock.now)
         {

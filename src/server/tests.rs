@@ -110,6 +110,23 @@ fn a_frame_that_ends_a_long_input_behind_a_body_has_room_for_its_nul() {
 }
 
 #[test]
+fn content_takes_memory_as_it_comes() {
+    let (mut server, mut client) = server_and_client(&[]);
+    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n").expect("sent");
+    for arrived in 1..5 {
+        client.write_all(b"x").expect("sent");
+        let so_far = |server: &Server| {
+            let exchange = server.conns.iter().flatten().find_map(|conn| conn.exchange.as_ref());
+            exchange.map_or((0, 0), |exchange| (exchange.arrived, exchange.buf.capacity()))
+        };
+        while so_far(&server).0 < arrived {
+            turns(&mut server, 1);
+        }
+        assert!(so_far(&server).1 < 4096, "{} bytes", so_far(&server).1);
+    }
+}
+
+#[test]
 fn what_a_thread_writes_while_the_handler_returns_keeps_its_order() {
     let (mut server, mut client) = server_and_client(&[]);
     for round in 0..300 {

@@ -188,15 +188,30 @@ fn a_client_that_goes_away_leaves_the_old_file() {
         if reset { client.reset() } else { drop(client) }
     }
     // Whatever the server still does about them, it does before it answers.
-    until("nothing is open any more", || {
-        let id = dav.server.program.id();
-        let links = std::fs::read_dir(format!("/proc/{id}/fd")).expect("descriptors");
-        let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
-        !targets.into_iter().any(|target| target.to_string_lossy().contains("/root/"))
-    });
+    until("nothing is open any more", || open_files(&dav) == 0);
     assert_eq!((dav.read("a").as_str(), dav.names("")), ("old", vec!["a".to_owned()]));
     dav.restart();
     assert_eq!(dav.names(""), ["a"]);
+    dav.stop();
+}
+
+fn open_files(dav: &Dav) -> usize {
+    let id = dav.server.program.id();
+    let links = std::fs::read_dir(format!("/proc/{id}/fd")).expect("descriptors");
+    let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("/root/")).count()
+}
+
+#[test]
+fn what_is_replaced_or_deleted_gives_its_room_back() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "old".repeat(30_000));
+    for (method, status) in [("PUT", 204), ("DELETE", 204)] {
+        let old = dav.server.ask("GET /a HTTP/1.1\r\n\r\n");
+        assert_eq!((old.body.len(), open_files(&dav)), (90_000, 1));
+        assert_eq!(dav.status(method, "/a", "", &"new".repeat(30_000)), status);
+        assert_eq!(open_files(&dav), 0);
+    }
     dav.stop();
 }
 
