@@ -71,6 +71,9 @@ static pid_t start_child(int daemonise) {
       close(0);
       close(1);
       close(2);
+    } else {
+      /* Or it would hold the pipes of a test that has failed, and with them the test. */
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
     }
     exit(serve());
   }
