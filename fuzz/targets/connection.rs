@@ -1,9 +1,10 @@
 //! A whole connection: bytes to a server with handlers, files, includes and a websocket. Whatever
 //! they are, the connection ends once the client has said all, and the answers do not depend on
-//! how the bytes were cut.
+//! how the bytes were cut. What the program writes to connections of earlier clients goes nowhere.
 #![no_main]
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -24,6 +25,41 @@ const PATIENCE: u32 = 2_000;
 thread_local! {
     /// Connections whose handler has not answered.
     static SILENT: RefCell<Vec<*mut mg_connection>> = const { RefCell::new(Vec::new()) };
+    /// All that handlers have seen of the current client.
+    static SEEN: RefCell<Vec<*mut mg_connection>> = const { RefCell::new(Vec::new()) };
+    /// The same of clients before it, as far as they are kept.
+    static PAST: RefCell<VecDeque<*mut mg_connection>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// What is written too late.
+const STRAY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray";
+/// Connections of the past that are written to.
+const PAST_CONNECTIONS: usize = 64;
+
+fn note(conn: *mut mg_connection) {
+    SEEN.with_borrow_mut(|seen| seen.push(conn));
+}
+
+/// The client has gone: what was its connection is of the past.
+fn part() {
+    SILENT.take();
+    PAST.with_borrow_mut(|past| {
+        past.extend(SEEN.take());
+        let excess = past.len().saturating_sub(PAST_CONNECTIONS);
+        past.drain(..excess);
+    });
+}
+
+fn write_late() {
+    PAST.with_borrow(|past| {
+        for conn in past {
+            // SAFETY: such pointers may be passed at any time.
+            unsafe {
+                mg_write(*conn, STRAY.as_ptr().cast(), STRAY.len() as c_int);
+                mg_websocket_write(*conn, 1, STRAY.as_ptr().cast(), STRAY.len());
+            }
+        }
+    });
 }
 
 /// One server, polled by the only thread there is.
@@ -38,6 +74,7 @@ unsafe impl Sync for Fixture {}
 
 /// Repeats the content, raw.
 unsafe extern "C-unwind" fn raw(conn: *mut mg_connection) -> c_int {
+    note(conn);
     // SAFETY: the library shows a valid structure, and `content` is `content_len` bytes long.
     unsafe {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", (*conn).content_len);
@@ -49,6 +86,7 @@ unsafe extern "C-unwind" fn raw(conn: *mut mg_connection) -> c_int {
 
 /// Tells of everything that the helpers find.
 unsafe extern "C-unwind" fn told(conn: *mut mg_connection) -> c_int {
+    note(conn);
     let mut buf = [0 as c_char; 40];
     let (place, size) = (buf.as_mut_ptr(), buf.len());
     // SAFETY: all strings end in NUL, and the buffers are as long as is said.
@@ -86,6 +124,7 @@ unsafe extern "C-unwind" fn told(conn: *mut mg_connection) -> c_int {
 
 /// Ends with the connection.
 unsafe extern "C-unwind" fn unframed(conn: *mut mg_connection) -> c_int {
+    note(conn);
     let text = "HTTP/1.0 200 OK\r\n\r\nhello";
     // SAFETY: the library shows a valid structure.
     unsafe { mg_write(conn, text.as_ptr().cast(), text.len() as c_int) };
@@ -94,6 +133,7 @@ unsafe extern "C-unwind" fn unframed(conn: *mut mg_connection) -> c_int {
 
 /// Leaves the answer for later.
 unsafe extern "C-unwind" fn silent(conn: *mut mg_connection) -> c_int {
+    note(conn);
     SILENT.with_borrow_mut(|silent| silent.push(conn));
     1
 }
@@ -108,6 +148,7 @@ fn break_silence() {
 
 /// Echoes messages.
 unsafe extern "C-unwind" fn socket(conn: *mut mg_connection) -> c_int {
+    note(conn);
     // SAFETY: as in `raw`.
     unsafe {
         if (*conn).is_websocket == 0 {
@@ -121,6 +162,7 @@ unsafe extern "C-unwind" fn socket(conn: *mut mg_connection) -> c_int {
 
 /// Has its own page for one kind of error.
 unsafe extern "C-unwind" fn error(conn: *mut mg_connection) -> c_int {
+    note(conn);
     // SAFETY: the library shows a valid structure.
     unsafe {
         if (*conn).status_code != 405 {
@@ -197,6 +239,7 @@ fn answers<'a>(fixture: &Fixture, pieces: impl Iterator<Item = &'a [u8]>) -> Vec
         // SAFETY: the server lives as long as the process.
         unsafe { mg_poll_server(fixture.server, wait) };
         break_silence();
+        write_late();
         let mut buf = [0; 16 * 1024];
         loop {
             match client.read(&mut buf) {
@@ -224,6 +267,8 @@ fn answers<'a>(fixture: &Fixture, pieces: impl Iterator<Item = &'a [u8]>) -> Vec
         }
         assert!(waited < PATIENCE, "the connection does not end");
     }
+    part();
+    assert!(!received.windows(5).any(|window| window == b"stray"), "another client's answer");
     received
 }
 

@@ -4,11 +4,11 @@
 //! number stays between polls, so that `mg_write` inside a handler needs one load and one compare
 //! to know that it is on the I/O thread. Taking the server over is a compare-and-swap.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::types::mg_server;
 use crate::server::inbox::Hub;
+use crate::server::thread_number;
 use crate::server::{FORKS, Server};
 
 /// Nobody is inside.
@@ -19,20 +19,9 @@ const SHORT: u64 = 1;
 const LONG: u64 = 2;
 const STATE: u64 = 3;
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
-
-thread_local! {
-    static NUMBER: Cell<u64> = const { Cell::new(0) };
-}
-
-/// This thread's number, drawn once: addresses of thread-locals get reused, numbers do not.
+/// This thread's number, in its place in the holder's word.
 fn me() -> u64 {
-    NUMBER.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed) << 2);
-        }
-        number.get()
-    })
+    thread_number::current() << 2
 }
 
 /// The hub behind a pointer that C holds.
@@ -124,7 +113,8 @@ impl Hold {
 
     /// Uses the server. No user code may run in `body`.
     pub fn with<R>(&self, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
-        let server = self.hub.server.load(Ordering::Relaxed);
+        // Acquire: the thread that made the server may not have passed a lock since.
+        let server = self.hub.server.load(Ordering::Acquire);
         // SAFETY: the server lives while a thread holds it, only the holder gets here, and no
         // reference outlives a call: `body` calls nothing that could come back here.
         unsafe { server.as_mut() }.map(body)

@@ -76,7 +76,7 @@ impl Server {
             Some(index) => index as usize,
             None => {
                 if self.conns.try_reserve(1).is_err() {
-                    slots::release(slot);
+                    slots::release(slot, false);
                     return None;
                 }
                 self.conns.push(None);

@@ -3,6 +3,7 @@
 //! A [`Hub`] is the part of a server that every thread may touch at any time. Hubs are pooled and
 //! never unmapped, so that a connection pointer kept for too long still leads to a valid one.
 
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -80,12 +81,19 @@ pub struct Hub {
     pub buffered: AtomicUsize,
 }
 
-static HUBS: Mutex<Vec<&'static Hub>> = Mutex::new(Vec::new());
+/// How many other servers end before the hub of one serves another: a thread that comes too late
+/// with the pointer of a server must not walk over the clients of its successor.
+const QUARANTINE: usize = 4096;
+
+/// Hubs of servers that have ended, the oldest first.
+static HUBS: Mutex<VecDeque<&'static Hub>> = Mutex::new(VecDeque::new());
 
 impl Hub {
     /// A hub for a new server.
     pub fn acquire() -> &'static Hub {
-        let pooled = HUBS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
+        let pooled = if hubs.len() > QUARANTINE { hubs.pop_front() } else { None };
+        drop(hubs);
         let hub = pooled.unwrap_or_else(|| {
             Box::leak(Box::new(Hub {
                 legacy: Default::default(),
@@ -115,7 +123,7 @@ impl Hub {
         for message in self.queue.close() {
             message.withdraw();
         }
-        HUBS.lock().unwrap_or_else(PoisonError::into_inner).push(self);
+        HUBS.lock().unwrap_or_else(PoisonError::into_inner).push_back(self);
     }
 }
 

@@ -68,10 +68,6 @@ impl Server {
             if (all || conn.is_open_websocket())
                 && let Some(generation) = conn.slot.open_generation()
             {
-                if func.is_some() {
-                    // The function may hand the pointer to other threads.
-                    conn.slot.share();
-                }
                 list.push((conn.slot, generation));
             }
         }
@@ -127,6 +123,7 @@ impl Server {
         while let Some(&(slot, generation)) = iteration.list.get(iteration.at) {
             iteration.at += 1;
             if slot.open_generation() == Some(generation) {
+                slot.set_seen();
                 let step = Step::Iterate(slot.as_c(), iteration.func, iteration.param.0);
                 if calling != Some(slot.index()) {
                     let content = slot.swap_content(no_content());

@@ -18,6 +18,7 @@ pub mod iterate;
 mod launch;
 pub mod listener;
 mod listing;
+mod pool;
 mod programs;
 pub mod queue;
 pub mod replies;
@@ -32,6 +33,7 @@ mod step;
 mod streams;
 #[cfg(test)]
 mod tests;
+pub mod thread_number;
 pub mod timers;
 mod tls;
 pub mod user;
@@ -655,8 +657,8 @@ impl Server {
         {
             self.spare_outboxes.push(out);
         }
-        conn.slot.close();
-        slots::release(conn.slot);
+        let seen = conn.slot.close();
+        slots::release(conn.slot, seen);
         // An index that is still in a list is not given out again before the list is emptied:
         // a stale entry then finds either nobody or a connection that is merely looked at.
         self.free.push(index as u32);

@@ -85,6 +85,7 @@ impl Server {
             return Step::Done;
         };
         conn.phase = Phase::Calling;
+        conn.slot.set_seen();
         if conn.socket_state.is_none() {
             conn.slot.set_answerable(true);
         }
@@ -144,8 +145,6 @@ impl Server {
             Standing::Complete { .. } => false,
         };
         if goes_on {
-            // Whoever answers later may hold the pointer beyond the connection's end.
-            slot.share();
             *late = exchange.answer.take();
         } else {
             slot.set_answerable(false);

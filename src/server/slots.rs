@@ -1,28 +1,24 @@
 //! Connection slots: the memory behind `struct mg_connection *`.
 //!
-//! Slots come from a process-wide pool that is never unmapped. A pointer that a program kept is
-//! therefore always safe to look at, also after the server is gone; the generation in the slot
-//! tells that its connection has closed. A slot that other threads may know of is reused only
-//! after [`QUARANTINE`] others were retired behind it, so that a late write finds a closed slot
-//! and not somebody else's connection.
+//! [`pool`](super::pool) keeps their memory, never unmaps it, and uses an address that a program
+//! has seen again only after millions of others. A pointer that a program kept is therefore safe to
+//! look at for ever, also after the server is gone, and says that its connection has closed. A slot
+//! of zeros is a closed one, since that is what the pool makes of old ones.
 
 use std::cell::UnsafeCell;
-use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
+use std::ops::{Deref, DerefMut};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::inbox::Hub;
+use super::pool::{Pool, Rules};
+use super::thread_number;
 use crate::ffi::types::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
 use crate::http::request::Head;
 use crate::http::response::Answer;
-
-/// How many other slots are retired before one that other threads know of is used again.
-pub const QUARANTINE: usize = 65_536;
-
-/// Slots made at a time: few, since most programs have few connections.
-const CHUNK: usize = 8;
 
 /// The connection is open.
 const OPEN: u64 = 1;
@@ -30,6 +26,8 @@ const OPEN: u64 = 1;
 const ANSWERABLE: u64 = 2;
 /// The connection is a websocket whose closing handshake has not begun: frames may be written.
 const FRAMES: u64 = 4;
+/// The program has been shown the connection: any of its threads may hold the pointer from now on.
+const SEEN: u64 = 8;
 /// Bits of the state word below the generation.
 const FLAGS: u32 = 8;
 
@@ -42,15 +40,16 @@ pub struct Slot {
     hub: AtomicPtr<Hub>,
     /// Where the server keeps the rest of this connection.
     index: AtomicU32,
-    /// Another thread has written to it, or was told of it.
-    shared: AtomicBool,
+    /// The number of the thread that has `answer`, 0 for none. Not a `Mutex`: whatever this word is
+    /// when the pool makes it 0, somebody who waits for it must not wait for ever.
+    lock: AtomicU32,
     /// Bytes that other threads have queued and the I/O thread has not taken yet.
     pub incoming: AtomicUsize,
     /// Bytes in the connection's own queue, as of the last turn.
     pub backlog: AtomicUsize,
     /// The answer to a request whose handler has returned. Whoever writes judges it here, so
     /// that every thread learns at once what becomes of its bytes.
-    answer: Mutex<Option<Box<Answer>>>,
+    answer: UnsafeCell<Option<Box<Answer>>>,
 }
 
 // SAFETY: `public` is written by the thread that owns the server alone, and read by C under the
@@ -59,23 +58,12 @@ unsafe impl Sync for Slot {}
 // SAFETY: as above; the pointers inside `public` are not followed by this type.
 unsafe impl Send for Slot {}
 
-/// The life of one connection in a slot.
+/// One connection in a slot: no two of the process have the same number.
 pub type Generation = u64;
 
-impl Slot {
-    fn new() -> Self {
-        Self {
-            public: UnsafeCell::new(blank()),
-            state: AtomicU64::new(0),
-            hub: AtomicPtr::new(ptr::null_mut()),
-            index: AtomicU32::new(0),
-            shared: AtomicBool::new(false),
-            incoming: AtomicUsize::new(0),
-            backlog: AtomicUsize::new(0),
-            answer: Mutex::new(None),
-        }
-    }
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
+impl Slot {
     /// The slot behind a pointer that C holds.
     ///
     /// # Safety
@@ -160,16 +148,38 @@ impl Slot {
         self.index.load(Ordering::Relaxed) as usize
     }
 
-    /// Notes that another thread knows this connection.
-    pub fn share(&self) {
-        if !self.shared.load(Ordering::Relaxed) {
-            self.shared.store(true, Ordering::Relaxed);
+    /// Notes that the program is shown this connection.
+    pub fn set_seen(&self) {
+        // Once, and in one step: another thread may be about to begin a closing handshake.
+        if self.state.load(Ordering::Relaxed) & SEEN == 0 {
+            self.state.fetch_or(SEEN, Ordering::Relaxed);
         }
     }
 
-    /// The answer that is being given late, if there is one.
-    pub fn answer(&self) -> MutexGuard<'_, Option<Box<Answer>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The answer that is being given late, if there is one. Who waits for it sleeps now and then,
+    /// as whoever has it may be a thread of lower priority.
+    pub fn answer(&self) -> LateAnswer<'_> {
+        let me = (thread_number::current() as u32).max(1);
+        let mut tries = 0_u32;
+        while self.lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            match tries {
+                0..64 => std::hint::spin_loop(),
+                64..80 => std::thread::yield_now(),
+                _ => std::thread::sleep(Duration::from_micros(100)),
+            }
+            tries = tries.saturating_add(1);
+        }
+        LateAnswer { slot: self, me }
+    }
+
+    #[cfg(test)]
+    pub fn forget_lock(&self) {
+        self.lock.store(0, Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub fn is_locked(&self) -> bool {
+        self.lock.load(Ordering::Relaxed) != 0
     }
 
     /// Begins a connection. On the I/O thread.
@@ -190,23 +200,24 @@ impl Slot {
         unsafe { *self.public.get() = public };
         self.hub.store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
         self.index.store(index, Ordering::Relaxed);
-        self.shared.store(false, Ordering::Relaxed);
         self.incoming.store(0, Ordering::Relaxed);
         self.backlog.store(0, Ordering::Relaxed);
-        let generation = self.state.load(Ordering::Relaxed) >> FLAGS;
+        let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         self.state.store(generation << FLAGS | OPEN, Ordering::Release);
     }
 
-    /// Ends a connection: from here on every late pointer sees it closed.
-    pub fn close(&self) {
+    /// Ends a connection: from here on every late pointer sees it closed. Says whether the program
+    /// has seen it, and may have kept such a pointer.
+    pub fn close(&self) -> bool {
         // Under the lock: who writes from another thread holds it and may change the flags, which
         // must not bring the old generation back.
         let mut answer = self.answer();
-        let generation = (self.state.load(Ordering::Relaxed) >> FLAGS) + 1;
-        self.state.store(generation << FLAGS, Ordering::Release);
+        let seen = self.state.load(Ordering::Relaxed) & SEEN != 0;
+        self.state.store(0, Ordering::Release);
         *answer = None;
         drop(answer);
         self.clear_request();
+        seen
     }
 
     /// Shows a request to the program. `buf` holds the head, whose strings are terminated here,
@@ -305,6 +316,40 @@ impl Slot {
     }
 }
 
+/// The answer of a slot, for whoever writes to it or ends it.
+///
+/// The lock of a closed slot may be lost, when the pool gives its memory back: whoever has it then
+/// finds that the slot is closed and looks at nothing else. What was lost is not given up a second
+/// time.
+pub struct LateAnswer<'a> {
+    slot: &'a Slot,
+    me: u32,
+}
+
+impl Drop for LateAnswer<'_> {
+    fn drop(&mut self) {
+        let lock = &self.slot.lock;
+        let _ = lock.compare_exchange(self.me, 0, Ordering::Release, Ordering::Relaxed);
+    }
+}
+
+impl Deref for LateAnswer<'_> {
+    type Target = Option<Box<Answer>>;
+
+    fn deref(&self) -> &Self::Target {
+        // SAFETY: while a connection is open, only who has the lock gets here; of a closed one
+        // only who ends or begins it.
+        unsafe { &*self.slot.answer.get() }
+    }
+}
+
+impl DerefMut for LateAnswer<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        // SAFETY: as above.
+        unsafe { &mut *self.slot.answer.get() }
+    }
+}
+
 /// Content of no bytes.
 pub fn no_content() -> (*mut c_char, c_int) {
     (blank_request().content, 0)
@@ -386,41 +431,16 @@ impl std::fmt::Write for AddressText<'_> {
     }
 }
 
-struct Pool {
-    free: Vec<&'static Slot>,
-    retired: VecDeque<&'static Slot>,
-}
+static POOL: Mutex<Pool> = Mutex::new(Pool::new(Rules::STANDARD));
 
-static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), retired: VecDeque::new() });
-
-/// A slot for a new connection, the one used last first, as its memory is hot. `None` when there
-/// is no memory.
+/// A slot for a new connection. `None` when there is no memory.
 pub fn acquire() -> Option<&'static Slot> {
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(slot) = pool.free.pop() {
-        return Some(slot);
-    }
-    if pool.retired.len() > QUARANTINE {
-        return pool.retired.pop_front();
-    }
-    let mut chunk = Vec::new();
-    chunk.try_reserve_exact(CHUNK).ok()?;
-    pool.free.try_reserve(CHUNK).ok()?;
-    chunk.resize_with(CHUNK, Slot::new);
-    let chunk: &'static [Slot] = chunk.leak();
-    pool.free.extend(chunk.iter().rev());
-    pool.free.pop()
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).acquire()
 }
 
-/// Gives a closed slot back.
-pub fn release(slot: &'static Slot) {
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if !slot.shared.load(Ordering::Relaxed) {
-        pool.free.push(slot);
-    } else if pool.retired.try_reserve(1).is_ok() {
-        pool.retired.push_back(slot);
-    }
-    // Without memory for the list the slot is leaked: better than reusing it too early.
+/// Gives a closed slot back. `seen`: what [`Slot::close`] said.
+pub fn release(slot: &'static Slot, seen: bool) {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).release(slot, seen);
 }
 
 #[cfg(test)]

@@ -107,7 +107,6 @@ impl Server {
         }
         slot.hide_message();
         slot.become_websocket();
-        slot.share();
         slot.set_takes_frames(true);
         self.set_timer(index);
         Flow::Again
@@ -543,7 +542,6 @@ impl Conn {
 pub fn write_frame_from_elsewhere(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
     let generation = slot.open_generation()?;
     let hub = slot.hub()?;
-    slot.share();
     let _guard = slot.answer();
     // Looked at again under the lock that closing takes too.
     if slot.open_generation() != Some(generation) || !slot.takes_frames() {

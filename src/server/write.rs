@@ -253,7 +253,6 @@ pub fn write_from_elsewhere(slot: &'static Slot, bytes: &[u8]) -> bool {
         return false;
     };
     let Some(hub) = slot.hub() else { return false };
-    slot.share();
     let mut late = slot.answer();
     // The connection may have closed since, and another begun: look again, under the lock that
     // closing takes too.

@@ -28,6 +28,71 @@ fn a_write_to_a_client_that_has_gone_returns_0_and_harms_nobody() {
     server.stop();
 }
 
+/// What makes a connection end, or its answer complete, while the program still knows it: the request,
+/// what the handler does besides keeping the pointer, and whether the client leaves by itself.
+const FORMER: [(&str, &str, &[&str], bool); 8] = [
+    ("GET", "1.0", &[], false),
+    ("POST", "1.1", &[], false),
+    ("DELETE", "1.1", &[], false),
+    ("GET", "1.1", &["write HTTP/1.0 200 OK\\r\\n\\r\\nbye"], false),
+    ("GET", "1.1", &["header Connection close", "data bye"], false),
+    ("GET", "1.1", &["data bye"], true),
+    ("GET", "1.1", &[STREAM], true),
+    ("GET", "1.1", &[], true),
+];
+
+/// Which threads may write at which moment: another one, or the polling one between polls.
+const WRITERS: [&str; 2] = ["late", "io late"];
+
+#[test]
+fn a_late_write_never_reaches_a_client_that_came_after() {
+    let cases = FORMER.map(|(method, version, steps, leaves)| {
+        (request(method, version, &[&["keep a"], steps].concat()), leaves)
+    });
+    // An error handler sees connections, too.
+    let error = ("GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), false);
+    for (text, leaves) in cases.into_iter().chain([error]) {
+        for writer in WRITERS {
+            let options = ["idle_timeout_ms=0", "--errors", "--error=keep a"];
+            let mut server = Server::start(&options);
+            let mut former = server.client();
+            former.send(&text);
+            server.expect_line("kept a");
+            if !leaves {
+                former.rest_or_reset();
+            }
+            drop(former);
+            until("the end of the connection is noticed", || {
+                assert_eq!(server.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+                server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 1\\r\\n\\r\\n1") == 0
+            });
+            // Many at once, each of which waits for an answer that its handler's thread will give.
+            let mut latter: Vec<Client> = (0..20).map(|_| server.client()).collect();
+            for (number, client) in latter.iter_mut().enumerate() {
+                client.send(request("GET", "1.1", &[&format!("keep b{number}")]));
+                server.expect_line(&format!("kept b{number}"));
+            }
+            let stray = "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nstray";
+            server.tell(&format!("{writer} a {stray}"));
+            assert_eq!(server.program.expect_start(&format!("late a {stray}: ")), "0");
+            for (number, client) in latter.iter_mut().enumerate() {
+                let own =
+                    format!("write HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n{number:3}");
+                let written = server.late(&format!("b{number}"), &own);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{number:3}");
+                assert_eq!(written, answer.len() as i64);
+                client.expect(answer);
+            }
+            server.stop();
+        }
+    }
+}
+
+#[test]
+fn a_walk_for_a_server_that_has_ended_does_not_visit_the_clients_of_its_successor() {
+    Program::start("successor.c", &[]).wait_for_end();
+}
+
 #[test]
 fn a_write_after_the_server_was_destroyed_returns_0() {
     for before in [Some("io destroy"), Some("destroy")] {

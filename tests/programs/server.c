@@ -235,6 +235,7 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     mg_printf_data(conn, "%s", step);
   } else if (strcmp(verb, "keep") == 0) {
     keep(step, conn);
+    SAY("kept %s", step);
   } else if (strcmp(verb, "to") == 0) { /* the rest, on the connection kept under this key */
     word = next_word(&step);
     return perform(find_kept(word), step, last);
