@@ -132,7 +132,7 @@ unsigned int mg_poll_server(struct mg_server *server, int milliseconds);
  * Of several that match, the one added last is called. `uri` is copied.
  *
  * The handler runs inside mg_poll_server(), once the whole request is there. One that is added
- * inside a handler counts from the next request on.
+ * inside a handler counts from the next request on. It sees all methods.
  *
  * To be called by the thread that polls; see mg_set_option().
  */
@@ -166,7 +166,8 @@ int mg_get_listening_socket(struct mg_server *server);
 /**
  * Calls `func` for each open websocket (each open connection, if the option `iterate_over` is
  * "all"), with `param` passed through. Those that close meanwhile are skipped, none is visited
- * twice. `func` may write to the connection; `conn->content` is "" there. With `func` NULL the
+ * twice. `func` may write to the connection; `conn->content` is "" there, or the last message of the
+ * websocket where the option `iterate_content` is "last". With `func` NULL the
  * connections are only counted.
  *
  * Any thread may call this at any time: `func` then runs on the thread that polls, and the call
@@ -297,7 +298,8 @@ const char *mg_get_mime_type(const char *file_name);
  * All other lines stay as they are. The file is replaced in one step, keeps its mode, and is
  * locked against a second writer. Returns 1 on success; 0 if the file cannot be written, or if
  * `domain` or `user` is NULL, empty, or contains a colon or a line break. On failure the file is
- * as before. May be called from any thread.
+ * as before. It returns when the new file is on the disk, which may take some milliseconds: a handler
+ * keeps all clients waiting for so long. May be called from any thread.
  */
 int mg_modify_passwords_file(const char *file,
                              const char *domain,

@@ -29,13 +29,16 @@ macro_rules! options {
     };
 }
 
+/// What programs are by default.
+const CGI_PATTERN: &CStr = c"**.cgi$|**.pl$|**.php$";
+
 options! {
     AccessControlList = c"access_control_list", None;
     AccessLogFile = c"access_log_file", None;
     AuthDomain = c"auth_domain", Some(c"mydomain.com");
     CgiEnvironment = c"cgi_environment", None;
     CgiInterpreter = c"cgi_interpreter", None;
-    CgiPattern = c"cgi_pattern", Some(c"**.cgi$|**.pl$|**.php$");
+    CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
     DeferredAnswers = c"deferred_answers", Some(c"get");
@@ -51,6 +54,7 @@ options! {
     HideFilesPatterns = c"hide_files_patterns", None;
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
     IndexFiles = c"index_files", Some(c"index.html,index.htm,index.cgi,index.php,index.lp");
+    IterateContent = c"iterate_content", Some(c"none");
     IterateOver = c"iterate_over", Some(c"websockets");
     IterateTimeoutMs = c"iterate_timeout_ms", Some(c"10000");
     ListeningPort = c"listening_port", None;
@@ -86,6 +90,14 @@ pub enum IterateOver {
     All,
 }
 
+/// What the function of `mg_iterate_over_connections` sees as content of a websocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IterateContent {
+    None,
+    /// The last message.
+    Last,
+}
+
 /// What a websocket handler is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebsocketDelivery {
@@ -101,7 +113,10 @@ pub struct Config {
     pub auth_domain: String,
     pub cgi_environment: Vec<(String, String)>,
     pub cgi_interpreter: Option<PathBuf>,
+    /// What a program is, also where none is run.
     pub cgi_pattern: String,
+    /// Whether programs are run.
+    pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
     pub deferred_answers: DeferredAnswers,
@@ -119,6 +134,7 @@ pub struct Config {
     pub hide_files_patterns: Option<String>,
     pub idle_timeout_ms: u64,
     pub index_files: Vec<String>,
+    pub iterate_content: IterateContent,
     pub iterate_over: IterateOver,
     pub iterate_timeout_ms: u64,
     /// As it was asked for; the text that C reads shows what came of it.
@@ -152,7 +168,8 @@ impl Default for Config {
             auth_domain: "mydomain.com".to_owned(),
             cgi_environment: Vec::new(),
             cgi_interpreter: None,
-            cgi_pattern: "**.cgi$|**.pl$|**.php$".to_owned(),
+            cgi_pattern: CGI_PATTERN.to_string_lossy().into_owned(),
+            cgi_runs: true,
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
             deferred_answers: DeferredAnswers::Get,
@@ -168,6 +185,7 @@ impl Default for Config {
             hide_files_patterns: None,
             idle_timeout_ms: 30_000,
             index_files: index_files.map(|ext| format!("index.{ext}")).to_vec(),
+            iterate_content: IterateContent::None,
             iterate_over: IterateOver::Websockets,
             iterate_timeout_ms: 10_000,
             listening_port: None,
@@ -201,7 +219,15 @@ impl Config {
             Id::AuthDomain => self.auth_domain = text(value)?.to_owned(),
             Id::CgiEnvironment => self.cgi_environment = pairs(value, ENVIRONMENT_FORM)?,
             Id::CgiInterpreter => self.cgi_interpreter = path(value),
-            Id::CgiPattern => self.cgi_pattern = text(value)?.to_owned(),
+            Id::CgiPattern => {
+                let value = text(value)?;
+                self.cgi_runs = !value.eq_ignore_ascii_case("none");
+                self.cgi_pattern = match self.cgi_runs {
+                    true => value.to_owned(),
+                    // Their source must not be shown instead.
+                    false => CGI_PATTERN.to_string_lossy().into_owned(),
+                };
+            }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
             Id::DeferredAnswers => {
@@ -220,6 +246,10 @@ impl Config {
             Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
             Id::IndexFiles => self.index_files = entries(text(value)?).map(str::to_owned).collect(),
+            Id::IterateContent => {
+                let words = [("none", IterateContent::None), ("last", IterateContent::Last)];
+                self.iterate_content = word(value, &words, c"Option value must be none or last")?;
+            }
             Id::IterateOver => {
                 let words = [("websockets", IterateOver::Websockets), ("all", IterateOver::All)];
                 self.iterate_over = word(value, &words, c"Option value must be websockets or all")?;

@@ -230,7 +230,7 @@ fn visited(hold: &Hold, conn: *mut mg_connection) {
 /// Of several that match, the one added last is called. `uri` is copied.
 ///
 /// The handler runs inside mg_poll_server(), once the whole request is there. One that is added
-/// inside a handler counts from the next request on.
+/// inside a handler counts from the next request on. It sees all methods.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///
@@ -306,7 +306,8 @@ pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_in
 
 /// Calls `func` for each open websocket (each open connection, if the option `iterate_over` is
 /// "all"), with `param` passed through. Those that close meanwhile are skipped, none is visited
-/// twice. `func` may write to the connection; `conn->content` is "" there. With `func` NULL the
+/// twice. `func` may write to the connection; `conn->content` is "" there, or the last message of the
+/// websocket where the option `iterate_content` is "last". With `func` NULL the
 /// connections are only counted.
 ///
 /// Any thread may call this at any time: `func` then runs on the thread that polls, and the call

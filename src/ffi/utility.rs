@@ -170,7 +170,8 @@ pub unsafe extern "C" fn mg_url_decode(
 /// All other lines stay as they are. The file is replaced in one step, keeps its mode, and is
 /// locked against a second writer. Returns 1 on success; 0 if the file cannot be written, or if
 /// `domain` or `user` is NULL, empty, or contains a colon or a line break. On failure the file is
-/// as before. May be called from any thread.
+/// as before. It returns when the new file is on the disk, which may take some milliseconds: a handler
+/// keeps all clients waiting for so long. May be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_modify_passwords_file(
     file: *const c_char,

@@ -117,6 +117,9 @@ impl Server {
         if !reads {
             return self.wrong_method(index);
         }
+        if !self.options.config.cgi_runs {
+            return Task::Reply(403);
+        }
         match self.may_run(index, &script.file) {
             Ok(()) => Task::Run(Box::new(script)),
             Err(error) => Task::Reply(self.put_off(index, status_of(&error))),

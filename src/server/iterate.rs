@@ -3,13 +3,13 @@
 //! Who is visited is settled at the start; who closes meanwhile is skipped. The function is
 //! called outside the server, one [`Step`] at a time.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 use std::sync::Arc;
 
 use super::inbox::{IterateFn, Message, Param, Ticket};
-use super::slots::{Generation, Slot, no_content};
+use super::slots::{Content, Generation, Slot};
 use super::{Server, Step};
-use crate::options::IterateOver;
+use crate::options::{IterateContent, IterateOver};
 
 /// One walk.
 pub struct Iteration {
@@ -39,7 +39,7 @@ impl Iteration {
 pub(super) struct Hidden {
     slot: &'static Slot,
     generation: Generation,
-    content: (*mut c_char, c_int),
+    content: Content,
 }
 
 impl Server {
@@ -119,14 +119,18 @@ impl Server {
 
     fn visit(&mut self) -> Option<Step> {
         let calling = self.calling;
+        let shows = self.options.config.iterate_content == IterateContent::Last;
         let iteration = self.iterations.last_mut()?;
         while let Some(&(slot, generation)) = iteration.list.get(iteration.at) {
             iteration.at += 1;
             if slot.open_generation() == Some(generation) {
                 slot.set_seen();
                 let step = Step::Iterate(slot.as_c(), iteration.func, iteration.param.0);
-                if calling != Some(slot.index()) {
-                    let content = slot.swap_content(no_content());
+                let index = slot.index();
+                if calling != Some(index) {
+                    let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+                    let last = conn.filter(|_| shows).and_then(|conn| conn.last_message());
+                    let content = slot.swap_content(last.unwrap_or_else(Content::none));
                     self.hidden.push(Hidden { slot, generation, content });
                 }
                 return Some(step);
@@ -148,7 +152,7 @@ impl Server {
     /// The content of a connection is gone: nothing is to be shown again.
     pub(super) fn forget_hidden(&mut self, slot: &'static Slot) {
         for hidden in self.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot)) {
-            hidden.content = no_content();
+            hidden.content = Content::none();
         }
     }
 

@@ -127,7 +127,7 @@ impl Slot {
 
     /// Takes the message away from the program's eyes.
     pub fn hide_message(&self) {
-        let (content, content_len) = no_content();
+        let Content(content, content_len, _) = Content::none();
         let out = self.public.get();
         // SAFETY: as in `show_request`.
         unsafe {
@@ -304,13 +304,13 @@ impl Slot {
         unsafe { (*self.public.get()).status_code = c_int::from(status) };
     }
 
-    /// Hides the content, or shows it again: an iterate callback sees none. Returns what was shown.
-    pub fn swap_content(&self, content: (*mut c_char, c_int)) -> (*mut c_char, c_int) {
+    /// Shows other content to an iterate callback, or the right one again. Returns what was shown.
+    pub fn swap_content(&self, content: Content) -> Content {
         let out = self.public.get();
         // SAFETY: as in `show_request`.
         unsafe {
-            let old = ((*out).content, (*out).content_len);
-            ((*out).content, (*out).content_len) = content;
+            let old = Content((*out).content, (*out).content_len, (*out).wsbits);
+            ((*out).content, (*out).content_len, (*out).wsbits) = (content.0, content.1, content.2);
             old
         }
     }
@@ -350,9 +350,23 @@ impl DerefMut for LateAnswer<'_> {
     }
 }
 
-/// Content of no bytes.
-pub fn no_content() -> (*mut c_char, c_int) {
-    (blank_request().content, 0)
+/// What a program sees as content: where it is, its length, and `wsbits`.
+pub struct Content(*mut c_char, c_int, u8);
+
+impl Content {
+    /// Content of no bytes.
+    pub fn none() -> Self {
+        Self(NO_CONTENT.0.get().cast(), 0, 0)
+    }
+
+    /// A message with a NUL behind it, which has to stay where it is as long as it is shown.
+    pub fn of_message(message: &mut [u8], wsbits: u8) -> Self {
+        let len = c_int::try_from(message.len().saturating_sub(1)).unwrap_or(0);
+        if message.is_empty() {
+            return Self::none();
+        }
+        Self(message.as_mut_ptr().cast(), len, wsbits)
+    }
 }
 
 /// Where in the request's buffer the program's strings are.

@@ -395,6 +395,9 @@ impl Server {
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
         if resolve::matches(&self.options.config.cgi_pattern, &full, &name) {
+            if !self.options.config.cgi_runs {
+                return Err("a program, and none is run");
+            }
             let Some(query) = query else { return Err("a program is included by virtual") };
             let program = self.start_included(index, full, name, info, query)?;
             page.part = Some(Part { program, head: Some(Vec::new()) });

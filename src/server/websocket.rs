@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
@@ -12,10 +13,10 @@ use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use super::connection::{Conn, Outbox, Phase};
 use super::inbox::{Message, Verdict};
 use super::intake::Refill;
-use super::slots::Slot;
+use super::slots::{Content, Slot};
 use super::step::Flow;
 use super::{Handler, Server};
-use crate::options::{Config, WebsocketDelivery};
+use crate::options::{Config, IterateContent, WebsocketDelivery};
 use crate::websocket::deflate::Deflate;
 use crate::websocket::frame;
 use crate::websocket::handshake::{self, Verdict as Handshake};
@@ -40,6 +41,8 @@ pub struct Socket {
     sent_close: Option<Close>,
     /// Milliseconds of the server's clock.
     last_ping: u32,
+    /// The last message, its NUL included, and its `wsbits`; see `iterate_content`.
+    last: (Vec<u8>, u8),
 }
 
 /// Our Close frame.
@@ -51,8 +54,11 @@ struct Close {
 
 /// The message that the handler is looking at.
 struct Shown {
-    /// Where in `scratch` the NUL behind it stands, and the byte that belongs there.
-    borrowed: Option<(usize, u8)>,
+    /// Where in `scratch` it is, and the byte that belongs where the NUL behind it stands.
+    borrowed: Option<(Range<usize>, u8)>,
+    /// It is no control frame.
+    is_data: bool,
+    wsbits: u8,
     /// It is a Close: the code to answer with.
     close: Option<Option<u16>>,
 }
@@ -94,8 +100,15 @@ impl Server {
         let now = self.clock.now;
         exchange.status = 101;
         exchange.head_len = response.len() as u64;
-        let socket =
-            Socket { handler, receiver, deflate, shown: None, sent_close: None, last_ping: now };
+        let socket = Socket {
+            handler,
+            receiver,
+            deflate,
+            shown: None,
+            sent_close: None,
+            last_ping: now,
+            last: Default::default(),
+        };
         conn.socket_state = Some(Box::new(socket));
         conn.phase = Phase::Websocket;
         let slot = conn.slot;
@@ -254,14 +267,15 @@ impl Server {
                 // The NUL takes the place of the next frame's first byte, which is put back.
                 let byte = std::mem::replace(&mut self.scratch[end], 0);
                 slot.show_message(&mut self.scratch[begin..end], wsbits);
-                Some((end, byte))
+                Some((begin..end, byte))
             }
             Payload::Own => {
                 slot.show_message(without_nul(socket.receiver.own()), wsbits);
                 None
             }
         };
-        socket.shown = Some(Shown { borrowed, close });
+        let is_data = wsbits & 15 < frame::CLOSE;
+        socket.shown = Some(Shown { borrowed, close, is_data, wsbits });
         Flow::Call(socket.handler)
     }
 
@@ -272,8 +286,19 @@ impl Server {
         conn.phase = Phase::Websocket;
         let Some(socket) = conn.socket_state.as_deref_mut() else { return };
         let Some(shown) = socket.shown.take() else { return };
-        if let Some((at, byte)) = shown.borrowed {
-            self.scratch[at] = byte;
+        if shown.is_data && self.options.config.iterate_content == IterateContent::Last {
+            let before = socket.last.0.len();
+            let room = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
+            let message = match &shown.borrowed {
+                Some((range, _)) => self.scratch.get(range.clone()).unwrap_or_default(),
+                None => without_nul(socket.receiver.own()),
+            };
+            keep_message(&mut socket.last.0, message, room);
+            socket.last.1 = shown.wsbits;
+            self.buffered = (self.buffered + socket.last.0.len()).saturating_sub(before);
+        }
+        if let Some((range, byte)) = shown.borrowed {
+            self.scratch[range.end] = byte;
         } else {
             let before = socket.receiver.buffered();
             socket.receiver.release();
@@ -516,6 +541,15 @@ fn send_with_header(
     sent
 }
 
+/// Keeps a message with a NUL behind it, if it fits into `room`.
+fn keep_message(last: &mut Vec<u8>, message: &[u8], room: usize) {
+    last.clear();
+    if message.len() < room && last.try_reserve_exact(message.len() + 1).is_ok() {
+        last.extend_from_slice(message);
+        last.push(0);
+    }
+}
+
 /// The payload in front of its NUL.
 fn without_nul(own: &mut [u8]) -> &mut [u8] {
     match own {
@@ -527,11 +561,17 @@ fn without_nul(own: &mut [u8]) -> &mut [u8] {
 impl Socket {
     /// Bytes of messages that are not complete.
     pub fn buffered(&self) -> usize {
-        self.receiver.buffered()
+        self.receiver.buffered() + self.last.0.len()
     }
 }
 
 impl Conn {
+    /// The last message of a websocket, where it is kept.
+    pub fn last_message(&mut self) -> Option<Content> {
+        let (message, wsbits) = &mut self.socket_state.as_deref_mut()?.last;
+        Some(Content::of_message(message, *wsbits))
+    }
+
     /// Whether the handshake has made it a websocket that is not closing.
     pub fn is_open_websocket(&self) -> bool {
         self.socket_state.is_some() && matches!(self.phase, Phase::Websocket | Phase::Calling)

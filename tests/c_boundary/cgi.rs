@@ -432,6 +432,29 @@ fn the_pattern_says_what_a_program_is() {
 }
 
 #[test]
+fn where_no_program_is_run_none_shows_its_source() {
+    let scratch = Scratch::new();
+    for name in ["x.cgi", "x.pl", "x.php", "d/index.php"] {
+        shell(&scratch, name, "printf 'A: b\\n\\nran'");
+    }
+    scratch.write("root/page.shtml", "[<!--#include virtual=\"x.cgi\" -->]");
+    scratch.write("root/x.txt", "text");
+    for value in ["none", "NONE"] {
+        let server = serve(&scratch, &[&format!("cgi_pattern={value}"), "ssi_pattern=**.shtml$"]);
+        for path in ["/x.cgi", "/x.pl", "/x.php?q", "/x.cgi/more", "/d/", "/d/index.php"] {
+            for method in ["GET", "HEAD"] {
+                let text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+                let answer = server.client().send(text).response_without_body();
+                assert_eq!(answer.status, 403, "{method} {path}");
+            }
+        }
+        assert_eq!(get(&server, "/page.shtml").text(), "[]");
+        assert_eq!(get(&server, "/x.txt").text(), "text");
+        server.stop();
+    }
+}
+
+#[test]
 fn the_access_log_counts_what_was_sent() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", "cat; printf 'Status: 201 Made\\nContent-Length: 5\\n\\nhello'");

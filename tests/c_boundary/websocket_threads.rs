@@ -239,6 +239,46 @@ fn a_walk_in_a_handler_leaves_its_content_alone() {
 }
 
 #[test]
+fn a_walk_sees_the_last_message_of_each_websocket_if_it_is_to() {
+    let mut server = WebsocketServer::start(&["iterate_content=last"]);
+    let mut sockets: Vec<Websocket> = (0..3).map(|_| server.open("/events")).collect();
+    // In one segment, by fragments, and long enough for a buffer of its own; then a ping.
+    sockets[0].text("first").text("one");
+    sockets[1].frame(0x02, "t").frame(0x80, "wo");
+    sockets[0].frame(0x89, "").expect(0x8a, "");
+    sockets[1].frame(0x89, "").expect(0x8a, "");
+    server.events();
+    for prefix in ["", "io "] {
+        server.step(&format!("{prefix}contents"), "iterated 3 called 3");
+        for seen in ["sees 3 one 129", "sees 3 two 130", "sees 0  0"] {
+            server.expect_line(seen);
+        }
+    }
+    // From a handler, whose own message is what it sees of its own connection.
+    sockets[2].text("do contents\nsay done");
+    server.expect_line("iterated 3 called 3").expect_line("done");
+    server.expect_line("sees 3 one 129").expect_line("sees 3 two 130");
+    // Switched off again, and bounded by what the server may keep.
+    server.step("set iterate_content none", "set iterate_content: NULL");
+    server.step("contents", "iterated 3 called 3");
+    for _ in 0..3 {
+        server.expect_line("sees 0  0");
+    }
+    server.step("set iterate_content last", "set iterate_content: NULL");
+    server.step("set max_buffered_bytes 4", "set max_buffered_bytes: NULL");
+    sockets[0].text("longer than that").frame(0x89, "").expect(0x8a, "");
+    server.step("contents", "iterated 3 called 3");
+    server.expect_line("sees 0  0");
+    server.step("set max_buffered_bytes 1000000", "set max_buffered_bytes: NULL");
+    server.step(
+        "set iterate_content everything",
+        "set iterate_content: Option value must be none or last",
+    );
+    server.events();
+    server.stop();
+}
+
+#[test]
 fn a_walk_may_write_to_another_connection_than_it_visits() {
     let mut server = WebsocketServer::start(&[]);
     let mut told = server.open_kept("told");

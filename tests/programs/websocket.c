@@ -210,6 +210,12 @@ static void visit_and_tell(struct mg_connection *conn, void *param) {
             strlen(walk->text) + 2);
 }
 
+static void visit_and_say(struct mg_connection *conn, void *param) {
+  visit(conn, param);
+  CHECK(conn->content[conn->content_len] == '\0');
+  SAY("sees %d %s %d", conn->content_len, conn->content, conn->wsbits);
+}
+
 static void visit_close(struct mg_connection *conn, void *param) {
   visit(conn, param);
   CHECK_INT(mg_websocket_write(conn, 8, "\x03\xe8", 2), 4);
@@ -334,6 +340,9 @@ static int perform(struct mg_connection *conn, char *step) {
   } else if (strcmp(verb, "iterate") == 0) {
     walk.own = conn;
     i = mg_iterate_over_connections(server, visit_content, &walk);
+    SAY("iterated %d called %d", i, walk.count);
+  } else if (strcmp(verb, "contents") == 0) {
+    i = mg_iterate_over_connections(server, visit_and_say, &walk);
     SAY("iterated %d called %d", i, walk.count);
   } else if (strcmp(verb, "nested") == 0) {
     i = mg_iterate_over_connections(server, visit_nested, &walk);
