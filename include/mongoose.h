@@ -305,9 +305,16 @@ int mg_modify_passwords_file(const char *file,
                              const char *password);
 
 /**
- * Runs `func(param)` in a new thread, which cannot be waited for; its resources are given back
- * when `func` returns. Returns NULL if the thread could not be started, or if `func` is NULL;
- * any other value means success. `param` stays with the caller. May be called from any thread.
+ * Runs `func(param)` in a new thread. It is detached: its resources are given back when `func`
+ * returns, and nothing else has to be done for that.
+ *
+ * Returns the thread's `pthread_t`, cast to a pointer, or NULL if the thread could not be started
+ * or `func` is NULL. While the thread runs it may be cast back, for pthread_equal() and
+ * pthread_kill(), say. To wait for a detached thread is not possible: pthread_join() fails at once
+ * (EINVAL with glibc; musl ends the program), and must not be called after the thread has ended.
+ * A program that has to wait does so by a mutex and a condition of its own.
+ *
+ * `param` stays with the caller. May be called from any thread.
  */
 void *mg_start_thread(void *(*func)(void *param), void *param);
 
