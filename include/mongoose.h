@@ -13,6 +13,19 @@
 extern "C" {
 #endif
 
+/* Compilers warn where a format and its arguments do not fit. Define MONGOOSE_NO_FORMAT_CHECKS for
+   programs that are built with -Werror=format-security and pass formats that are no literals. */
+#if defined(__GNUC__) && !defined(MONGOOSE_NO_FORMAT_CHECKS)
+#define MONGOOSE_PRINTF __attribute__((__format__(__printf__, 2, 3)))
+#else
+#define MONGOOSE_PRINTF
+#endif
+#if defined(__GNUC__)
+#define MONGOOSE_SENTINEL __attribute__((__sentinel__))
+#else
+#define MONGOOSE_SENTINEL
+#endif
+
 /** A web server. What is in it is the library's own. */
 struct mg_server;
 
@@ -233,7 +246,7 @@ void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
  * Returns the length of the text, 0 when the bytes were not queued, or -1 when the format
  * could not be carried out.
  */
-extern int mg_printf(struct mg_connection *conn, const char *format, ...);
+int mg_printf(struct mg_connection *conn, const char *format, ...) MONGOOSE_PRINTF;
 
 /**
  * Sends a formatted text as part of the body, like `mg_send_data`. The format is that of
@@ -241,7 +254,7 @@ extern int mg_printf(struct mg_connection *conn, const char *format, ...);
  *
  * To be called where `mg_send_data` may be called.
  */
-extern void mg_printf_data(struct mg_connection *conn, const char *format, ...);
+void mg_printf_data(struct mg_connection *conn, const char *format, ...) MONGOOSE_PRINTF;
 
 /**
  * Writes the MD5 of all given strings joined to `buf`: 32 lower-case hexadecimal digits and
@@ -250,7 +263,7 @@ extern void mg_printf_data(struct mg_connection *conn, const char *format, ...);
  *
  * Any thread may call it. Returns `buf`, and does nothing when that is `NULL`.
  */
-extern char *mg_md5(char buf[33], ...);
+char *mg_md5(char buf[33], ...) MONGOOSE_SENTINEL;
 
 /**
  * Returns the value of a header field of the request, or NULL if the request has none of this
@@ -348,9 +361,10 @@ int mg_parse_multipart(const char *buf,
  */
 const char **mg_get_valid_option_names(void);
 
+#undef MONGOOSE_PRINTF
+#undef MONGOOSE_SENTINEL
+
 #ifdef __cplusplus
-/* The short name, which C has anyway. */
-typedef struct mg_connection::mg_header mg_header;
 }
 #endif
 
