@@ -1,6 +1,6 @@
 # make            the shared and the static library, in build/
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
-# make test       all tests
+# make test       all tests; make test-deps installs what they use (Debian)
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
@@ -42,7 +42,12 @@ run: $(BUILD)/hello
 	@$(BUILD)/hello $(PORT)
 
 test:
-	$(CARGO) test
+	CARGO='$(CARGO)' CARGO_TARGET_DIR='$(TARGET_DIR)' tests/all
+
+# What the tests use beyond a compiler and make; without it some of them are skipped.
+test-deps:
+	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-upgrade \
+	  $$(sed -n 's/^[^# ][^ ]* \([^ ]*\).*/\1/p' tests/tools)
 
 # The C programs of the tests under valgrind.
 valgrind:
@@ -126,5 +131,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
+.PHONY: all lib run test test-deps valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
   soak header install uninstall clean

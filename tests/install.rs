@@ -1,5 +1,10 @@
 //! `make install` as a packager uses it: what lies where, and programs that are built from it.
 
+#[macro_use]
+#[path = "c_boundary/support/needs.rs"]
+mod needs;
+
+use needs::lacks;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,10 +40,6 @@ fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(err)
     );
     String::from_utf8_lossy(out).trim().to_owned()
-}
-
-fn is_there(tool: &str) -> bool {
-    Command::new(tool).arg("--version").output().is_ok()
 }
 
 fn cc() -> Command {
@@ -94,13 +95,21 @@ fn runs(program: &Path, libraries: &Path) {
     run(Command::new(program).env("LD_LIBRARY_PATH", libraries));
 }
 
-#[test]
-fn what_is_installed_can_be_built_against_and_uninstalled() {
-    let stage = fresh_folder("stage");
+/// An installation below `stage`, and the source of a program that uses it.
+fn installed(name: &str) -> (PathBuf, PathBuf) {
+    let stage = fresh_folder(&format!("{name}-stage"));
     make("install", &stage, false);
-    let prefix = stage.join("opt/web");
-    let libraries = prefix.join("lib");
+    let folder = fresh_folder(name);
+    let source = folder.join("main.c");
+    fs::write(&source, PROGRAM).expect("program");
+    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+    (stage, source)
+}
 
+#[test]
+fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
+    let (stage, _) = installed("places");
+    let prefix = stage.join("opt/web");
     assert_eq!(
         files_below(&prefix),
         [
@@ -117,24 +126,30 @@ fn what_is_installed_can_be_built_against_and_uninstalled() {
     for (link, to) in
         [("libmongoose.so", "libmongoose.so.5"), ("libmongoose.so.5", "libmongoose.so.5.0.0")]
     {
-        assert_eq!(fs::read_link(libraries.join(link)).expect(link), Path::new(to));
+        assert_eq!(fs::read_link(prefix.join("lib").join(link)).expect(link), Path::new(to));
     }
-
-    let folder = fresh_folder("consumer");
-    let source = folder.join("main.c");
-    fs::write(&source, PROGRAM).expect("program");
-    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
-
-    by_hand(&source, &prefix);
-    if is_there("pkg-config") {
-        by_pkg_config(&source, &stage);
-    }
-    if is_there("cmake") {
-        by_cmake(&folder, &libraries);
-    }
-
     make("uninstall", &stage, false);
     assert_eq!(files_below(&prefix), [""; 0]);
+}
+
+#[test]
+fn a_program_is_built_by_hand() {
+    let (stage, source) = installed("by-hand");
+    by_hand(&source, &stage.join("opt/web"));
+}
+
+#[test]
+fn a_program_is_built_by_pkg_config() {
+    needs!("pkg-config");
+    let (stage, source) = installed("by-pkg-config");
+    by_pkg_config(&source, &stage);
+}
+
+#[test]
+fn a_program_is_built_by_cmake() {
+    needs!("cmake");
+    let (stage, source) = installed("by-cmake");
+    by_cmake(source.parent().expect("a folder"), &stage.join("opt/web/lib"));
 }
 
 fn by_hand(source: &Path, prefix: &Path) {
@@ -220,10 +235,15 @@ fn a_library_folder_of_the_distribution_is_respected() {
     assert!(libraries.join("libmongoose.so.5").exists());
     let text = fs::read_to_string(libraries.join("pkgconfig/mongoose.pc")).expect("mongoose.pc");
     assert!(text.contains("libdir=${prefix}/lib/some-linux-gnu"), "{text}");
-    if is_there("cmake") {
-        let folder = fresh_folder("multiarch-consumer");
-        fs::write(folder.join("main.c"), PROGRAM).expect("program");
-        fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
-        by_cmake(&folder, &libraries);
-    }
+}
+
+#[test]
+fn cmake_finds_the_library_in_such_a_folder() {
+    needs!("cmake");
+    let stage = fresh_folder("multiarch-stage");
+    make("install", &stage, true);
+    let folder = fresh_folder("multiarch-consumer");
+    fs::write(folder.join("main.c"), PROGRAM).expect("program");
+    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+    by_cmake(&folder, &stage.join("opt/web/lib/some-linux-gnu"));
 }
