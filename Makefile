@@ -4,7 +4,7 @@
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
-# make install    below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
+# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -109,7 +109,10 @@ FILL_CMAKE = $(FILL) -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR
 D_LIB     := $(DESTDIR)$(LIBDIR)
 D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
 
-install: lib
+# Copies what is built, and builds nothing: root may have no Rust.
+install:
+	@if ! test -f $(BUILD)/$(SO) || ! test -f $(BUILD)/libmongoose.a; then \
+	  echo 'Nothing is built yet: `make` comes first, then `make install`.' >&2; exit 1; fi
 	$(INSTALL) -d '$(D_LIB)/pkgconfig' '$(D_LIB)/cmake/mongoose' '$(D_INCLUDE)'
 	$(INSTALL) -m 755 $(BUILD)/$(SO) '$(D_LIB)/$(SO)'
 	ln -sf $(SO) '$(D_LIB)/libmongoose.so.$(MAJOR)'
@@ -121,6 +124,7 @@ install: lib
 	  $(FILL_CMAKE) packaging/$$file.cmake.in > '$(D_LIB)/cmake/mongoose/'$$file.cmake || exit 1; \
 	done
 	chmod 644 '$(D_LIB)/pkgconfig/mongoose.pc' '$(D_LIB)'/cmake/mongoose/*.cmake
+	@test -n '$(DESTDIR)' || packaging/loader '$(LIBDIR)' libmongoose.so.$(MAJOR)
 
 uninstall:
 	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
