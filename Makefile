@@ -1,10 +1,10 @@
 # make            the shared and the static library, in build/
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
-# make test       all tests
+# make test       all tests; make test-deps installs what they use (Debian)
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
-# make install    below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
+# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -42,7 +42,12 @@ run: $(BUILD)/hello
 	@$(BUILD)/hello $(PORT)
 
 test:
-	$(CARGO) test
+	CARGO='$(CARGO)' CARGO_TARGET_DIR='$(TARGET_DIR)' tests/all
+
+# What the tests use beyond a compiler and make; without it some of them are skipped.
+test-deps:
+	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-upgrade \
+	  $$(sed -n 's/^[^# ][^ ]* \([^ ]*\).*/\1/p' tests/tools)
 
 # The C programs of the tests under valgrind.
 valgrind:
@@ -104,7 +109,10 @@ FILL_CMAKE = $(FILL) -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR
 D_LIB     := $(DESTDIR)$(LIBDIR)
 D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
 
-install: lib
+# Copies what is built, and builds nothing: root may have no Rust.
+install:
+	@if ! test -f $(BUILD)/$(SO) || ! test -f $(BUILD)/libmongoose.a; then \
+	  echo 'Nothing is built yet: `make` comes first, then `make install`.' >&2; exit 1; fi
 	$(INSTALL) -d '$(D_LIB)/pkgconfig' '$(D_LIB)/cmake/mongoose' '$(D_INCLUDE)'
 	$(INSTALL) -m 755 $(BUILD)/$(SO) '$(D_LIB)/$(SO)'
 	ln -sf $(SO) '$(D_LIB)/libmongoose.so.$(MAJOR)'
@@ -116,6 +124,7 @@ install: lib
 	  $(FILL_CMAKE) packaging/$$file.cmake.in > '$(D_LIB)/cmake/mongoose/'$$file.cmake || exit 1; \
 	done
 	chmod 644 '$(D_LIB)/pkgconfig/mongoose.pc' '$(D_LIB)'/cmake/mongoose/*.cmake
+	@test -n '$(DESTDIR)' || packaging/loader '$(LIBDIR)' libmongoose.so.$(MAJOR)
 
 uninstall:
 	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
@@ -126,5 +135,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
+.PHONY: all lib run test test-deps valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
   soak header install uninstall clean

@@ -13,6 +13,19 @@
 extern "C" {
 #endif
 
+/* Compilers warn where a format and its arguments do not fit. Define MONGOOSE_NO_FORMAT_CHECKS for
+   programs that are built with -Werror=format-security and pass formats that are no literals. */
+#if defined(__GNUC__) && !defined(MONGOOSE_NO_FORMAT_CHECKS)
+#define MONGOOSE_PRINTF __attribute__((__format__(__printf__, 2, 3)))
+#else
+#define MONGOOSE_PRINTF
+#endif
+#if defined(__GNUC__)
+#define MONGOOSE_SENTINEL __attribute__((__sentinel__))
+#else
+#define MONGOOSE_SENTINEL
+#endif
+
 /** A web server. What is in it is the library's own. */
 struct mg_server;
 
@@ -234,7 +247,7 @@ void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
  * Returns the length of the text, 0 when the bytes were not queued, or -1 when the format
  * could not be carried out.
  */
-extern int mg_printf(struct mg_connection *conn, const char *format, ...);
+int mg_printf(struct mg_connection *conn, const char *format, ...) MONGOOSE_PRINTF;
 
 /**
  * Sends a formatted text as part of the body, like `mg_send_data`. The format is that of
@@ -242,7 +255,7 @@ extern int mg_printf(struct mg_connection *conn, const char *format, ...);
  *
  * To be called where `mg_send_data` may be called.
  */
-extern void mg_printf_data(struct mg_connection *conn, const char *format, ...);
+void mg_printf_data(struct mg_connection *conn, const char *format, ...) MONGOOSE_PRINTF;
 
 /**
  * Writes the MD5 of all given strings joined to `buf`: 32 lower-case hexadecimal digits and
@@ -251,7 +264,7 @@ extern void mg_printf_data(struct mg_connection *conn, const char *format, ...);
  *
  * Any thread may call it. Returns `buf`, and does nothing when that is `NULL`.
  */
-extern char *mg_md5(char buf[33], ...);
+char *mg_md5(char buf[33], ...) MONGOOSE_SENTINEL;
 
 /**
  * Returns the value of a header field of the request, or NULL if the request has none of this
@@ -307,9 +320,16 @@ int mg_modify_passwords_file(const char *file,
                              const char *password);
 
 /**
- * Runs `func(param)` in a new thread, which cannot be waited for; its resources are given back
- * when `func` returns. Returns NULL if the thread could not be started, or if `func` is NULL;
- * any other value means success. `param` stays with the caller. May be called from any thread.
+ * Runs `func(param)` in a new thread. It is detached: its resources are given back when `func`
+ * returns, and nothing else has to be done for that.
+ *
+ * Returns the thread's `pthread_t`, cast to a pointer, or NULL if the thread could not be started
+ * or `func` is NULL. While the thread runs it may be cast back, for pthread_equal() and
+ * pthread_kill(), say. To wait for a detached thread is not possible: pthread_join() fails at once
+ * (EINVAL with glibc; musl ends the program), and must not be called after the thread has ended.
+ * A program that has to wait does so by a mutex and a condition of its own.
+ *
+ * `param` stays with the caller. May be called from any thread.
  */
 void *mg_start_thread(void *(*func)(void *param), void *param);
 
@@ -343,9 +363,10 @@ int mg_parse_multipart(const char *buf,
  */
 const char **mg_get_valid_option_names(void);
 
+#undef MONGOOSE_PRINTF
+#undef MONGOOSE_SENTINEL
+
 #ifdef __cplusplus
-/* The short name, which C has anyway. */
-typedef struct mg_connection::mg_header mg_header;
 }
 #endif
 

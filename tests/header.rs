@@ -5,6 +5,14 @@ use std::path::{Path, PathBuf};
 /// The rooms of the interface, in the order in which a C programmer meets them.
 const ROOMS: [&str; 5] = ["types", "server", "connection", "variadic", "utility"];
 
+/// What compilers are to check of calls, by macros of the header: cbindgen writes nothing behind the
+/// prototypes of functions that it finds in an `extern` block.
+const CHECKED: [(&str, &str); 3] = [
+    ("mg_printf", "MONGOOSE_PRINTF"),
+    ("mg_printf_data", "MONGOOSE_PRINTF"),
+    ("mg_md5", "MONGOOSE_SENTINEL"),
+];
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -17,7 +25,24 @@ fn from_the_sources() -> String {
     }
     let mut header = Vec::new();
     builder.generate().expect("src/ffi is read by cbindgen").write(&mut header);
-    for_people(&String::from_utf8(header).expect("text"))
+    for_compilers(for_people(&String::from_utf8(header).expect("text")))
+}
+
+fn for_compilers(header: String) -> String {
+    let mut checks = CHECKED.iter();
+    let mut text = String::new();
+    for line in header.lines() {
+        match line.strip_suffix("...);").and_then(|start| start.strip_prefix("extern ")) {
+            Some(prototype) => {
+                let (function, check) = checks.next().expect("as many checks as prototypes");
+                assert!(prototype.contains(&format!("{function}(")), "{line}");
+                text.push_str(&format!("{prototype}...) {check};\n"));
+            }
+            None => text.extend([line, "\n"]),
+        }
+    }
+    assert!(checks.next().is_none(), "a prototype is not in the header");
+    text
 }
 
 /// A comment of one line on one line, and without the sections that speak to Rust programmers.

@@ -1,9 +1,14 @@
 //! `make install` as a packager uses it: what lies where, and programs that are built from it.
 
+#[macro_use]
+#[path = "c_boundary/support/needs.rs"]
+mod needs;
+
+use needs::lacks;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::Once;
 
 const PROGRAM: &str = r#"
 #include <mongoose.h>
@@ -37,28 +42,34 @@ fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(out).trim().to_owned()
 }
 
-fn is_there(tool: &str) -> bool {
-    Command::new(tool).arg("--version").output().is_ok()
-}
-
 fn cc() -> Command {
     Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
 }
 
-fn make(target: &str, stage: &Path, multiarch: bool) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock();
+/// A `make` of this repository.
+fn make(args: &[&str]) -> Command {
     let mut command = Command::new("make");
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args([target, "PREFIX=/opt/web"])
-        .arg(format!("DESTDIR={}", stage.display()));
-    if multiarch {
-        command.arg("LIBDIR=/opt/web/lib/some-linux-gnu");
-    }
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args);
     // A make around `cargo test` has job slots that do not reach through.
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS"] {
         command.env_remove(name);
+    }
+    command
+}
+
+/// Builds the libraries, once.
+fn build() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| drop(run(&mut make(&["all"]))));
+}
+
+/// `make install` or `uninstall`, by a user who has no Rust.
+fn install(target: &str, stage: &Path, multiarch: bool) {
+    build();
+    let mut command = make(&[target, "PREFIX=/opt/web", "CARGO=/nonexistent/cargo"]);
+    command.arg(format!("DESTDIR={}", stage.display()));
+    if multiarch {
+        command.arg("LIBDIR=/opt/web/lib/some-linux-gnu");
     }
     run(&mut command);
 }
@@ -94,13 +105,21 @@ fn runs(program: &Path, libraries: &Path) {
     run(Command::new(program).env("LD_LIBRARY_PATH", libraries));
 }
 
-#[test]
-fn what_is_installed_can_be_built_against_and_uninstalled() {
-    let stage = fresh_folder("stage");
-    make("install", &stage, false);
-    let prefix = stage.join("opt/web");
-    let libraries = prefix.join("lib");
+/// An installation below `stage`, and the source of a program that uses it.
+fn installed(name: &str) -> (PathBuf, PathBuf) {
+    let stage = fresh_folder(&format!("{name}-stage"));
+    install("install", &stage, false);
+    let folder = fresh_folder(name);
+    let source = folder.join("main.c");
+    fs::write(&source, PROGRAM).expect("program");
+    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+    (stage, source)
+}
 
+#[test]
+fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
+    let (stage, _) = installed("places");
+    let prefix = stage.join("opt/web");
     assert_eq!(
         files_below(&prefix),
         [
@@ -117,24 +136,73 @@ fn what_is_installed_can_be_built_against_and_uninstalled() {
     for (link, to) in
         [("libmongoose.so", "libmongoose.so.5"), ("libmongoose.so.5", "libmongoose.so.5.0.0")]
     {
-        assert_eq!(fs::read_link(libraries.join(link)).expect(link), Path::new(to));
+        assert_eq!(fs::read_link(prefix.join("lib").join(link)).expect(link), Path::new(to));
     }
-
-    let folder = fresh_folder("consumer");
-    let source = folder.join("main.c");
-    fs::write(&source, PROGRAM).expect("program");
-    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
-
-    by_hand(&source, &prefix);
-    if is_there("pkg-config") {
-        by_pkg_config(&source, &stage);
-    }
-    if is_there("cmake") {
-        by_cmake(&folder, &libraries);
-    }
-
-    make("uninstall", &stage, false);
+    install("uninstall", &stage, false);
     assert_eq!(files_below(&prefix), [""; 0]);
+}
+
+#[test]
+fn nothing_is_installed_that_was_not_built() {
+    let stage = fresh_folder("nothing-stage");
+    let mut command = make(&["install", "BUILD=/nonexistent", "CARGO=/nonexistent/cargo"]);
+    let output = command.arg(format!("DESTDIR={}", stage.display())).output().expect("make");
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("Nothing is built yet: `make` comes first"), "{told}");
+    assert_eq!(files_below(&stage), [""; 0]);
+}
+
+#[test]
+fn the_loader_is_told_of_the_library_or_the_user_is() {
+    build();
+    let folder = fresh_folder("loader");
+    let prefix = folder.join("prefix");
+    let told = |name: &str, script: String, destdir: &Path| {
+        // In the place of ldconfig, which would change the machine.
+        let commands = folder.join(name);
+        fs::create_dir_all(&commands).expect("folder for a command");
+        let ldconfig = commands.join("ldconfig");
+        fs::write(&ldconfig, format!("#!/bin/sh\n{script}\n")).expect("ldconfig");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&ldconfig, mode).expect("ldconfig");
+        let path = format!("{}:{}", commands.display(), std::env::var("PATH").expect("PATH"));
+        let mut command = make(&["-s", "install", "CARGO=/nonexistent/cargo"]);
+        command.arg(format!("PREFIX={}", prefix.display()));
+        command.arg(format!("DESTDIR={}", destdir.display()));
+        run(command.env("PATH", path))
+    };
+    let none = Path::new("");
+    let found = format!("echo '\tlib (libc6) => {}/lib/libmongoose.so.5'", prefix.display());
+    assert_eq!(told("found", found, none), "");
+    let other = told("other", "test -n \"$1\" || touch \"$0.ran\"".to_owned(), none);
+    assert!(other.contains("-Wl,-rpath,") && other.contains("/prefix/lib"), "{other}");
+    assert!(folder.join("other/ldconfig.ran").exists());
+    let refused = told("refused", "exit 1".to_owned(), none);
+    assert!(refused.contains("once ldconfig has run as root"), "{refused}");
+    // What is staged is a matter of the package.
+    let staged = told("staged", "touch \"$0.ran\"".to_owned(), &folder.join("stage"));
+    assert_eq!((staged.as_str(), folder.join("staged/ldconfig.ran").exists()), ("", false));
+}
+
+#[test]
+fn a_program_is_built_by_hand() {
+    let (stage, source) = installed("by-hand");
+    by_hand(&source, &stage.join("opt/web"));
+}
+
+#[test]
+fn a_program_is_built_by_pkg_config() {
+    needs!("pkg-config");
+    let (stage, source) = installed("by-pkg-config");
+    by_pkg_config(&source, &stage);
+}
+
+#[test]
+fn a_program_is_built_by_cmake() {
+    needs!("cmake");
+    let (stage, source) = installed("by-cmake");
+    by_cmake(source.parent().expect("a folder"), &stage.join("opt/web/lib"));
 }
 
 fn by_hand(source: &Path, prefix: &Path) {
@@ -215,15 +283,20 @@ fn by_cmake(folder: &Path, libraries: &Path) {
 #[test]
 fn a_library_folder_of_the_distribution_is_respected() {
     let stage = fresh_folder("multiarch");
-    make("install", &stage, true);
+    install("install", &stage, true);
     let libraries = stage.join("opt/web/lib/some-linux-gnu");
     assert!(libraries.join("libmongoose.so.5").exists());
     let text = fs::read_to_string(libraries.join("pkgconfig/mongoose.pc")).expect("mongoose.pc");
     assert!(text.contains("libdir=${prefix}/lib/some-linux-gnu"), "{text}");
-    if is_there("cmake") {
-        let folder = fresh_folder("multiarch-consumer");
-        fs::write(folder.join("main.c"), PROGRAM).expect("program");
-        fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
-        by_cmake(&folder, &libraries);
-    }
+}
+
+#[test]
+fn cmake_finds_the_library_in_such_a_folder() {
+    needs!("cmake");
+    let stage = fresh_folder("multiarch-stage");
+    install("install", &stage, true);
+    let folder = fresh_folder("multiarch-consumer");
+    fs::write(folder.join("main.c"), PROGRAM).expect("program");
+    fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
+    by_cmake(&folder, &stage.join("opt/web/lib/some-linux-gnu"));
 }

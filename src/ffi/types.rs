@@ -68,24 +68,26 @@ pub type mg_handler_t = Option<unsafe extern "C-unwind" fn(conn: *mut mg_connect
 
 const _: () = {
     use std::mem::{align_of, offset_of, size_of};
-    assert!(align_of::<mg_connection>() == size_of::<usize>());
-    // The figures are those of 64-bit machines; elsewhere the rules of C give the layout.
-    if size_of::<usize>() == 8 {
-        assert!(size_of::<mg_connection>() == 608);
-        assert!(offset_of!(mg_connection, request_method) == 0);
-        assert!(offset_of!(mg_connection, uri) == 8);
-        assert!(offset_of!(mg_connection, http_version) == 16);
-        assert!(offset_of!(mg_connection, query_string) == 24);
-        assert!(offset_of!(mg_connection, remote_ip) == 32);
-        assert!(offset_of!(mg_connection, remote_port) == 80);
-        assert!(offset_of!(mg_connection, num_headers) == 84);
-        assert!(offset_of!(mg_connection, http_headers) == 88);
-        assert!(offset_of!(mg_connection, content) == 568);
-        assert!(offset_of!(mg_connection, content_len) == 576);
-        assert!(offset_of!(mg_connection, is_websocket) == 580);
-        assert!(offset_of!(mg_connection, status_code) == 584);
-        assert!(offset_of!(mg_connection, wsbits) == 588);
-        assert!(offset_of!(mg_connection, server_param) == 592);
-        assert!(offset_of!(mg_connection, connection_param) == 600);
+    // The figure for machines with pointers of 8 bytes, and that for those of 4.
+    const fn by_pointer(eight: usize, four: usize) -> usize {
+        if size_of::<usize>() == 8 { eight } else { four }
     }
+    assert!(size_of::<usize>() == 8 || size_of::<usize>() == 4);
+    assert!(align_of::<mg_connection>() == size_of::<usize>());
+    assert!(size_of::<mg_connection>() == by_pointer(608, 340));
+    assert!(offset_of!(mg_connection, request_method) == by_pointer(0, 0));
+    assert!(offset_of!(mg_connection, uri) == by_pointer(8, 4));
+    assert!(offset_of!(mg_connection, http_version) == by_pointer(16, 8));
+    assert!(offset_of!(mg_connection, query_string) == by_pointer(24, 12));
+    assert!(offset_of!(mg_connection, remote_ip) == by_pointer(32, 16));
+    assert!(offset_of!(mg_connection, remote_port) == by_pointer(80, 64));
+    assert!(offset_of!(mg_connection, num_headers) == by_pointer(84, 68));
+    assert!(offset_of!(mg_connection, http_headers) == by_pointer(88, 72));
+    assert!(offset_of!(mg_connection, content) == by_pointer(568, 312));
+    assert!(offset_of!(mg_connection, content_len) == by_pointer(576, 316));
+    assert!(offset_of!(mg_connection, is_websocket) == by_pointer(580, 320));
+    assert!(offset_of!(mg_connection, status_code) == by_pointer(584, 324));
+    assert!(offset_of!(mg_connection, wsbits) == by_pointer(588, 328));
+    assert!(offset_of!(mg_connection, server_param) == by_pointer(592, 332));
+    assert!(offset_of!(mg_connection, connection_param) == by_pointer(600, 336));
 };

@@ -191,20 +191,26 @@ pub unsafe extern "C" fn mg_modify_passwords_file(
     })
 }
 
-/// Runs `func(param)` in a new thread, which cannot be waited for; its resources are given back
-/// when `func` returns. Returns NULL if the thread could not be started, or if `func` is NULL;
-/// any other value means success. `param` stays with the caller. May be called from any thread.
+/// Runs `func(param)` in a new thread. It is detached: its resources are given back when `func`
+/// returns, and nothing else has to be done for that.
+///
+/// Returns the thread's `pthread_t`, cast to a pointer, or NULL if the thread could not be started
+/// or `func` is NULL. While the thread runs it may be cast back, for pthread_equal() and
+/// pthread_kill(), say. To wait for a detached thread is not possible: pthread_join() fails at once
+/// (EINVAL with glibc; musl ends the program), and must not be called after the thread has ended.
+/// A program that has to wait does so by a mutex and a condition of its own.
+///
+/// `param` stays with the caller. May be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_start_thread(
     func: Option<extern "C" fn(param: *mut c_void) -> *mut c_void>,
     param: *mut c_void,
 ) -> *mut c_void {
     guard(ptr::null_mut(), || match func {
-        Some(func) if start_detached(func, param) => {
-            // Programs compare the value with NULL; a detached thread has no other use for it.
-            ptr::dangling_mut::<u8>().cast()
-        }
-        _ => ptr::null_mut(),
+        // A number for glibc, a pointer for musl.
+        Some(func) => start_detached(func, param)
+            .map_or(ptr::null_mut(), |thread| ptr::without_provenance_mut(thread as usize)),
+        None => ptr::null_mut(),
     })
 }
 
@@ -320,22 +326,29 @@ fn apart(text: &[u8], dst: *const c_char, dst_len: usize) -> Option<Cow<'_, [u8]
 
 /// Threads of the standard library would pass Rust frames around `func`, which the program may
 /// leave by `pthread_exit`.
-fn start_detached(func: extern "C" fn(*mut c_void) -> *mut c_void, param: *mut c_void) -> bool {
+///
+/// Programs of 5.0 got a detached thread, too. A joinable one would be a leak wherever it is not
+/// joined, which is nearly everywhere; and one that detaches itself at its end would make
+/// `pthread_join` wait for ever where the thread never ends, and a program that used to stop hang.
+fn start_detached(
+    func: extern "C" fn(*mut c_void) -> *mut c_void,
+    param: *mut c_void,
+) -> Option<libc::pthread_t> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: the pointer leads to room for the attributes.
     if unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) } != 0 {
-        return false;
+        return None;
     }
     let attributes = attributes.as_mut_ptr();
     let mut thread = MaybeUninit::<libc::pthread_t>::uninit();
     // SAFETY: the attributes were initialised above and are destroyed once, at the end; `thread`
-    // is written by pthread_create and never read.
+    // is written by a pthread_create that succeeds, and read only then.
     unsafe {
         let detached = libc::pthread_attr_setdetachstate(attributes, libc::PTHREAD_CREATE_DETACHED);
         let started = detached == 0
             && libc::pthread_create(thread.as_mut_ptr(), attributes, func, param) == 0;
         libc::pthread_attr_destroy(attributes);
-        started
+        started.then(|| thread.assume_init())
     }
 }
 

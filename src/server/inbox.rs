@@ -4,7 +4,7 @@
 //! never unmapped, so that a connection pointer kept for too long still leads to a valid one.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -62,9 +62,9 @@ pub enum Verdict {
 /// What every thread may touch of a server. This is what `struct mg_server` points to.
 #[repr(C)]
 pub struct Hub {
-    /// One widely used program walks the list of connections that the old structure had at
-    /// offset 24, two pointers to itself when empty. Here it finds that list empty.
-    legacy: [AtomicUsize; 6],
+    /// One widely used program walks the list of connections in the old structure, two pointers
+    /// to itself when empty. Here it finds that list empty.
+    legacy: [AtomicUsize; LEGACY_SIZE / size_of::<usize>()],
     /// Which thread holds the server, and how; see `ffi::hold`.
     pub holder: AtomicU64,
     /// The forks that the holder knows of.
@@ -88,6 +88,23 @@ const QUARANTINE: usize = 4096;
 /// Hubs of servers that have ended, the oldest first.
 static HUBS: Mutex<VecDeque<&'static Hub>> = Mutex::new(VecDeque::new());
 
+/// The bytes of `Hub::legacy`.
+const LEGACY_SIZE: usize = 48;
+
+/// Where the list of connections lies in the old structure: behind an `int` and the 16 bytes of an
+/// IPv4 socket address, at the next multiple of a pointer's size. It has two words, the next and the
+/// previous entry.
+const fn legacy_list(pointer_size: usize) -> usize {
+    (size_of::<c_int>() + 16).next_multiple_of(pointer_size)
+}
+
+const _: () = {
+    assert!(legacy_list(8) == 24 && legacy_list(4) == 20);
+    assert!(legacy_list(size_of::<usize>()) + 2 * size_of::<usize>() <= LEGACY_SIZE);
+    // Programs count from the address that they hold.
+    assert!(std::mem::offset_of!(Hub, legacy) == 0);
+};
+
 impl Hub {
     /// A hub for a new server.
     pub fn acquire() -> &'static Hub {
@@ -108,11 +125,10 @@ impl Hub {
                 buffered: AtomicUsize::new(0),
             }))
         });
-        let list = &raw const hub.legacy[24 / size_of::<usize>()];
-        for word in [24, 32] {
-            if let Some(word) = hub.legacy.get(word / size_of::<usize>()) {
-                word.store(list.expose_provenance(), Ordering::Relaxed);
-            }
+        let first = const { legacy_list(size_of::<usize>()) / size_of::<usize>() };
+        let list = &raw const hub.legacy[first];
+        for word in &hub.legacy[first..first + 2] {
+            word.store(list.expose_provenance(), Ordering::Relaxed);
         }
         hub.queue.open();
         hub

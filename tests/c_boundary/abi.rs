@@ -81,19 +81,83 @@ fn the_shared_library_carries_its_soname() {
     assert!(soname.ends_with("[libmongoose.so.5]"), "{soname:?}");
 }
 
+/// The compiler for files of this kind, and Clang where it is installed.
+fn compilers(source: &str) -> Vec<String> {
+    let is_c = source.ends_with(".c");
+    let (own, clang) =
+        if is_c { (tool("CC", "cc"), "clang") } else { (tool("CXX", "c++"), "clang++") };
+    let there = Command::new(clang).arg("--version").output().is_ok();
+    [own].into_iter().chain(there.then(|| clang.to_owned())).collect()
+}
+
+/// What each of the compilers says about a file in `tests/programs`.
+fn judged(source: &str, flags: &[&str]) -> Vec<(String, Result<(), String>)> {
+    let path = root().join("tests/programs").join(source);
+    let judge = |compiler: String| {
+        let verdict = compiles(&compiler, &path, flags);
+        (compiler, verdict)
+    };
+    compilers(source).into_iter().map(judge).collect()
+}
+
+#[track_caller]
+fn is_taken(source: &str, flags: &[&str]) {
+    for (compiler, verdict) in judged(source, flags) {
+        if let Err(message) = verdict {
+            panic!("{source} {flags:?}, {compiler}:\n{message}");
+        }
+    }
+}
+
 #[test]
-fn the_header_compiles_without_a_warning_in_every_dialect_of_c_and_cpp() {
-    let dialects = [
-        ("abi.c", &["c89", "c99", "c11", "gnu89", "gnu17"][..]),
-        ("abi.cpp", &["c++98", "c++11", "c++17", "c++20", "gnu++17"][..]),
-    ];
-    for (program, standards) in dialects {
-        for standard in standards {
-            let source = root().join("tests/programs").join(program);
-            if let Err(message) = compiles(&source, &[&format!("-std={standard}")]) {
-                panic!("{program} as {standard}:\n{message}");
+fn the_header_compiles_without_a_warning_in_every_dialect_of_c() {
+    for standard in ["c89", "c99", "c11", "gnu89", "gnu17"] {
+        is_taken("abi.c", &[&format!("-std={standard}")]);
+    }
+}
+
+#[test]
+fn the_header_compiles_without_a_warning_in_every_dialect_of_cpp() {
+    needs!("c++");
+    for standard in ["c++98", "c++11", "c++17", "c++20", "gnu++17"] {
+        is_taken("abi.cpp", &[&format!("-std={standard}")]);
+    }
+}
+
+#[test]
+fn a_cpp_program_may_have_an_mg_header_of_its_own() {
+    needs!("c++");
+    for order in [&[][..], &["-DOWN_FIRST"]] {
+        for kind in [&[][..], &["-DOWN_TYPEDEF"]] {
+            for standard in ["-std=c++98", "-std=c++17"] {
+                is_taken("own_header.cpp", &[&[standard], order, kind].concat());
             }
         }
+    }
+}
+
+#[test]
+fn formats_that_do_not_fit_are_warned_of_unless_the_program_does_not_want_it() {
+    const UNCHECKED: &str = "-DMONGOOSE_NO_FORMAT_CHECKS";
+    let warned = |flags: &[&str], warning: &str| {
+        for (compiler, verdict) in judged("formats.c", flags) {
+            let message = verdict.expect_err(&compiler);
+            assert!(message.contains(warning), "{flags:?}, {compiler}:\n{message}");
+        }
+    };
+    is_taken("formats.c", &["-DCASE=0"]);
+    is_taken("formats.c", &["-DCASE=0", UNCHECKED]);
+    for case in ["-DCASE=1", "-DCASE=2"] {
+        warned(&[case], "format");
+        is_taken("formats.c", &[case, UNCHECKED]);
+    }
+    for case in ["-DCASE=3", "-DCASE=4"] {
+        warned(&[case, "-Wformat-security"], "format-security");
+        is_taken("formats.c", &[case, "-Wformat-security", UNCHECKED]);
+    }
+    // A missing NULL is no matter of formats.
+    for more in [&[][..], &[UNCHECKED]] {
+        warned(&[&["-DCASE=5"], more].concat(), "sentinel");
     }
 }
 
@@ -106,12 +170,20 @@ fn the_header_does_not_declare_what_old_programs_declare_themselves() {
     }
 }
 
+fn links_and_runs(program: &str) {
+    for link in [Link::Shared, Link::Static] {
+        let path = crate::support::compile_program(program, link);
+        Program::start_file(&path, &[]).wait_for_end();
+    }
+}
+
 #[test]
 fn every_function_links_and_the_layout_is_the_old_one() {
-    for link in [Link::Shared, Link::Static] {
-        for program in ["abi.c", "abi.cpp"] {
-            let path = crate::support::compile_program(program, link);
-            Program::start_file(&path, &[]).wait_for_end();
-        }
-    }
+    links_and_runs("abi.c");
+}
+
+#[test]
+fn a_cpp_program_links_and_sees_the_header_structure_as_a_member() {
+    needs!("c++");
+    links_and_runs("abi.cpp");
 }

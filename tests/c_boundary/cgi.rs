@@ -139,6 +139,7 @@ fn path_info_is_what_follows_the_program_also_behind_a_rewrite() {
 
 #[test]
 fn perl_python_and_php_answer_forms() {
+    needs!("perl", "php-cgi", "python3");
     let scratch = Scratch::new();
     scratch.write_program(
         "root/form.pl",
@@ -398,6 +399,7 @@ fn source_never_leaks_and_nothing_runs_that_must_not() {
 
 #[test]
 fn who_is_let_in_has_a_name() {
+    needs!("curl");
     let scratch = Scratch::new();
     shell(&scratch, "d/env.cgi", ENV);
     let server = serve(&scratch, &[]);

@@ -291,7 +291,9 @@ fn what_a_program_does_to_its_pipes_harms_nobody() {
         server.stop();
         assert!(!is_alive(stopped), "{habit}");
         assert!(is_alive(daemon), "{habit}");
-        let _ = std::process::Command::new("kill").arg(daemon.to_string()).status();
+        let daemon = i32::try_from(daemon).ok().and_then(rustix::process::Pid::from_raw);
+        let _ =
+            rustix::process::kill_process(daemon.expect("an id"), rustix::process::Signal::TERM);
     }
 }
 

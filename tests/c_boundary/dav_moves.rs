@@ -191,6 +191,7 @@ fn a_server_that_is_killed_loses_no_link_and_leaves_none_hidden() {
 
 #[test]
 fn a_held_source_is_found_by_who_asks_for_what_is_in_it() {
+    needs!("python3");
     let dav = Dav::start(&[]);
     let digits = "0123456789abcdef".repeat(2);
     dav.write(&format!("a/.mongoose-dav-held.{digits}/d/e/f"), "f");
@@ -226,6 +227,7 @@ fn lease(path: &str) -> std::process::Child {
 
 #[test]
 fn locks_that_cannot_be_read_now_are_not_passed() {
+    needs!("python3");
     for method in ["DELETE", "MOVE"] {
         let dav = Dav::start(&[]);
         dav.write("d/e/f", "precious");

@@ -71,6 +71,7 @@ fn an_upload_in_chunks_is_stored_without_them() {
 
 #[test]
 fn curl_uploads_what_it_was_told_to_continue_with() {
+    needs!("curl");
     let dav = Dav::start(&[]);
     let content: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
     dav.scratch.write("large", &content);

@@ -26,6 +26,7 @@ fn a_handler_may_call_every_function_of_the_library() {
 
 #[test]
 fn a_cpp_exception_passes_through_the_library_and_the_server_goes_on() {
+    needs!("c++");
     for link in [Link::Shared, Link::Static] {
         throw_through(Program::start_file(&compile_program("throws.cpp", link), &[]));
     }

@@ -161,6 +161,7 @@ fn cgi_keeps_a_guest_book() {
 #[cfg(feature = "tls")]
 #[test]
 fn https_reads_its_certificate_again_when_it_is_told_to() {
+    needs!("openssl");
     use crate::support::{Authority, Tunnel};
     let scratch = Scratch::new();
     let path = scratch.join("server.pem");
@@ -175,9 +176,7 @@ fn https_reads_its_certificate_again_when_it_is_told_to() {
         let tunnel = Tunnel::to(port);
         assert_eq!(get(tunnel.port, "/").text(), "Nobody else can read this, 127.0.0.1.\n");
         renew("rsa");
-        let id = program.id().to_string();
-        let told = std::process::Command::new("kill").args(["-HUP", &id]).status();
-        assert!(told.is_ok_and(|status| status.success()));
+        program.signal("HUP");
         program.expect_line("Certificate read again");
         assert_eq!(get(tunnel.port, "/").text(), "Nobody else can read this, 127.0.0.1.\n");
         program.terminate("TERM");
@@ -186,6 +185,7 @@ fn https_reads_its_certificate_again_when_it_is_told_to() {
 
 #[test]
 fn wrapper_finds_its_object_again() {
+    needs!("c++");
     each_linkage("wrapper.cpp", &[], |port| {
         for number in 1..=3 {
             assert_eq!(get(port, "/a").text(), format!("/a: {number} visits\n"));

@@ -2,9 +2,13 @@
 //! wire on the other.
 //!
 //! `MG_TEST_VALGRIND=1` runs every program under valgrind; `MG_TEST_CFLAGS` adds flags to those of
-//! the compiler, as `-fsanitize=address,undefined`; `CC` and `CXX` name other compilers.
+//! the compiler, as `-fsanitize=address,undefined`; `CC` and `CXX` name other compilers. A test whose
+//! outside program is missing (`needs!`) is skipped; with `MG_TEST_ALL=1` it fails.
 
+#[macro_use]
 mod support;
+
+use support::lacks;
 
 mod abi;
 mod answers;

@@ -69,6 +69,7 @@ fn answering(target: &str, uri: &str, nonce: &str, count: &str, password: &str) 
 
 #[test]
 fn curl_gets_a_guarded_file_with_the_right_password_only() {
+    needs!("curl");
     let scratch = site();
     let server = serve(&scratch, &[]);
     let digest = |user| ["--digest", "-u", user];
@@ -104,6 +105,7 @@ with requests.Session() as session:
 
 #[test]
 fn python_requests_gets_a_guarded_file_with_the_right_password_only() {
+    needs!("python3-requests");
     let scratch = site();
     let server = serve(&scratch, &[]);
     let address = format!("http://127.0.0.1:{}/guarded/a.txt", server.port);
@@ -125,6 +127,7 @@ fn python_requests_gets_a_guarded_file_with_the_right_password_only() {
 
 #[test]
 fn wget_gets_a_guarded_file_with_the_right_password_only() {
+    needs!("wget");
     let scratch = site();
     let server = serve(&scratch, &[]);
     let fetch = |user: &str, password: &str, target: &str| {
@@ -147,6 +150,7 @@ fn wget_gets_a_guarded_file_with_the_right_password_only() {
 
 #[test]
 fn a_global_password_file_guards_everything_and_must_be_there() {
+    needs!("curl");
     let scratch = site();
     scratch.write("global", format!("{}\n", joe()));
     let option = format!("global_auth_file={}", scratch.join("global"));
@@ -205,6 +209,7 @@ fn writing_needs_a_password_file_of_its_own() {
 
 #[test]
 fn the_access_log_names_the_user() {
+    needs!("curl");
     let scratch = site();
     let log = format!("access_log_file={}", scratch.join("log"));
     let server = serve(&scratch, &[&log]);

@@ -93,6 +93,7 @@ fn pattern(len: usize) -> Vec<u8> {
 
 #[test]
 fn curl_is_served_in_both_versions_with_every_kind_of_key_and_keeps_its_connection() {
+    needs!("curl", "openssl");
     for name in ["ec", "rsa", "ed25519"] {
         let server = Server::start(&[&certificate(name)]);
         let url = format!("https://127.0.0.1:{}/alive", server.port);
@@ -111,6 +112,7 @@ fn curl_is_served_in_both_versions_with_every_kind_of_key_and_keeps_its_connecti
 
 #[test]
 fn files_go_both_ways_whole_and_in_parts() {
+    needs!("curl", "openssl");
     let scratch = Scratch::new();
     let content = pattern(as_many_as(20_000_000, 3_000_000));
     scratch.write("large", &content);
@@ -156,6 +158,7 @@ fn files_go_both_ways_whole_and_in_parts() {
 
 #[test]
 fn requests_are_pipelined_in_and_answers_of_all_sizes_follow_each_other() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let content = pattern(1_000_000);
     let sizes = [0, 1, 8191, 8192, 16383, 16384, 16385, 32768, 65535, 65536, 65537, 1_000_000];
@@ -194,6 +197,7 @@ fn requests_are_pipelined_in_and_answers_of_all_sizes_follow_each_other() {
 
 #[test]
 fn answers_are_given_later_and_without_a_length() {
+    needs!("openssl");
     let (mut server, tunnel) = serve(&[]);
     let mut client = Client::connect(tunnel.port);
     client.send(request("GET", "1.1", &["keep one"]));
@@ -220,6 +224,7 @@ fn answers_are_given_later_and_without_a_length() {
 
 #[test]
 fn websockets_speak_through_it() {
+    needs!("openssl");
     let mut server = WebsocketServer::start(&[&certificate("ec")]);
     let tunnel = Tunnel::to(server.port);
     let mut socket = Websocket::open(tunnel.port, "/echo");
@@ -253,6 +258,7 @@ fn websockets_speak_through_it() {
 
 #[test]
 fn a_websocket_in_python_is_echoed() {
+    needs!("openssl", "python3");
     let server = WebsocketServer::start(&[&certificate("rsa")]);
     let text = python(
         "with connect() as sock, sock.makefile('rb') as file:\n    \
@@ -271,6 +277,7 @@ fn a_websocket_in_python_is_echoed() {
 
 #[test]
 fn a_client_in_python_is_served_and_told_of_the_end() {
+    needs!("openssl", "python3");
     let scratch = Scratch::new();
     scratch.write("root/large", pattern(1_000_000));
     let (server, tunnel) = serve(&[&format!("document_root={}", scratch.join("root"))]);
@@ -297,6 +304,7 @@ fn a_client_in_python_is_served_and_told_of_the_end() {
 
 #[test]
 fn sessions_are_resumed_and_other_protocols_refused() {
+    needs!("openssl");
     let (server, tunnel) = serve(&[]);
     let scratch = Scratch::new();
     let kept = scratch.join("session");
@@ -318,6 +326,7 @@ fn sessions_are_resumed_and_other_protocols_refused() {
 
 #[test]
 fn a_program_is_told_that_its_client_speaks_tls() {
+    needs!("openssl");
     let scratch = Scratch::new();
     scratch.write_program(
         "root/env.cgi",
@@ -348,6 +357,7 @@ fn shown_name(port: u16) -> String {
 
 #[test]
 fn the_certificate_may_be_set_renewed_and_unset_while_the_server_serves() {
+    needs!("openssl");
     let authority = Authority::get();
     let scratch = Scratch::new();
     let path = scratch.join("server.pem");
@@ -384,6 +394,7 @@ fn the_certificate_may_be_set_renewed_and_unset_while_the_server_serves() {
 
 #[test]
 fn a_file_that_is_no_identity_is_refused_by_a_sentence_and_the_old_one_stands() {
+    needs!("openssl");
     let authority = Authority::get();
     let scratch = Scratch::new();
     let log = scratch.join("error.log");
@@ -438,6 +449,7 @@ fn a_file_that_is_no_identity_is_refused_by_a_sentence_and_the_old_one_stands() 
 
 #[test]
 fn what_is_logged_and_listed_is_what_it_would_be_without() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let content = pattern(300_000);
     scratch.write("root/file", &content);
@@ -465,6 +477,7 @@ fn what_is_logged_and_listed_is_what_it_would_be_without() {
 
 #[test]
 fn forked_workers_serve_with_the_certificate_and_the_tickets_of_their_parent() {
+    needs!("openssl");
     let identity = Authority::get().identity("ec");
     let mut program = Program::start("fork.c", &["workers", &identity]);
     let port = program.port();
@@ -492,6 +505,7 @@ fn forked_workers_serve_with_the_certificate_and_the_tickets_of_their_parent() {
 
 #[test]
 fn a_forked_child_does_not_end_what_its_parent_serves() {
+    needs!("openssl");
     let identity = Authority::get().identity("ec");
     let mut program = Program::start("fork.c", &["children", &identity]);
     let tunnel = Tunnel::to(program.port());
@@ -510,6 +524,7 @@ fn a_forked_child_does_not_end_what_its_parent_serves() {
 
 #[test]
 fn many_clients_at_once_are_served() {
+    needs!("openssl");
     let both = serve(&[]);
     let port = both.1.port;
     let ask = |number: &usize| {

@@ -141,6 +141,7 @@ impl Tls {
 
 #[test]
 fn who_speaks_plain_http_is_told_so() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let log = scratch.join("error.log");
     let server = serve(&[&format!("error_log_file={log}")]);
@@ -169,6 +170,7 @@ fn who_speaks_plain_http_is_told_so() {
 
 #[test]
 fn a_handshake_and_a_request_may_come_in_pieces_of_any_size() {
+    needs!("openssl");
     let server = serve(&[]);
     let hello = Tls::new(server.port).records(b"");
     let mut splits: Vec<usize> = (1..hello.len()).collect();
@@ -215,6 +217,7 @@ impl Tls {
 
 #[test]
 fn nonsense_in_place_of_a_handshake_ends_the_connection() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let server = serve(&[&format!("error_log_file={}", scratch.join("error.log"))]);
     let hello = Tls::new(server.port).records(b"");
@@ -278,6 +281,7 @@ fn nonsense_in_place_of_a_handshake_ends_the_connection() {
 
 #[test]
 fn nonsense_behind_a_handshake_ends_the_connection_with_an_alert() {
+    needs!("openssl");
     let server = serve(&[]);
     // In place of a request, in the middle of one, and behind an answer.
     for before in ["", "POST /echo HTTP/1.1\r\nContent-Length: 100000\r\n\r\nabc"] {
@@ -295,6 +299,7 @@ fn nonsense_behind_a_handshake_ends_the_connection_with_an_alert() {
 
 #[test]
 fn who_stalls_in_the_handshake_is_left_after_the_time_of_a_request() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let log = format!("error_log_file={}", scratch.join("error.log"));
     let server = serve(&["request_timeout_ms=200", "idle_timeout_ms=0", &log]);
@@ -332,6 +337,7 @@ fn who_stalls_in_the_handshake_is_left_after_the_time_of_a_request() {
 
 #[test]
 fn an_orderly_end_is_told() {
+    needs!("openssl");
     let certificate = format!("ssl_certificate={}", Authority::get().identity("ec"));
     let server = Server::start(&[&certificate, "idle_timeout_ms=300"]);
     // A last answer; an answer that the end delimits; an idle connection; a refused request.
@@ -375,6 +381,7 @@ fn an_orderly_end_is_told() {
 
 #[test]
 fn what_is_cut_off_does_not_pass_for_whole() {
+    needs!("openssl");
     let mut dav = Dav::start(&[&format!("ssl_certificate={}", Authority::get().identity("ec"))]);
     let port = dav.server.port;
     dav.server.port = Tunnel::to(port).port;
@@ -421,6 +428,7 @@ fn what_is_cut_off_does_not_pass_for_whole() {
 
 #[test]
 fn a_client_that_wants_to_begin_anew_is_refused() {
+    needs!("openssl");
     let server = serve(&[]);
     let connect = format!("127.0.0.1:{}", server.port);
     let mut child = Command::new("timeout")
@@ -442,6 +450,7 @@ fn a_client_that_wants_to_begin_anew_is_refused() {
 
 #[test]
 fn a_client_that_does_not_read_holds_no_more_than_without_tls() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let root = format!("document_root={}", scratch.join("root"));
     std::fs::create_dir_all(scratch.join("root")).expect("a root");

@@ -93,6 +93,7 @@ const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 #[test]
 fn a_message_that_is_not_complete_does_not_disturb_what_is_sent() {
+    needs!("openssl");
     let mut server = serve();
     let answer = "HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello";
     for split in 1..KEY_UPDATE.len() {
@@ -117,6 +118,7 @@ fn a_message_that_is_not_complete_does_not_disturb_what_is_sent() {
 
 #[test]
 fn records_without_sense_end_the_connection_and_nothing_else() {
+    needs!("openssl");
     let server = serve();
     let many = as_many_as(200, 40);
     type Case = (&'static str, ContentType, Vec<u8>, usize);
@@ -155,6 +157,7 @@ fn records_without_sense_end_the_connection_and_nothing_else() {
 
 #[test]
 fn a_client_may_renew_its_keys() {
+    needs!("openssl");
     // The new keys are of no interest here: a record under the old ones is an error then.
     let server = serve();
     let mut client = Keys::connect(server.port);

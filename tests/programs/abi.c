@@ -11,35 +11,45 @@
 #define ASSERT(condition) \
   extern char never_defined; ASSERT_EXPANDED(__LINE__, condition)
 
-#define FIELD_IS(field, offset, size)                        \
-  ASSERT(offsetof(struct mg_connection, field) == (offset) && \
-         sizeof(((struct mg_connection *) 0)->field) == (size))
+/* Of two figures that for machines with pointers of 8 bytes, and that for those of 4. */
+#define BY_POINTER(eight, four) (sizeof(void *) == 8 ? (size_t) (eight) : (size_t) (four))
+
+#define FIELD_IS(field, offset, size, offset_4, size_4)                                 \
+  ASSERT(offsetof(struct mg_connection, field) == BY_POINTER(offset, offset_4) &&       \
+         sizeof(((struct mg_connection *) 0)->field) == BY_POINTER(size, size_4))
 
 #ifndef MONGOOSE_HEADER_INCLUDED
 #error "the include guard has another name"
 #endif
 
-#if defined(__LP64__)
-FIELD_IS(request_method, 0, 8);
-FIELD_IS(uri, 8, 8);
-FIELD_IS(http_version, 16, 8);
-FIELD_IS(query_string, 24, 8);
-FIELD_IS(remote_ip, 32, 48);
-FIELD_IS(remote_port, 80, 4);
-FIELD_IS(num_headers, 84, 4);
-FIELD_IS(http_headers, 88, 480);
-FIELD_IS(content, 568, 8);
-FIELD_IS(content_len, 576, 4);
-FIELD_IS(is_websocket, 580, 4);
-FIELD_IS(status_code, 584, 4);
-FIELD_IS(wsbits, 588, 1);
-FIELD_IS(server_param, 592, 8);
-FIELD_IS(connection_param, 600, 8);
-ASSERT(sizeof(struct mg_connection) == 608);
-ASSERT(sizeof(struct mg_header) == 16);
+ASSERT(sizeof(void *) == 8 || sizeof(void *) == 4);
+FIELD_IS(request_method, 0, 8, 0, 4);
+FIELD_IS(uri, 8, 8, 4, 4);
+FIELD_IS(http_version, 16, 8, 8, 4);
+FIELD_IS(query_string, 24, 8, 12, 4);
+FIELD_IS(remote_ip, 32, 48, 16, 48);
+FIELD_IS(remote_port, 80, 4, 64, 4);
+FIELD_IS(num_headers, 84, 4, 68, 4);
+FIELD_IS(http_headers, 88, 480, 72, 240);
+FIELD_IS(content, 568, 8, 312, 4);
+FIELD_IS(content_len, 576, 4, 316, 4);
+FIELD_IS(is_websocket, 580, 4, 320, 4);
+FIELD_IS(status_code, 584, 4, 324, 4);
+FIELD_IS(wsbits, 588, 1, 328, 1);
+FIELD_IS(server_param, 592, 8, 332, 4);
+FIELD_IS(connection_param, 600, 8, 336, 4);
+ASSERT(sizeof(struct mg_connection) == BY_POINTER(608, 340));
+ASSERT(sizeof(struct mg_header) == BY_POINTER(16, 8));
 ASSERT(offsetof(struct mg_header, name) == 0);
-ASSERT(offsetof(struct mg_header, value) == 8);
-#endif
+ASSERT(offsetof(struct mg_header, value) == BY_POINTER(8, 4));
+
+/* How the old `struct mg_server` began: one widely used program walks the list in it. */
+struct old_server {
+  int listening_socket;
+  char address[16];
+  void *list[2];
+};
+ASSERT(offsetof(struct old_server, list) == BY_POINTER(24, 20));
 
 /* Two functions are exported and not declared; old programs declare them like this. */
 int mg_vprintf(struct mg_connection *, const char *, va_list, int);
@@ -87,7 +97,14 @@ int main(void) {
             start_thread && md5 && multipart;
   const char version[] = MONGOOSE_VERSION;
   struct mg_server *server = create(NULL);
+  const struct old_server *old = (const struct old_server *) server;
+  int made = server != NULL;
+  int empty = made && old->list[0] == (const void *) old->list && old->list[1] == old->list[0];
+
   destroy(&server);
-  return all && server == NULL && sizeof(version) == 4 && version[0] == '5' ? EXIT_SUCCESS
-                                                                             : EXIT_FAILURE;
+  if (!all) return 2;
+  if (!made) return 3;
+  if (!empty) return 4;
+  if (server != NULL) return 5;
+  return sizeof(version) == 4 && version[0] == '5' ? EXIT_SUCCESS : 6;
 }

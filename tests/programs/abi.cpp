@@ -26,6 +26,7 @@ struct Site {
 int main() {
   mg_handler_t handler = &Site::answer;
   mg_server *server = mg_create_server(NULL);
+  const bool made = server != NULL;
   mg_add_uri_handler(server, "/", handler);
   mg_connection conn = mg_connection();
   mg_connection::mg_header header = {"a", "a"};
@@ -33,5 +34,5 @@ int main() {
   conn.http_headers[0] = header;
   const bool right = handler(&conn) == 1;
   mg_destroy_server(&server);
-  return right && server == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
+  return made && right && server == NULL ? EXIT_SUCCESS : EXIT_FAILURE;
 }

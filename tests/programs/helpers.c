@@ -1,5 +1,7 @@
 /* The helper functions, each with its table of cases. The argument is a folder to write to. */
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 
@@ -323,11 +325,61 @@ static void *count_thread(void *param) {
   return NULL;
 }
 
+/* What a thread tells of itself, and when it may end. */
+struct told {
+  pthread_t self;
+  int known, may_end;
+};
+
+static void *tell_and_wait(void *param) {
+  struct told *told = param;
+  pthread_mutex_lock(&mutex);
+  told->self = pthread_self();
+  told->known = 1;
+  pthread_cond_broadcast(&changed);
+  while (!told->may_end) pthread_cond_wait(&changed, &mutex);
+  pthread_mutex_unlock(&mutex);
+  return NULL;
+}
+
 static void start_thread(void) {
   int i, step = 2;
   for (i = 0; i < 5; i++) CHECK(mg_start_thread(count_thread, &step) != NULL);
   pthread_mutex_lock(&mutex);
   while (threads_seen < 10) pthread_cond_wait(&changed, &mutex);
+  pthread_mutex_unlock(&mutex);
+}
+
+/* Programs cast what they got back, and join it when they stop: a thread that runs, and one that
+   has ended or is about to. */
+static void join_thread(void) {
+  static struct told told[2]; /* the last thread may outlive this function */
+  void *threads[2];
+  int i;
+  for (i = 0; i < 2; i++) {
+    threads[i] = mg_start_thread(tell_and_wait, &told[i]);
+    CHECK(threads[i] != NULL);
+    pthread_mutex_lock(&mutex);
+    while (!told[i].known) pthread_cond_wait(&changed, &mutex);
+    CHECK(pthread_equal(told[i].self, (pthread_t) threads[i]));
+    CHECK(!pthread_equal(told[i].self, pthread_self()));
+    pthread_mutex_unlock(&mutex);
+    CHECK_INT(pthread_kill((pthread_t) threads[i], 0), 0);
+  }
+  CHECK(threads[0] != threads[1]);
+#ifdef __GLIBC__
+  for (i = 0; i < 2; i++) CHECK_INT(pthread_join((pthread_t) threads[i], NULL), EINVAL);
+#endif
+  pthread_mutex_lock(&mutex);
+  told[0].may_end = 1;
+  pthread_cond_broadcast(&changed);
+  pthread_mutex_unlock(&mutex);
+#ifdef __GLIBC__
+  CHECK(pthread_join((pthread_t) threads[0], NULL) != 0);
+#endif
+  pthread_mutex_lock(&mutex);
+  told[1].may_end = 1;
+  pthread_cond_broadcast(&changed);
   pthread_mutex_unlock(&mutex);
 }
 
@@ -409,6 +461,7 @@ int main(int argc, char *argv[]) {
   mime_type();
   passwords(argv[1]);
   start_thread();
+  join_thread();
   multipart();
   return VERDICT;
 }

@@ -75,7 +75,7 @@ fn openssl(args: &[&str]) -> Command {
 }
 
 fn run(command: &mut Command) {
-    let output = command.output().expect("openssl");
+    let output = command.output().expect("openssl; a test that may lack it begins by `needs!`");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {error}");
 }

@@ -7,6 +7,8 @@
 mod certificates;
 mod client;
 mod dav;
+#[macro_use]
+mod needs;
 mod program;
 mod scratch;
 mod server;
@@ -19,6 +21,7 @@ mod websocket;
 pub use certificates::Authority;
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
+pub use needs::lacks;
 pub use program::Program;
 pub use scratch::{Elsewhere, Scratch};
 pub use server::{Server, request};

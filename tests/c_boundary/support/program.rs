@@ -1,5 +1,7 @@
 //! A compiled C program that runs beside the test and is spoken to by lines.
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::toolchain::{Link, root};
 use super::{compile_program, deadline, under_valgrind};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -128,10 +130,20 @@ impl Program {
 
     /// Asks the program to end by a signal, and waits for a clean end.
     pub fn terminate(mut self, signal: &str) {
-        let id = self.child.id().to_string();
-        let done = Command::new("kill").args([&format!("-{signal}"), &id]).status();
-        assert!(done.is_ok_and(|status| status.success()), "kill -{signal} {id}");
+        self.signal(signal);
         self.wait_for_end();
+    }
+
+    /// Sends the program a signal. Not by `kill`, which is no part of every small system.
+    pub fn signal(&self, signal: &str) {
+        let signal = match signal {
+            "TERM" => Signal::TERM,
+            "INT" => Signal::INT,
+            "HUP" => Signal::HUP,
+            _ => panic!("no such signal here: {signal}"),
+        };
+        let sent = kill_process(Pid::from_child(&self.child), signal);
+        assert!(sent.is_ok(), "{sent:?}");
     }
 
     /// Ends the program at once, whatever it does.

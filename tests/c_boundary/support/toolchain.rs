@@ -62,9 +62,9 @@ pub fn compile_example(file: &str, link: Link) -> PathBuf {
 }
 
 /// Whether `source` compiles without a warning under these flags; the compiler's words if not.
-pub fn compiles(source: &Path, flags: &[&str]) -> Result<(), String> {
-    let mut command = compiler(source);
-    command.args(flags).args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"]);
+pub fn compiles(compiler: &str, source: &Path, flags: &[&str]) -> Result<(), String> {
+    let mut command = Command::new(compiler);
+    command.args(["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"]).args(flags);
     run(command.arg("-I").arg(root().join("include")).arg(source))
 }
 

@@ -1,0 +1,63 @@
+//! Programs from outside that a test cannot do without.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// The list of those programs; it says how it reads.
+const TOOLS: &str = include_str!("../../tools");
+
+/// Ends the test here, as skipped, where one of these programs is missing: each is named as in
+/// `tests/tools`. With `MG_TEST_ALL=1` the test fails instead.
+macro_rules! needs {
+    ($($tool:literal),+) => {
+        if $crate::lacks(&[$($tool),+]) {
+            return;
+        }
+    };
+}
+
+/// Whether one of these is missing. Then it is noted for the end of `make test`.
+pub fn lacks(tools: &[&str]) -> bool {
+    let missing: Vec<_> = tools.iter().filter_map(|tool| package_if_missing(tool)).collect();
+    if missing.is_empty() {
+        return false;
+    }
+    let missing = missing.join(" ");
+    if std::env::var_os("MG_TEST_ALL").is_some_and(|value| !value.is_empty() && value != "0") {
+        panic!("missing, by Debian's names: {missing}");
+    }
+    let thread = std::thread::current();
+    let line = format!("{}\t{missing}\n", thread.name().unwrap_or("a test"));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the list of skipped tests");
+    // Not by a macro, whose text would be shown only where the test fails.
+    let _ = std::io::stderr().write_all(format!("skipped: {line}").as_bytes());
+    true
+}
+
+/// The package to install for a tool, if it is missing.
+fn package_if_missing(tool: &str) -> Option<&'static str> {
+    static KNOWN: Mutex<Option<HashMap<String, bool>>> = Mutex::new(None);
+    let line = TOOLS.lines().find(|line| line.split(' ').next() == Some(tool));
+    let line = line.unwrap_or_else(|| panic!("{tool:?} is not in tests/tools"));
+    let mut parts = line.splitn(3, ' ').skip(1);
+    let package = parts.next().unwrap_or_else(|| panic!("no package for {tool:?} in tests/tools"));
+    // `CXX` and the like name another command.
+    let own = if tool == "c++" { std::env::var("CXX").ok() } else { None };
+    let check = match (own, parts.next()) {
+        (Some(own), _) => format!("command -v {own}"),
+        (None, Some(check)) => check.to_owned(),
+        (None, None) => format!("command -v {tool}"),
+    };
+    let mut known = KNOWN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let is_there = known.get_or_insert_default().entry(check).or_insert_with_key(|check| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", check]).stdin(Stdio::null()).stdout(Stdio::null());
+        shell.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
+    (!*is_there).then_some(package)
+}
