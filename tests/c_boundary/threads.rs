@@ -52,39 +52,39 @@ fn a_late_write_never_reaches_a_client_that_came_after() {
     // An error handler sees connections, too.
     let error = ("GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), false);
     for (text, leaves) in cases.into_iter().chain([error]) {
+        let options = ["idle_timeout_ms=0", "--errors", "--error=keep a"];
+        let mut server = Server::start(&options);
+        let mut former = server.client();
+        former.send(&text);
+        server.expect_line("kept a");
+        if !leaves {
+            former.rest_or_reset();
+        }
+        drop(former);
+        until("the end of the connection is noticed", || {
+            assert_eq!(server.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+            server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 1\\r\\n\\r\\n1") == 0
+        });
+        // Many at once, each of which waits for an answer that its handler's thread will give.
+        let count = as_many_as(20, 4);
+        let mut latter: Vec<Client> = (0..count).map(|_| server.client()).collect();
+        for (number, client) in latter.iter_mut().enumerate() {
+            client.send(request("GET", "1.1", &[&format!("keep b{number}")]));
+            server.expect_line(&format!("kept b{number}"));
+        }
+        let stray = "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nstray";
         for writer in WRITERS {
-            let options = ["idle_timeout_ms=0", "--errors", "--error=keep a"];
-            let mut server = Server::start(&options);
-            let mut former = server.client();
-            former.send(&text);
-            server.expect_line("kept a");
-            if !leaves {
-                former.rest_or_reset();
-            }
-            drop(former);
-            until("the end of the connection is noticed", || {
-                assert_eq!(server.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
-                server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 1\\r\\n\\r\\n1") == 0
-            });
-            // Many at once, each of which waits for an answer that its handler's thread will give.
-            let mut latter: Vec<Client> = (0..20).map(|_| server.client()).collect();
-            for (number, client) in latter.iter_mut().enumerate() {
-                client.send(request("GET", "1.1", &[&format!("keep b{number}")]));
-                server.expect_line(&format!("kept b{number}"));
-            }
-            let stray = "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nstray";
             server.tell(&format!("{writer} a {stray}"));
             assert_eq!(server.program.expect_start(&format!("late a {stray}: ")), "0");
-            for (number, client) in latter.iter_mut().enumerate() {
-                let own =
-                    format!("write HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n{number:3}");
-                let written = server.late(&format!("b{number}"), &own);
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{number:3}");
-                assert_eq!(written, answer.len() as i64);
-                client.expect(answer);
-            }
-            server.stop();
         }
+        for (number, client) in latter.iter_mut().enumerate() {
+            let own = format!("write HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\n{number:3}");
+            let written = server.late(&format!("b{number}"), &own);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{number:3}");
+            assert_eq!(written, answer.len() as i64);
+            client.expect(answer);
+        }
+        server.stop();
     }
 }
 
