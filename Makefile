@@ -1,4 +1,4 @@
-# make            the shared and the static library, in build/
+# make            the shared and the static library, in build/ (CARGO_FLAGS=--no-default-features: no TLS)
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
 # make test       all tests; make test-deps installs what they use (Debian)
 # make bench      the library beside other servers, see benches/README.md
@@ -25,8 +25,9 @@ SO         := libmongoose.so.$(VERSION)
 
 all: lib
 
+# Without the rlib among the crate types, which rules link-time optimisation out.
 lib:
-	$(CARGO) build --release --lib
+	$(CARGO) rustc --locked --release --lib --crate-type cdylib,staticlib $(CARGO_FLAGS)
 	@mkdir -p $(BUILD)
 	@cmp -s $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO) || \
 	  $(INSTALL) -m 755 $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO)
@@ -51,12 +52,12 @@ test-deps:
 
 # The C programs of the tests under valgrind.
 valgrind:
-	MG_TEST_VALGRIND=1 $(CARGO) test --test c_boundary
+	MG_TEST_VALGRIND=1 $(CARGO) test --locked --test c_boundary
 
 # The queues between threads, in every order that the memory model allows.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
-	  $(CARGO) test --release --lib --no-default-features server::queue
+	  $(CARGO) test --locked --release --lib --no-default-features server::queue
 
 # Random input, ten minutes for each target; FUZZ_SECONDS=20 for a short look.
 fuzz:
@@ -99,7 +100,7 @@ soak:
 
 # Writes include/mongoose.h anew from the Rust sources.
 header:
-	UPDATE_HEADER=1 $(CARGO) test --test header
+	UPDATE_HEADER=1 $(CARGO) test --locked --test header
 
 # Paths below PREFIX are written relative to it, as pkg-config expects.
 FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@PREFIX@|$(PREFIX)|g'

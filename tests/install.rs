@@ -54,6 +54,15 @@ fn make(args: &[&str]) -> Command {
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS"] {
         command.env_remove(name);
     }
+    // What cargo tells this test of its package; ring would be built again for it.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text == "OUT_DIR"
+            || ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|s| text.starts_with(s))
+        {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
@@ -173,7 +182,8 @@ fn the_loader_is_told_of_the_library_or_the_user_is() {
         run(command.env("PATH", path))
     };
     let none = Path::new("");
-    let found = format!("echo '\tlib (libc6) => {}/lib/libmongoose.so.5'", prefix.display());
+    let found =
+        format!("test -z $1 || echo '\tlib (libc6) => {}/lib/libmongoose.so.5'", prefix.display());
     assert_eq!(told("found", found, none), "");
     let other = told("other", "test -n \"$1\" || touch \"$0.ran\"".to_owned(), none);
     assert!(other.contains("-Wl,-rpath,") && other.contains("/prefix/lib"), "{other}");

@@ -134,12 +134,9 @@ def build_mongoose():
 
 def build_without_tls():
     """For what depends on how much code there is. The program looks for its library beside it."""
-    target = os.path.join(ROOT, "target", "no-tls")
-    run("cargo", "build", "-q", "--release", "--lib", "--no-default-features", cwd=ROOT,
-        env=dict(os.environ, CARGO_TARGET_DIR=target))
+    run("make", "-s", "-C", ROOT, "lib", "CARGO_FLAGS=--no-default-features", "BUILD=" + NO_TLS,
+        env=dict(os.environ, CARGO_TARGET_DIR=os.path.join(ROOT, "target", "no-tls")))
     os.makedirs(os.path.join(NO_TLS, "bench"), exist_ok=True)
-    shutil.copy(os.path.join(target, "release", "libmongoose.so"),
-                os.path.join(NO_TLS, "libmongoose.so.5"))
     shutil.copy(os.path.join(BIN, "mongoose"), os.path.join(NO_TLS, "bench"))
 
 
