@@ -1,11 +1,11 @@
 //! Keeps what was read of files: the content of small ones, open descriptors of larger ones, and
 //! the header fields that describe them.
 //!
-//! An entry is compared with the file system at most once a turn of the caller's loop, so what
-//! changed before a turn began is always seen in it. What is known of an entry is device, inode,
-//! size, and the times of the last change of content and of inode, to the nanosecond. A file that
+//! An entry is compared with the file system at most once in each look. Looks are numbered by the
+//! caller, who begins a new one where something may have changed: what changed before a look began
+//! is always seen in it. What is known of an entry is device, inode, size, and the times of the last change of content and of inode, to the nanosecond. A file that
 //! changed so shortly before it was read that another change could bear the same time is not
-//! trusted beyond the turn.
+//! trusted beyond the look.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -33,7 +33,7 @@ const SMALL: u64 = 8 << 10;
 const MEDIUM: u64 = 32 << 10;
 /// What an entry costs besides its content, roughly.
 const ENTRY_COST: usize = 512;
-/// As many paths that lead to no file are remembered for the rest of a turn.
+/// As many paths that lead to no file are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
 /// A file that changes while it is read is read again, but not for ever.
 const ATTEMPTS: usize = 3;
@@ -209,8 +209,8 @@ struct Slot {
     known: Entry,
     identity: Identity,
     settled: bool,
-    /// The turn in which it was last compared with the file system.
-    turn: u64,
+    /// The look in which it was last compared with the file system.
+    look: u64,
     /// Neighbours in the order of use.
     newer: usize,
     older: usize,
@@ -235,9 +235,12 @@ pub struct Cache {
     oldest: usize,
     cost: usize,
     open: usize,
-    /// Paths that lead to no file in the turn `refused_in`.
+    /// Paths that lead to no file in the look `refused_in`.
     refusals: HashMap<OsString, io::ErrorKind, RandomState>,
     refused_in: u64,
+    /// How often the file system was asked.
+    #[cfg(test)]
+    pub asked: usize,
 }
 
 impl Cache {
@@ -257,27 +260,33 @@ impl Cache {
             open: 0,
             refusals: HashMap::default(),
             refused_in: 0,
+            #[cfg(test)]
+            asked: 0,
         }
     }
 
     /// The file at `path`. An error of kind `IsADirectory` names a directory, `InvalidInput` what is
     /// neither that nor a file and is never opened, or a link that leads nowhere.
-    pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
+    pub fn get(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
         if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
         {
             let known = slot.known.clone();
-            if slot.turn == turn {
+            if slot.look == look {
                 return Ok(known);
             }
+            #[cfg(test)]
+            {
+                self.asked += 1;
+            }
             if slot.settled && fs::metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity) {
-                self.use_again(place, turn);
+                self.use_again(place, look);
                 return Ok(known);
             }
             self.remove(place);
         }
-        if self.refused_in != turn {
-            self.refused_in = turn;
+        if self.refused_in != look {
+            self.refused_in = look;
             self.refusals.clear();
         }
         if let Some(kind) = self.refusals.get(path.as_os_str()) {
@@ -285,7 +294,7 @@ impl Cache {
         }
         match self.load(path) {
             Ok((known, identity, settled)) => {
-                self.keep(path, known.clone(), identity, settled, turn);
+                self.keep(path, known.clone(), identity, settled, look);
                 Ok(known)
             }
             Err(error) => {
@@ -336,7 +345,7 @@ impl Cache {
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
-    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, turn: u64) {
+    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, look: u64) {
         let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
         if cost > self.budget || is_open && self.max_open == 0 {
@@ -352,7 +361,7 @@ impl Cache {
         self.open += usize::from(is_open);
         let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
-            Slot { path: path.clone(), known, identity, settled, turn, newer: NONE, older: NONE };
+            Slot { path: path.clone(), known, identity, settled, look, newer: NONE, older: NONE };
         let place = self.free.pop().unwrap_or(self.slots.len());
         if place == self.slots.len() {
             self.slots.push(None);
@@ -362,11 +371,11 @@ impl Cache {
         self.link_newest(place);
     }
 
-    fn use_again(&mut self, place: usize, turn: u64) {
+    fn use_again(&mut self, place: usize, look: u64) {
         self.unlink(place);
         self.link_newest(place);
         if let Some(slot) = &mut self.slots[place] {
-            slot.turn = turn;
+            slot.look = look;
         }
     }
 
@@ -570,11 +579,11 @@ mod tests {
         let mut cache = cache();
         let first = cache.get(&path, 1).unwrap();
         // Same length, and too soon for the time to differ for sure.
-        for (turn, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
+        for (look, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
             fs::write(&path, content).unwrap();
-            assert_eq!(text(&cache.get(&path, turn).unwrap()), content);
+            assert_eq!(text(&cache.get(&path, look).unwrap()), content);
             fs::write(&path, "ONE").unwrap();
-            assert_eq!(text(&cache.get(&path, turn).unwrap()), content, "within the turn");
+            assert_eq!(text(&cache.get(&path, look).unwrap()), content, "within the look");
         }
         assert_eq!(text(&first), "one");
     }
@@ -588,8 +597,8 @@ mod tests {
         let mut cache = cache();
         for path in [&small, &large] {
             let first = cache.get(path, 1).unwrap();
-            for turn in [1, 2, 3] {
-                assert!(Arc::ptr_eq(&first, &cache.get(path, turn).unwrap()));
+            for look in [1, 2, 3] {
+                assert!(Arc::ptr_eq(&first, &cache.get(path, look).unwrap()));
             }
         }
         assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 8193");
@@ -627,8 +636,8 @@ mod tests {
         ];
         let mut cache = cache();
         for (path, kind) in table {
-            for turn in [1, 1, 2] {
-                assert_eq!(cache.get(&path, turn).unwrap_err().kind(), kind, "{path:?}");
+            for look in [1, 1, 2] {
+                assert_eq!(cache.get(&path, look).unwrap_err().kind(), kind, "{path:?}");
             }
         }
         assert!(cache.get(&folder.0.join("loop"), 2).is_err());
@@ -660,8 +669,8 @@ mod tests {
         settle();
         let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
         let mut cache = Cache::new(3 * cost, 4, Vec::new());
-        for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
-            cache.get(&paths[place], turn).unwrap();
+        for (look, place) in (1..).zip([0, 1, 2, 0, 3]) {
+            cache.get(&paths[place], look).unwrap();
         }
         let kept: Vec<bool> =
             paths.iter().map(|p| cache.places.contains_key(p.as_os_str())).collect();
@@ -711,7 +720,7 @@ mod tests {
         let name = |n: u64| folder.0.join(n.to_string());
         let mut cache = Cache::new(8 * 1024, 2, Vec::new());
         let mut random = 1u64;
-        for turn in 0..2000 {
+        for look in 0..2000 {
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
@@ -722,7 +731,7 @@ mod tests {
                 2 => drop(fs::remove_file(&path)),
                 _ => {}
             }
-            assert_eq!(cache.get(&path, turn).is_ok(), path.exists());
+            assert_eq!(cache.get(&path, look).is_ok(), path.exists());
             let slots = || cache.slots.iter().flatten();
             let cost: usize = slots().map(|slot| slot.known.cost(&slot.path)).sum();
             let open = slots().filter(|slot| slot.known.is_open()).count();

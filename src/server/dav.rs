@@ -158,6 +158,8 @@ impl Server {
             },
             _ => Some(Outcome::Reply(500.into())),
         };
+        // What was found out before may be no more.
+        self.look += 1;
         let Some(outcome) = outcome else {
             self.make_ready(index);
             return Flow::Leave;
@@ -167,8 +169,6 @@ impl Server {
             Outcome::Reply(reply) => reply,
             Outcome::Begun(propfind) => return self.begin_telling(index, propfind),
         };
-        // What the cache knows in this turn may be no more.
-        self.turns += 1;
         if writes(exchange.buf.get(exchange.head.method.range()).unwrap_or_default()) {
             // What is no more takes room on the disk while it is open.
             self.cache.close_files();

@@ -380,7 +380,7 @@ impl Server {
         if resolve::is_hidden(&self.options.config, &full) {
             return Err("a hidden file");
         }
-        let found = self.cache.get(&full, self.turns);
+        let found = self.cache.get(&full, self.look);
         let (mut full, mut info) = (full, Vec::new());
         if found.is_err()
             && let Some((file, rest)) = resolve::split_at_file(&full)

@@ -21,6 +21,7 @@ mod dav_uploads;
 mod errors;
 mod event_loop;
 mod examples;
+mod freshness;
 mod helpers;
 mod hostile;
 mod keep_alive;
