@@ -18,6 +18,7 @@ pub mod properties;
 pub mod propfind;
 pub mod request;
 pub mod sorted;
+pub mod stamp;
 pub mod store;
 pub mod sweeping;
 pub mod target;

@@ -21,10 +21,11 @@ use super::locking::locked_in;
 use super::lockings;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
+use super::stamp::stamp;
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
-use super::temporary::{Temporary, TemporaryDir, fresh_name};
+use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
 use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
 use super::{Env, status_of};
 use crate::files::resolve;
@@ -250,6 +251,10 @@ impl Transfer {
         if self.moves {
             from = own_place(source).ok_or(Reply::from(409))?;
             let replaces = target.exists();
+            if !source.is_link && source.etag().is_some() && source.etag() == target.etag() {
+                // Who knows the content that goes must not take this one for it.
+                stamp(&open_file(&from)?, target.metadata());
+            }
             let moved = match source.is_link {
                 true => move_link(&from, place, replaces),
                 false => move_name(&from, place, replaces),
@@ -316,6 +321,7 @@ impl Transfer {
                         .inspect_err(|_| drop(fs::remove_file(&hidden)))?
                 }
                 Some(Made::File(made)) => {
+                    stamp(made.file(), target.metadata());
                     made.publish(place, replaces)?;
                     None
                 }

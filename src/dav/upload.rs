@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fch
 
 use super::Env;
 use super::request::{Reply, Request};
+use super::stamp::stamp;
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
@@ -124,6 +125,7 @@ impl Upload {
             };
         };
         let Some(made) = self.made.take() else { return Err(500.into()) };
+        stamp(made.file(), target.metadata());
         if let Some(old) = target.metadata() {
             take_over(made.file(), old);
         }

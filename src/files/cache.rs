@@ -156,9 +156,14 @@ pub fn http_date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_DATE)))
 }
 
-/// The entity tag of a file, in quotes.
+/// The entity tag of a file, in quotes. It is a strong one: two contents of the same length differ in
+/// the fraction of a second, where the file system keeps that.
 pub fn entity_tag(meta: &Metadata) -> String {
-    format!("\"{:x}.{}\"", modified_of(meta), meta.len())
+    let (seconds, len) = (modified_of(meta), meta.len());
+    match meta.mtime_nsec() {
+        0 => format!("\"{seconds:x}.{len}\""),
+        fraction => format!("\"{seconds:x}-{fraction:x}.{len}\""),
+    }
 }
 
 /// What must be the same for a file to count as unchanged.

@@ -106,7 +106,9 @@ impl Server {
             return task;
         };
         let has_begun = matches!(task.intake(), Intake::Stream if exchange.cgi.is_some());
-        if has_begun || matches!(task, Task::Reply(401)) {
+        // Other refusals stand as they were judged at the head, and are in the log.
+        let stands = matches!(task, Task::Reply(status) if !matches!(status, 301 | 403 | 404));
+        if has_begun || stands {
             return task;
         }
         exchange.granted = None;
