@@ -108,7 +108,11 @@ impl Propfind {
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
-            return self.tell_of_link(env, &Target::at(&path, &full));
+            let target = Target::at(&path, &full);
+            return if target.is_secret(env) { 0 } else { self.tell_of_link(env, &target) };
+        }
+        if env.secrets.hides_found(&full, &meta, false) {
+            return 0;
         }
         if meta.is_dir() {
             let state = match asks_for_another_password(env, &full) {

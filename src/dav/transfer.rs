@@ -495,8 +495,11 @@ pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
     Reply { body: Some(document.finish()), ..207.into() }
 }
 
-/// Whether something in the tree `from` is hidden there and would not be in the tree `to`.
+/// Whether something in the tree `from` is hidden there and would not be in the tree `to`, or would
+/// become what an option names.
 fn is_exposed(env: &Env<'_>, from: &Path, to: &Path, inside: &Path) -> bool {
-    resolve::is_hidden(env.config, &from.join(inside))
-        && !resolve::is_hidden(env.config, &to.join(inside))
+    let (from, to) = (from.join(inside), to.join(inside));
+    resolve::is_hidden(env.config, &from) && !resolve::is_hidden(env.config, &to)
+        || env.secrets.hides_at(&from)
+        || env.secrets.hides_name(&to)
 }

@@ -23,6 +23,7 @@ use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
 use super::mime::media_type;
+use super::secrets::FileId;
 
 /// The last second of the year 9999: HTTP dates have four digits for the year.
 const LAST_DATE: u64 = 253_402_300_799;
@@ -51,6 +52,9 @@ pub struct Known {
     /// Time of the last change, seconds and nanoseconds: if it or the length is another one, what
     /// is read now does not belong to what was read before.
     pub stamp: (i64, i64),
+    /// What tells it from all other files, and whether a symbolic link led to it.
+    pub id: FileId,
+    pub is_link: bool,
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
@@ -107,7 +111,7 @@ impl Known {
         Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
     }
 
-    fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
+    fn new(content: Content, meta: &Metadata, is_link: bool, media_type: &str) -> Known {
         let modified = modified_of(meta);
         let date = http_date(modified);
         let len = meta.len();
@@ -125,6 +129,8 @@ impl Known {
             len,
             modified,
             stamp: (meta.mtime(), meta.mtime_nsec()),
+            id: FileId::of(meta),
+            is_link,
             fields: fields.into_bytes(),
             etag,
             type_at,
@@ -344,9 +350,9 @@ impl Cache {
             }
             loaded => loaded,
         };
-        let (content, meta, settled) = loaded?;
+        let Loaded { content, meta, is_link, settled } = loaded?;
         let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, media_type);
+        let known = Known::new(content, &meta, is_link, media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
@@ -433,11 +439,21 @@ impl Cache {
     }
 }
 
-/// Content, what it belongs to, and whether that can be told from a later state of the file.
-fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
+/// What was read of a file.
+struct Loaded {
+    content: Content,
+    /// What the content belongs to.
+    meta: Metadata,
+    is_link: bool,
+    /// Whether that can be told from a later state of the file.
+    settled: bool,
+}
+
+fn load(path: &Path, small: u64) -> io::Result<Loaded> {
     // FIFOs and devices are never opened: that could block, or do something.
     let mut meta = fs::symlink_metadata(path)?;
-    if meta.is_symlink() {
+    let is_link = meta.is_symlink();
+    if is_link {
         meta = match fs::metadata(path) {
             Err(error) if is_absence(&error) => return Err(io::ErrorKind::InvalidInput.into()),
             found => found?,
@@ -456,7 +472,7 @@ fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
         check_kind(&meta)?;
         let settled = Identity::of(&meta).is_settled(now);
         if meta.len() > small {
-            return Ok((Content::Open(file), meta, settled));
+            return Ok(Loaded { content: Content::Open(file), meta, is_link, settled });
         }
         let mut bytes = vec![0; meta.len() as usize];
         let whole = match file.read_exact_at(&mut bytes, 0) {
@@ -465,12 +481,12 @@ fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
             Err(error) => return Err(error),
         };
         if whole && Identity::of(&file.metadata()?) == Identity::of(&meta) {
-            return Ok((Content::Bytes(bytes), meta, settled));
+            return Ok(Loaded { content: Content::Bytes(bytes), meta, is_link, settled });
         }
     }
     // It keeps changing; whoever sends it finds out how much is left of it.
     let meta = file.metadata()?;
-    Ok((Content::Open(file), meta, false))
+    Ok(Loaded { content: Content::Open(file), meta, is_link, settled: false })
 }
 
 fn check_kind(meta: &Metadata) -> io::Result<()> {

@@ -97,7 +97,8 @@ fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
     !behind.is_empty() && matches!([before, behind].concat().as_slice(), b"." | b"..")
 }
 
-/// Whether a file is as good as absent. Password files always are, and so is what WebDAV keeps.
+/// Whether a file is as good as absent, by its name. Password files always are, and so is what
+/// WebDAV keeps; what options name is known to [`super::secrets`].
 pub fn is_hidden(config: &Config, full: &Path) -> bool {
     let bytes = full.as_os_str().as_bytes();
     let name = last_segment(bytes);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
@@ -33,13 +33,14 @@ struct Shortcut {
 }
 
 impl Shortcuts {
-    /// The file that the path of a request stands for, if it is there and needs no password.
-    pub fn find(&mut self, path: &[u8], cache: &mut Cache, look: u64) -> Option<Entry> {
+    /// The file that the path of a request stands for, and where it is, if it is there and needs no
+    /// password.
+    pub fn find(&mut self, path: &[u8], cache: &mut Cache, look: u64) -> Option<(Entry, &Path)> {
         let shortcut = self.paths.get_mut(path)?;
         if shortcut.look == look
             && let Some(known) = shortcut.known.upgrade()
         {
-            return Some(known);
+            return Some((known, &shortcut.file));
         }
         let known = cache.get(&shortcut.file, look).ok()?;
         match cache.get(&shortcut.passwords, look) {
@@ -48,7 +49,7 @@ impl Shortcuts {
         }
         shortcut.look = look;
         shortcut.known = Arc::downgrade(&known);
-        Some(known)
+        Some((known, &shortcut.file))
     }
 
     /// Remembers where a path leads to.

@@ -176,7 +176,8 @@ impl Server {
         let Some(full) = resolve::full_path(&self.options.config, &path) else {
             return Err(Task::Reply(404));
         };
-        if resolve::is_hidden(&self.options.config, &full) {
+        self.look_at_secrets();
+        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
             return Err(Task::Reply(404));
         }
         match copies && self.is_guarded(index, &full, &file) {
@@ -199,10 +200,13 @@ impl Server {
         if method == b"OPTIONS" {
             return self.tell_options(index);
         }
+        self.look_at_secrets();
         if reads
             && let Some(Some(conn)) = self.conns.get(index)
             && let Some(exchange) = conn.exchange.as_deref()
-            && let Some(known) = self.shortcuts.find(&exchange.path, &mut self.cache, self.look)
+            && let Some(found) = self.shortcuts.find(&exchange.path, &mut self.cache, self.look)
+            && let (known, file) = found
+            && !self.secrets.hides(file, &known.id, known.is_link)
         {
             return Task::File(known.into());
         }
@@ -241,7 +245,12 @@ impl Server {
         if let Err(task) = self.authorise(index, &passwords, required) {
             return task;
         }
-        if resolve::is_hidden(&self.options.config, &full) {
+        let is_secret = match &found {
+            Ok(known) => self.secrets.hides(&full, &known.id, known.is_link),
+            // It may be there all the same: a program on the way, or what may not be read.
+            Err(_) => self.secrets.hides_at(&full),
+        };
+        if is_secret || resolve::is_hidden(&self.options.config, &full) {
             return Task::Reply(404);
         }
         if is_propfind {
@@ -353,7 +362,9 @@ impl Server {
             if resolve::is_hidden(&self.options.config, path) {
                 return None;
             }
-            self.cache.get(path, self.look).ok()
+            let known = self.cache.get(path, self.look).ok()?;
+            let is_secret = self.secrets.hides(path, &known.id, known.is_link);
+            Some(known).filter(|_| !is_secret)
         };
         let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
         let Some(exchange) = self.exchange(index) else { return plain.into() };
@@ -372,6 +383,9 @@ impl Server {
                 continue;
             }
             let found = self.cache.get(&page, self.look);
+            if self.secrets.hides_at(&page) {
+                continue;
+            }
             if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
                 return self.decide_script(index, script, reads);
             }

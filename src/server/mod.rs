@@ -64,6 +64,7 @@ use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
+use crate::files::secrets::Secrets;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::LogFile;
@@ -161,6 +162,7 @@ pub struct Server {
     buffered: usize,
     cache: Cache,
     shortcuts: Shortcuts,
+    secrets: Secrets,
     /// Looks at files so far: what the cache knows is compared with the file system once in each. A
     /// new one begins with each turn, and whenever bytes were received or the program was called: what
     /// was found out before may be older than the request that is to be answered.
@@ -238,6 +240,7 @@ impl Server {
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
             shortcuts: Shortcuts::default(),
+            secrets: Secrets::new(),
             look: 0,
             looked: 0,
             sharing: VecDeque::new(),

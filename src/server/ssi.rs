@@ -387,7 +387,8 @@ impl Server {
         {
             (full, info) = (file, rest);
         }
-        if resolve::is_hidden(&self.options.config, &full) {
+        self.look_at_secrets();
+        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
             return Err("a hidden file");
         }
         if !self.may_see(index, &full) {

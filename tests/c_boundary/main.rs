@@ -34,6 +34,7 @@ mod paths;
 mod ranges;
 mod representations;
 mod requests;
+mod secrets;
 mod send_family;
 mod sending;
 mod ssi;
