@@ -6,7 +6,7 @@
 //! overhears one could send it again. The server's challenge asks for `qop`, and every client of
 //! the last twenty years sends it then.
 
-use super::htpasswd::md5_hex;
+use super::htpasswd::{lines, md5_hex};
 use super::nonce::Nonces;
 use super::same_secret;
 use crate::http::uri::split_target;
@@ -99,7 +99,7 @@ pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
         let is_hash = hash.iter().all(u8::is_ascii_hexdigit);
         is_hash.then(|| hash.map(|digit| digit.to_ascii_lowercase()))
     };
-    file.split(|&b| b == b'\n').find_map(hash_of)
+    lines(file).find_map(hash_of)
 }
 
 /// Whether the client signed the target that it asks for. It may leave out scheme and host, which
@@ -499,6 +499,9 @@ mod tests {
             ),
             (format!("joe:d:short\njoe:d:{hash}\n"), true),
             (format!("joe:d:{hash}\njoe:d:{}\n", "0".repeat(32)), true),
+            (format!("\u{feff}joe:d:{hash}\r\n"), true),
+            (format!("\u{feff}ann:d:x\r\njoe:d:{hash}\r\n"), true),
+            (format!("ann:d:x\n\u{feff}joe:d:{hash}\n"), false),
             (format!(" joe:d:{hash}\n"), false),
             (format!("xjoe:d:{hash}\n"), false),
             (format!("joe:dd:{hash}\n"), false),

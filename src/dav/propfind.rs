@@ -98,7 +98,8 @@ impl Propfind {
     fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
         let name = entry.file_name();
         let full = self.target.full.join(&name);
-        if resolve::is_hidden(env.config, &full) {
+        let can_be_asked_for = resolve::can_be_asked_for(name.as_bytes());
+        if !can_be_asked_for || resolve::is_hidden(env.config, &full) {
             return 0;
         }
         let Ok(meta) = entry.metadata() else { return 0 };

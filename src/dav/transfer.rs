@@ -35,6 +35,11 @@ pub const MAX_LOOKS: usize = 16;
 /// How long others are waited for who change properties, in seconds.
 pub const PATIENCE: u64 = 2;
 
+/// Whether others are waited for until `until` still, unless the clock was set back meanwhile.
+pub fn is_patient(now: u64, until: u64) -> bool {
+    now < until && until - now <= PATIENCE
+}
+
 /// A COPY or MOVE under way.
 #[derive(Debug)]
 pub struct Transfer {
@@ -350,7 +355,9 @@ impl Transfer {
     fn carry(&mut self, env: &Env<'_>) -> bool {
         let Stage::Carry(until, mut is_there) = self.stage else { return true };
         let carried = self.carry_to(env, &mut is_there);
-        if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) && env.unix < until {
+        if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+            && is_patient(env.unix, until)
+        {
             self.stage = Stage::Carry(until, is_there);
             return false;
         }

@@ -17,7 +17,7 @@ use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
-use super::transfer::PATIENCE;
+use super::transfer::{PATIENCE, is_patient};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -116,7 +116,8 @@ impl Upload {
         self.request.may_change(env, &target, !target.exists())?;
         let folder = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
         let Ok(_folder) = folder else {
-            return match env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
+            let until = *self.patience.get_or_insert(env.unix + PATIENCE);
+            return match is_patient(env.unix, until) {
                 true => {
                     *budget = 0;
                     Ok(None)

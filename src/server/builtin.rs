@@ -329,9 +329,8 @@ impl Server {
     }
 
     fn decide_file(&mut self, index: usize, full: &Path, known: Entry, reads: bool) -> Task {
-        let extension = full.extension().unwrap_or_default();
-        if extension.eq_ignore_ascii_case("lp") {
-            // Lua pages: their source must not be shown.
+        if is_lua_page(full) {
+            // Their source must not be shown.
             return Task::Reply(501);
         }
         if !reads {
@@ -530,6 +529,11 @@ impl Server {
         self.add_extra_fields(index);
         Task::Reply(200)
     }
+}
+
+/// Whether a file is a page of Lua, by its name.
+pub(super) fn is_lua_page(full: &Path) -> bool {
+    full.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lp"))
 }
 
 /// Whether a path is longer than any file's.

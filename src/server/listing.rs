@@ -77,7 +77,7 @@ impl Server {
         let mut is_hidden = |name: &[u8], found: Found<'_>| {
             let full = path.join(OsStr::from_bytes(name));
             match found {
-                None => resolve::is_hidden(config, &full),
+                None => !resolve::can_be_asked_for(name) || resolve::is_hidden(config, &full),
                 Some((meta, is_link)) => secrets.hides_found(&full, meta, is_link),
             }
         };
