@@ -206,7 +206,8 @@ fn content_range(value: &[u8]) -> Option<(u64, u64)> {
     (unit.eq_ignore_ascii_case("bytes") && first <= last && fits).then_some((first, last + 1))
 }
 
-/// Gives the new file mode and owner of the old one, as far as that is allowed.
+/// Gives the new file mode and owner of the old one, as far as that is allowed. Nothing that was
+/// uploaded may be executed.
 fn take_over(new: &File, old: &fs::Metadata) {
     if let Ok(made) = new.metadata()
         && (made.uid(), made.gid()) != (old.uid(), old.gid())
@@ -214,7 +215,7 @@ fn take_over(new: &File, old: &fs::Metadata) {
         let _ = fchown(new, Some(old.uid()), Some(old.gid()));
     }
     // Behind it, since a change of the owner takes rights away. Never those of another's identity.
-    let _ = new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777));
+    let _ = new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o666));
 }
 
 #[cfg(test)]

@@ -59,6 +59,9 @@ impl Server {
                 }
             } else if let Some(index) = self.next_sharing() {
                 self.activate(index);
+            } else if self.turn > 0 {
+                // Those who waited have gone; it goes on with the others.
+                self.shares_now = false;
             } else if let Some(index) = self.accept() {
                 if self.may_have_sent() {
                     self.activate(index);
