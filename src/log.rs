@@ -34,6 +34,11 @@ impl LogFile {
         self.path.is_some()
     }
 
+    /// Device and inode of the file that is open.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.file.as_ref().map(|_| self.identity)
+    }
+
     /// Closes the file and forgets what waits; the next line opens it again.
     pub fn close(&mut self) {
         self.file = None;

@@ -6,7 +6,7 @@
 //! overhears one could send it again. The server's challenge asks for `qop`, and every client of
 //! the last twenty years sends it then.
 
-use super::htpasswd::md5_hex;
+use super::htpasswd::{lines, md5_hex};
 use super::nonce::Nonces;
 use super::same_secret;
 use crate::http::uri::split_target;
@@ -35,13 +35,14 @@ pub struct Request<'a> {
 }
 
 /// Judges the value of an Authorization field. `passwords` are the bytes of a password file, `now`
-/// the clock that the nonces were made by.
+/// the clock that the nonces were made by. Without `nonces` it is judged once more for a request that
+/// has spent its own before.
 pub fn check(
     authorization: &[u8],
     request: Request<'_>,
     domain: &str,
     passwords: &[u8],
-    nonces: &mut Nonces,
+    nonces: Option<&mut Nonces>,
     now: u64,
 ) -> Verdict {
     let Some(answer) = Answer::parse(authorization) else {
@@ -58,7 +59,8 @@ pub fn check(
         return Verdict::Denied;
     }
     // Last, since only he who knows the password may spend a nonce, or learn that it is stale.
-    match nonces.spend(&answer.nonce, answer.count, now) {
+    let spent = nonces.map_or(Ok(()), |nonces| nonces.spend(&answer.nonce, answer.count, now));
+    match spent {
         Ok(()) => Verdict::Granted { user: answer.username },
         Err(_) => Verdict::Stale,
     }
@@ -97,7 +99,7 @@ pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
         let is_hash = hash.iter().all(u8::is_ascii_hexdigit);
         is_hash.then(|| hash.map(|digit| digit.to_ascii_lowercase()))
     };
-    file.split(|&b| b == b'\n').find_map(hash_of)
+    lines(file).find_map(hash_of)
 }
 
 /// Whether the client signed the target that it asks for. It may leave out scheme and host, which
@@ -324,7 +326,7 @@ mod tests {
     const GET: Request<'_> = Request { method: b"GET", target: b"/a?b" };
 
     fn judge(field: &str, request: Request<'_>, nonces: &mut Nonces) -> Verdict {
-        check(field.as_bytes(), request, DOMAIN, &passwords(), nonces, 1000)
+        check(field.as_bytes(), request, DOMAIN, &passwords(), Some(nonces), 1000)
     }
 
     fn granted(user: &str) -> Verdict {
@@ -497,6 +499,9 @@ mod tests {
             ),
             (format!("joe:d:short\njoe:d:{hash}\n"), true),
             (format!("joe:d:{hash}\njoe:d:{}\n", "0".repeat(32)), true),
+            (format!("\u{feff}joe:d:{hash}\r\n"), true),
+            (format!("\u{feff}ann:d:x\r\njoe:d:{hash}\r\n"), true),
+            (format!("ann:d:x\n\u{feff}joe:d:{hash}\n"), false),
             (format!(" joe:d:{hash}\n"), false),
             (format!("xjoe:d:{hash}\n"), false),
             (format!("joe:dd:{hash}\n"), false),

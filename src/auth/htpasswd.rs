@@ -13,6 +13,14 @@ use md5::{Digest, Md5};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+/// What editors of some systems put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// The lines of a password file, without a mark that may stand before them.
+pub fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file).split(|&b| b == b'\n')
+}
+
 /// The MD5 of all parts joined, in lower-case hexadecimal digits.
 pub fn md5_hex(parts: &[&[u8]]) -> [u8; 32] {
     let mut md5 = Md5::new();
@@ -82,9 +90,11 @@ fn lock_folder(file: &Path) -> io::Result<File> {
 fn with_user(old: &[u8], domain: &[u8], user: &[u8], password: Option<&[u8]>) -> Vec<u8> {
     let key = [user, b":", domain, b":"].concat();
     let hash = password.map(|password| md5_hex(&[&key, password]));
-    let mut new = Vec::with_capacity(old.len() + key.len() + 34);
+    let mut new = Vec::with_capacity(old.len() + key.len() + 35);
     let mut found = false;
-    for line in old.split_inclusive(|&b| b == b'\n') {
+    let lines = old.strip_prefix(BYTE_ORDER_MARK).unwrap_or(old);
+    new.extend_from_slice(&old[..old.len() - lines.len()]);
+    for line in lines.split_inclusive(|&b| b == b'\n') {
         if !line.starts_with(&key) {
             new.extend_from_slice(line);
             continue;
@@ -99,12 +109,14 @@ fn with_user(old: &[u8], domain: &[u8], user: &[u8], password: Option<&[u8]>) ->
         }
     }
     if let (Some(hash), false) = (&hash, found) {
-        if !new.is_empty() && !new.ends_with(b"\n") {
-            new.push(b'\n');
+        let first = lines.split_inclusive(|&b| b == b'\n').next().unwrap_or_default();
+        let end: &[u8] = if first.ends_with(b"\r\n") { b"\r\n" } else { b"\n" };
+        if !lines.is_empty() && !lines.ends_with(b"\n") {
+            new.extend_from_slice(end);
         }
         new.extend_from_slice(&key);
         new.extend_from_slice(hash);
-        new.push(b'\n');
+        new.extend_from_slice(end);
     }
     new
 }
@@ -242,10 +254,20 @@ mod tests {
             ("ann:d:1\njoe:d:old\n", None, "ann:d:1\n".to_owned()),
             ("joe:d:1\nann:d:1\njoe:d:2\n", None, "ann:d:1\n".to_owned()),
             ("joe:e:1\nann:d:1", None, "joe:e:1\nann:d:1".to_owned()),
+            // As an editor of Windows writes it.
+            ("\u{feff}joe:d:old\r\n", Some("new"), format!("\u{feff}{joe}\r\n")),
+            ("\u{feff}joe:d:old\r\nann:d:1", None, "\u{feff}ann:d:1".to_owned()),
+            ("\u{feff}ann:d:1\r\n", Some("new"), format!("\u{feff}ann:d:1\r\n{joe}\r\n")),
+            ("ann:d:1\r\nbob:d:2", Some("new"), format!("ann:d:1\r\nbob:d:2\r\n{joe}\r\n")),
+            ("\u{feff}", Some("new"), format!("\u{feff}{joe}\n")),
+            ("x\n\u{feff}joe:d:old\n", None, "x\n\u{feff}joe:d:old\n".to_owned()),
         ];
         for (old, password, new) in table {
             let changed = with_user(old.as_bytes(), b"d", b"joe", password.map(str::as_bytes));
-            assert_eq!(changed.escape_ascii().to_string(), new.escape_default().to_string());
+            assert_eq!(
+                changed.escape_ascii().to_string(),
+                new.as_bytes().escape_ascii().to_string()
+            );
         }
     }
 

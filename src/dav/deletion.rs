@@ -136,7 +136,7 @@ fn judge(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Repl
     match target.kind {
         Kind::Missing => return Err(404.into()),
         Kind::Other if !target.is_link => return Err(403.into()),
-        _ if target.path == b"/" => return Err(403.into()),
+        _ if target.path == b"/" || target.holds_secrets(env) => return Err(403.into()),
         _ => {}
     }
     request.may_change(env, target, true)

@@ -47,7 +47,7 @@ impl Judged {
             None => Current::default(),
         };
         let keys = request.conditions(env, &source)?;
-        if moves && source.path == b"/" {
+        if moves && (source.path == b"/" || source.holds_secrets(env)) {
             return Err(403.into());
         }
         let place = place_of(&target)?;
@@ -90,6 +90,10 @@ impl Judged {
     fn check_target(&self, env: &Env<'_>, target: &Target, overwrite: bool) -> Result<(), Reply> {
         if target.exists() && !overwrite {
             return Err(412.into());
+        }
+        // Nor is what is hidden replaced with the directory that it is in.
+        if target.holds_secrets(env) {
+            return Err(403.into());
         }
         // A file that replaces a file leaves the directory as it is. A link is replaced itself.
         let stays = target.exists() && !target.is_link && !target.is_dir() && !self.source.is_dir();

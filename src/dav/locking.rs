@@ -62,6 +62,7 @@ pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>,
         exclusive: info.exclusive,
         deep,
         expires: env.unix + if deep { PENDING } else { seconds },
+        seconds: if deep { PENDING } else { seconds },
         href: target.href(),
         directory: home.dir.clone(),
         user: env.user.clone(),
@@ -100,6 +101,7 @@ impl DeepLock {
     /// Looks on for locks below; the answer once all was looked at.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
         self.now = env.unix;
+        self.lock.bound(env.unix);
         if self.lock.expires < env.unix + PENDING / 2 {
             self.hold(env, PENDING)?;
         }
@@ -128,9 +130,9 @@ impl DeepLock {
 
     /// Keeps the lock for as many seconds from now on.
     fn hold(&mut self, env: &Env<'_>, seconds: u64) -> Result<(), Reply> {
-        self.lock.expires = env.unix + seconds;
-        let Lock { directory, token, expires, .. } = &self.lock;
-        match set_end(env.unix, directory, token, *expires)? {
+        (self.lock.expires, self.lock.seconds) = (env.unix + seconds, seconds);
+        let Lock { directory, token, .. } = &self.lock;
+        match grant(env.unix, directory, token, seconds)? {
             true => Ok(()),
             // It is over: nobody has come here for too long.
             false => Err(503.into()),
@@ -193,7 +195,7 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
 
 /// Takes back a lock that was not granted in the end. Where that fails it ends with its time.
 fn give_back(now: u64, lock: &Lock) {
-    let _ = set_end(now, &lock.directory, &lock.token, 0);
+    let _ = grant(now, &lock.directory, &lock.token, 0);
 }
 
 fn conflict(other: &Lock) -> Reply {
@@ -223,8 +225,8 @@ fn refresh(
     let Some(lock) = held.iter().find(|lock| keys.open(lock)) else {
         return Err(Reply::failed(412, "lock-token-matches-request-uri", &[]));
     };
-    let lock = Lock { expires: env.unix + seconds, ..lock.clone() };
-    set_end(env.unix, &lock.directory, &lock.token, lock.expires)?;
+    let lock = Lock { expires: env.unix + seconds, seconds, ..lock.clone() };
+    grant(env.unix, &lock.directory, &lock.token, seconds)?;
     // It has its token already (RFC 4918, section 9.10.2).
     Ok(Reply { fields: Vec::new(), ..granted(&lock, env, 200) })
 }
@@ -244,18 +246,19 @@ pub fn unlock(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     if lock.user != env.user {
         return Err(403.into());
     }
-    set_end(env.unix, &lock.directory, &lock.token, 0)?;
+    grant(env.unix, &lock.directory, &lock.token, 0)?;
     Ok(204.into())
 }
 
-/// Says when a lock ends, where it is kept; false if there is none. One that is over is forgotten.
-fn set_end(now: u64, dir: &Path, token: &str, expires: u64) -> io::Result<bool> {
+/// Lets a lock last for so many seconds from now on, where it is kept; false if there is none. With 0
+/// it is forgotten.
+fn grant(now: u64, dir: &Path, token: &str, seconds: u64) -> io::Result<bool> {
     let mut is_found = false;
     store::update(dir, now, &mut |state| {
         for locks in state.all_locks() {
             if let Some(lock) = locks.iter_mut().find(|lock| lock.token == token) {
                 is_found = true;
-                lock.expires = expires;
+                (lock.expires, lock.seconds) = (now + seconds, seconds);
                 locks.retain(|lock| lock.expires > now);
                 return;
             }

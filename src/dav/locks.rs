@@ -16,6 +16,8 @@ pub struct Lock {
     pub deep: bool,
     /// Seconds since 1970.
     pub expires: u64,
+    /// For as many seconds it was granted: never is more left of it.
+    pub seconds: u64,
     /// What it is on, as a client names it; escaped.
     pub href: String,
     /// The directory in whose file it is kept, without links in its path.
@@ -34,6 +36,15 @@ pub struct Keys {
 }
 
 impl Lock {
+    /// Keeps it no longer than it was granted for, should the clock have been set back since. Whether
+    /// that changed something.
+    pub fn bound(&mut self, now: u64) -> bool {
+        let end = now.saturating_add(self.seconds);
+        let is_late = self.expires > end;
+        self.expires = self.expires.min(end);
+        is_late
+    }
+
     /// Whether both cannot be held at the same time, where they reach.
     pub fn conflicts_with(&self, other: &Lock) -> bool {
         self.token != other.token && (self.exclusive || other.exclusive)
@@ -113,6 +124,7 @@ mod tests {
             exclusive: true,
             deep: true,
             expires: 160,
+            seconds: 160,
             href: "/a/".to_owned(),
             directory: PathBuf::new(),
             user: user.as_bytes().to_vec(),

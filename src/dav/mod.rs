@@ -18,6 +18,7 @@ pub mod properties;
 pub mod propfind;
 pub mod request;
 pub mod sorted;
+pub mod stamp;
 pub mod store;
 pub mod sweeping;
 pub mod target;
@@ -36,6 +37,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::files::secrets::Secrets;
 use crate::options::Config;
 
 /// What all work depends on beside its request.
@@ -47,12 +49,16 @@ pub struct Env<'a> {
     pub user: Vec<u8>,
     /// The document root, without links in it.
     pub root: Option<PathBuf>,
+    /// Files that are hidden because options name them.
+    pub secrets: &'a Secrets,
 }
+
+static NO_SECRETS: Secrets = Secrets::new();
 
 impl<'a> Env<'a> {
     pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
         let root = config.document_root.as_ref().and_then(|root| fs::canonicalize(root).ok());
-        Env { config, unix, user: Vec::new(), root }
+        Env { config, unix, user: Vec::new(), root, secrets: &NO_SECRETS }
     }
 }
 

@@ -98,7 +98,8 @@ impl Propfind {
     fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
         let name = entry.file_name();
         let full = self.target.full.join(&name);
-        if resolve::is_hidden(env.config, &full) {
+        let can_be_asked_for = resolve::can_be_asked_for(name.as_bytes());
+        if !can_be_asked_for || resolve::is_hidden(env.config, &full) {
             return 0;
         }
         let Ok(meta) = entry.metadata() else { return 0 };
@@ -108,7 +109,11 @@ impl Propfind {
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
-            return self.tell_of_link(env, &Target::at(&path, &full));
+            let target = Target::at(&path, &full);
+            return if target.is_secret(env) { 0 } else { self.tell_of_link(env, &target) };
+        }
+        if env.secrets.hides_found(&full, &meta, false) {
+            return 0;
         }
         if meta.is_dir() {
             let state = match asks_for_another_password(env, &full) {

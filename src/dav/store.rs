@@ -8,7 +8,7 @@
 //! mongoose-dav 1
 //! member NAME
 //! property NAMESPACE NAME ELEMENT
-//! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER
+//! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER SECONDS
 //! ```
 //!
 //! What follows a `member` line is that member's. Members, and the properties of each, are in the order
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::fields::push_escaped;
+use super::fields::{MAX_TIMEOUT, push_escaped};
 use super::lockings;
 use super::locks::Lock;
 use super::sorted::Sorted;
@@ -114,16 +114,21 @@ impl State {
         self.weight() / UNIT
     }
 
-    /// Forgets locks that are over, or were made for another place than `dir`.
-    fn keep_valid(&mut self, dir: &Path, now: u64) -> io::Result<()> {
+    /// Forgets locks that are over, or were made for another place than `dir`. Whether one would have
+    /// lasted longer than it was granted for.
+    fn keep_valid(&mut self, dir: &Path, now: u64) -> io::Result<bool> {
         if self.all_locks().all(|locks| locks.is_empty()) {
-            return Ok(());
+            return Ok(false);
         }
         let here = fs::canonicalize(dir)?;
         for locks in self.all_locks() {
             locks.retain(|lock| lock.expires > now && lock.directory == here);
         }
-        Ok(())
+        let mut is_changed = false;
+        for lock in self.all_locks().flatten() {
+            is_changed |= lock.bound(now);
+        }
+        Ok(is_changed)
     }
 
     /// Forgets all locks.
@@ -165,6 +170,7 @@ impl State {
                     lock.directory.as_os_str().as_bytes(),
                     &lock.user,
                     lock.owner.as_bytes(),
+                    lock.seconds.to_string().as_bytes(),
                 ]);
             }
         }
@@ -202,14 +208,21 @@ impl State {
 }
 
 fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
-    let [token, scope, depth, expires, href, directory, user, owner] = fields else {
+    let [token, scope, depth, expires, href, directory, user, owner, rest @ ..] = fields else {
         return None;
+    };
+    let seconds = match rest {
+        // Earlier versions did not say.
+        [] => MAX_TIMEOUT,
+        [seconds] => text_of(seconds)?.parse().ok()?,
+        _ => return None,
     };
     Some(Lock {
         token: text_of(token)?,
         exclusive: scope == b"exclusive",
         deep: depth == b"infinity",
         expires: text_of(expires)?.parse().ok()?,
+        seconds,
         href: text_of(href)?,
         directory: PathBuf::from(std::ffi::OsStr::from_bytes(directory)),
         user: user.clone(),
@@ -221,7 +234,10 @@ fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
 /// are left out, and so are those that were made for another place: a lock does not move.
 pub fn load(dir: &Path, now: u64) -> io::Result<State> {
     let mut state = read(dir)?;
-    state.keep_valid(dir, now)?;
+    if state.keep_valid(dir, now)? {
+        // Else its time would begin anew at each look. Where it cannot be kept it ends with the clock.
+        let _ = update(dir, now, &mut |_| {});
+    }
     Ok(state)
 }
 
@@ -423,6 +439,7 @@ mod tests {
             exclusive: true,
             deep: false,
             expires: 100,
+            seconds: 100,
             href: "/a%20b".to_owned(),
             directory: dir.to_path_buf(),
             user: b"joe \xff".to_vec(),
@@ -470,6 +487,30 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_lasts_no_longer_than_it_was_granted_for_when_the_clock_is_set_back() {
+        let folder = Folder::new();
+        let granted = 34_560_000;
+        update(&folder.0, granted, &mut |new| {
+            *new = sample(&folder.0);
+            for lock in new.all_locks().flatten() {
+                lock.expires = granted + lock.seconds;
+            }
+        })
+        .unwrap();
+        let ends = |now| -> Vec<u64> {
+            let state = load(&folder.0, now).unwrap();
+            let locks = state.members().flat_map(|(_, member)| &member.locks);
+            locks.map(|lock| lock.expires).collect()
+        };
+        // What is left is looked at twice: its time goes on, and does not begin anew.
+        let table = [(granted + 10, granted + 100), (50, 150), (90, 150), (149, 150)];
+        for (now, end) in table {
+            assert_eq!(ends(now), [end], "{now}");
+        }
+        assert_eq!(ends(150), [0; 0]);
+    }
+
+    #[test]
     fn a_file_that_is_too_large_is_not_written() {
         let folder = Folder::new();
         update(&folder.0, 0, &mut |new| *new = sample(&folder.0)).unwrap();
@@ -485,6 +526,10 @@ mod tests {
     fn a_file_that_is_not_understood_is_left_alone() {
         assert_eq!(State::parse(b""), Some(State::default()));
         assert_eq!(State::parse(b"mongoose-dav 1\n"), Some(State::default()));
+        // A lock of an earlier version.
+        let mut old =
+            State::parse(b"mongoose-dav 1\nmember x\nlock t exclusive 0 1 / / u o\n").unwrap();
+        assert!(old.all_locks().flatten().all(|lock| lock.seconds == MAX_TIMEOUT));
         let whole = sample(Path::new("/")).to_text().into_bytes();
         for end in 1..whole.len() {
             // Where a line ends nobody can tell.
@@ -502,6 +547,8 @@ mod tests {
             "mongoose-dav 1\nmember x\nproperty u %zz <a/>\n",
             "mongoose-dav 1\nmember x\nproperty u %ff <a/>\n",
             "mongoose-dav 1\nmember x\nlock t\n",
+            "mongoose-dav 1\nmember x\nlock t exclusive 0 1 / / u o 1 1\n",
+            "mongoose-dav 1\nmember x\nlock t exclusive 0 1 / / u o x\n",
             "mongoose-dav 1\nmember x\nmember x\n",
             "mongoose-dav 1\nmember x\nproperty u b <b/>\nproperty u a <a/>\n",
         ] {

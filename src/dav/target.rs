@@ -65,7 +65,8 @@ impl Target {
         if resolve::is_hidden(env.config, &full) || resolve::is_hidden(env.config, plain) {
             return None;
         }
-        Some(Target::at(without_slash(path), plain))
+        let target = Target::at(without_slash(path), plain);
+        (!target.is_secret(env)).then_some(target)
     }
 
     /// Looks at a place in the file system that a client knows as `path`.
@@ -86,6 +87,21 @@ impl Target {
         };
         let home = home.filter(|home| home.dir.is_dir());
         Target { path: path.to_vec(), full, kind, is_link, home }
+    }
+
+    /// Whether it is hidden because an option names it.
+    pub fn is_secret(&self, env: &Env<'_>) -> bool {
+        match &self.kind {
+            Kind::Dir(_) => false,
+            Kind::File(meta) => env.secrets.hides_found(&self.full, meta, self.is_link),
+            Kind::Missing | Kind::Other => env.secrets.hides_at(&self.full),
+        }
+    }
+
+    /// Whether it is a directory, and not a link, with something in it that an option names.
+    pub fn holds_secrets(&self, env: &Env<'_>) -> bool {
+        let dir = self.home.as_ref().filter(|_| self.is_dir() && !self.is_link);
+        dir.is_some_and(|home| env.secrets.lie_below(&home.dir))
     }
 
     pub fn exists(&self) -> bool {

@@ -21,10 +21,11 @@ use super::locking::locked_in;
 use super::lockings;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
+use super::stamp::stamp;
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
-use super::temporary::{Temporary, TemporaryDir, fresh_name};
+use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
 use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
 use super::{Env, status_of};
 use crate::files::resolve;
@@ -33,6 +34,11 @@ use crate::files::resolve;
 pub const MAX_LOOKS: usize = 16;
 /// How long others are waited for who change properties, in seconds.
 pub const PATIENCE: u64 = 2;
+
+/// Whether others are waited for until `until` still, unless the clock was set back meanwhile.
+pub fn is_patient(now: u64, until: u64) -> bool {
+    now < until && until - now <= PATIENCE
+}
 
 /// A COPY or MOVE under way.
 #[derive(Debug)]
@@ -250,6 +256,10 @@ impl Transfer {
         if self.moves {
             from = own_place(source).ok_or(Reply::from(409))?;
             let replaces = target.exists();
+            if !source.is_link && source.etag().is_some() && source.etag() == target.etag() {
+                // Who knows the content that goes must not take this one for it.
+                stamp(&open_file(&from)?, target.metadata());
+            }
             let moved = match source.is_link {
                 true => move_link(&from, place, replaces),
                 false => move_name(&from, place, replaces),
@@ -316,6 +326,7 @@ impl Transfer {
                         .inspect_err(|_| drop(fs::remove_file(&hidden)))?
                 }
                 Some(Made::File(made)) => {
+                    stamp(made.file(), target.metadata());
                     made.publish(place, replaces)?;
                     None
                 }
@@ -344,7 +355,9 @@ impl Transfer {
     fn carry(&mut self, env: &Env<'_>) -> bool {
         let Stage::Carry(until, mut is_there) = self.stage else { return true };
         let carried = self.carry_to(env, &mut is_there);
-        if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) && env.unix < until {
+        if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+            && is_patient(env.unix, until)
+        {
             self.stage = Stage::Carry(until, is_there);
             return false;
         }
@@ -489,8 +502,11 @@ pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
     Reply { body: Some(document.finish()), ..207.into() }
 }
 
-/// Whether something in the tree `from` is hidden there and would not be in the tree `to`.
+/// Whether something in the tree `from` is hidden there and would not be in the tree `to`, or would
+/// become what an option names.
 fn is_exposed(env: &Env<'_>, from: &Path, to: &Path, inside: &Path) -> bool {
-    resolve::is_hidden(env.config, &from.join(inside))
-        && !resolve::is_hidden(env.config, &to.join(inside))
+    let (from, to) = (from.join(inside), to.join(inside));
+    resolve::is_hidden(env.config, &from) && !resolve::is_hidden(env.config, &to)
+        || env.secrets.hides_at(&from)
+        || env.secrets.hides_name(&to)
 }

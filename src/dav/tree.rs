@@ -13,6 +13,7 @@ use std::vec::IntoIter;
 use rustix::io::Errno;
 
 use super::holding::Kind;
+use super::stamp::stamp;
 use super::status_of;
 use super::store::{self, STATE};
 use super::temporary::{above_standard, check_size, create_private_dir, open_file, sweep};
@@ -198,6 +199,7 @@ impl FileCopy {
             let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
+                stamp(&self.to, None);
                 return Ok(true);
             }
             if *budget == 0 {

@@ -12,11 +12,12 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fch
 
 use super::Env;
 use super::request::{Reply, Request};
+use super::stamp::stamp;
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
-use super::transfer::PATIENCE;
+use super::transfer::{PATIENCE, is_patient};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -115,7 +116,8 @@ impl Upload {
         self.request.may_change(env, &target, !target.exists())?;
         let folder = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
         let Ok(_folder) = folder else {
-            return match env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
+            let until = *self.patience.get_or_insert(env.unix + PATIENCE);
+            return match is_patient(env.unix, until) {
                 true => {
                     *budget = 0;
                     Ok(None)
@@ -124,6 +126,7 @@ impl Upload {
             };
         };
         let Some(made) = self.made.take() else { return Err(500.into()) };
+        stamp(made.file(), target.metadata());
         if let Some(old) = target.metadata() {
             take_over(made.file(), old);
         }
@@ -203,7 +206,8 @@ fn content_range(value: &[u8]) -> Option<(u64, u64)> {
     (unit.eq_ignore_ascii_case("bytes") && first <= last && fits).then_some((first, last + 1))
 }
 
-/// Gives the new file mode and owner of the old one, as far as that is allowed.
+/// Gives the new file mode and owner of the old one, as far as that is allowed. Nothing that was
+/// uploaded may be executed.
 fn take_over(new: &File, old: &fs::Metadata) {
     if let Ok(made) = new.metadata()
         && (made.uid(), made.gid()) != (old.uid(), old.gid())
@@ -211,7 +215,7 @@ fn take_over(new: &File, old: &fs::Metadata) {
         let _ = fchown(new, Some(old.uid()), Some(old.gid()));
     }
     // Behind it, since a change of the owner takes rights away. Never those of another's identity.
-    let _ = new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777));
+    let _ = new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o666));
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::request::{Reply, Request};
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind};
-use super::transfer::{PATIENCE, Transfer};
+use super::transfer::{PATIENCE, Transfer, is_patient};
 use super::xml::Name;
 
 /// Bytes of one dead property, and of all those of a resource.
@@ -82,7 +82,8 @@ impl Work {
             };
             match progress {
                 Err(reply) if reply.busy => {
-                    if env.unix < *self.patience.get_or_insert(env.unix + PATIENCE) {
+                    let until = *self.patience.get_or_insert(env.unix + PATIENCE);
+                    if is_patient(env.unix, until) {
                         return None;
                     }
                     self.give_up(sweeper);

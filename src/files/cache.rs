@@ -1,11 +1,11 @@
 //! Keeps what was read of files: the content of small ones, open descriptors of larger ones, and
 //! the header fields that describe them.
 //!
-//! An entry is compared with the file system at most once a turn of the caller's loop, so what
-//! changed before a turn began is always seen in it. What is known of an entry is device, inode,
-//! size, and the times of the last change of content and of inode, to the nanosecond. A file that
+//! An entry is compared with the file system at most once in each look. Looks are numbered by the
+//! caller, who begins a new one where something may have changed: what changed before a look began
+//! is always seen in it. What is known of an entry is device, inode, size, and the times of the last change of content and of inode, to the nanosecond. A file that
 //! changed so shortly before it was read that another change could bear the same time is not
-//! trusted beyond the turn.
+//! trusted beyond the look.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +23,7 @@ use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
 use super::mime::media_type;
+use super::secrets::FileId;
 
 /// The last second of the year 9999: HTTP dates have four digits for the year.
 const LAST_DATE: u64 = 253_402_300_799;
@@ -33,7 +34,7 @@ const SMALL: u64 = 8 << 10;
 const MEDIUM: u64 = 32 << 10;
 /// What an entry costs besides its content, roughly.
 const ENTRY_COST: usize = 512;
-/// As many paths that lead to no file are remembered for the rest of a turn.
+/// As many paths that lead to no file are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
 /// A file that changes while it is read is read again, but not for ever.
 const ATTEMPTS: usize = 3;
@@ -51,6 +52,9 @@ pub struct Known {
     /// Time of the last change, seconds and nanoseconds: if it or the length is another one, what
     /// is read now does not belong to what was read before.
     pub stamp: (i64, i64),
+    /// What tells it from all other files, and whether a symbolic link led to it.
+    pub id: FileId,
+    pub is_link: bool,
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
@@ -107,7 +111,7 @@ impl Known {
         Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
     }
 
-    fn new(content: Content, meta: &Metadata, media_type: &str) -> Known {
+    fn new(content: Content, meta: &Metadata, is_link: bool, media_type: &str) -> Known {
         let modified = modified_of(meta);
         let date = http_date(modified);
         let len = meta.len();
@@ -125,6 +129,8 @@ impl Known {
             len,
             modified,
             stamp: (meta.mtime(), meta.mtime_nsec()),
+            id: FileId::of(meta),
+            is_link,
             fields: fields.into_bytes(),
             etag,
             type_at,
@@ -156,9 +162,14 @@ pub fn http_date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_DATE)))
 }
 
-/// The entity tag of a file, in quotes.
+/// The entity tag of a file, in quotes. It is a strong one: two contents of the same length differ in
+/// the fraction of a second, where the file system keeps that.
 pub fn entity_tag(meta: &Metadata) -> String {
-    format!("\"{:x}.{}\"", modified_of(meta), meta.len())
+    let (seconds, len) = (modified_of(meta), meta.len());
+    match meta.mtime_nsec() {
+        0 => format!("\"{seconds:x}.{len}\""),
+        fraction => format!("\"{seconds:x}-{fraction:x}.{len}\""),
+    }
 }
 
 /// What must be the same for a file to count as unchanged.
@@ -209,8 +220,8 @@ struct Slot {
     known: Entry,
     identity: Identity,
     settled: bool,
-    /// The turn in which it was last compared with the file system.
-    turn: u64,
+    /// The look in which it was last compared with the file system.
+    look: u64,
     /// Neighbours in the order of use.
     newer: usize,
     older: usize,
@@ -235,9 +246,12 @@ pub struct Cache {
     oldest: usize,
     cost: usize,
     open: usize,
-    /// Paths that lead to no file in the turn `refused_in`.
+    /// Paths that lead to no file in the look `refused_in`.
     refusals: HashMap<OsString, io::ErrorKind, RandomState>,
     refused_in: u64,
+    /// How often the file system was asked.
+    #[cfg(test)]
+    pub asked: usize,
 }
 
 impl Cache {
@@ -257,27 +271,33 @@ impl Cache {
             open: 0,
             refusals: HashMap::default(),
             refused_in: 0,
+            #[cfg(test)]
+            asked: 0,
         }
     }
 
     /// The file at `path`. An error of kind `IsADirectory` names a directory, `InvalidInput` what is
     /// neither that nor a file and is never opened, or a link that leads nowhere.
-    pub fn get(&mut self, path: &Path, turn: u64) -> io::Result<Entry> {
+    pub fn get(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
         if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
         {
             let known = slot.known.clone();
-            if slot.turn == turn {
+            if slot.look == look {
                 return Ok(known);
             }
+            #[cfg(test)]
+            {
+                self.asked += 1;
+            }
             if slot.settled && fs::metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity) {
-                self.use_again(place, turn);
+                self.use_again(place, look);
                 return Ok(known);
             }
             self.remove(place);
         }
-        if self.refused_in != turn {
-            self.refused_in = turn;
+        if self.refused_in != look {
+            self.refused_in = look;
             self.refusals.clear();
         }
         if let Some(kind) = self.refusals.get(path.as_os_str()) {
@@ -285,7 +305,7 @@ impl Cache {
         }
         match self.load(path) {
             Ok((known, identity, settled)) => {
-                self.keep(path, known.clone(), identity, settled, turn);
+                self.keep(path, known.clone(), identity, settled, look);
                 Ok(known)
             }
             Err(error) => {
@@ -330,13 +350,13 @@ impl Cache {
             }
             loaded => loaded,
         };
-        let (content, meta, settled) = loaded?;
+        let Loaded { content, meta, is_link, settled } = loaded?;
         let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, media_type);
+        let known = Known::new(content, &meta, is_link, media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
-    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, turn: u64) {
+    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, look: u64) {
         let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
         if cost > self.budget || is_open && self.max_open == 0 {
@@ -352,7 +372,7 @@ impl Cache {
         self.open += usize::from(is_open);
         let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
-            Slot { path: path.clone(), known, identity, settled, turn, newer: NONE, older: NONE };
+            Slot { path: path.clone(), known, identity, settled, look, newer: NONE, older: NONE };
         let place = self.free.pop().unwrap_or(self.slots.len());
         if place == self.slots.len() {
             self.slots.push(None);
@@ -362,11 +382,11 @@ impl Cache {
         self.link_newest(place);
     }
 
-    fn use_again(&mut self, place: usize, turn: u64) {
+    fn use_again(&mut self, place: usize, look: u64) {
         self.unlink(place);
         self.link_newest(place);
         if let Some(slot) = &mut self.slots[place] {
-            slot.turn = turn;
+            slot.look = look;
         }
     }
 
@@ -419,11 +439,21 @@ impl Cache {
     }
 }
 
-/// Content, what it belongs to, and whether that can be told from a later state of the file.
-fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
+/// What was read of a file.
+struct Loaded {
+    content: Content,
+    /// What the content belongs to.
+    meta: Metadata,
+    is_link: bool,
+    /// Whether that can be told from a later state of the file.
+    settled: bool,
+}
+
+fn load(path: &Path, small: u64) -> io::Result<Loaded> {
     // FIFOs and devices are never opened: that could block, or do something.
     let mut meta = fs::symlink_metadata(path)?;
-    if meta.is_symlink() {
+    let is_link = meta.is_symlink();
+    if is_link {
         meta = match fs::metadata(path) {
             Err(error) if is_absence(&error) => return Err(io::ErrorKind::InvalidInput.into()),
             found => found?,
@@ -442,7 +472,7 @@ fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
         check_kind(&meta)?;
         let settled = Identity::of(&meta).is_settled(now);
         if meta.len() > small {
-            return Ok((Content::Open(file), meta, settled));
+            return Ok(Loaded { content: Content::Open(file), meta, is_link, settled });
         }
         let mut bytes = vec![0; meta.len() as usize];
         let whole = match file.read_exact_at(&mut bytes, 0) {
@@ -451,12 +481,12 @@ fn load(path: &Path, small: u64) -> io::Result<(Content, Metadata, bool)> {
             Err(error) => return Err(error),
         };
         if whole && Identity::of(&file.metadata()?) == Identity::of(&meta) {
-            return Ok((Content::Bytes(bytes), meta, settled));
+            return Ok(Loaded { content: Content::Bytes(bytes), meta, is_link, settled });
         }
     }
     // It keeps changing; whoever sends it finds out how much is left of it.
     let meta = file.metadata()?;
-    Ok((Content::Open(file), meta, false))
+    Ok(Loaded { content: Content::Open(file), meta, is_link, settled: false })
 }
 
 fn check_kind(meta: &Metadata) -> io::Result<()> {
@@ -570,11 +600,11 @@ mod tests {
         let mut cache = cache();
         let first = cache.get(&path, 1).unwrap();
         // Same length, and too soon for the time to differ for sure.
-        for (turn, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
+        for (look, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
             fs::write(&path, content).unwrap();
-            assert_eq!(text(&cache.get(&path, turn).unwrap()), content);
+            assert_eq!(text(&cache.get(&path, look).unwrap()), content);
             fs::write(&path, "ONE").unwrap();
-            assert_eq!(text(&cache.get(&path, turn).unwrap()), content, "within the turn");
+            assert_eq!(text(&cache.get(&path, look).unwrap()), content, "within the look");
         }
         assert_eq!(text(&first), "one");
     }
@@ -588,8 +618,8 @@ mod tests {
         let mut cache = cache();
         for path in [&small, &large] {
             let first = cache.get(path, 1).unwrap();
-            for turn in [1, 2, 3] {
-                assert!(Arc::ptr_eq(&first, &cache.get(path, turn).unwrap()));
+            for look in [1, 2, 3] {
+                assert!(Arc::ptr_eq(&first, &cache.get(path, look).unwrap()));
             }
         }
         assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 8193");
@@ -627,8 +657,8 @@ mod tests {
         ];
         let mut cache = cache();
         for (path, kind) in table {
-            for turn in [1, 1, 2] {
-                assert_eq!(cache.get(&path, turn).unwrap_err().kind(), kind, "{path:?}");
+            for look in [1, 1, 2] {
+                assert_eq!(cache.get(&path, look).unwrap_err().kind(), kind, "{path:?}");
             }
         }
         assert!(cache.get(&folder.0.join("loop"), 2).is_err());
@@ -660,8 +690,8 @@ mod tests {
         settle();
         let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
         let mut cache = Cache::new(3 * cost, 4, Vec::new());
-        for (turn, place) in (1..).zip([0, 1, 2, 0, 3]) {
-            cache.get(&paths[place], turn).unwrap();
+        for (look, place) in (1..).zip([0, 1, 2, 0, 3]) {
+            cache.get(&paths[place], look).unwrap();
         }
         let kept: Vec<bool> =
             paths.iter().map(|p| cache.places.contains_key(p.as_os_str())).collect();
@@ -711,7 +741,7 @@ mod tests {
         let name = |n: u64| folder.0.join(n.to_string());
         let mut cache = Cache::new(8 * 1024, 2, Vec::new());
         let mut random = 1u64;
-        for turn in 0..2000 {
+        for look in 0..2000 {
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
@@ -722,7 +752,7 @@ mod tests {
                 2 => drop(fs::remove_file(&path)),
                 _ => {}
             }
-            assert_eq!(cache.get(&path, turn).is_ok(), path.exists());
+            assert_eq!(cache.get(&path, look).is_ok(), path.exists());
             let slots = || cache.slots.iter().flatten();
             let cost: usize = slots().map(|slot| slot.known.cost(&slot.path)).sum();
             let open = slots().filter(|slot| slot.known.is_open()).count();

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use super::listing::Entry;
 
+/// What is under a name, once that is known, and whether a symbolic link led there.
+pub type Found<'a> = Option<(&'a Metadata, bool)>;
+
 /// A directory that is being read.
 #[derive(Debug)]
 pub struct Reader {
@@ -19,13 +22,15 @@ impl Reader {
         Ok(Reader { rest: fs::read_dir(path)? })
     }
 
-    /// Looks at up to `count` names, leaving out those that `is_hidden`; `None` once all were seen.
+    /// Looks at up to `count` names, leaving out those that are hidden; `None` once all were seen.
+    /// `is_hidden` is asked about each name, and then about what was found there, and whether by a
+    /// symbolic link.
     /// Names that lead nowhere, to what may not be looked at, or to what is neither a file nor a
     /// directory, are left out: their links would lead to an error.
     pub fn advance(
         &mut self,
         count: usize,
-        is_hidden: &mut dyn FnMut(&[u8]) -> bool,
+        is_hidden: &mut dyn FnMut(&[u8], Found<'_>) -> bool,
     ) -> io::Result<Option<Vec<Entry>>> {
         let mut entries = Vec::new();
         for seen in 0..count {
@@ -34,12 +39,15 @@ impl Reader {
             };
             let found = found?;
             let name = found.file_name();
-            if is_hidden(name.as_bytes()) {
+            if is_hidden(name.as_bytes(), None) {
                 continue;
             }
-            let Ok(meta) = behind_links(&found) else {
+            let Ok((meta, is_link)) = behind_links(&found) else {
                 continue;
             };
+            if is_hidden(name.as_bytes(), Some((&meta, is_link))) {
+                continue;
+            }
             if meta.is_file() || meta.is_dir() {
                 entries.try_reserve(1)?;
                 entries.push(Entry {
@@ -54,12 +62,12 @@ impl Reader {
     }
 }
 
-fn behind_links(found: &DirEntry) -> io::Result<Metadata> {
+fn behind_links(found: &DirEntry) -> io::Result<(Metadata, bool)> {
     let meta = found.metadata()?;
-    if meta.is_symlink() {
-        return fs::metadata(found.path());
+    match meta.is_symlink() {
+        true => Ok((fs::metadata(found.path())?, true)),
+        false => Ok((meta, false)),
     }
-    Ok(meta)
 }
 
 #[cfg(test)]
@@ -75,6 +83,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("file"), "12345").unwrap();
         fs::write(folder.join("secret"), "").unwrap();
+        fs::write(folder.join("large"), "12").unwrap();
         let odd = folder.join(OsStr::from_bytes(b"\xff\n"));
         fs::write(odd, "1").unwrap();
         fs::create_dir(folder.join("dir")).unwrap();
@@ -84,7 +93,9 @@ mod tests {
         symlink("loop", folder.join("loop")).unwrap();
         let _socket = UnixListener::bind(folder.join("socket")).unwrap();
 
-        let mut is_hidden = |name: &[u8]| name == b"secret";
+        let mut is_hidden = |name: &[u8], found: Found<'_>| {
+            name == b"secret" || name == b"large" && found.is_some_and(|(meta, _)| meta.len() > 1)
+        };
         let mut reader = Reader::open(&folder).unwrap();
         let mut entries = reader.advance(usize::MAX, &mut is_hidden).unwrap().unwrap();
         assert!(reader.advance(1, &mut is_hidden).unwrap().is_none());
@@ -105,11 +116,11 @@ mod tests {
 
         let mut reader = Reader::open(&folder).unwrap();
         let mut portions = Vec::new();
-        while let Some(portion) = reader.advance(2, &mut |_| false).unwrap() {
+        while let Some(portion) = reader.advance(2, &mut |_, _| false).unwrap() {
             assert!(portion.len() <= 2);
             portions.push(portion);
         }
-        assert_eq!((portions.len(), portions.concat().len()), (5, 6));
+        assert_eq!((portions.len(), portions.concat().len()), (5, 7));
         fs::remove_dir_all(&folder).unwrap();
         assert!(Reader::open(&folder).is_err());
     }

@@ -8,5 +8,6 @@ pub mod merge;
 pub mod mime;
 pub mod representation;
 pub mod resolve;
+pub mod secrets;
 pub mod shortcuts;
 pub mod ssi;

@@ -97,7 +97,8 @@ fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
     !behind.is_empty() && matches!([before, behind].concat().as_slice(), b"." | b"..")
 }
 
-/// Whether a file is as good as absent. Password files always are, and so is what WebDAV keeps.
+/// Whether a file is as good as absent, by its name. Password files always are, and so is what
+/// WebDAV keeps; what options name is known to [`super::secrets`].
 pub fn is_hidden(config: &Config, full: &Path) -> bool {
     let bytes = full.as_os_str().as_bytes();
     let name = last_segment(bytes);
@@ -108,6 +109,12 @@ pub fn is_hidden(config: &Config, full: &Path) -> bool {
     config.hide_files_patterns.as_ref().is_some_and(|pattern| {
         covers(pattern.as_bytes(), name) || covers(pattern.as_bytes(), bytes)
     })
+}
+
+/// Whether a client can ask for something of this name: no URI brings control characters to us, so
+/// that it is of no use to tell of such names.
+pub fn can_be_asked_for(name: &[u8]) -> bool {
+    !name.iter().any(u8::is_ascii_control)
 }
 
 /// Whether a path leads to or through something of WebDAV's own.
@@ -145,6 +152,7 @@ pub fn password_file(config: &Config, full: &Path, is_dir: bool) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::uri::decode_path;
 
     fn config(rewrites: &[(&str, &str)]) -> Config {
         let own = |(pattern, target): &(&str, &str)| ((*pattern).to_owned(), (*target).to_owned());
@@ -225,6 +233,15 @@ mod tests {
     fn a_name_keeps_its_bytes() {
         let full = full_path(&config(&[]), b"/\xff \n").unwrap();
         assert_eq!(full.as_os_str().as_bytes(), b"/www/\xff \n");
+    }
+
+    #[test]
+    fn a_name_is_told_of_if_it_can_be_asked_for() {
+        for byte in (1..=255).filter(|byte| *byte != b'/') {
+            let path = format!("/a%{byte:02x}b");
+            let is_understood = decode_path(path.as_bytes(), &mut [0; 6]).is_ok();
+            assert_eq!(can_be_asked_for(&[b'a', byte, b'b']), is_understood, "{path}");
+        }
     }
 
     #[test]

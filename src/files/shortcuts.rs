@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
@@ -27,28 +27,29 @@ struct Shortcut {
     /// A password file would be here.
     passwords: PathBuf,
     /// When `known` was found, and nothing at `passwords`.
-    turn: u64,
+    look: u64,
     /// The cache alone decides how long it is kept.
     known: Weak<Known>,
 }
 
 impl Shortcuts {
-    /// The file that the path of a request stands for, if it is there and needs no password.
-    pub fn find(&mut self, path: &[u8], cache: &mut Cache, turn: u64) -> Option<Entry> {
+    /// The file that the path of a request stands for, and where it is, if it is there and needs no
+    /// password.
+    pub fn find(&mut self, path: &[u8], cache: &mut Cache, look: u64) -> Option<(Entry, &Path)> {
         let shortcut = self.paths.get_mut(path)?;
-        if shortcut.turn == turn
+        if shortcut.look == look
             && let Some(known) = shortcut.known.upgrade()
         {
-            return Some(known);
+            return Some((known, &shortcut.file));
         }
-        let known = cache.get(&shortcut.file, turn).ok()?;
-        match cache.get(&shortcut.passwords, turn) {
+        let known = cache.get(&shortcut.file, look).ok()?;
+        match cache.get(&shortcut.passwords, look) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             _ => return None,
         }
-        shortcut.turn = turn;
+        shortcut.look = look;
         shortcut.known = Arc::downgrade(&known);
-        Some(known)
+        Some((known, &shortcut.file))
     }
 
     /// Remembers where a path leads to.
@@ -56,8 +57,8 @@ impl Shortcuts {
         if self.paths.len() >= MAX_PATHS {
             self.paths.clear();
         }
-        // Turns begin at 1.
-        self.paths.insert(path.into(), Shortcut { file, passwords, turn: 0, known: Weak::new() });
+        // Looks begin at 1.
+        self.paths.insert(path.into(), Shortcut { file, passwords, look: 0, known: Weak::new() });
     }
 
     /// Forgets everything.

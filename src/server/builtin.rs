@@ -72,11 +72,23 @@ impl Task {
 impl Server {
     /// Answers a request that no handler of the program's matches.
     pub(super) fn answer_builtin(&mut self, index: usize) -> Flow {
-        let decided = self.exchange(index).and_then(|exchange| exchange.task.take());
-        let task = match decided {
-            Some(task) => task,
-            None => self.decide(index),
-        };
+        match self.exchange(index).and_then(|exchange| exchange.task.take()) {
+            Some(task) => {
+                let task = self.decide_again(index, task);
+                self.perform(index, task)
+            }
+            None if self.may_share(index) => Flow::Leave,
+            None => self.decide_now(index),
+        }
+    }
+
+    /// Answers a request that was not decided on before.
+    pub(super) fn decide_now(&mut self, index: usize) -> Flow {
+        let task = self.decide(index);
+        self.perform(index, task)
+    }
+
+    fn perform(&mut self, index: usize, task: Task) -> Flow {
         match task {
             Task::Reply(status) => self.fail(index, status),
             Task::File(file) => self.begin_file(index, file),
@@ -84,6 +96,40 @@ impl Server {
             task @ (Task::Dav(_) | Task::Put(_)) => self.begin_work_on(index, task),
             Task::Page(known, file, path) => self.begin_expansion(index, known, file, path),
             Task::Run(script) => self.begin_relay(index, &script),
+        }
+    }
+
+    /// Decides once more on a request that was decided on at its head, if its content has arrived
+    /// since: files and passwords may have changed meanwhile.
+    fn decide_again(&mut self, index: usize, task: Task) -> Task {
+        let Some(exchange) = self.exchange(index).filter(|exchange| exchange.arrived > 0) else {
+            return task;
+        };
+        let has_begun = matches!(task.intake(), Intake::Stream if exchange.cgi.is_some());
+        // Other refusals stand as they were judged at the head, and are in the log.
+        let stands = matches!(task, Task::Reply(status) if !matches!(status, 301 | 403 | 404));
+        if has_begun || stands {
+            return task;
+        }
+        exchange.granted = None;
+        let fields = std::mem::take(&mut exchange.fields);
+        let again = match &task {
+            Task::Put(_) => self.may_write(index).err(),
+            _ => Some(self.decide(index)),
+        };
+        match (task, again) {
+            (task @ Task::Put(_), None) | (task @ Task::Dav(_), Some(Task::Dav(_))) => {
+                // It has the content.
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.fields = fields;
+                }
+                task
+            }
+            (task, Some(again)) => {
+                self.abandon(task);
+                again
+            }
+            (task, None) => task,
         }
     }
 
@@ -117,14 +163,36 @@ impl Server {
         }
     }
 
-    /// Finds out what is to be done. This is done once for a request: the counts of digest
-    /// authentication are good for one use.
+    /// Whether who asks may change what the path of a request stands for.
+    fn may_write(&mut self, index: usize) -> Result<(), Task> {
+        let Some(file) = self.options.config.dav_auth_file.clone() else {
+            return Err(self.challenge(index, false));
+        };
+        self.authorise(index, &file, true)?;
+        let Some(exchange) = self.exchange(index) else { return Err(Task::Reply(500)) };
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        let copies = matches!(method, b"COPY" | b"MOVE");
+        let path = exchange.path.clone();
+        let Some(full) = resolve::full_path(&self.options.config, &path) else {
+            return Err(Task::Reply(404));
+        };
+        self.look_at_secrets();
+        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
+            return Err(Task::Reply(404));
+        }
+        match copies && self.is_guarded(index, &full, &file) {
+            true => Err(Task::Reply(403)),
+            false => Ok(()),
+        }
+    }
+
+    /// Finds out what is to be done.
     pub(super) fn decide(&mut self, index: usize) -> Task {
+        self.looked = self.look;
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
         let writes = dav::writes(method);
-        let copies = matches!(method, b"COPY" | b"MOVE");
         let is_propfind = method == b"PROPFIND";
         if method == b"TRACE" {
             return self.wrong_method(index);
@@ -132,10 +200,13 @@ impl Server {
         if method == b"OPTIONS" {
             return self.tell_options(index);
         }
+        self.look_at_secrets();
         if reads
             && let Some(Some(conn)) = self.conns.get(index)
             && let Some(exchange) = conn.exchange.as_deref()
-            && let Some(known) = self.shortcuts.find(&exchange.path, &mut self.cache, self.turns)
+            && let Some(found) = self.shortcuts.find(&exchange.path, &mut self.cache, self.look)
+            && let (known, file) = found
+            && !self.secrets.hides(file, &known.id, known.is_link)
         {
             return Task::File(known.into());
         }
@@ -148,22 +219,13 @@ impl Server {
         }
         let Some(full) = full else { return Task::Reply(404) };
         if writes {
-            let Some(file) = self.options.config.dav_auth_file.clone() else {
-                return self.challenge(index, false);
+            return match self.may_write(index) {
+                Ok(()) => self.decide_dav(index),
+                Err(task) => task,
             };
-            if let Err(task) = self.authorise(index, &file, true) {
-                return task;
-            }
-            if resolve::is_hidden(&self.options.config, &full) {
-                return Task::Reply(404);
-            }
-            if copies && self.is_guarded(index, &full, &file) {
-                return Task::Reply(403);
-            }
-            return self.decide_dav(index);
         }
         let (mut full, mut rest) = (full, Vec::new());
-        let found = self.cache.get(&full, self.turns);
+        let found = self.cache.get(&full, self.look);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
         if matches!(&found, Err(error) if is_too_long(error)) {
             // Nor could it be told whether there is a password file.
@@ -183,7 +245,12 @@ impl Server {
         if let Err(task) = self.authorise(index, &passwords, required) {
             return task;
         }
-        if resolve::is_hidden(&self.options.config, &full) {
+        let is_secret = match &found {
+            Ok(known) => self.secrets.hides(&full, &known.id, known.is_link),
+            // It may be there all the same: a program on the way, or what may not be read.
+            Err(_) => self.secrets.hides_at(&full),
+        };
+        if is_secret || resolve::is_hidden(&self.options.config, &full) {
             return Task::Reply(404);
         }
         if is_propfind {
@@ -217,7 +284,7 @@ impl Server {
         if passwords == changes || self.stays_in_directory(index) {
             return false;
         }
-        match self.cache.get(&passwords, self.turns) {
+        match self.cache.get(&passwords, self.look) {
             Ok(reading) => !self.is_known_to_both(index, changes, &reading),
             Err(error) => !is_absence(&error),
         }
@@ -226,7 +293,7 @@ impl Server {
     /// Whether the user who was let in by the password file `granting` has the same password in
     /// `other`.
     fn is_known_to_both(&mut self, index: usize, granting: &Path, other: &Known) -> bool {
-        let Ok(granting) = self.cache.get(granting, self.turns) else { return false };
+        let Ok(granting) = self.cache.get(granting, self.look) else { return false };
         let domain = self.options.config.auth_domain.as_bytes();
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return false };
@@ -262,9 +329,8 @@ impl Server {
     }
 
     fn decide_file(&mut self, index: usize, full: &Path, known: Entry, reads: bool) -> Task {
-        let extension = full.extension().unwrap_or_default();
-        if extension.eq_ignore_ascii_case("lp") {
-            // Lua pages: their source must not be shown.
+        if is_lua_page(full) {
+            // Their source must not be shown.
             return Task::Reply(501);
         }
         if !reads {
@@ -295,7 +361,9 @@ impl Server {
             if resolve::is_hidden(&self.options.config, path) {
                 return None;
             }
-            self.cache.get(path, self.turns).ok()
+            let known = self.cache.get(path, self.look).ok()?;
+            let is_secret = self.secrets.hides(path, &known.id, known.is_link);
+            Some(known).filter(|_| !is_secret)
         };
         let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
         let Some(exchange) = self.exchange(index) else { return plain.into() };
@@ -313,7 +381,10 @@ impl Server {
             if resolve::is_hidden(config, &page) {
                 continue;
             }
-            let found = self.cache.get(&page, self.turns);
+            let found = self.cache.get(&page, self.look);
+            if self.secrets.hides_at(&page) {
+                continue;
+            }
             if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
                 return self.decide_script(index, script, reads);
             }
@@ -361,7 +432,7 @@ impl Server {
         if exchange.is_some_and(|exchange| exchange.granted.as_deref() == Some(file)) {
             return Ok(());
         }
-        let passwords = match self.cache.get(file, self.turns) {
+        let passwords = match self.cache.get(file, self.look) {
             Ok(known) => known,
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(index, file, &error)),
@@ -390,6 +461,7 @@ impl Server {
                 if let Some(exchange) = self.exchange(index) {
                     exchange.user = user.to_vec();
                     exchange.granted = Some(file.to_owned());
+                    exchange.spent = true;
                 }
                 Ok(())
             }
@@ -405,7 +477,7 @@ impl Server {
         if granted == Some(&file) {
             return true;
         }
-        self.cache.get(&file, self.turns).is_err_and(|error| is_absence(&error))
+        self.cache.get(&file, self.look).is_err_and(|error| is_absence(&error))
     }
 
     /// Passwords that cannot be read let nobody in.
@@ -459,6 +531,11 @@ impl Server {
     }
 }
 
+/// Whether a file is a page of Lua, by its name.
+pub(super) fn is_lua_page(full: &Path) -> bool {
+    full.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lp"))
+}
+
 /// Whether a path is longer than any file's.
 fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NAMETOOLONG)
@@ -486,6 +563,7 @@ fn judge(
         method: head.get(exchange.head.method.range()).unwrap_or_default(),
         target: head.get(exchange.head.target.range()).unwrap_or_default(),
     };
+    let nonces = Some(nonces).filter(|_| !exchange.spent);
     digest::check(authorization, request, domain, passwords, nonces, now)
 }
 

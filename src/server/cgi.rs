@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Server;
-use super::builtin::Task;
+use super::builtin::{Task, is_lua_page};
 use super::connection::{Body, Exchange, Phase, Plan};
 use super::intake::locate;
 use super::launch::{Launch, status_of};
@@ -106,7 +106,8 @@ impl Server {
             b"" => Cow::Borrowed(path),
             page => Cow::Owned([path, page].concat()),
         };
-        if !resolve::matches(&self.options.config.cgi_pattern, full, &name) {
+        // A Lua page is none, whatever the pattern says.
+        if is_lua_page(full) || !resolve::matches(&self.options.config.cgi_pattern, full, &name) {
             return None;
         }
         let knows_length = exchange.head.framing != Framing::Chunked;

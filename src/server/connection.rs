@@ -29,6 +29,8 @@ pub enum Phase {
     Head,
     /// Takes in the content of a request.
     Body,
+    /// The request is complete, and waits for those of others to share a look at files with them.
+    Deciding,
     /// A handler of the program's runs.
     Calling,
     /// The handler has returned, its answer is not complete.
@@ -151,6 +153,8 @@ pub struct Exchange {
     /// Whom digest authentication let in, and by which password file.
     pub user: Vec<u8>,
     pub granted: Option<PathBuf>,
+    /// The count of its nonce is used up by this request itself.
+    pub spent: bool,
     /// The CGI program that answers.
     pub cgi: Option<Box<Gateway>>,
     /// The page with includes that is being put together.
@@ -216,6 +220,7 @@ impl Exchange {
         self.last = false;
         self.user.clear();
         self.granted = None;
+        self.spent = false;
         self.cgi = None;
         self.page = None;
         self.redirections = 0;

@@ -52,6 +52,7 @@ pub struct Telling {
 impl Server {
     /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
     pub(super) fn decide_dav(&mut self, index: usize) -> Task {
+        self.look_at_secrets();
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
             return Task::Reply(500);
@@ -72,7 +73,8 @@ impl Server {
             return Task::Dav(Box::new(Work::new(request)));
         }
         let user = exchange.user.clone();
-        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        let env =
+            Env { user, secrets: &self.secrets, ..Env::new(&self.options.config, self.clock.unix) };
         match Upload::begin(request, &env, &mut self.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(index, reply)),
@@ -135,6 +137,7 @@ impl Server {
 
     /// Does the next portion.
     pub(super) fn work_on(&mut self, index: usize) -> Flow {
+        self.look_at_secrets();
         let now = self.clock.now;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(conn) = conn else { return Flow::Leave };
@@ -149,7 +152,8 @@ impl Server {
             return Flow::Leave;
         }
         let user = exchange.user.clone();
-        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        let env =
+            Env { user, secrets: &self.secrets, ..Env::new(&self.options.config, self.clock.unix) };
         let outcome = match &mut exchange.task {
             Some(Task::Dav(work)) => work.advance(&env, &mut self.sweeper, PORTION),
             Some(Task::Put(upload)) => match upload.advance(&env, &mut { PORTION }) {
@@ -158,6 +162,8 @@ impl Server {
             },
             _ => Some(Outcome::Reply(500.into())),
         };
+        // What was found out before may be no more.
+        self.look += 1;
         let Some(outcome) = outcome else {
             self.make_ready(index);
             return Flow::Leave;
@@ -167,8 +173,6 @@ impl Server {
             Outcome::Reply(reply) => reply,
             Outcome::Begun(propfind) => return self.begin_telling(index, propfind),
         };
-        // What the cache knows in this turn may be no more.
-        self.turns += 1;
         if writes(exchange.buf.get(exchange.head.method.range()).unwrap_or_default()) {
             // What is no more takes room on the disk while it is open.
             self.cache.close_files();
@@ -193,6 +197,7 @@ impl Server {
 
     /// Sends the next piece of what is told of a directory.
     pub(super) fn tell_on(&mut self, index: usize) -> Flow {
+        self.look_at_secrets();
         let now = self.clock.now;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(conn) = conn else { return Flow::Leave };
@@ -201,7 +206,8 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let Some(telling) = Stream::telling(&mut exchange.stream) else { return Flow::Leave };
         let Telling { propfind, outlet } = telling;
-        let env = Env::new(&self.options.config, self.clock.unix);
+        let secrets = &self.secrets;
+        let env = Env { secrets, ..Env::new(&self.options.config, self.clock.unix) };
         match propfind.advance(&env, &mut { PORTION }) {
             Ok(true) => {
                 let piece = propfind.end();

@@ -66,6 +66,7 @@ impl Server {
                 // has been announced already and will not be announced again.
                 conn.readable = count == room || conn.read_closed;
                 conn.last_active = self.clock.now;
+                self.look += 1;
                 self.input.end += count;
                 self.quota = self.quota.saturating_sub(count);
                 Refill::Got
@@ -443,6 +444,7 @@ impl Server {
         }
         conn.readable = count == room || conn.read_closed;
         conn.last_active = self.clock.now;
+        self.look += 1;
         let body = count.min(left);
         exchange.arrived += body as u64;
         exchange.charged += body;

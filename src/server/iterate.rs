@@ -144,6 +144,8 @@ impl Server {
 
     /// The function that [`Step::Iterate`] asked for has returned for `slot`.
     pub fn visited(&mut self, slot: &'static Slot) {
+        // The program may have changed files.
+        self.look += 1;
         if self.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
             self.show_hidden();
         }

@@ -10,7 +10,7 @@ use super::connection::Phase;
 use super::files::status_of;
 use super::step::Flow;
 use super::streams::Stream;
-use crate::files::directory::Reader;
+use crate::files::directory::{Found, Reader};
 use crate::files::listing::{self, Entry, Order};
 use crate::files::merge::Merge;
 use crate::files::resolve;
@@ -62,7 +62,8 @@ impl Server {
 
     /// Reads on in a directory, or sends the next rows of its page.
     pub(super) fn send_listing(&mut self, index: usize) -> Flow {
-        let config = &self.options.config;
+        self.look_at_secrets();
+        let (config, secrets) = (&self.options.config, &self.secrets);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -73,8 +74,13 @@ impl Server {
         };
         let Listing { reader, path, rows, .. } = listing;
         let Some(open) = reader else { return self.send_rows(index) };
-        let mut is_hidden =
-            |name: &[u8]| resolve::is_hidden(config, &path.join(OsStr::from_bytes(name)));
+        let mut is_hidden = |name: &[u8], found: Found<'_>| {
+            let full = path.join(OsStr::from_bytes(name));
+            match found {
+                None => !resolve::can_be_asked_for(name) || resolve::is_hidden(config, &full),
+                Some((meta, is_link)) => secrets.hides_found(&full, meta, is_link),
+            }
+        };
         match open.advance(NAMES, &mut is_hidden) {
             Ok(Some(portion)) => {
                 let weight = portion.iter().map(Entry::weight).sum();

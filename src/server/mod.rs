@@ -66,6 +66,7 @@ use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
 use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
+use crate::files::secrets::Secrets;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::LogFile;
@@ -163,8 +164,17 @@ pub struct Server {
     buffered: usize,
     cache: Cache,
     shortcuts: Shortcuts,
-    /// Turns so far: what the cache knows is compared with the file system once in each.
-    turns: u64,
+    secrets: Secrets,
+    /// Looks at files so far: what the cache knows is compared with the file system once in each. A
+    /// new one begins with each turn, and whenever bytes were received or the program was called: what
+    /// was found out before may be older than the request that is to be answered.
+    look: u64,
+    /// The look in which files were last asked for.
+    looked: u64,
+    /// Requests for files that wait for those of other connections, to share a look with them; and
+    /// whether they have waited long enough.
+    sharing: VecDeque<u32>,
+    shares_now: bool,
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
@@ -232,7 +242,11 @@ impl Server {
             buffered: 0,
             cache: Cache::new(0, 0, Vec::new()),
             shortcuts: Shortcuts::default(),
-            turns: 0,
+            secrets: Secrets::new(),
+            look: 0,
+            looked: 0,
+            sharing: VecDeque::new(),
+            shares_now: false,
             nonces: None,
             deflater: Deflater::new(),
             sweeper: Sweeper::default(),
@@ -266,7 +280,7 @@ impl Server {
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
         self.clock.update();
-        self.turns += 1;
+        self.look += 1;
         // A handler that was left by an exception counts as returned, and its connection closes.
         if let Some(index) = self.calling.take() {
             self.close(index);
@@ -280,6 +294,7 @@ impl Server {
         let busy = !self.ready.is_empty()
             || !self.stirred.is_empty()
             || !self.work.is_empty()
+            || !self.sharing.is_empty()
             || !self.sweeper.is_idle()
             || self.iterations.iter().any(|iteration| iteration.is_foreign())
             || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)

@@ -341,6 +341,7 @@ impl Server {
                 Ok(count) => {
                     program.left = program.left.map(|left| left.saturating_sub(count as u64));
                     program.progress = now;
+                    self.look += 1;
                     return Output::Got(count);
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -352,6 +353,8 @@ impl Server {
             }
         }
         self.close_output(id);
+        // It may have changed files.
+        self.look += 1;
         Output::End
     }
 

@@ -96,6 +96,8 @@ impl Server {
 
     /// The handler that [`Step::Call`] asked for has returned `result`.
     pub fn returned(&mut self, result: c_int) {
+        // It may have changed files.
+        self.look += 1;
         let Some(index) = self.calling.take() else { return };
         if self.conn(index).is_some_and(|conn| conn.socket_state.is_some()) {
             self.message_handled(index, result);

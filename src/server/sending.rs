@@ -33,7 +33,7 @@ pub struct FileBody {
     more: VecDeque<(Vec<u8>, Range<u64>)>,
     /// What stands behind the last range.
     tail: Vec<u8>,
-    /// The turn in which the file was last compared with what is known of it.
+    /// The look in which the file was last compared with what is known of it.
     checked: u64,
     /// The kernel does not move this file to the socket by itself.
     copies: bool,
@@ -74,7 +74,7 @@ impl Server {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }
-        let turn = self.turns;
+        let look = self.look;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -82,7 +82,7 @@ impl Server {
         else {
             return Flow::Leave;
         };
-        match exchange.file.as_mut().map(|body| body.read(&mut out.bytes, turn)) {
+        match exchange.file.as_mut().map(|body| body.read(&mut out.bytes, look)) {
             Some(Ok(count)) => self.file_moved(index, count),
             Some(Err(_)) | None => self.break_off(index),
         }
@@ -94,7 +94,7 @@ impl Server {
         if !self.flush_with(index, SendFlags::MORE) {
             return Flow::Leave;
         }
-        let (turn, now) = (self.turns, self.clock.now);
+        let (look, now) = (self.look, self.clock.now);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -105,7 +105,7 @@ impl Server {
         let (Some(body), Some(out)) = (body, conn.out.as_deref_mut()) else {
             return Flow::Leave;
         };
-        match body.transfer(&conn.socket, TRANSFER_PER_TURN, turn) {
+        match body.transfer(&conn.socket, TRANSFER_PER_TURN, look) {
             Ok(count) => {
                 out.pass(count);
                 conn.last_active = now;
@@ -172,7 +172,7 @@ fn has_room(socket: &TcpStream) -> bool {
 const CHANGED: Errno = Errno::STALE;
 
 impl FileBody {
-    /// `checked` is the turn in which the file was last looked at.
+    /// `checked` is the look in which the file was last compared with what is known of it.
     pub fn new(
         known: Entry,
         range: Range<u64>,
@@ -198,9 +198,9 @@ impl FileBody {
         &mut self,
         socket: &TcpStream,
         share: usize,
-        turn: u64,
+        look: u64,
     ) -> rustix::io::Result<usize> {
-        self.check(turn).map_err(|_| CHANGED)?;
+        self.check(look).map_err(|_| CHANGED)?;
         let Content::Open(file) = &self.known.content else { return Err(CHANGED) };
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
         let mut offset = self.range.start;
@@ -213,19 +213,19 @@ impl FileBody {
         }
     }
 
-    /// Compares the file with what is known of it, once a turn.
-    fn check(&mut self, turn: u64) -> io::Result<()> {
-        if self.checked != turn {
+    /// Compares the file with what is known of it, once a look.
+    fn check(&mut self, look: u64) -> io::Result<()> {
+        if self.checked != look {
             if !self.known.is_unchanged()? {
                 return Err(ErrorKind::InvalidData.into());
             }
-            self.checked = turn;
+            self.checked = look;
         }
         Ok(())
     }
 
     /// Appends the next piece to `out`, and returns its length.
-    fn read(&mut self, out: &mut Vec<u8>, turn: u64) -> io::Result<usize> {
+    fn read(&mut self, out: &mut Vec<u8>, look: u64) -> io::Result<usize> {
         if self.range.is_empty() {
             if let Some((head, range)) = self.more.pop_front() {
                 out.extend_from_slice(&head);
@@ -235,7 +235,7 @@ impl FileBody {
             }
             return Ok(0);
         }
-        self.check(turn)?;
+        self.check(look)?;
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(PIECE);
         let before = out.len();
         out.try_reserve(left.min(PIECE))?;
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_copied_is_compared_once_a_turn() {
+    fn a_file_that_is_copied_is_compared_once_a_look() {
         let (path, known) = known(&[b'x'; 300_000], "changed");
         let mut body = FileBody::new(known, 0..300_000, VecDeque::new(), Vec::new(), 1);
         let mut out = Vec::new();

@@ -1,8 +1,10 @@
 //! What happens when an option changes.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use mio::unix::SourceFd;
@@ -11,6 +13,7 @@ use super::connection::Phase;
 use super::listener::Listener;
 use super::{Server, user};
 use crate::files::cache::Cache;
+use crate::files::secrets::Place;
 use crate::options::{OptionId, parse_listen};
 
 /// Files that are kept open at most.
@@ -25,7 +28,14 @@ impl Server {
         self.shown_options[id as usize] = None;
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
-            OptionId::SslCertificate => self.set_certificate(value)?,
+            OptionId::SslCertificate => {
+                let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
+                self.set_certificate(value)?;
+                self.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
+                if let Some(read) = read {
+                    self.secrets.set_in_use(Place::Key, &read);
+                }
+            }
             OptionId::RunAsUser => {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {
@@ -47,9 +57,17 @@ impl Server {
         match id {
             OptionId::AccessLogFile => {
                 self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
+                self.secrets.set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
             }
             OptionId::ErrorLogFile => {
                 self.error_log.set_path(config.error_log_file.as_deref(), self.clock.unix);
+                self.secrets.set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
+            }
+            OptionId::GlobalAuthFile => {
+                self.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
+            }
+            OptionId::DavAuthFile => {
+                self.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,
@@ -69,6 +87,15 @@ impl Server {
                 }
             }
             _ => self.publish_limits(),
+        }
+    }
+
+    /// Finds out what the options that name keys, password files and logs lead to.
+    #[inline]
+    pub(super) fn look_at_secrets(&mut self) {
+        if !self.secrets.is_empty() {
+            let logs = [self.access_log.identity(), self.error_log.identity()];
+            self.secrets.look(self.look, logs);
         }
     }
 
@@ -179,4 +206,9 @@ impl Server {
     pub fn listening_socket(&self) -> i32 {
         self.listener.as_ref().map_or(-1, Listener::fd)
     }
+}
+
+/// A path that stays the same when the program changes its directory.
+fn absolute(path: Option<&Path>) -> Option<PathBuf> {
+    path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }

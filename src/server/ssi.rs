@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Server;
-use super::builtin::write_escaped_path;
+use super::builtin::{is_lua_page, write_escaped_path};
 use super::connection::Phase;
 use super::programs::Output;
 use super::sending::CHANGED_MEANWHILE;
@@ -380,18 +380,22 @@ impl Server {
         if resolve::is_hidden(&self.options.config, &full) {
             return Err("a hidden file");
         }
-        let found = self.cache.get(&full, self.turns);
+        let found = self.cache.get(&full, self.look);
         let (mut full, mut info) = (full, Vec::new());
         if found.is_err()
             && let Some((file, rest)) = resolve::split_at_file(&full)
         {
             (full, info) = (file, rest);
         }
-        if resolve::is_hidden(&self.options.config, &full) {
+        self.look_at_secrets();
+        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
             return Err("a hidden file");
         }
         if !self.may_see(index, &full) {
             return Err("a file that asks for another password");
+        }
+        if is_lua_page(&full) {
+            return Err("a page of Lua");
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
         if resolve::matches(&self.options.config.cgi_pattern, &full, &name) {
@@ -403,9 +407,7 @@ impl Server {
             page.part = Some(Part { program, head: Some(Vec::new()) });
             return Ok(());
         }
-        let is_page =
-            full.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lp"));
-        let known = found.ok().filter(|_| !is_page).ok_or("no such file")?;
+        let known = found.ok().ok_or("no such file")?;
         let has_tags = self.has_tags(&full, &path);
         page.levels.push(Level::new(known, full, path, has_tags));
         Ok(())

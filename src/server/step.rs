@@ -52,11 +52,16 @@ impl Server {
             } else if let Some(step) = self.next_visit() {
                 self.flush_late();
                 return step;
-            } else if self.turn > 0 {
+            } else if self.turn > 0 && !self.shares_now {
                 self.turn -= 1;
                 if let Some(index) = self.ready.pop_front() {
                     self.activate(index as usize);
                 }
+            } else if let Some(index) = self.next_sharing() {
+                self.activate(index);
+            } else if self.turn > 0 {
+                // Those who waited have gone; it goes on with the others.
+                self.shares_now = false;
             } else if let Some(index) = self.accept() {
                 if self.may_have_sent() {
                     self.activate(index);
@@ -122,6 +127,7 @@ impl Server {
                 Some(flow) => flow,
                 None => self.take_body(index),
             },
+            Phase::Deciding => self.decide_now(index),
             Phase::Calling | Phase::Answering => Flow::Leave,
             Phase::Sending => self.send_file(index),
             Phase::Working => self.work_on(index),
@@ -177,10 +183,10 @@ impl Server {
 
     /// Whether what a connection has to send can wait for that of others.
     fn may_wait(&mut self, index: usize) -> bool {
-        let has_company = self.turn > 0 || !self.dirty.is_empty();
+        let has_company = self.turn > 0 || !self.dirty.is_empty() || !self.sharing.is_empty();
         has_company
             && self.conn(index).is_some_and(|conn| {
-                let rests = matches!(conn.phase, Phase::Head | Phase::Websocket);
+                let rests = matches!(conn.phase, Phase::Head | Phase::Deciding | Phase::Websocket);
                 rests && conn.registered && (1..=MAX_WAITING).contains(&conn.backlog())
             })
     }
@@ -188,10 +194,39 @@ impl Server {
     /// Sends what waits if its time is over: something takes long.
     #[inline]
     pub(super) fn flush_late(&mut self) {
-        if !self.dirty.is_empty() && self.clock.read() != self.batch_time {
+        let waits = !self.dirty.is_empty() || !self.sharing.is_empty();
+        if waits && self.clock.read() != self.batch_time {
             self.batch_time = self.clock.read();
+            self.shares_now = !self.sharing.is_empty();
             self.flush_dirty();
         }
+    }
+
+    /// Whether a request that needs to know of files waits for those of other connections that are
+    /// about to be read. One look answers them all, once the last byte of each is there.
+    pub(super) fn may_share(&mut self, index: usize) -> bool {
+        let needs_look = self.looked != self.look && self.options.config.document_root.is_some();
+        if self.turn == 0 || !needs_look {
+            return false;
+        }
+        let Some(conn) = self.conn(index) else { return false };
+        conn.phase = Phase::Deciding;
+        self.sharing.push_back(index as u32);
+        self.shares_now |= self.sharing.len() >= BATCH;
+        true
+    }
+
+    /// The next connection whose request has waited to share a look.
+    #[inline]
+    fn next_sharing(&mut self) -> Option<usize> {
+        while let Some(index) = self.sharing.pop_front() {
+            self.shares_now &= !self.sharing.is_empty();
+            let index = index as usize;
+            if self.conn(index).is_some_and(|conn| conn.phase == Phase::Deciding) {
+                return Some(index);
+            }
+        }
+        None
     }
 
     /// Whether a connection that was just accepted is worth reading from. If a request is there,

@@ -343,3 +343,49 @@ fn a_request_that_is_answered_in_a_walk_is_not_shown_again_behind_it() {
     // SAFETY: slots are never unmapped.
     assert_eq!(unsafe { (*slot.as_c()).content_len }, 0);
 }
+
+#[test]
+fn requests_of_one_turn_share_a_look_at_their_file() {
+    let folder = std::env::temp_dir().join(format!("look-test-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("a"), "content").expect("a file");
+    let root = folder.to_str().expect("text").to_owned();
+    let (mut server, first) = server_and_client(&[("document_root", &root)]);
+    server.routes = super::Routes::default();
+    let mut clients = vec![first];
+    while clients.len() < 8 {
+        let client = another(&clients[0]);
+        clients.push(client);
+    }
+    while server.open < clients.len() {
+        turns(&mut server, 1);
+    }
+    let mut most = 0;
+    // The machine decides how many of them arrive before a turn begins.
+    for _ in 0..1000 {
+        for client in &mut clients {
+            client.write_all(b"GET /a HTTP/1.1\r\n\r\n").expect("sent");
+        }
+        let mut left = clients.len();
+        while left > 0 {
+            server.begin(1);
+            let (in_turn, before) = (server.turn, server.cache.asked);
+            assert!(resume(&mut server).is_none());
+            assert!(server.cache.asked - before <= 1, "{} of {in_turn}", server.cache.asked);
+            assert!(server.sharing.is_empty() && server.turn == 0);
+            left -= in_turn.min(left);
+            most = most.max(in_turn);
+        }
+        for client in &mut clients {
+            let mut answer = [0; 4096];
+            let count = client.read(&mut answer).expect("an answer");
+            let answer = String::from_utf8_lossy(&answer[..count]);
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("content"), "{answer}");
+        }
+        if most > 3 {
+            break;
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder");
+    assert!(most > 3, "only {most} in one turn");
+}

@@ -98,6 +98,7 @@ impl Server {
             };
             conn.readable = begin + count == wire.len() || conn.read_closed;
             conn.last_active = self.clock.now;
+            self.look += 1;
             self.quota = self.quota.saturating_sub(count);
             let (was_fresh, was_handshaking) = (session.is_fresh(), session.is_handshaking());
             let (scratch, end) = (&mut self.scratch, &mut self.input.end);
@@ -223,7 +224,7 @@ impl Server {
             Phase::Head | Phase::Draining | Phase::Lingering | Phase::Websocket => false,
             // It has no other end.
             Phase::Answering => false,
-            Phase::Body | Phase::Working => answer_has_begun,
+            Phase::Body | Phase::Deciding | Phase::Working => answer_has_begun,
             Phase::Calling | Phase::Sending | Phase::Relaying => true,
         };
         let is_child = self.forks != FORKS.load(Ordering::Relaxed);

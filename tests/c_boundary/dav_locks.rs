@@ -415,3 +415,32 @@ fn a_deep_lock_whose_client_leaves_or_that_is_refused_stays_nowhere() {
     assert!(text.contains("<D:timeout>Second-5000<") || text.contains("<D:timeout>Second-4"));
     dav.stop();
 }
+
+#[test]
+fn a_lock_lasts_no_longer_than_granted_when_the_clock_was_set_back() {
+    let dav = Dav::start(&[]);
+    dav.write("a", "1");
+    let left = || {
+        let told = dav.propfind("/a", "0", "").text();
+        let end = told.split("<D:timeout>Second-").nth(1).and_then(|rest| rest.split('<').next());
+        end.and_then(|seconds| seconds.parse::<u64>().ok())
+    };
+    let token = dav.lock("/a", "Timeout: Second-1000\r\n");
+    assert!(left().is_some_and(|seconds| (900..=1000).contains(&seconds)), "{:?}", left());
+    // As the file looks if it was written 400 days later.
+    let text = dav.read(".mongoose-dav");
+    let mut fields: Vec<String> = text.split(' ').map(str::to_owned).collect();
+    let expires: u64 = fields[6].parse().expect("the end");
+    fields[6] = (expires + 400 * 86_400).to_string();
+    dav.write(".mongoose-dav", fields.join(" "));
+    assert!(left().is_some_and(|seconds| (900..=1000).contains(&seconds)), "{:?}", left());
+    // And that is kept.
+    let kept = dav.read(".mongoose-dav");
+    let end: u64 = kept.split(' ').nth(6).and_then(|end| end.parse().ok()).expect("the end");
+    assert!(end <= expires + 100, "{kept}");
+    assert_eq!(dav.status("PUT", "/a", "", "2"), 423);
+    let refresh = format!("If: (<{token}>)\r\nTimeout: Second-50\r\n");
+    assert_eq!(dav.status("LOCK", "/a", &refresh, ""), 200);
+    assert!(left().is_some_and(|seconds| (1..=50).contains(&seconds)), "{:?}", left());
+    dav.stop();
+}

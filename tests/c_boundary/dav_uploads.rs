@@ -142,6 +142,51 @@ fn an_upload_that_is_not_welcome_is_not_asked_for() {
 }
 
 #[test]
+fn contents_of_the_same_second_and_length_have_different_tags() {
+    let dav = Dav::start(&[]);
+    let tag = |path: &str| {
+        let answer = dav.server.ask(format!("GET {path} HTTP/1.1\r\n\r\n"));
+        answer.field("Etag").expect("a tag").to_owned()
+    };
+    for path in ["/from1", "/from2", "/a"] {
+        assert_eq!(dav.status("PUT", path, "", path), 201);
+    }
+    assert_eq!(dav.status("MKCOL", "/t", "", ""), 201);
+    let mut tags = vec![tag("/a")];
+    let ways: [(&str, &str, &str); 4] =
+        [("PUT", "/a", ""), ("COPY", "/from1", "/a"), ("COPY", "/from2", "/a"), ("PUT", "/a", "")];
+    for (method, path, to) in ways.iter().cycle().take(40) {
+        let fields = match *to {
+            "" => format!("If-Match: {}\r\n", tags[tags.len() - 1]),
+            to => format!("Destination: {to}\r\nIf: <{to}> ([{}])\r\n", tags[tags.len() - 1]),
+        };
+        let body = if to.is_empty() { "content" } else { "" };
+        assert_eq!(dav.status(method, path, &fields, body), 204, "{method} {path}");
+        tags.push(tag("/a"));
+        // Who knows any content before this one is told so.
+        let older = format!("If-Match: {}\r\n", tags[tags.len() - 2]);
+        for method in ["PUT", "DELETE", "COPY", "MOVE"] {
+            assert_eq!(dav.status(method, "/a", &format!("{older}Destination: /b\r\n"), ""), 412);
+        }
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 41);
+    // Two files that other programs have made alike, and one takes the place of the other.
+    for name in ["c", "d"] {
+        dav.scratch.write(&format!("root/{name}"), name);
+        let file = std::fs::File::open(dav.scratch.join(&format!("root/{name}"))).expect("a file");
+        file.set_modified(std::time::UNIX_EPOCH).expect("an old time");
+    }
+    let old = tag("/c");
+    assert_eq!(tag("/d"), old);
+    assert_eq!(dav.transfer("MOVE", "/d", "/c"), 204);
+    assert_ne!(tag("/c"), old);
+    assert_eq!(dav.read("c"), "d");
+    dav.stop();
+}
+
+#[test]
 fn a_condition_lets_pass_who_knows_the_file() {
     let dav = Dav::start(&[]);
     assert_eq!(dav.status("PUT", "/a", "If-None-Match: *\r\n", "1"), 201);
@@ -221,7 +266,13 @@ fn a_file_keeps_its_mode_and_a_link_its_end() {
     let dav = Dav::start(&[]);
     dav.write("a", "old");
     let path = dav.scratch.join("root/a");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o604)).expect("a mode");
+    // What was uploaded may not be executed, whatever was there before.
+    for (before, behind) in [(0o755, 0o644), (0o711, 0o600), (0o604, 0o604)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(before)).expect("a mode");
+        assert_eq!(dav.status("PUT", "/a", "", "newer"), 204);
+        let mode = std::fs::metadata(&path).expect("the file").mode() & 0o777;
+        assert_eq!(mode, behind, "{mode:o}");
+    }
     symlink("a", dav.scratch.join("root/link")).expect("a link");
     symlink("none", dav.scratch.join("root/dangling")).expect("a link");
     assert_eq!(dav.status("PUT", "/link", "", "new"), 204);

@@ -179,9 +179,18 @@ fn a_rewrite_replaces_what_its_pattern_matches() {
 fn the_source_of_lua_pages_is_not_shown() {
     let scratch = Scratch::new();
     scratch.write("root/a.lp", "<? secret ?>");
-    let server = serve(&scratch, &[]);
-    assert_eq!(server.ask("GET /a.lp HTTP/1.1\r\n\r\n").status, 501);
-    server.stop();
+    scratch.write("root/d/index.lp", "<? secret ?>");
+    scratch.write("root/page.shtml", "[<!--#include virtual=\"a.lp\" -->]");
+    // Nor run, whatever the pattern of programs says.
+    for pattern in ["cgi_pattern=**.cgi$", "cgi_pattern=**.lp$"] {
+        let server = serve(&scratch, &[pattern, "ssi_pattern=**.shtml$"]);
+        for path in ["/a.lp", "/d/"] {
+            let answer = server.ask(format!("GET {path} HTTP/1.1\r\n\r\n"));
+            assert_eq!(answer.status, 501, "{path} {pattern}");
+        }
+        assert_eq!(server.ask("GET /page.shtml HTTP/1.1\r\n\r\n").text(), "[]");
+        server.stop();
+    }
 }
 
 #[test]
@@ -201,4 +210,24 @@ fn names_count_among_what_is_buffered_until_they_are_sent() {
         assert_eq!((page.status, links(&page.text()).len()), (200, 301));
     }
     server.stop();
+}
+
+#[test]
+fn names_that_no_uri_can_carry_are_not_told_of() {
+    let dav = crate::support::Dav::start(&[]);
+    let root = dav.scratch.join("root");
+    for name in ["a\u{1}b", "line\nbreak", "tab\t", "\u{7f}", "good"] {
+        std::fs::write(format!("{root}/{name}"), "").expect("a file");
+    }
+    std::fs::create_dir(format!("{root}/d\r")).expect("a folder");
+    std::os::unix::fs::symlink("good", format!("{root}/link\u{1b}")).expect("a link");
+    let page = dav.server.ask("GET / HTTP/1.1\r\n\r\n").text();
+    assert_eq!(links(&page), ["good"]);
+    let told = dav.propfind("/", "1", "").text();
+    assert_eq!(told.matches("<D:response>").count(), 2, "{told}");
+    // They go with the directory that they are in.
+    assert_eq!(dav.status("MKCOL", "/x", "", ""), 201);
+    std::fs::write(format!("{root}/x/\u{1}"), "").expect("a file");
+    assert_eq!(dav.status("DELETE", "/x", "", ""), 204);
+    dav.stop();
 }

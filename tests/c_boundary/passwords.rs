@@ -220,3 +220,26 @@ fn the_access_log_names_the_user() {
     assert!(lines[0].starts_with("127.0.0.1 - - [") && lines[0].contains("\" 401 0 "));
     assert!(lines[1].starts_with("127.0.0.1 - joe [") && lines[1].contains("\" 200 7 "));
 }
+
+#[test]
+fn a_password_file_from_an_editor_of_windows_lets_the_same_users_in() {
+    let scratch = site();
+    let jane = joe().replace("joe", "jane");
+    let server = serve(&scratch, &[]);
+    let let_in = || curl(&server, "/guarded/a.txt", &["--digest", "-u", "joe:secret"]);
+    let files = [
+        (format!("\u{feff}{}\r\n{jane}\r\n", joe()), format!("\u{feff}{jane}\r\n")),
+        (format!("\u{feff}{}\n{jane}", joe()), format!("\u{feff}{jane}")),
+        (format!("{jane}\r\n{}", joe()), format!("{jane}\r\n")),
+        (format!("\u{feff}{}", joe()), "\u{feff}".to_owned()),
+    ];
+    for (text, without) in files {
+        scratch.write("root/guarded/.htpasswd", &text);
+        assert_eq!(let_in(), "guarded 200", "{text:?}");
+        let forget = format!("forget {} joe", scratch.join("root/guarded/.htpasswd"));
+        server.ask(crate::support::request("POST", "1.1", &[&forget, "status 200"]));
+        assert_eq!(let_in(), " 401", "{text:?}");
+        assert_eq!(scratch.read("root/guarded/.htpasswd"), without);
+    }
+    server.stop();
+}

@@ -80,8 +80,20 @@ fn the_etag_is_the_time_and_the_size() {
     use std::os::unix::fs::MetadataExt;
     let scratch = site();
     let server = serve(&scratch, &[]);
-    let mtime = std::fs::metadata(scratch.join("root/a.txt")).expect("a file").mtime();
-    assert_eq!(get(&server, "/a.txt").field("Etag"), Some(format!("\"{mtime:x}.5\"").as_str()));
+    let file = std::fs::File::open(scratch.join("root/a.txt")).expect("a file");
+    let seconds = file.metadata().expect("its state").mtime();
+    // The fraction of a second, where there is one.
+    for (fraction, shown) in
+        [(0, ""), (1, "-1"), (0x1234_5678, "-12345678"), (999_999_999, "-3b9ac9ff")]
+    {
+        let time = std::time::Duration::new(seconds.unsigned_abs(), fraction);
+        file.set_modified(std::time::UNIX_EPOCH + time).expect("another time");
+        let wanted = format!("\"{seconds:x}{shown}.5\"");
+        let answer = get(&server, "/a.txt");
+        assert_eq!(answer.field("Etag"), Some(wanted.as_str()));
+        let again = format!("GET /a.txt HTTP/1.1\r\nIf-None-Match: {wanted}\r\n\r\n");
+        assert_eq!(server.client().send(again).response_without_body().status, 304);
+    }
     server.stop();
 }
 

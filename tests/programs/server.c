@@ -114,6 +114,13 @@ static char *filled(char **rest, int *len) {
   return buf;
 }
 
+static void write_file(const char *name, const char *text, int len) {
+  FILE *file = fopen(name, "w");
+  if (file == NULL) return;
+  fwrite(text, 1, (size_t) len, file);
+  fclose(file);
+}
+
 static void count_one(struct mg_connection *conn, void *param) {
   (void) conn;
   (*(int *) param)++;
@@ -276,6 +283,18 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   } else if (strcmp(verb, "spoil") == 0) {
     /* What a program may do: write all over its content and the byte behind it. */
     memset(conn->content, 'X', (size_t) conn->content_len + 1);
+  } else if (strcmp(verb, "file") == 0) { /* its name, and what is to be in it from now on */
+    word = next_word(&step);
+    len = unescape(step);
+    write_file(word, step, len);
+  } else if (strcmp(verb, "remove") == 0) {
+    unlink(step);
+  } else if (strcmp(verb, "rename") == 0) {
+    word = next_word(&step);
+    rename(word, step);
+  } else if (strcmp(verb, "forget") == 0) { /* a password file, and a user */
+    word = next_word(&step);
+    return mg_modify_passwords_file(word, mg_get_option(server, "auth_domain"), step, NULL);
   } else if (strcmp(verb, "whoami") == 0) {
     SAY("whoami %d %d %d %d %d", (int) getuid(), (int) geteuid(), (int) getgid(), (int) getegid(),
         getgroups(0, NULL));

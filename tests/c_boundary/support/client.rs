@@ -3,7 +3,7 @@
 use super::{deadline, shown};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One connection to a server.
 pub struct Client {
@@ -72,6 +72,22 @@ impl Client {
     /// Sends bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
         self.stream.write_all(bytes.as_ref()).expect("the server takes the bytes");
+        self
+    }
+
+    /// Sends bytes, and waits until the server's socket has them: what another connection sends from
+    /// now on comes behind them.
+    pub fn send_through(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
+        use std::os::fd::AsRawFd;
+        self.send(bytes);
+        let end = Instant::now() + deadline();
+        let mut unconfirmed: libc::c_int = 1;
+        while unconfirmed > 0 && Instant::now() < end {
+            std::thread::yield_now();
+            // SAFETY: the descriptor is open, and the call writes an int.
+            unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unconfirmed) };
+        }
+        assert_eq!(unconfirmed, 0, "the server's socket takes the bytes");
         self
     }
 

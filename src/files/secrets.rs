@@ -1,0 +1,353 @@
+//! Files that are as good as absent because an option names them: keys, password files, logs.
+//!
+//! They are known by device and inode, so that it does not matter by which name one is asked for:
+//! what the path of an option leads to now, and what it led to before, as a log that has been
+//! rotated, or the key in use after a new one was put in its place. What is not there, or has just
+//! been written beside it, is known by its name and directory.
+
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// As many files are remembered that a path led to before.
+const MAX_FORMER: usize = 8;
+/// What is written to change a password file has its name, a dot, and so many digits.
+const TEMPORARY_DIGITS: usize = 16;
+
+/// What tells a file from all others, also from one that gets its inode when it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    dev: u64,
+    ino: u64,
+    /// Not every file system knows.
+    born: Option<SystemTime>,
+}
+
+impl FileId {
+    pub fn of(meta: &Metadata) -> FileId {
+        FileId { dev: meta.dev(), ino: meta.ino(), born: meta.created().ok() }
+    }
+
+    fn is(&self, other: &FileId) -> bool {
+        let may_be = self.born.is_none() || other.born.is_none() || self.born == other.born;
+        (self.dev, self.ino) == (other.dev, other.ino) && may_be
+    }
+}
+
+/// The options that name such files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Key,
+    GlobalPasswords,
+    DavPasswords,
+    AccessLog,
+    ErrorLog,
+}
+
+const PLACES: [Place; 5] =
+    [Place::Key, Place::GlobalPasswords, Place::DavPasswords, Place::AccessLog, Place::ErrorLog];
+
+/// What one option names.
+#[derive(Debug)]
+struct Secret {
+    path: Option<PathBuf>,
+    /// The end of its links, if it is one.
+    end: Option<PathBuf>,
+    /// What the path leads to or led to, the last one first.
+    found: Vec<FileId>,
+    /// What is in use, though the path may lead elsewhere by now.
+    in_use: Option<FileId>,
+    /// Device and inode of what is held open, for as long as it is.
+    open: Option<(u64, u64)>,
+}
+
+impl Secret {
+    const NONE: Secret =
+        Secret { path: None, end: None, found: Vec::new(), in_use: None, open: None };
+
+    fn note(&mut self, id: FileId) {
+        self.found.retain(|known| *known != id);
+        self.found.insert(0, id);
+        self.found.truncate(MAX_FORMER);
+    }
+
+    fn look(&mut self) {
+        let Some(path) = &self.path else { return };
+        let Ok(meta) = fs::metadata(path) else { return };
+        let id = FileId::of(&meta);
+        if meta.is_file() && self.found.first() != Some(&id) {
+            let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
+            self.end = is_link.then(|| fs::canonicalize(path).ok()).flatten();
+            self.note(id);
+        }
+    }
+
+    fn is(&self, id: &FileId) -> bool {
+        self.found.iter().chain(&self.in_use).any(|known| known.is(id))
+            || self.open == Some((id.dev, id.ino))
+    }
+
+    /// Where its name, or that of the end of its links, stands.
+    fn names(&self) -> impl Iterator<Item = &Path> {
+        self.path.iter().chain(&self.end).map(PathBuf::as_path)
+    }
+}
+
+/// All that options name.
+#[derive(Debug)]
+pub struct Secrets {
+    places: [Secret; PLACES.len()],
+    is_empty: bool,
+    /// The look in which the paths were last followed.
+    look: u64,
+}
+
+impl Default for Secrets {
+    fn default() -> Secrets {
+        Secrets::new()
+    }
+}
+
+impl Secrets {
+    pub const fn new() -> Secrets {
+        Secrets { places: [Secret::NONE; PLACES.len()], is_empty: true, look: 0 }
+    }
+
+    /// Whether no option has named a file yet.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// An option names another file. What it named before stays hidden.
+    pub fn set(&mut self, place: Place, path: Option<PathBuf>) {
+        let secret = &mut self.places[place as usize];
+        secret.look();
+        if let Some(before) = secret.in_use.take() {
+            secret.note(before);
+        }
+        (secret.path, secret.end) = (path, None);
+        secret.look();
+        self.is_empty &= secret.path.is_none();
+    }
+
+    /// What was read, and is in use until the option is set again.
+    pub fn set_in_use(&mut self, place: Place, meta: &Metadata) {
+        self.places[place as usize].in_use = Some(FileId::of(meta));
+    }
+
+    /// Follows the paths, once in each look. `logs`: what is open, device and inode.
+    pub fn look(&mut self, look: u64, logs: [Option<(u64, u64)>; 2]) {
+        if self.look == look || self.is_empty {
+            return;
+        }
+        self.look = look;
+        self.places.iter_mut().for_each(Secret::look);
+        for (place, open) in [Place::AccessLog, Place::ErrorLog].into_iter().zip(logs) {
+            self.places[place as usize].open = open;
+        }
+    }
+
+    /// Whether a file is hidden, whose path is `full`; `is_link`: by a symbolic link.
+    #[inline]
+    pub fn hides(&self, full: &Path, id: &FileId, is_link: bool) -> bool {
+        !self.is_empty && self.knows(full, id, is_link)
+    }
+
+    fn knows(&self, full: &Path, id: &FileId, is_link: bool) -> bool {
+        let is_named = |path: &Path| self.hides_name(path);
+        self.places.iter().any(|secret| secret.is(id))
+            || is_named(full)
+            || is_link && fs::canonicalize(full).is_ok_and(|end| is_named(&end))
+    }
+
+    /// The same of what `meta` was found out of; a directory never is.
+    pub fn hides_found(&self, full: &Path, meta: &Metadata, is_link: bool) -> bool {
+        !self.is_empty && !meta.is_dir() && self.knows(full, &FileId::of(meta), is_link)
+    }
+
+    /// The same of whatever is at a place, or would be.
+    pub fn hides_at(&self, full: &Path) -> bool {
+        if self.is_empty {
+            return false;
+        }
+        match fs::metadata(full) {
+            Ok(meta) => {
+                let is_link = || fs::symlink_metadata(full).is_ok_and(|meta| meta.is_symlink());
+                !meta.is_dir() && self.knows(full, &FileId::of(&meta), is_link())
+            }
+            Err(_) => self.hides_name(full),
+        }
+    }
+
+    /// Whether the name alone says that a file is hidden, should it be there or not: that of the
+    /// option, of a log that was rotated, of a password file that is about to be replaced.
+    pub fn hides_name(&self, full: &Path) -> bool {
+        let Some(name) = full.file_name() else { return false };
+        PLACES.iter().zip(&self.places).any(|(place, secret)| {
+            let is_it = |path: &Path| is_like(*place, name, path) && share_directory(full, path);
+            secret.names().any(is_it)
+        })
+    }
+
+    /// Whether something that is hidden lies below the directory `dir`, which has no links in it: it
+    /// would go with it.
+    pub fn lie_below(&self, dir: &Path) -> bool {
+        let mut names = self.places.iter().flat_map(Secret::names);
+        names.any(|path| without_links(parent_of(path)).starts_with(dir))
+    }
+}
+
+/// Whether `name` is that of the file at `path`, or one that is made of it.
+fn is_like(place: Place, name: &OsStr, path: &Path) -> bool {
+    let Some(own) = path.file_name() else { return false };
+    let Some(rest) = name.as_bytes().strip_prefix(own.as_bytes()) else { return false };
+    match (place, rest) {
+        (_, []) => true,
+        (Place::AccessLog | Place::ErrorLog, [b'.', ..]) => true,
+        (Place::GlobalPasswords | Place::DavPasswords, [b'.', digits @ ..]) => {
+            digits.len() == TEMPORARY_DIGITS && digits.iter().all(u8::is_ascii_hexdigit)
+        }
+        _ => false,
+    }
+}
+
+fn share_directory(one: &Path, other: &Path) -> bool {
+    let (one, other) = (parent_of(one), parent_of(other));
+    let identity = |dir: &Path| fs::metadata(dir).map(|meta| (meta.dev(), meta.ino()));
+    match (identity(one), identity(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => without_links(one) == without_links(other),
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// A path without links in that part of it which is there.
+fn without_links(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for above in path.ancestors() {
+        if let (Ok(real), Ok(rest)) = (fs::canonicalize(above), path.strip_prefix(above)) {
+            return real.join(rest);
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("secrets-test-{}-{count}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir(&folder).unwrap();
+            Folder(folder)
+        }
+
+        fn write(&self, name: &str) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, name).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn names_beside_the_file_are_hidden_by_what_the_file_is() {
+        let folder = Folder::new();
+        fs::create_dir(folder.0.join("d")).unwrap();
+        std::os::unix::fs::symlink("d", folder.0.join("l")).unwrap();
+        let mut secrets = Secrets::new();
+        secrets.set(Place::Key, Some(folder.0.join("d/key")));
+        secrets.set(Place::DavPasswords, Some(folder.0.join("d/users")));
+        secrets.set(Place::AccessLog, Some(folder.0.join("l/log")));
+        let table = [
+            ("d/key", true),
+            ("d/key.0123456789abcdef", false),
+            ("d/keys", false),
+            ("key", false),
+            ("d/users", true),
+            ("d/users.html", false),
+            ("d/users.0123456789abcdeF", true),
+            ("d/users.0123456789abcde", false),
+            ("d/users.0123456789abcdefg", false),
+            ("d/log", true),
+            ("l/log", true),
+            ("d/log.1", true),
+            ("d/log.2.gz", true),
+            ("d/log.", true),
+            ("d/logs", false),
+            ("log.1", false),
+            ("d/none/log", false),
+        ];
+        for (name, hidden) in table {
+            let path = folder.0.join(name);
+            // What is not there, and what is.
+            assert_eq!(secrets.hides_at(&path), hidden, "{name}");
+            if path.parent().unwrap().exists() {
+                fs::write(&path, "").unwrap();
+                secrets.look(1, [None, None]);
+                assert_eq!(secrets.hides_at(&path), hidden, "{name}");
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        let real = fs::canonicalize(&folder.0).unwrap();
+        assert!(secrets.lie_below(&real) && secrets.lie_below(&real.join("d")));
+        assert!(!secrets.lie_below(&real.join("e")) && !secrets.lie_below(&real.join("d/key")));
+    }
+
+    #[test]
+    fn what_a_path_led_to_stays_hidden_and_its_inode_does_not() {
+        let folder = Folder::new();
+        let mut secrets = Secrets::new();
+        let key = folder.write("key");
+        secrets.set(Place::Key, Some(key.clone()));
+        let hidden = |secrets: &Secrets, name: &str| secrets.hides_at(&folder.0.join(name));
+        for (look, name) in (1..).zip(["a", "b", "c"]) {
+            fs::rename(&key, folder.0.join(name)).unwrap();
+            folder.write("key");
+            secrets.look(look, [None, None]);
+            fs::hard_link(&key, folder.0.join(format!("other{name}"))).unwrap();
+            assert!(hidden(&secrets, "key") && hidden(&secrets, name), "{name}");
+            assert!(hidden(&secrets, &format!("other{name}")), "{name}");
+        }
+        // Another option is another file, and the first stays what it was.
+        folder.write("public");
+        secrets.set(Place::Key, Some(folder.write("new")));
+        assert!(hidden(&secrets, "new") && hidden(&secrets, "a") && !hidden(&secrets, "public"));
+        // A file that gets the inode of one that is gone is not that.
+        let meta = fs::metadata(folder.0.join("a")).unwrap();
+        let other = FileId { born: Some(SystemTime::UNIX_EPOCH), ..FileId::of(&meta) };
+        let knows_birth = meta.created().is_ok();
+        assert_eq!(secrets.hides(&folder.0.join("public"), &other, false), !knows_birth);
+    }
+
+    #[test]
+    fn where_nothing_is_named_nothing_is_hidden() {
+        let folder = Folder::new();
+        let mut secrets = Secrets::default();
+        secrets.set(Place::Key, None);
+        assert!(secrets.is_empty() && !secrets.hides_at(&folder.write("a")));
+        assert!(!secrets.hides_at(Path::new("/")) && !secrets.lie_below(Path::new("/")));
+    }
+}
