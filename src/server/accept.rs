@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use super::connection::{Conn, Phase};
+use super::tls::Opening;
 use super::{Server, open_spare, slots};
 
 impl Server {
@@ -70,7 +71,11 @@ impl Server {
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<usize> {
-        let tls = self.tls.open().ok()?;
+        let (phase, tls) = match self.tls.open()? {
+            Opening::Plain => (Phase::Head, None),
+            Opening::Tls(session) => (Phase::Head, Some(session)),
+            Opening::Nothing => (Phase::Barred, None),
+        };
         let slot = slots::acquire()?;
         let index = match self.free.pop() {
             Some(index) => index as usize,
@@ -90,7 +95,7 @@ impl Server {
             number: self.accepted,
             socket,
             peer: peer.ip(),
-            phase: Phase::Head,
+            phase,
             readable: true,
             writable: true,
             read_closed: false,
@@ -103,7 +108,7 @@ impl Server {
             paused: false,
             blank: 0,
             // The handshake is to be over in the time that a request has.
-            begun: tls.is_some(),
+            begun: tls.is_some() || phase == Phase::Barred,
             timed_out: false,
             linger: false,
             last_active: self.clock.now,

@@ -41,6 +41,8 @@ mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
+mod tls_closed;
+#[cfg(feature = "tls")]
 mod tls_hostile;
 #[cfg(feature = "tls")]
 mod tls_records;
