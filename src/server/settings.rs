@@ -47,9 +47,11 @@ impl Server {
         match id {
             OptionId::AccessLogFile => {
                 self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
+                self.tend_logs();
             }
             OptionId::ErrorLogFile => {
                 self.error_log.set_path(config.error_log_file.as_deref(), self.clock.unix);
+                self.tend_logs();
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
             OptionId::MaxConnections => self.accept_paused = false,

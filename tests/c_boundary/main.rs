@@ -26,6 +26,7 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod listings;
+mod logs;
 mod options;
 mod password_files;
 mod passwords;
