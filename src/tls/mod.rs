@@ -11,6 +11,8 @@
 mod engine;
 #[cfg(feature = "tls")]
 mod engine;
+#[cfg(feature = "tls")]
+mod pem;
 
 use std::ffi::CStr;
 
