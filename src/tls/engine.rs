@@ -16,6 +16,7 @@ use rustls::unbuffered::{
 use rustls::{Error, ServerConfig};
 
 use super::pem::{self, Section};
+use super::tickets::Tickets;
 use super::{Refusal, Taken};
 use crate::log::shown;
 
@@ -101,6 +102,7 @@ impl Identity {
             let sentence = match error {
                 Error::InconsistentKeys(_) => c"The private key does not belong to the certificate",
                 Error::InvalidCertificate(_) => pem::fault_of_certificate(&first),
+                Error::FailedToGetRandomBytes => c"The system has no random numbers",
                 _ => pem::fault_of_key(section.label, secret.secret_der()),
             };
             (sentence, String::new())
@@ -152,7 +154,7 @@ fn configure(
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Whoever comes again brings what is to be remembered of the last time: it takes no memory here,
     // and any process that was forked after the certificate was set can read it.
-    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    config.ticketer = Arc::new(Tickets::new().ok_or(Error::FailedToGetRandomBytes)?);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }

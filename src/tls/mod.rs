@@ -13,6 +13,8 @@ mod engine;
 mod engine;
 #[cfg(feature = "tls")]
 mod pem;
+#[cfg(feature = "tls")]
+mod tickets;
 
 use std::ffi::CStr;
 
