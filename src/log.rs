@@ -1,98 +1,15 @@
-//! The access log (Combined Log Format) and the error log. Each `write` appends whole lines, so that
-//! several processes may share a file; a file that was renamed away is opened anew.
+//! What the access log (Combined Log Format) and the error log say, and the files that it is
+//! written to.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+mod file;
+mod repeats;
+
+use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt as _;
 
-/// A file that lines are appended to.
-#[derive(Default)]
-pub struct LogFile {
-    path: Option<PathBuf>,
-    file: Option<File>,
-    identity: (u64, u64),
-    /// The second in which the path was last compared with the open file.
-    checked: u64,
-    /// Whole lines that wait for [`LogFile::flush`].
-    waiting: Vec<u8>,
-}
-
-/// More than this does not wait.
-const MAX_WAITING: usize = 64 * 1024;
-
-impl LogFile {
-    /// Writes to `path` from now on; `None` writes nowhere. What waits still goes to the old file.
-    pub fn set_path(&mut self, path: Option<&Path>, now: u64) {
-        self.flush(now);
-        *self = Self { path: path.map(Path::to_path_buf), ..Self::default() };
-    }
-
-    /// Whether lines go anywhere.
-    pub fn is_on(&self) -> bool {
-        self.path.is_some()
-    }
-
-    /// Device and inode of the file that is open.
-    pub fn identity(&self) -> Option<(u64, u64)> {
-        self.file.as_ref().map(|_| self.identity)
-    }
-
-    /// Closes the file and forgets what waits; the next line opens it again.
-    pub fn close(&mut self) {
-        self.file = None;
-        self.waiting = Vec::new();
-    }
-
-    /// Takes a line in parts, the last of which ends in a line feed, to be written with others.
-    pub fn add(&mut self, parts: &[&[u8]], now: u64) {
-        let len = parts.iter().map(|part| part.len()).sum();
-        if self.waiting.len() + len > MAX_WAITING {
-            self.flush(now);
-        }
-        if self.path.is_none() || self.waiting.try_reserve(len).is_err() {
-            return;
-        }
-        for part in parts {
-            self.waiting.extend_from_slice(part);
-        }
-    }
-
-    /// Writes the lines that wait.
-    pub fn flush(&mut self, now: u64) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let mut lines = std::mem::take(&mut self.waiting);
-        self.append(&lines, now);
-        lines.clear();
-        self.waiting = lines;
-    }
-
-    /// Appends `line`, which ends in a line feed, at once. `now` is the wall-clock second.
-    pub fn append(&mut self, line: &[u8], now: u64) {
-        let Some(path) = &self.path else { return };
-        if self.checked != now {
-            self.checked = now;
-            let there = std::fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
-            if there.map_or(true, |there| there != self.identity) {
-                self.file = None;
-            }
-        }
-        if self.file.is_none() {
-            let opened = OpenOptions::new().append(true).create(true).mode(0o644).open(path);
-            let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
-            let Ok((meta, file)) = opened else { return };
-            self.identity = (meta.dev(), meta.ino());
-            self.file = Some(file);
-        }
-        if let Some(file) = &mut self.file {
-            // A log that cannot be written must not stop the server, and there is nobody to tell.
-            let _ = file.write_all(line);
-        }
-    }
-}
+pub use self::file::LogFile;
+pub use self::repeats::Repeats;
 
 /// The parts of an access log line that are known when a request has arrived.
 pub struct Request<'a> {
@@ -186,6 +103,34 @@ fn escape(out: &mut Vec<u8>, text: &[u8], space: bool) {
     }
 }
 
+/// Bytes of a path as a line of the error log can show them: text as it is, and what is no UTF-8 by
+/// its numbers.
+pub fn shown(path: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for chunk in path.as_ref().as_bytes().utf8_chunks() {
+        push_harmless(&mut text, chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// Appends `part` so that it can neither end its line nor command a terminal.
+pub fn push_harmless(text: &mut String, part: &str) {
+    if !part.contains(char::is_control) {
+        text.push_str(part);
+        return;
+    }
+    for c in part.chars() {
+        match c {
+            '\t' => text.push(' '),
+            c if c.is_control() => text.extend(c.escape_unicode()),
+            c => text.push(c),
+        }
+    }
+}
+
 /// `23/Nov/2026:06:17:14 +0000`
 pub fn timestamp(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
@@ -229,34 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn lines_wait_for_each_other_but_not_for_ever() {
-        let path = std::env::temp_dir().join(format!("log-test-{}", std::process::id()));
-        let written = || std::fs::read_to_string(&path).unwrap_or_default();
-        let mut log = LogFile::default();
-        log.add(&[b"nowhere\n"], 1);
-        log.set_path(Some(&path), 1);
-        log.add(&[b"o", b"ne\n"], 1);
-        log.add(&[b"two\n"], 1);
-        assert_eq!(written(), "");
-        log.flush(1);
-        log.flush(1);
-        assert_eq!(written(), "one\ntwo\n");
-        // As in the child of a fork, whose parent has these lines, too.
-        log.add(&[b"three\n"], 1);
-        log.close();
-        log.flush(1);
-        assert_eq!(written(), "one\ntwo\n");
-        log.add(&[b"four\n"], 1);
-        log.set_path(None, 1);
-        assert_eq!(written(), "one\ntwo\nfour\n");
-        log.set_path(Some(&path), 1);
-        for _ in 0..MAX_WAITING / 2 {
-            log.add(&[b"12345\n"], 1);
-            assert!(log.waiting.len() <= MAX_WAITING);
+    fn a_path_is_shown_as_text() {
+        let rows: [(&[u8], &str); 4] = [
+            (b"/a b/c.html", "/a b/c.html"),
+            ("/caf\u{e9}".as_bytes(), "/caf\u{e9}"),
+            (b"/\xff\xfe.x", "/\\xff\\xfe.x"),
+            (b"/a\n\x1b[31m", "/a\\u{a}\\u{1b}[31m"),
+        ];
+        for (path, text) in rows {
+            assert_eq!(shown(OsStr::from_bytes(path)), text);
         }
-        log.flush(1);
-        assert_eq!(written().matches("12345\n").count(), MAX_WAITING / 2);
-        std::fs::remove_file(&path).expect("the log");
     }
 
     #[test]

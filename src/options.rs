@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -334,15 +334,49 @@ impl Options {
 
 /// The address that a `listening_port` value names: `8080`, `127.0.0.1:8080`, `[::1]:8080`.
 /// A bare port means every IPv4 address. Port 0 asks for a free one.
-pub fn parse_listen(value: &str) -> Option<SocketAddr> {
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        return Some((Ipv4Addr::UNSPECIFIED, value.parse().ok()?).into());
+pub fn parse_listen(value: &[u8]) -> Result<SocketAddr, Refusal> {
+    let bad = Err(c"Invalid listening port");
+    let (host, port) = match memchr::memrchr(b':', value) {
+        Some(at) => (Some(&value[..at]), &value[at + 1..]),
+        None => (None, value),
+    };
+    let is_name = |text: &[u8]| {
+        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(fits)
+    };
+    let ip = match host {
+        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Some(host) => {
+            let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+            let text = str::from_utf8(bare.unwrap_or(host)).unwrap_or_default();
+            match text.parse() {
+                // Brackets stand around IPv6 addresses, and around nothing else.
+                Ok(IpAddr::V6(ip)) if bare.is_some() => IpAddr::V6(ip),
+                Ok(IpAddr::V4(ip)) if bare.is_none() => IpAddr::V4(ip),
+                _ if is_name(host) => {
+                    return Err(
+                        c"Invalid listening port: names are not looked up, only numbers are taken",
+                    );
+                }
+                _ => return bad,
+            }
+        }
+    };
+    if is_name(port) {
+        return Err(c"Invalid listening port: names are not looked up, only numbers are taken");
     }
-    value.parse().ok()
+    if port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
+        return bad;
+    }
+    match str::from_utf8(port).ok().and_then(|port| port.parse().ok()) {
+        Some(port) => Ok((ip, port).into()),
+        None => Err(c"Invalid listening port: a port is a number from 0 to 65535"),
+    }
 }
 
 const ENVIRONMENT_FORM: Refusal = c"Option value must be a list of NAME=VALUE";
 const MEDIA_TYPE_FORM: Refusal = c"Option value must be a list of .extension=type";
+const TOO_LARGE: Refusal = c"Option value is too large";
 const REWRITE_FORM: Refusal = c"Option value must be a list of pattern=path";
 
 fn owned_text(value: Option<&[u8]>) -> Result<Option<CString>, Refusal> {
@@ -371,28 +405,34 @@ fn yes(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"yes")
 }
 
-/// Decimal digits and nothing else: no sign, no blanks.
-fn number(value: &[u8]) -> Option<u64> {
-    let digits = value.iter().all(u8::is_ascii_digit);
+/// Decimal digits and nothing else: no sign, no blanks. `refusal` is for what is none.
+fn number(value: &[u8], refusal: Refusal) -> Result<u64, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(refusal);
+    }
     // The bound leaves room to add the number to a clock or to another size.
-    let number = std::str::from_utf8(value).ok()?.parse().ok();
-    number.filter(|n| digits && *n <= i64::MAX as u64)
+    let number = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    number.filter(|number| *number <= i64::MAX as u64).ok_or(TOO_LARGE)
 }
 
 fn milliseconds(value: &[u8]) -> Result<u64, Refusal> {
-    number(value).ok_or(c"Option value must be a whole number of milliseconds")
+    number(value, c"Option value must be a whole number of milliseconds")
 }
 
 fn size(value: &[u8]) -> Result<usize, Refusal> {
-    let size = number(value).and_then(|n| usize::try_from(n).ok());
-    size.ok_or(c"Option value must be a whole number")
+    let size = number(value, c"Option value must be a whole number")?;
+    usize::try_from(size).map_err(|_| TOO_LARGE)
 }
 
 /// C sees these lengths in an `int`.
 fn int_size(value: &[u8]) -> Result<usize, Refusal> {
-    match size(value)? {
-        size if size <= i32::MAX as usize => Ok(size),
-        _ => Err(c"Option value must be at most 2147483647"),
+    const MOST: Refusal = c"Option value must be at most 2147483647";
+    match number(value, c"Option value must be a whole number") {
+        Ok(size) => {
+            usize::try_from(size).ok().filter(|size| *size <= i32::MAX as usize).ok_or(MOST)
+        }
+        Err(refusal) if refusal == TOO_LARGE => Err(MOST),
+        Err(refusal) => Err(refusal),
     }
 }
 
@@ -448,10 +488,8 @@ fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
     if value.is_empty() {
         return Ok(None);
     }
-    match std::str::from_utf8(value) {
-        Ok(text) if parse_listen(text).is_some() => Ok(Some(text.to_owned())),
-        _ => Err(c"Cannot bind to port"),
-    }
+    parse_listen(value)?;
+    Ok(Some(text(value)?.to_owned()))
 }
 
 #[cfg(test)]
@@ -554,25 +592,70 @@ mod tests {
 
     #[test]
     fn a_listening_port_names_one_address() {
-        let table = [
-            ("8080", Some("0.0.0.0:8080")),
-            ("0", Some("0.0.0.0:0")),
-            ("65535", Some("0.0.0.0:65535")),
-            ("65536", None),
-            ("127.0.0.1:8080", Some("127.0.0.1:8080")),
-            ("127.0.0.1:65536", None),
-            ("[::1]:8080", Some("[::1]:8080")),
-            ("[::]:0", Some("[::]:0")),
-            ("+80", None),
-            ("-1", None),
-            ("", None),
-            (":80", None),
-            ("1.2.3.4", None),
-            ("80s", None),
+        let bad = "Invalid listening port";
+        let name = "Invalid listening port: names are not looked up, only numbers are taken";
+        let range = "Invalid listening port: a port is a number from 0 to 65535";
+        let table: [(&[u8], Result<&str, &str>); 33] = [
+            (b"8080", Ok("0.0.0.0:8080")),
+            (b"0", Ok("0.0.0.0:0")),
+            (b"00080", Ok("0.0.0.0:80")),
+            (b"65535", Ok("0.0.0.0:65535")),
+            (b"127.0.0.1:8080", Ok("127.0.0.1:8080")),
+            (b"[::1]:8080", Ok("[::1]:8080")),
+            (b"[::]:0", Ok("[::]:0")),
+            (b"[::ffff:1.2.3.4]:1", Ok("[::ffff:1.2.3.4]:1")),
+            (b"65536", Err(range)),
+            (b"99999999999999999999999", Err(range)),
+            (b"127.0.0.1:65536", Err(range)),
+            (b"[::1]:70000", Err(range)),
+            (b"http", Err(name)),
+            (b"localhost", Err(name)),
+            (b"localhost:80", Err(name)),
+            (b"www.example-1.org:80", Err(name)),
+            (b"127.0.0.1:http", Err(name)),
+            (b"", Err(bad)),
+            (b"+80", Err(bad)),
+            (b"-1", Err(bad)),
+            (b":80", Err(bad)),
+            (b"80:", Err(bad)),
+            (b"1.2.3.4", Err(bad)),
+            (b"1.2.3.256:80", Err(bad)),
+            (b"1.2.3:80", Err(bad)),
+            (b"::1:80", Err(bad)),
+            (b"[::1]", Err(bad)),
+            (b"[::1:0", Err(bad)),
+            (b"[1.2.3.4]:80", Err(bad)),
+            (b"80s", Err(bad)),
+            (b" 80", Err(bad)),
+            (b"80,81", Err(bad)),
+            (b"\xff", Err(bad)),
         ];
-        for (value, address) in table {
-            let address = address.map(|a| a.parse().unwrap());
-            assert_eq!(parse_listen(value), address, "{value}");
+        for (value, expected) in table {
+            let found = parse_listen(value).map(|address| address.to_string());
+            let found = found.map_err(|refusal| refusal.to_str().expect("text"));
+            let expected = expected.map(str::to_owned);
+            assert_eq!(found, expected, "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_refused_is_refused_for_the_right_reason() {
+        let whole = "Option value must be a whole number";
+        let most = "Option value must be at most 2147483647";
+        let rows = [
+            ("max_connections", "x", whole),
+            ("max_connections", "-1", whole),
+            ("max_connections", "9223372036854775808", "Option value is too large"),
+            ("max_connections", "99999999999999999999999", "Option value is too large"),
+            ("idle_timeout_ms", "1s", "Option value must be a whole number of milliseconds"),
+            ("idle_timeout_ms", "9223372036854775808", "Option value is too large"),
+            ("max_request_body_bytes", "1.5", whole),
+            ("max_request_body_bytes", "2147483648", most),
+            ("max_request_body_bytes", "99999999999999999999999", most),
+        ];
+        for (name, value, sentence) in rows {
+            let refusal = set(&mut Options::new(), name, value.as_bytes()).expect_err(value);
+            assert_eq!(refusal.to_str(), Ok(sentence), "{name} {value}");
         }
     }
 }

@@ -281,8 +281,7 @@ impl Unreadable {
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.to_string_lossy();
-        write!(out, "cannot read {}: {}", path.escape_debug(), self.cause)
+        write!(out, "cannot read {}: {}", crate::log::shown(&self.path), self.cause)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use super::connection::{Conn, Phase};
+use super::tls::Opening;
 use super::{Server, open_spare, slots};
 
 impl Server {
@@ -35,10 +36,7 @@ impl Server {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => listener.ready = false,
-                    Some(libc::EMFILE | libc::ENFILE) => {
-                        self.complain(None, "out of file descriptors: a client is turned away");
-                        self.turn_away();
-                    }
+                    Some(libc::EMFILE | libc::ENFILE) => self.turn_away(),
                     // The client left while it waited, or a signal came.
                     Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
                     _ => {
@@ -53,24 +51,33 @@ impl Server {
     }
 
     /// Without a descriptor a client can be neither served nor refused: a spare one is given up
-    /// for the moment it takes to close the connection.
+    /// for the moment it takes to close the connection. The kernel complains of descriptors before it looks
+    /// whether there is a client at all.
     pub(super) fn turn_away(&mut self) {
         let had = self.spare_fd.take().is_some();
-        let refused = had
-            && self.listener.as_mut().is_some_and(|listener| match listener.accept() {
-                Ok(refused) => {
-                    drop(refused);
-                    true
-                }
-                Err(_) => false,
-            });
+        let accepted = match &self.listener {
+            Some(listener) if had => listener.accept().map(drop),
+            _ => Err(std::io::ErrorKind::Other.into()),
+        };
         self.spare_fd = open_spare();
-        // Tried again when the next client knocks, or a connection closes.
-        self.accept_paused |= !refused;
+        match accepted {
+            Ok(()) => self.complain(None, "out of file descriptors: a client is turned away"),
+            Err(error) => {
+                // Tried again when the next client knocks, or a connection closes.
+                self.accept_paused = true;
+                if error.kind() != std::io::ErrorKind::WouldBlock {
+                    self.complain(None, "out of file descriptors: clients have to wait");
+                }
+            }
+        }
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<usize> {
-        let tls = self.tls.open().ok()?;
+        let (phase, tls) = match self.tls.open()? {
+            Opening::Plain => (Phase::Head, None),
+            Opening::Tls(session) => (Phase::Head, Some(session)),
+            Opening::Nothing => (Phase::Barred, None),
+        };
         let slot = slots::acquire()?;
         let index = match self.free.pop() {
             Some(index) => index as usize,
@@ -90,7 +97,7 @@ impl Server {
             number: self.accepted,
             socket,
             peer: peer.ip(),
-            phase: Phase::Head,
+            phase,
             readable: true,
             writable: true,
             read_closed: false,
@@ -103,7 +110,7 @@ impl Server {
             paused: false,
             blank: 0,
             // The handshake is to be over in the time that a request has.
-            begun: tls.is_some(),
+            begun: tls.is_some() || phase == Phase::Barred,
             timed_out: false,
             linger: false,
             last_active: self.clock.now,

@@ -482,7 +482,7 @@ impl Server {
 
     /// Passwords that cannot be read let nobody in.
     fn refuse_everybody(&mut self, index: usize, file: &Path, error: &io::Error) -> Task {
-        let name = file.to_string_lossy().escape_debug().to_string();
+        let name = crate::log::shown(file);
         let why = match error.kind() {
             ErrorKind::InvalidInput => "it leads to no file".to_owned(),
             _ => error.to_string(),

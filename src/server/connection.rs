@@ -27,6 +27,8 @@ const KEEP_CAPACITY: usize = spares::SMALL;
 pub enum Phase {
     /// Waits for a request, or for the rest of its head.
     Head,
+    /// Waits for a request that must not be served: TLS is to be spoken here, and cannot be.
+    Barred,
     /// Takes in the content of a request.
     Body,
     /// The request is complete, and waits for those of others to share a look at files with them.

@@ -120,7 +120,7 @@ impl Server {
             has_input: launch.has_input,
             is_heard: self.error_log.is_on(),
         };
-        let name = file.to_string_lossy().escape_debug().to_string();
+        let name = crate::log::shown(&file);
         let started =
             self.has_room_for_program().and_then(|()| self.start_program(index, &spec, name));
         if let Err(error) = &started {
@@ -151,7 +151,7 @@ impl Server {
     }
 
     fn complain_of(&mut self, index: usize, file: &Path, error: &io::Error) {
-        let name = file.to_string_lossy().escape_debug().to_string();
+        let name = crate::log::shown(file);
         self.complain(Some(index), &format!("cannot run {name}: {error}"));
     }
 }

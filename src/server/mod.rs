@@ -43,6 +43,7 @@ pub mod write;
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,7 +70,7 @@ use crate::files::cache::Cache;
 use crate::files::secrets::Secrets;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
-use crate::log::LogFile;
+use crate::log::{LogFile, Repeats};
 use crate::options::{OPTIONS, Options};
 use crate::websocket::deflate::Deflater;
 
@@ -189,6 +190,7 @@ pub struct Server {
     pipe_buf: Vec<u8>,
     access_log: LogFile,
     error_log: LogFile,
+    repeats: Repeats,
     tls: Tls,
     /// What C was shown of each option since it was set last.
     pub shown_options: [Option<*const c_char>; OPTIONS.len()],
@@ -257,6 +259,7 @@ impl Server {
             pipe_buf: Vec::new(),
             access_log: LogFile::default(),
             error_log: LogFile::default(),
+            repeats: Repeats::default(),
             tls: Tls::default(),
             shown_options: [None; OPTIONS.len()],
         };
@@ -308,6 +311,7 @@ impl Server {
             None => wait_ms,
         };
         self.access_log.flush(self.clock.unix);
+        self.tend_logs();
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
@@ -428,8 +432,9 @@ impl Server {
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
         self.nonces = None;
-        self.access_log.close();
-        self.error_log.close();
+        self.access_log.forget_waiting();
+        self.error_log.forget_waiting();
+        self.repeats.clear();
         self.forget_all_programs();
         self.sweeper = Sweeper::default();
         if let Some(listener) = &mut self.listener {
@@ -701,16 +706,66 @@ impl Server {
         }
     }
 
-    /// Writes a line to the error log.
+    /// Writes a line to the error log, unless the same has failed too often in this second.
     pub fn complain(&mut self, index: Option<usize>, what: &str) {
         if !self.error_log.is_on() {
             return;
         }
-        let peer = index
-            .and_then(|index| self.conn(index)?.socket.peer_addr().ok())
-            .map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let line = format!("[{}] {peer} {what}\n", crate::log::timestamp(self.clock.unix));
-        self.error_log.append(line.as_bytes(), self.clock.unix);
+        for repeated in self.repeats.take(self.clock.unix) {
+            self.tell_repeated(repeated);
+        }
+        if !self.repeats.note(what) {
+            return;
+        }
+        let peer = index.and_then(|index| self.conn(index)).map(|conn| {
+            // The port is not known any more where the client has reset the connection.
+            let (ip, port) =
+                (conn.peer.to_canonical(), conn.socket.peer_addr().map(|peer| peer.port()));
+            port.map_or_else(|_| ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
+        });
+        self.log_error(peer.as_deref().unwrap_or("-"), what);
+    }
+
+    fn tell_repeated(&mut self, (what, count): (String, u32)) {
+        self.log_error("-", &format!("{count} more within a second: {what}"));
+    }
+
+    fn log_error(&mut self, peer: &str, what: &str) {
+        let now = self.clock.unix;
+        let mut line = format!("[{}] {peer} ", crate::log::timestamp(now));
+        crate::log::push_harmless(&mut line, what);
+        line.push('\n');
+        self.error_log.append(line.as_bytes(), now);
+        if let Some(news) = self.error_log.take_news(true, now) {
+            self.log_error("-", &format!("error_log_file: {news}"));
+        }
+    }
+
+    /// Opens logs that could not be opened before, and tells what became of them.
+    fn tend_logs(&mut self) {
+        let now = self.clock.unix;
+        let logs = [&self.access_log, &self.error_log];
+        if logs.iter().any(|log| log.needs_care(now)) || self.repeats.are_due(now) {
+            self.tend_logs_now(now);
+        }
+    }
+
+    #[cold]
+    fn tend_logs_now(&mut self, now: u64) {
+        self.access_log.tend(now);
+        self.error_log.tend(now);
+        for repeated in self.repeats.take(now) {
+            self.tell_repeated(repeated);
+        }
+        if !self.error_log.is_on() {
+            return;
+        }
+        if let Some(news) = self.access_log.take_news(false, now) {
+            self.complain(None, &format!("access_log_file: {news}"));
+        }
+        if let Some(news) = self.error_log.take_news(true, now) {
+            self.log_error("-", &format!("error_log_file: {news}"));
+        }
     }
 
     /// Whether somebody asked for the server's end.
@@ -740,6 +795,10 @@ impl Drop for Server {
             iteration.abandon();
         }
         self.access_log.flush(self.clock.unix);
+        for repeated in self.repeats.take_all(self.clock.unix) {
+            self.tell_repeated(repeated);
+        }
+        self.tend_logs();
     }
 }
 

@@ -601,16 +601,11 @@ fn token(id: usize, kind: usize) -> Token {
     Token(TOKENS + id * 4 + kind)
 }
 
-/// A line that can neither forge another nor command a terminal.
+/// A line of a program's as text.
 fn printable(line: &[u8]) -> String {
     let mut text = String::with_capacity(line.len());
-    for c in String::from_utf8_lossy(line).trim_end_matches('\r').chars() {
-        match c {
-            '\t' => text.push(' '),
-            c if c.is_control() => text.extend(c.escape_unicode()),
-            c => text.push(c),
-        }
-    }
+    let line = String::from_utf8_lossy(line);
+    crate::log::push_harmless(&mut text, line.trim_end_matches('\r'));
     text
 }
 

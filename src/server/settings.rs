@@ -14,6 +14,7 @@ use super::listener::Listener;
 use super::{Server, user};
 use crate::files::cache::Cache;
 use crate::files::secrets::Place;
+use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
 
 /// Files that are kept open at most.
@@ -39,8 +40,12 @@ impl Server {
             OptionId::RunAsUser => {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {
-                        self.complain(None, &format!("run_as_user: {error}"));
-                        c"Cannot change to this user"
+                        let name = shown(OsStr::from_bytes(name));
+                        self.complain(None, &format!("run_as_user: {name}: {error}"));
+                        match error.kind() {
+                            io::ErrorKind::NotFound => c"There is no such user",
+                            _ => c"Cannot change to this user",
+                        }
                     })?;
                 }
                 self.options.set(id, value)?;
@@ -58,10 +63,12 @@ impl Server {
             OptionId::AccessLogFile => {
                 self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
                 self.secrets.set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
+                self.tend_logs();
             }
             OptionId::ErrorLogFile => {
                 self.error_log.set_path(config.error_log_file.as_deref(), self.clock.unix);
                 self.secrets.set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
+                self.tend_logs();
             }
             OptionId::GlobalAuthFile => {
                 self.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
@@ -120,19 +127,21 @@ impl Server {
             self.replace_listener(None);
             return self.options.set(OptionId::ListeningPort, None);
         };
-        let text = std::str::from_utf8(value).map_err(|_| CANNOT_BIND)?;
-        let address = parse_listen(text).ok_or(CANNOT_BIND)?;
+        let address = parse_listen(value).inspect_err(|refusal| {
+            let value = shown(OsStr::from_bytes(value));
+            self.complain(None, &format!("listening_port: {value}: {}", refusal.to_string_lossy()));
+        })?;
         let current = self.listener.as_ref().and_then(Listener::address);
         if current != Some(address) {
             let listener = self.bind(address).map_err(|error| {
-                self.complain(None, &format!("cannot bind to {address}: {error}"));
+                self.complain(None, &format!("listening_port: cannot bind to {address}: {error}"));
                 CANNOT_BIND
             })?;
             self.replace_listener(Some(listener));
         }
         self.options.set(OptionId::ListeningPort, Some(value))?;
         if address.port() == 0 {
-            self.show_address(address.ip(), text.parse::<SocketAddr>().is_err());
+            self.show_address(address.ip(), !value.contains(&b':'));
         }
         Ok(())
     }
@@ -155,7 +164,10 @@ impl Server {
         self.replace_listener(None);
         Listener::bind(address).inspect_err(|_| match Listener::bind(old_address) {
             Ok(listener) => self.replace_listener(Some(listener)),
-            Err(error) => self.complain(None, &format!("cannot bind again: {error}")),
+            Err(error) => self.complain(
+                None,
+                &format!("listening_port: cannot bind to {old_address} again: {error}"),
+            ),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Pages with server-side includes: each is sent as it is put together, no faster than the client
 //! takes it, and a program that is included holds up nobody but the page.
 
+use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,6 +20,7 @@ use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
 use crate::http::uri;
+use crate::log::shown;
 
 /// Pages in pages, and tags in one answer.
 const DEPTH: usize = 16;
@@ -237,9 +239,9 @@ impl Server {
                     // A turn has only so many tags: each may ask the file system.
                     self.quota = self.quota.saturating_sub(PIECE);
                     if let Err(why) = self.obey(index, page, &tag) {
-                        let name = page.levels.last().map(|level| level.file.to_string_lossy());
-                        let name = name.unwrap_or_default().escape_debug().to_string();
-                        let tag = String::from_utf8_lossy(&tag).escape_debug().to_string();
+                        let name = page.levels.last().map(|level| shown(&level.file));
+                        let (name, tag) =
+                            (name.unwrap_or_default(), shown(OsStr::from_bytes(&tag)));
                         self.complain(Some(index), &format!("{name}: {why}: {tag}"));
                     }
                 }

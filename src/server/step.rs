@@ -119,10 +119,14 @@ impl Server {
             if conn.tls.as_ref().is_some_and(|session| session.is_handshaking()) {
                 return self.give_up_handshake(index);
             }
+            if conn.phase == Phase::Barred {
+                return self.leave_barred(index);
+            }
             return self.refuse(index, 408, false);
         }
         match conn.phase {
             Phase::Head => self.next_head(index),
+            Phase::Barred => self.turn_down(index),
             Phase::Body => match self.relay(index) {
                 Some(flow) => flow,
                 None => self.take_body(index),
@@ -155,7 +159,8 @@ impl Server {
                 return;
             }
             conn.input.extend_from_slice(unread);
-            if conn.phase == Phase::Head && !conn.begun && !conn.paused {
+            let awaits_head = matches!(conn.phase, Phase::Head | Phase::Barred);
+            if awaits_head && !conn.begun && !conn.paused {
                 conn.begun = true;
                 conn.since = self.clock.now;
             }
@@ -389,7 +394,8 @@ impl Server {
             .min()
             .unwrap_or(u64::MAX);
         let unread = conn.has_unread();
-        let receiving = conn.phase == Phase::Body || conn.phase == Phase::Head && conn.begun;
+        let awaits_head = matches!(conn.phase, Phase::Head | Phase::Barred);
+        let receiving = conn.phase == Phase::Body || awaits_head && conn.begun;
         if receiving && request_timeout_ms > 0 {
             let arrived = conn.exchange.as_ref().map_or(0, |exchange| exchange.arrived);
             // As long again for each 16 KiB: slow links may upload, drops may not hold a request.

@@ -17,6 +17,7 @@ use super::connection::{Conn, Phase};
 use super::intake::{Refill, make_room, receive};
 use super::step::Flow;
 use super::{FORKS, SCRATCH, Server};
+use crate::http::request::Outcome;
 use crate::options::OptionId;
 use crate::tls::{Identity, Session};
 
@@ -27,23 +28,39 @@ const WIRE: usize = SCRATCH * 3 / 4;
 const NOT_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 39\r\nConnection: close\r\n\r\nThis port speaks TLS: ask for https://\n";
 
+/// What new connections speak.
+#[derive(Default)]
+enum Speaks {
+    #[default]
+    Plain,
+    Tls(Identity),
+    /// Nothing: it should be TLS, but what was set for it was refused and nothing older is in force.
+    Nothing,
+}
+
+/// What a new connection speaks.
+pub(super) enum Opening {
+    Plain,
+    Tls(Box<Session>),
+    Nothing,
+}
+
 /// What a server has for all its connections that speak TLS.
 #[derive(Default)]
 pub(super) struct Tls {
-    /// Who the server is for new connections; absent while it speaks plain HTTP.
-    identity: Option<Identity>,
+    speaks: Speaks,
     /// Records as they arrive, and as they are sent.
     received: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 impl Tls {
-    /// What a new connection needs; `None` for one that is plain. An error means that it cannot be
-    /// served.
-    pub fn open(&self) -> Result<Option<Box<Session>>, ()> {
-        match &self.identity {
-            None => Ok(None),
-            Some(identity) => Session::open(identity).map(Some).ok_or(()),
+    /// What a new connection needs. `None` means that it cannot be served.
+    pub fn open(&self) -> Option<Opening> {
+        match &self.speaks {
+            Speaks::Plain => Some(Opening::Plain),
+            Speaks::Tls(identity) => Session::open(identity).map(Opening::Tls),
+            Speaks::Nothing => Some(Opening::Nothing),
         }
     }
 }
@@ -52,13 +69,97 @@ impl Server {
     /// Reads the certificate that new connections are shown from now on.
     pub(super) fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let identity = value.map(|path| Identity::load(Path::new(OsStr::from_bytes(path))));
-        let identity = identity.transpose().map_err(|refusal| {
-            self.complain(None, &refusal.detail);
-            refusal.sentence
-        })?;
-        self.options.set(OptionId::SslCertificate, value)?;
-        self.tls.identity = identity;
-        Ok(())
+        match identity.transpose() {
+            Ok(identity) => {
+                self.options.set(OptionId::SslCertificate, value)?;
+                self.tls.speaks = identity.map_or(Speaks::Plain, Speaks::Tls);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.complain(None, &refusal.detail);
+                self.fail_closed();
+                Err(refusal.sentence)
+            }
+        }
+    }
+
+    /// Something that was set for TLS was refused: where no certificate is in force, plain HTTP must
+    /// not take its place. A library without TLS never speaks anything else.
+    fn fail_closed(&mut self) {
+        if !cfg!(feature = "tls") || !matches!(self.tls.speaks, Speaks::Plain) {
+            return;
+        }
+        self.tls.speaks = Speaks::Nothing;
+        for conn in self.conns.iter_mut().flatten() {
+            match &mut conn.exchange {
+                _ if conn.socket_state.is_some() || conn.tls.is_some() => {}
+                // What was asked before is answered.
+                Some(exchange) => exchange.last = true,
+                None if conn.phase == Phase::Head => conn.phase = Phase::Barred,
+                None => {}
+            }
+        }
+    }
+
+    /// Takes a request where TLS is to be spoken and cannot be: it is answered with 503, whatever it
+    /// is. By then that may have changed.
+    #[cold]
+    pub(super) fn turn_down(&mut self, index: usize) -> Flow {
+        let (has_input, now) = (!self.input.is_empty(), self.clock.now);
+        let opening = self.tls.open();
+        let Some(conn) = self.conn(index) else { return Flow::Leave };
+        match opening {
+            Some(Opening::Nothing) => {}
+            Some(Opening::Plain) => {
+                conn.phase = Phase::Head;
+                return Flow::Again;
+            }
+            // What has come so far is no TLS.
+            Some(Opening::Tls(session)) if !has_input => {
+                conn.phase = Phase::Head;
+                conn.tls = Some(session);
+                (conn.begun, conn.since) = (true, now);
+                return Flow::Again;
+            }
+            Some(Opening::Tls(_)) | None => return self.leave_barred(index),
+        }
+        let limit = self.options.config.max_request_header_bytes;
+        let text = self.scratch.get(self.input.clone()).unwrap_or_default();
+        match text.trim_ascii_start().first() {
+            Some(byte) if !byte.is_ascii_alphabetic() => return self.leave_barred(index),
+            Some(_) => {
+                self.input.start += text.len() - text.trim_ascii_start().len();
+                let text = self.scratch.get(self.input.clone()).unwrap_or_default();
+                match self.head.parse(text, limit) {
+                    Outcome::Complete => return self.refuse_barred(index, true),
+                    Outcome::Refused(_) => return self.refuse_barred(index, false),
+                    Outcome::Partial => {}
+                }
+            }
+            None if text.len() > limit => return self.leave_barred(index),
+            None => {}
+        }
+        match self.refill(index) {
+            Refill::Got => Flow::Again,
+            Refill::Wait => Flow::Leave,
+            Refill::Eof | Refill::Lost => self.leave_barred(index),
+        }
+    }
+
+    fn refuse_barred(&mut self, index: usize, parsed: bool) -> Flow {
+        self.complain(Some(index), "no certificate is in force: a request is answered with 503");
+        // The program's own page of errors is an answer in plain HTTP, too.
+        let handler = self.error_handler.take();
+        let flow = self.refuse(index, 503, parsed);
+        self.error_handler = handler;
+        flow
+    }
+
+    /// Ends a connection without an answer.
+    #[cold]
+    pub(super) fn leave_barred(&mut self, index: usize) -> Flow {
+        self.close(index);
+        Flow::Leave
     }
 
     /// Receives records, and decrypts them into `scratch` behind the unread input.
@@ -221,7 +322,9 @@ impl Server {
     pub(super) fn say_goodbye(&mut self, conn: &mut Conn) {
         let answer_has_begun = conn.exchange.as_ref().is_some_and(|exchange| exchange.status != 0);
         let is_cut = match conn.phase {
-            Phase::Head | Phase::Draining | Phase::Lingering | Phase::Websocket => false,
+            Phase::Head | Phase::Barred | Phase::Draining | Phase::Lingering | Phase::Websocket => {
+                false
+            }
             // It has no other end.
             Phase::Answering => false,
             Phase::Body | Phase::Deciding | Phase::Working => answer_has_begun,

@@ -1,10 +1,12 @@
 //! The protocol itself, which is rustls': a thin coat over its connection without buffers.
 
+use std::ffi::{CStr, OsStr};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -13,7 +15,10 @@ use rustls::unbuffered::{
 };
 use rustls::{Error, ServerConfig};
 
+use super::pem::{self, Section};
+use super::tickets::Tickets;
 use super::{Refusal, Taken};
+use crate::log::shown;
 
 /// A key file is a few kilobytes long.
 const MAX_FILE: u64 = 1 << 20;
@@ -27,32 +32,80 @@ pub struct Identity(Arc<ServerConfig>);
 impl Identity {
     /// Reads a file of PEM sections: a private key, and a certificate with those that vouch for it.
     pub fn load(path: &Path) -> Result<Identity, Refusal> {
-        let refuse = |sentence, detail: &dyn std::fmt::Display| {
-            let detail = format!("ssl_certificate: {}: {detail}", path.display());
+        let text = read(path).map_err(|error| (c"Cannot read the certificate file", error));
+        let identity = text.and_then(|text| Identity::parse(&text));
+        identity.map_err(|(sentence, detail)| {
+            let detail = match detail.is_empty() {
+                true => sentence.to_string_lossy().into_owned(),
+                false => detail,
+            };
+            let detail = format!("ssl_certificate: {}: {detail}", shown(path));
             Refusal { sentence, detail }
-        };
-        let unreadable = |error| refuse(c"Cannot read the certificate file", &error);
-        let about = fs::metadata(path).map_err(unreadable)?;
-        if !about.is_file() || about.len() > MAX_FILE {
-            let detail = "no file, or too long for one of certificates";
-            return Err(refuse(c"Cannot read the certificate file", &detail));
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Identity, Fault> {
+        let plain = |sentence| (sentence, String::new());
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        if text.is_empty() {
+            return Err(plain(c"The certificate file is empty"));
         }
-        let text = fs::read(path).map_err(unreadable)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-        let chain = match chain {
-            Ok(chain) if chain.is_empty() => Err(pem::Error::NoItemsFound),
-            chain => chain,
+        let sections = pem::sections(text);
+        if sections.is_empty() {
+            let detail = match text.first() {
+                Some(0x30) => "it seems to be binary (DER or PKCS #12), and has to be PEM",
+                _ => "there is no line that begins with -----BEGIN",
+            };
+            return Err((c"The certificate file is not in PEM format", detail.to_owned()));
+        }
+        if memchr::memmem::find(text, b"----------BEGIN ").is_some() {
+            // A file without a line end at its end, and another one behind it.
+            return Err(plain(c"Two sections of the certificate file meet in one line"));
+        }
+        let damaged = |sentence, section: &Section<'_>, error: Option<String>| {
+            let label = shown(OsStr::from_bytes(section.label));
+            let why = error.unwrap_or_else(|| "it has no end".to_owned());
+            (sentence, format!("section {label}: {why}"))
         };
-        let chain =
-            chain.map_err(|error| refuse(c"No certificate in the certificate file", &error))?;
-        let key = PrivateKeyDer::from_pem_slice(&text)
-            .map_err(|error| refuse(c"No usable private key in the certificate file", &error))?;
-        let config = configure(chain, key).map_err(|error| match error {
-            Error::InconsistentKeys(_) => {
-                refuse(c"The private key does not belong to the certificate", &error)
+        let mut chain = Vec::new();
+        for section in sections.iter().filter(|section| section.label == b"CERTIFICATE") {
+            let sentence = c"The certificate is damaged";
+            if !section.is_whole {
+                return Err(damaged(sentence, section, None));
             }
-            Error::InvalidCertificate(_) => refuse(c"The certificate cannot be used", &error),
-            error => refuse(c"The private key cannot be used", &error),
+            let certificate = CertificateDer::from_pem_slice(section.text);
+            chain.push(certificate.map_err(|error| damaged(sentence, section, reason(&error)))?);
+        }
+        let Some(first) = chain.first().cloned() else {
+            return Err(plain(c"No certificate in the certificate file"));
+        };
+        let keys = || sections.iter().filter(|section| section.is_key());
+        let Some(section) = keys().find(|section| !section.is_encrypted()) else {
+            return Err(plain(match keys().next() {
+                Some(_) => c"The private key is encrypted with a password",
+                None => c"No private key in the certificate file",
+            }));
+        };
+        let sentence = c"The private key is damaged";
+        if !section.is_whole {
+            return Err(damaged(sentence, section, None));
+        }
+        let key = match PrivateKeyDer::from_pem_slice(section.text) {
+            Ok(key) => key,
+            Err(PemError::NoItemsFound) => {
+                return Err(plain(pem::fault_of_key(section.label, b"")));
+            }
+            Err(error) => return Err(damaged(sentence, section, reason(&error))),
+        };
+        let secret = key.clone_key();
+        let config = configure(chain, key).map_err(|error| {
+            let sentence = match error {
+                Error::InconsistentKeys(_) => c"The private key does not belong to the certificate",
+                Error::InvalidCertificate(_) => pem::fault_of_certificate(&first),
+                Error::FailedToGetRandomBytes => c"The system has no random numbers",
+                _ => pem::fault_of_key(section.label, secret.secret_der()),
+            };
+            (sentence, String::new())
         })?;
         Ok(Identity(Arc::new(config)))
     }
@@ -60,6 +113,32 @@ impl Identity {
     /// The server's side of a new connection.
     pub fn begin(&self) -> Option<Engine> {
         UnbufferedServerConnection::new(self.0.clone()).ok().map(Engine)
+    }
+}
+
+/// A sentence, and for the error log what it leaves out.
+type Fault = (&'static CStr, String);
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let about = fs::metadata(path).map_err(text)?;
+    if about.is_dir() {
+        return Err("it is a directory".to_owned());
+    }
+    if !about.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    if about.len() > MAX_FILE {
+        return Err("it is too long for a file of certificates".to_owned());
+    }
+    fs::read(path).map_err(text)
+}
+
+/// Why a section could not be read; nothing of what is in it.
+fn reason(error: &PemError) -> Option<String> {
+    match error {
+        PemError::Base64Decode(error) => Some(format!("its base64 is broken: {error}")),
+        _ => Some("it is not PEM".to_owned()),
     }
 }
 
@@ -75,7 +154,7 @@ fn configure(
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Whoever comes again brings what is to be remembered of the last time: it takes no memory here,
     // and any process that was forked after the certificate was set can read it.
-    config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    config.ticketer = Arc::new(Tickets::new().ok_or(Error::FailedToGetRandomBytes)?);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }

@@ -11,6 +11,10 @@
 mod engine;
 #[cfg(feature = "tls")]
 mod engine;
+#[cfg(feature = "tls")]
+mod pem;
+#[cfg(feature = "tls")]
+mod tickets;
 
 use std::ffi::CStr;
 

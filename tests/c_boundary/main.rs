@@ -31,6 +31,7 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod listings;
+mod logs;
 mod options;
 mod password_files;
 mod passwords;
@@ -46,6 +47,8 @@ mod static_files;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tls")]
+mod tls_closed;
 #[cfg(feature = "tls")]
 mod tls_hostile;
 #[cfg(feature = "tls")]

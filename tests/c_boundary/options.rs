@@ -79,10 +79,31 @@ fn a_busy_or_impossible_port_is_refused_and_the_old_socket_goes_on() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let busy = listener.local_addr().expect("an address").to_string();
     let before = get(&mut server, "listening_port");
-    assert_eq!(set(&mut server, "listening_port", &busy), "Cannot bind to port");
-    for value in ["192.0.2.1:0", "http", "65536", "-1", "127.0.0.1", "[::1]", "[::1:0", "x:1"] {
-        assert_ne!(set(&mut server, "listening_port", value), "NULL", "{value}");
+    let scratch = Scratch::new();
+    set(&mut server, "error_log_file", &scratch.join("log"));
+    let (bad, bind) = ("Invalid listening port", "Cannot bind to port");
+    let name = "Invalid listening port: names are not looked up, only numbers are taken";
+    let range = "Invalid listening port: a port is a number from 0 to 65535";
+    let in_use = format!("listening_port: cannot bind to {busy}: Address already in use");
+    let elsewhere = "listening_port: cannot bind to 192.0.2.1:0: Cannot assign requested address";
+    let cases = [
+        (busy.as_str(), bind, in_use.as_str()),
+        ("192.0.2.1:0", bind, elsewhere),
+        ("http", name, "listening_port: http: Invalid"),
+        ("localhost:80", name, "listening_port: localhost:80: Invalid"),
+        ("65536", range, "listening_port: 65536: Invalid"),
+        ("-1", bad, "listening_port: -1: Invalid"),
+        ("127.0.0.1", bad, "listening_port: 127.0.0.1: Invalid"),
+        ("[::1]", bad, "listening_port: [::1]: Invalid"),
+        ("[::1:0", bad, "listening_port: [::1:0: Invalid"),
+        ("::1:0", bad, "listening_port: ::1:0: Invalid"),
+    ];
+    for (number, (value, sentence, logged)) in cases.into_iter().enumerate() {
+        assert_eq!(set(&mut server, "listening_port", value), sentence, "{value}");
         assert_eq!(get(&mut server, "listening_port"), before, "{value}");
+        let log = scratch.read("log");
+        assert_eq!(log.lines().count(), number + 1, "{log}");
+        assert!(log.lines().last().is_some_and(|line| line.contains(logged)), "{value}: {log}");
     }
     drop(listener);
     server.stop();
@@ -284,7 +305,7 @@ fn the_server_becomes_the_user_that_it_is_told_to_be() {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     let mut server = Server::start(&[]);
-    assert_ne!(set(&mut server, "run_as_user", "no-such-user-here"), "NULL");
+    assert_eq!(set(&mut server, "run_as_user", "no-such-user-here"), "There is no such user");
     // SAFETY: a plain system call.
     let is_root = unsafe { libc::geteuid() } == 0;
     let result = set(&mut server, "run_as_user", "nobody");

@@ -61,6 +61,18 @@ pub fn until(what: &str, mut attempt: impl FnMut() -> bool) {
     }
 }
 
+/// The lines of an error log that hold `what`, and how many failures they stand for: one that comes
+/// too often is counted.
+pub fn failures(log: &str, what: &str) -> (usize, usize) {
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains(what)).collect();
+    let count = |line: &&str| -> usize {
+        let counted = line.split_once(" more within a second: ");
+        let number = counted.and_then(|(start, _)| start.rsplit(' ').next());
+        number.map_or(1, |number| number.parse().expect("a number"))
+    };
+    (lines.len(), lines.iter().map(count).sum())
+}
+
 /// Runs `test` on every case and fails at the end, naming all cases that failed.
 #[track_caller]
 pub fn for_each<Case>(

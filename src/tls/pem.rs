@@ -1,0 +1,202 @@
+//! What is wrong with a file of certificates: rustls says only that something is. Looks at PEM (RFC
+//! 7468) and at as much of DER as it takes to tell kinds of keys apart (RFC 5958, 8017, 5915, 5280).
+
+use std::ffi::CStr;
+
+/// A part of a file between its two lines.
+pub struct Section<'a> {
+    pub label: &'a [u8],
+    /// With both lines.
+    pub text: &'a [u8],
+    /// Its last line is there.
+    pub is_whole: bool,
+}
+
+impl Section<'_> {
+    pub fn is_key(&self) -> bool {
+        self.label.ends_with(b"PRIVATE KEY")
+    }
+
+    /// By a password: in the way of PKCS #8, or in that of older programs (RFC 1421).
+    pub fn is_encrypted(&self) -> bool {
+        let has_field =
+            |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
+        self.label == b"ENCRYPTED PRIVATE KEY" || lines(self.text).any(|(line, _)| has_field(line))
+    }
+}
+
+/// Lines without their ends, and where they begin.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+    let mut at = 0;
+    text.split(|byte| matches!(byte, b'\n' | b'\r')).map(move |line| {
+        let begin = at;
+        at += line.len() + 1;
+        (line.trim_ascii_end(), begin)
+    })
+}
+
+/// The sections of a file.
+pub fn sections(text: &[u8]) -> Vec<Section<'_>> {
+    let mut sections: Vec<Section<'_>> = Vec::new();
+    let mut begun: Option<(&[u8], usize)> = None;
+    let mut end = |begun: Option<(_, usize)>, until: usize, is_whole| {
+        if let Some((label, from)) = begun {
+            let text = text.get(from..until).unwrap_or_default();
+            sections.push(Section { label, text, is_whole });
+        }
+    };
+    for (line, at) in lines(text) {
+        if let Some(label) = label_in(line, b"-----BEGIN ") {
+            end(begun.replace((label, at)), at, false);
+        } else if let Some(label) = label_in(line, b"-----END ")
+            && begun.is_some_and(|(begun, _)| begun == label)
+        {
+            end(begun.take(), at + line.len(), true);
+        }
+    }
+    end(begun, text.len(), false);
+    sections
+}
+
+fn label_in<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+    line.strip_prefix(start)?.strip_suffix(b"-----")
+}
+
+const CANNOT_BE_USED: &CStr = c"The private key cannot be used";
+const UNKNOWN_KIND: &CStr = c"The private key is of an unsupported kind";
+
+/// Object identifiers as DER has them.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 2;
+const OBJECT: u8 = 6;
+const OCTETS: u8 = 4;
+/// The first optional field of a structure.
+const FIRST: u8 = 0xa0;
+
+/// Why a key is of no use that was read and refused.
+pub fn fault_of_key(label: &[u8], der: &[u8]) -> &'static CStr {
+    match label {
+        b"RSA PRIVATE KEY" => fault_of_rsa(der),
+        b"EC PRIVATE KEY" => fault_of_curve(der),
+        b"PRIVATE KEY" => fault_of_pkcs8(der).unwrap_or(CANNOT_BE_USED),
+        _ => UNKNOWN_KIND,
+    }
+}
+
+fn fault_of_pkcs8(der: &[u8]) -> Option<&'static CStr> {
+    let mut fields = element(der, SEQUENCE)?.0;
+    (_, fields) = element(fields, INTEGER)?;
+    let (algorithm, fields) = element(fields, SEQUENCE)?;
+    let (kind, parameters) = element(algorithm, OBJECT)?;
+    Some(match kind {
+        RSA => fault_of_rsa(element(fields, OCTETS)?.0),
+        EC => fault_of_curve(parameters),
+        ED25519 => CANNOT_BE_USED,
+        _ => UNKNOWN_KIND,
+    })
+}
+
+fn fault_of_curve(der: &[u8]) -> &'static CStr {
+    let names = |curve| memchr::memmem::find(der, curve).is_some();
+    match names(P256) || names(P384) {
+        true => CANNOT_BE_USED,
+        false => c"The private key is on an unsupported curve: P-256 and P-384 are supported",
+    }
+}
+
+fn fault_of_rsa(der: &[u8]) -> &'static CStr {
+    match bits_of_rsa(der) {
+        Some(..2048) => c"The RSA key is too short: it needs 2048 bits at least",
+        Some(4097..) => c"The RSA key is too long: it may have 4096 bits at most",
+        _ => CANNOT_BE_USED,
+    }
+}
+
+fn bits_of_rsa(der: &[u8]) -> Option<usize> {
+    let (_, fields) = element(element(der, SEQUENCE)?.0, INTEGER)?;
+    let modulus = element(fields, INTEGER)?.0;
+    let leading = modulus.iter().take_while(|byte| **byte == 0).count();
+    let digits = modulus.get(leading..).unwrap_or_default();
+    Some(digits.len() * 8 - digits.first()?.leading_zeros() as usize)
+}
+
+/// Why a certificate is of no use that was read and refused.
+pub fn fault_of_certificate(der: &[u8]) -> &'static CStr {
+    let body = element(der, SEQUENCE).and_then(|(fields, _)| element(fields, SEQUENCE));
+    let Some((body, _)) = body else { return c"The certificate is damaged" };
+    // It names its version unless that is the first.
+    match element(body, FIRST).and_then(|(version, _)| element(version, INTEGER)) {
+        Some(([2], _)) => c"The certificate cannot be used",
+        _ => c"The certificate is not of version 3",
+    }
+}
+
+/// The content of the element that `der` begins with, and what is behind it.
+fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (found, rest) = der.split_first()?;
+    let (first, mut rest) = rest.split_first()?;
+    let mut len = usize::from(*first);
+    if *first >= 0x80 {
+        let digits;
+        (digits, rest) = rest.split_at_checked(usize::from(*first & 0x7f))?;
+        if digits.len() > 4 {
+            return None;
+        }
+        len = digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit));
+    }
+    rest.split_at_checked(len).filter(|_| *found == tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_found_whole_and_cut() {
+        let text = b"note\n-----BEGIN A-----\r\nx\r\n-----END A-----\r\n-----BEGIN B-----\ny\n\
+            -----BEGIN C D-----\nProc-Type: 4,ENCRYPTED\n\nz\n-----END C D----- \n\
+            -----END C-----\n-----BEGIN E PRIVATE KEY-----\nz\n-----END B-----";
+        let found = sections(text);
+        let told = |section: &Section<'_>| {
+            let label = String::from_utf8_lossy(section.label).into_owned();
+            (label, section.is_whole, section.is_encrypted(), section.is_key())
+        };
+        let wanted = [
+            ("A", true, false, false),
+            ("B", false, false, false),
+            ("C D", true, true, false),
+            ("E PRIVATE KEY", false, false, true),
+        ];
+        let wanted =
+            wanted.map(|(label, whole, secret, key)| (label.to_owned(), whole, secret, key));
+        assert_eq!(found.iter().map(told).collect::<Vec<_>>(), wanted);
+        assert_eq!(found[0].text, b"-----BEGIN A-----\r\nx\r\n-----END A-----");
+        assert!(sections(b"\0\xff-----BEGIN A-----").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_der_is_no_harm() {
+        let pieces: [&[u8]; 8] = [
+            b"",
+            b"\x30",
+            b"\x30\x80",
+            b"\x30\x85\0\0\0\0\x01\0",
+            b"\x30\x84\xff\xff\xff\xff",
+            b"\x30\x03\x02\x01\x00",
+            b"\x30\x06\x02\x01\x00\x02\x01\x00",
+            b"\x30\x02\x30\x00",
+        ];
+        for der in pieces {
+            for label in ["RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY", "X PRIVATE KEY"] {
+                fault_of_key(label.as_bytes(), der);
+            }
+            fault_of_certificate(der);
+        }
+    }
+}
