@@ -51,7 +51,7 @@ impl Server {
             return self.fail(index, 416);
         }
 
-        let persistent = head.persistent && !exchange.last;
+        let persistent = exchange.persists(outcome != Outcome::NotModified);
         let extra = &self.options.config.extra_headers;
         let out = &mut out.bytes;
         let before = out.len();

@@ -8,6 +8,7 @@ use super::step::Flow;
 use super::{Handler, Server, Step};
 use crate::http::request::Span;
 use crate::http::response::{Asked, Standing};
+use crate::http::status::forbids_content;
 use crate::log;
 use crate::options::DeferredAnswers;
 use crate::websocket::handshake;
@@ -314,7 +315,7 @@ impl Server {
         let Some(exchange) = self.exchange(index) else {
             return Flow::Leave;
         };
-        let persistent = exchange.head.persistent && !exchange.last;
+        let persistent = exchange.persists(!forbids_content(status));
         let head_only = exchange.head.is_head;
         if self.outbox(index).is_none() {
             return Flow::Leave;

@@ -30,6 +30,7 @@ mod options;
 mod password_files;
 mod passwords;
 mod paths;
+mod persistence;
 mod ranges;
 mod representations;
 mod requests;
