@@ -37,6 +37,17 @@ pub enum Framing {
     Chunked,
 }
 
+/// What the client waits for before it sends the content (RFC 9110, section 10.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Expectation {
+    #[default]
+    Nothing,
+    /// `100-continue`.
+    Continue,
+    /// Something that is not known: 417.
+    Unknown,
+}
+
 /// A parsed head. It holds no bytes, only where they are.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
@@ -51,7 +62,7 @@ pub struct Head {
     pub framing: Framing,
     /// Whether the client allows another request on this connection.
     pub persistent: bool,
-    pub expects_continue: bool,
+    pub expects: Expectation,
     /// There is an Upgrade field.
     pub upgrade: bool,
     pub is_head: bool,
@@ -137,7 +148,7 @@ impl Head {
         }
         self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
         self.upgrade = rules.upgrade;
-        self.expects_continue = rules.expects_continue && minor == 1;
+        self.expects = rules.expects;
         Outcome::Complete
     }
 
@@ -186,7 +197,7 @@ struct Rules {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
-    expects_continue: bool,
+    expects: Expectation,
 }
 
 impl Rules {
@@ -200,10 +211,13 @@ impl Rules {
                 self.host = true;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(417);
-                }
-                self.expects_continue = true;
+                let is_known = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects = match self.expects {
+                    Expectation::Nothing | Expectation::Continue if is_known => {
+                        Expectation::Continue
+                    }
+                    _ => Expectation::Unknown,
+                };
             }
             7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case("connection") => {
@@ -353,7 +367,6 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-            (b"GET / HTTP/1.1\r\nExpect: wonders\r\n\r\n", 417),
             (b"GET / HTTP/1.2\r\n\r\n", 505),
             (b"GET / HTTP/2.0\r\n\r\n", 505),
             (b"GET / HTTP/3.0", 505),
@@ -448,7 +461,7 @@ mod tests {
         let (outcome, head) = parse(input);
         assert_eq!(outcome, Outcome::Complete);
         assert_eq!(head.framing, Framing::Length(5));
-        assert!(head.expects_continue);
+        assert_eq!(head.expects, Expectation::Continue);
         assert_eq!(head.value(input, "host"), Some(&b"a:80"[..]));
     }
 }

@@ -87,6 +87,15 @@ impl Server {
         }
     }
 
+    /// Whether the answer is final, and the content of no use for it.
+    pub(super) fn is_refusal(&mut self, index: usize, task: &Task) -> bool {
+        match task {
+            Task::Reply(status) => *status >= 300,
+            Task::File(file) => self.is_precondition_failed(index, file),
+            _ => false,
+        }
+    }
+
     /// Hands the task a piece of content that has arrived in `scratch`.
     pub(super) fn stream(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         match self.exchange(index).and_then(|exchange| exchange.task.take()) {

@@ -19,7 +19,7 @@ use crate::http::status::reason;
 /// What one connection may do in one turn: about as many calls of the file system.
 const PORTION: usize = 256;
 /// The longest document that a request may bring.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
 
 const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
 const WRITING: [&str; 8] =
@@ -58,7 +58,7 @@ impl Server {
         };
         let Some(bytes) = exchange.buf.get(..exchange.head.len) else { return Task::Reply(500) };
         let is_long =
-            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_BODY as u64);
+            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
         let request = Request {
             path: exchange.path.clone(),
             head: exchange.head.clone(),
@@ -96,7 +96,7 @@ impl Server {
             _ => return Ok(()),
         };
         let body = work.body();
-        if piece.len() > MAX_BODY - body.len().min(MAX_BODY) {
+        if piece.len() > MAX_DOCUMENT - body.len().min(MAX_DOCUMENT) {
             return Err(413);
         }
         if piece.len() > maximum.saturating_sub(self.buffered) {

@@ -6,17 +6,21 @@ use std::ops::{ControlFlow, Range};
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
-use super::builtin::Intake;
+use super::builtin::{Intake, Task};
 use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
+use super::dav::MAX_DOCUMENT;
 use super::step::Flow;
 use super::{SCRATCH, Server};
 use crate::http::chunked::Step as Chunk;
-use crate::http::request::{Framing, Outcome, blank_prefix};
+use crate::http::request::{Expectation, Framing, Outcome, blank_prefix};
 use crate::http::uri;
 use crate::log;
 
 /// While more than this waits to be sent, no further request is begun.
 const HIGH_WATER: usize = 256 * 1024;
+/// Content up to this length is read before a final answer that is known without it: the connection can
+/// stay open then.
+const SHORT: u64 = 64 * 1024;
 /// A body with more than this to come is received straight into its own buffer.
 const DIRECT: u64 = 16 * 1024;
 
@@ -173,7 +177,7 @@ impl Server {
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked(Default::default()),
         };
-        let (framing, expects) = (head.framing, head.expects_continue);
+        let (framing, expects, minor) = (head.framing, head.expects, head.minor);
         let handled = matches!(exchange.plan, Plan::Handler(_));
         exchange.intake = if handled { Intake::Keep } else { Intake::Discard };
         let Some(conn) = self.conn(index) else {
@@ -191,9 +195,14 @@ impl Server {
         if !understood {
             return self.fail(index, 400);
         }
-        if framing == Framing::Empty {
+        if framing == Framing::Empty && expects != Expectation::Unknown {
             return self.dispatch(index);
         }
+        if expects == Expectation::Unknown {
+            return self.fail(index, 417);
+        }
+        // RFC 9110, section 10.1.1: one of HTTP/1.0 does not wait.
+        let waits = expects == Expectation::Continue && minor > 0;
         let config = &self.options.config;
         let too_long = |length| length > config.max_request_body_bytes as u64;
         if matches!(framing, Framing::Length(length) if too_long(length)) {
@@ -203,15 +212,22 @@ impl Server {
         if !handled {
             let task = self.decide(index);
             intake = task.intake();
+            let is_final = self.is_refusal(index, &task);
             let Some(exchange) = self.exchange(index) else { return Flow::Leave };
             exchange.intake = intake;
             exchange.task = Some(task);
+            let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
+            if is_final && (waits || !is_short) {
+                // RFC 9110, section 15.5: a client need not send all of it to learn that. Some send
+                // chunks only when they have been asked for a password.
+                return self.dispatch(index);
+            }
         }
         let kept = intake == Intake::Keep;
         if kept && self.buffered >= self.options.config.max_buffered_bytes {
             return self.fail(index, 503);
         }
-        if expects && self.input.is_empty() {
+        if waits && self.input.is_empty() {
             if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
                 return self.dispatch(index);
@@ -336,9 +352,17 @@ impl Server {
             };
             let taken = self.input.start - before;
             let finished = matches!(body, Body::Complete);
+            let announced = match &body {
+                Body::Chunked(decoder) => decoder.announced(),
+                _ => 0,
+            };
+            let too_long = announced > self.content_limit(index);
             if let Some(exchange) = self.exchange(index) {
                 exchange.body = body;
                 exchange.arrived += taken as u64;
+            }
+            if too_long {
+                return ControlFlow::Break(self.fail(index, 413));
             }
             if let Err(status) = self.append(index, content) {
                 return ControlFlow::Break(self.fail(index, status));
@@ -346,6 +370,15 @@ impl Server {
             if !finished && (taken == 0 || self.input.is_empty()) {
                 return ControlFlow::Continue(());
             }
+        }
+    }
+
+    /// How long the content of the current request may be.
+    fn content_limit(&mut self, index: usize) -> u64 {
+        let maximum = self.options.config.max_request_body_bytes as u64;
+        match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
+            Some(Task::Dav(_)) => maximum.min(MAX_DOCUMENT as u64),
+            _ => maximum,
         }
     }
 
@@ -359,15 +392,10 @@ impl Server {
         let Some(exchange) = conn.exchange.as_mut() else {
             return Ok(());
         };
-        if exchange.intake != Intake::Keep {
-            // What nobody looks at is not kept, but still bounded.
-            if exchange.arrived > maximum as u64 {
-                return Err(413);
-            }
-            return match exchange.intake {
-                Intake::Stream if !content.is_empty() => self.stream(index, content),
-                _ => Ok(()),
-            };
+        match exchange.intake {
+            Intake::Keep => {}
+            Intake::Stream if !content.is_empty() => return self.stream(index, content),
+            Intake::Stream | Intake::Discard => return Ok(()),
         }
         let so_far = exchange.buf.len() - exchange.head.len;
         if content.len() > maximum.saturating_sub(so_far) {

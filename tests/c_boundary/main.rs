@@ -18,6 +18,7 @@ mod dav_moves;
 mod dav_properties;
 mod dav_trees;
 mod dav_uploads;
+mod early_answers;
 mod errors;
 mod event_loop;
 mod examples;
