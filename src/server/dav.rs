@@ -259,9 +259,6 @@ impl Server {
             let what = format!("{method} failed: {} {reason}{why}", reply.status);
             self.complain(Some(index), &what);
         }
-        if reply.status < 400 {
-            self.add_extra_fields(index);
-        }
         reply.status
     }
 }

@@ -330,7 +330,8 @@ impl Server {
         };
         let document = exchange.document.as_deref();
         let fields = &exchange.fields;
-        let reply = Reply { status, date, persistent, head_only, fields, document };
+        let extra = &self.options.config.extra_headers;
+        let reply = Reply { status, date, persistent, head_only, fields, extra, document };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);
