@@ -9,10 +9,13 @@ use rustix::net::RecvFlags;
 use super::builtin::{Intake, Task};
 use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
 use super::dav::MAX_DOCUMENT;
+use super::slots::Shown;
 use super::step::Flow;
 use super::{SCRATCH, Server};
 use crate::http::chunked::Step as Chunk;
-use crate::http::request::{Expectation, Framing, Outcome, blank_prefix};
+use crate::http::request::{
+    Expectation, Field, Framing, Head, Outcome, Span, blank_prefix, is_host,
+};
 use crate::http::uri;
 use crate::log;
 
@@ -496,38 +499,99 @@ impl Server {
     }
 }
 
-/// Finds path and query of the target; false if it is none. `*` is a path of its own.
+/// Finds path and query of the target; false if it is none.
 pub(super) fn locate(exchange: &mut Exchange) -> bool {
     let Exchange { buf, head, path, shown, .. } = exchange;
     let Some(bytes) = buf.get(head.target.range()) else {
         return false;
     };
-    let Ok(target) = uri::split_target(bytes) else {
+    if bytes.first() != Some(&b'/') {
+        return locate_elsewhere(exchange);
+    }
+    let Ok(target) = uri::split_query(bytes) else {
         return false;
     };
-    let raw = target.path;
     path.clear();
     if target.plain {
-        path.extend_from_slice(raw);
-    } else {
-        path.resize(raw.len(), 0);
-        let Ok(len) = uri::decode_path(raw, path) else {
-            return false;
-        };
-        path.truncate(len);
+        path.extend_from_slice(target.path);
+    } else if !decode(target.path, path) {
+        return false;
     }
-    // Everything lies in the target, except the path of an absolute form without one: that takes
-    // the place of the scheme. A decoded path is never longer than what it is decoded from.
+    // A decoded path is never longer than what it is decoded from.
+    shown.path_at = head.target.range().start;
+    shown.path_end = shown.path_at + path.len();
+    shown.query = target.query.map(|query| {
+        let start = shown.path_at + target.path.len() + 1;
+        start..start + query.len()
+    });
+    true
+}
+
+/// The same for what is no path: `*`, which is a path of its own, and the absolute form.
+#[cold]
+fn locate_elsewhere(exchange: &mut Exchange) -> bool {
+    let Exchange { buf, head, path, shown, .. } = exchange;
+    let at = head.target.range().start;
+    let Some(bytes) = buf.get(head.target.range()) else { return false };
+    path.clear();
+    if bytes == b"*" {
+        // RFC 9112, section 3.2.4.
+        if buf.get(head.method.range()) != Some(b"OPTIONS") {
+            return false;
+        }
+        path.extend_from_slice(b"*");
+        *shown = Shown { path_at: at, path_end: at + 1, ..Shown::default() };
+        return true;
+    }
+    let Ok((authority, target)) = uri::split_absolute(bytes) else { return false };
+    if !is_host(authority) || !decode(target.path, path) {
+        return false;
+    }
+    // All of it lies in the target, but the path where there is none: that takes the place of the
+    // scheme.
     let begin = bytes.as_ptr().addr();
     let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
-    let at = head.target.range().start;
-    let path_offset = offset(raw);
+    let path_offset = offset(target.path);
     shown.path_at = at + if path_offset < bytes.len() { path_offset } else { 0 };
     shown.path_end = shown.path_at + path.len();
     shown.query = target.query.map(|query| {
         let start = at + offset(query);
         start..start + query.len()
     });
+    let authority = at + offset(authority)..at + offset(authority) + authority.len();
+    take_host(head, buf, authority)
+}
+
+/// RFC 9112, section 3.2.2: the authority of the target takes the place of the Host field. It is
+/// appended to the head, since a string in C needs a byte behind it.
+fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> bool {
+    const NAME: &[u8] = b"Host\0";
+    if buf.len() != head.len || buf.try_reserve(NAME.len() + authority.len() + 1).is_err() {
+        return false;
+    }
+    let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+    let name = place(buf.len(), NAME.len() - 1);
+    let value = place(buf.len() + NAME.len(), authority.len());
+    let is_host = |field: &&mut Field| {
+        buf.get(field.name.range()).is_some_and(|name| name.eq_ignore_ascii_case(b"host"))
+    };
+    match head.fields.iter_mut().find(is_host) {
+        Some(field) => field.value = value,
+        // In front, so that it is among those that the program sees.
+        None => head.fields.insert(0, Field { name, value }),
+    }
+    buf.extend_from_slice(NAME);
+    buf.extend_from_within(authority);
+    buf.push(0);
+    head.len = buf.len();
+    true
+}
+
+/// Writes the path that `raw` means to `path`, which is empty.
+fn decode(raw: &[u8], path: &mut Vec<u8>) -> bool {
+    path.resize(raw.len(), 0);
+    let Ok(len) = uri::decode_path(raw, path) else { return false };
+    path.truncate(len);
     true
 }
 

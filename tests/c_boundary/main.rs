@@ -39,6 +39,7 @@ mod send_family;
 mod sending;
 mod ssi;
 mod static_files;
+mod targets;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
