@@ -67,6 +67,11 @@ impl Task {
             Task::Run(_) => Intake::Keep,
         }
     }
+
+    /// Whether the answer is a refusal or a redirection, for which content is of no use.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Task::Reply(300..))
+    }
 }
 
 impl Server {
@@ -87,12 +92,12 @@ impl Server {
         }
     }
 
-    /// Whether the answer is final, and the content of no use for it.
-    pub(super) fn is_refusal(&mut self, index: usize, task: &Task) -> bool {
+    /// What is to be done, where it is known to come to a refusal whatever the content is.
+    pub(super) fn judge_early(&mut self, index: usize, task: Task) -> Task {
         match task {
-            Task::Reply(status) => *status >= 300,
-            Task::File(file) => self.is_precondition_failed(index, file),
-            _ => false,
+            Task::File(file) if self.is_precondition_failed(index, &file) => Task::Reply(412),
+            Task::Dav(work) => self.judge_dav(index, work),
+            task => task,
         }
     }
 

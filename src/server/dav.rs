@@ -79,6 +79,16 @@ impl Server {
         }
     }
 
+    /// The same work, or the refusal that it would come to.
+    pub(super) fn judge_dav(&mut self, index: usize, work: Box<Work>) -> Task {
+        let user = self.exchange(index).map(|exchange| exchange.user.clone()).unwrap_or_default();
+        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        match work.refusal(&env) {
+            Some(reply) => Task::Reply(self.take_reply(index, reply)),
+            None => Task::Dav(work),
+        }
+    }
+
     /// A piece of content has arrived: of a document, which is kept, or of an upload.
     pub(super) fn stream_to_dav(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         let maximum = self.options.config.max_buffered_bytes;

@@ -213,14 +213,18 @@ impl Server {
         }
         let mut intake = Intake::Keep;
         if !handled {
-            let task = self.decide(index);
+            let mut task = self.decide(index);
+            let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
+            let leaves_at_once = waits || !is_short;
+            if leaves_at_once {
+                task = self.judge_early(index, task);
+            }
             intake = task.intake();
-            let is_final = self.is_refusal(index, &task);
+            let is_final = task.is_final();
             let Some(exchange) = self.exchange(index) else { return Flow::Leave };
             exchange.intake = intake;
             exchange.task = Some(task);
-            let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
-            if is_final && (waits || !is_short) {
+            if is_final && leaves_at_once {
                 // RFC 9110, section 15.5: a client need not send all of it to learn that. Some send
                 // chunks only when they have been asked for a password.
                 return self.dispatch(index);

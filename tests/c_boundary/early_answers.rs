@@ -88,6 +88,49 @@ fn shorter_content_is_read_first_and_the_connection_stays() {
     dav.stop();
 }
 
+/// The same, of requests that WebDAV answers.
+const REFUSED_BY_WEBDAV: &[(&str, &str, &str, u16)] = &[
+    ("PUT", "/none/x", "", 409),
+    ("PUT", "/folder", "", 405),
+    ("PUT", "/a.txt", "If-Match: \"x\"\r\n", 412),
+    ("PUT", "/a.secret", "", 404),
+    ("PROPFIND", "/folder", "", 403),
+    ("PROPFIND", "/none", "Depth: 0\r\n", 404),
+    ("PROPFIND", "/a.txt", "Depth: 7\r\n", 400),
+    ("PROPPATCH", "/none", "", 404),
+    ("PROPPATCH", "/a.txt", "If: ([\"x\"])\r\n", 412),
+    ("PROPPATCH", "/locked.txt", "", 423),
+    ("LOCK", "/a.txt", "If-Match: \"x\"\r\n", 412),
+    ("MKCOL", "/folder", "", 405),
+    ("MKCOL", "/none/x", "", 409),
+    ("MKCOL", "/new", "If-Match: *\r\n", 412),
+    ("DELETE", "/none", "", 404),
+    ("MOVE", "/none", "Destination: /x\r\n", 404),
+    ("COPY", "/a.txt", "Destination: /x\r\nDestination: /y\r\n", 400),
+];
+
+#[test]
+fn webdav_refuses_at_the_head_as_well() {
+    let dav = start(&[]);
+    dav.write("locked.txt", "").lock("/locked.txt", "");
+    let cases = REFUSED_BY_WEBDAV.iter().flat_map(|row| ANNOUNCED.iter().map(move |a| (*row, *a)));
+    for_each(
+        cases,
+        |((method, target, ..), announced)| format!("{method} {target} {announced:?}"),
+        |((method, target, fields, status), announced)| {
+            let mut client = dav.client();
+            let fields = format!("{fields}{announced}");
+            let answer = client.ask(dav.request(method, target, &fields, ""));
+            // No document is as long.
+            let is_too_long = *method != "PUT" && announced.contains("100000000");
+            let status = if is_too_long { 413 } else { *status };
+            assert_eq!((answer.status, answer.field("Connection")), (status, Some("close")));
+            client.expect_closed();
+        },
+    );
+    dav.stop();
+}
+
 #[test]
 fn a_client_that_sends_on_gets_to_see_the_answer() {
     let dav = start(&[]);
