@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use mongoose::http::chunked::{Decoder, Step};
 
-/// The content, and where the body ended; `None` for a body that is refused.
-fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Option<usize>)> {
+/// The content, where the body ended, and how long its chunks are; `None` for a body that is refused.
+fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Option<usize>, u64)> {
     let mut decoder = Decoder::new();
     let (mut content, mut total) = (Vec::new(), 0);
     for mut piece in pieces {
@@ -20,12 +20,16 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Option<(Vec<u8>, Option
                     total += piece.len();
                     piece = &[];
                 }
-                Ok(Step::End(end)) => return Some((content, Some(total + end))),
+                Ok(Step::End(end)) => {
+                    assert_eq!(decoder.announced(), content.len() as u64);
+                    return Some((content, Some(total + end), decoder.announced()));
+                }
                 Err(_) => return None,
             }
         }
     }
-    Some((content, None))
+    assert!(decoder.announced() >= content.len() as u64);
+    Some((content, None, decoder.announced()))
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -49,6 +49,7 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
     let mut head = Head::default();
     let mut location = None;
     let mut status = None;
+    let mut has_status_field = false;
     let mut others = false;
     let mut lines = 0;
     let mut at = 0;
@@ -71,14 +72,27 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
             break;
         }
         lines += 1;
+        if lines == 1
+            && let Some(line) = status_line(line)
+        {
+            // What a program writes that makes its own heads, as one whose name begins with `nph-`.
+            let parsed = status_of(line);
+            if parsed.is_none() {
+                return Outcome::Bad("wrote a status that is none");
+            }
+            status = parsed;
+            continue;
+        }
         let Some((name, value)) = field(line) else {
             return Outcome::Bad("wrote a line that is no header field");
         };
         if name.eq_ignore_ascii_case(b"status") {
             let parsed = status_of(value);
-            let (Some(_), None) = (&parsed, &status) else {
+            let is_same = |status: &(u16, _)| parsed.is_some_and(|(code, _)| code == status.0);
+            if parsed.is_none() || has_status_field || !status.as_ref().is_none_or(is_same) {
                 return Outcome::Bad("wrote a status that is none");
-            };
+            }
+            has_status_field = true;
             status = parsed;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             let length = decimal(value);
@@ -114,12 +128,23 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
         None => (200, Vec::new()),
     };
     // With a status or other fields, as cookies, it is meant for the client, which understands a
-    // path as well; two slashes begin the name of a host.
-    let is_local = |location: &Vec<u8>| location.starts_with(b"/") && !location.starts_with(b"//");
+    // path as well; two slashes begin the name of a host, and a fragment means something for the
+    // client alone.
+    let is_local = |location: &Vec<u8>| {
+        location.starts_with(b"/") && !location.starts_with(b"//") && !location.contains(&b'#')
+    };
     if found && !others {
         head.local = location.filter(is_local);
     }
     Outcome::Complete(head)
+}
+
+/// What follows the version in a line like `HTTP/1.0 404 Not Found`.
+fn status_line(line: &[u8]) -> Option<&[u8]> {
+    match line.strip_prefix(b"HTTP/1.")? {
+        [b'0'..=b'9', b' ', status @ ..] if status.iter().all(is_text) => Some(status),
+        _ => None,
+    }
 }
 
 /// Name and value of a field, neither of which can end a line or stand for something else.
@@ -127,9 +152,13 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let is_text = |b: &u8| *b == b'\t' || *b >= 0x20 && *b != 0x7f;
     let good = !name.is_empty() && name.iter().all(is_token) && value.iter().all(is_text);
     good.then_some((name, value))
+}
+
+/// What may stand in a value.
+fn is_text(byte: &u8) -> bool {
+    *byte == b'\t' || *byte >= 0x20 && *byte != 0x7f
 }
 
 /// Code and reason of `404 Not Found`; only final codes.
@@ -167,6 +196,11 @@ mod tests {
             ("Status: 404 Not here\nContent-type:text/x\n\n", 404, "Not here", "", 42),
             ("status:500\nX:\n\n", 500, "", "X: \r\n", 15),
             ("Set-Cookie: a=1\nSet-Cookie: b=2\n\n", 200, "", "", 33),
+            ("HTTP/1.0 400 Bad Request\nA: b\n\n", 400, "Bad Request", "A: b\r\n", 31),
+            ("HTTP/1.1 200 OK\r\nA: b\r\n\r\n", 200, "OK", "A: b\r\n", 25),
+            ("HTTP/1.1 404\n\n", 404, "", "", 14),
+            ("HTTP/1.1 204 None\nStatus: 204 No\n\n", 204, "No", "", 34),
+            ("HTTP/1.1 302 Found\nLocation: /b\n\n", 302, "Found", "Location: /b\r\n", 33),
             ("Location: http://a/b\n\n", 302, "", "Location: http://a/b\r\n", 22),
             ("Location: /b\nStatus: 303 X\n\n", 303, "X", "Location: /b\r\n", 28),
         ];
@@ -201,6 +235,7 @@ mod tests {
             "Location: http://h/\n\n",
             "Location: /a\nStatus: 302 Found\n\n",
             "Location: /a\nSet-Cookie: a=b\n\n",
+            "Location: /a#b\n\n",
         ] {
             assert_eq!((local(output), complete(output).status), (None, 302), "{output:?}");
         }
@@ -211,7 +246,21 @@ mod tests {
         let table = [
             "\n",
             "\r\nbody",
-            "HTTP/1.1 200 OK\nA: b\n\n",
+            "HTTP/2 200 OK\nA: b\n\n",
+            "HTTP/1 200 OK\nA: b\n\n",
+            "HTTP/1.1\nA: b\n\n",
+            "HTTP/1.1 \nA: b\n\n",
+            "HTTP/1.1  200 OK\nA: b\n\n",
+            "HTTP/1.1 200OK\nA: b\n\n",
+            "HTTP/1.1 100 Continue\n\nHTTP/1.1 200 OK\nA: b\n\n",
+            "HTTP/1.1 600 X\nA: b\n\n",
+            "HTTP/1.1 200 a\rb\nA: b\n\n",
+            "HTTP/1.1 200 a\0b\nA: b\n\n",
+            "http/1.1 200 OK\nA: b\n\n",
+            "HTTP/1.1 200 OK\nHTTP/1.1 200 OK\n\n",
+            "A: b\nHTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200 OK\nStatus: 404 X\n\n",
+            "HTTP/1.1 200 OK\nStatus: 200 OK\nStatus: 200 OK\n\n",
             "hello\n\n",
             "A: b\n folded\n\n",
             "A b: c\n\n",

@@ -75,11 +75,12 @@ pub enum Location {
 
 /// What a URI or an absolute path means to a server that the client calls `host`.
 ///
-/// Dot segments, which would have to be removed by the client, and a query are refused.
+/// Dot segments, which would have to be removed by the client, a query and a fragment are refused: who
+/// forgot to escape a `#` would else replace something that he did not name.
 pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField> {
     let value = value.trim_ascii();
     let target = uri::split_target(value).map_err(|_| BadField)?;
-    if target.query.is_some() || target.path == b"*" {
+    if target.query.is_some() || target.path == b"*" || value.contains(&b'#') {
         return Err(BadField);
     }
     let mut path = vec![0; target.path.len()];
@@ -98,13 +99,7 @@ pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField>
 
 /// What stands between `://` and the path.
 fn authority(value: &[u8]) -> Option<&[u8]> {
-    if value.starts_with(b"/") {
-        return None;
-    }
-    let colon = memchr::memchr(b':', value)?;
-    let rest = value.get(colon..)?.strip_prefix(b"://")?;
-    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
-    let authority = rest.get(..end)?;
+    let (authority, _) = uri::split_absolute(value).ok()?;
     let user = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
     authority.get(user..)
 }

@@ -42,10 +42,8 @@ impl Propfind {
         let depth = request.depth()?;
         let wanted = propfind(&request.body)?;
         let target = request.target(env)?;
+        Propfind::judge(&target, depth)?;
         let Some(meta) = target.metadata() else { return Err(404.into()) };
-        if depth == Depth::Infinity && target.is_dir() {
-            return Err(Reply::failed(403, "propfind-finite-depth", &[]));
-        }
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if behind.is_none_or(|home| !asks_for_another_password(env, &home.dir)) {
@@ -65,6 +63,17 @@ impl Propfind {
         let rest = fs::read_dir(&target.full)?;
         let deep = locks.into_iter().filter(|lock| lock.deep).collect();
         Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
+    }
+
+    /// Whether it can be told of.
+    pub fn judge(target: &Target, depth: Depth) -> Result<(), Reply> {
+        if target.metadata().is_none() {
+            return Err(404.into());
+        }
+        if depth == Depth::Infinity && target.is_dir() {
+            return Err(Reply::failed(403, "propfind-finite-depth", &[]));
+        }
+        Ok(())
     }
 
     /// Tells of more entries, up to a piece of the answer; true once all were told of.

@@ -12,7 +12,7 @@ use super::propfind::Propfind;
 use super::request::{Reply, Request};
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
-use super::target::{Home, Kind};
+use super::target::{Home, Kind, Target};
 use super::transfer::{PATIENCE, Transfer, is_patient};
 use super::xml::Name;
 
@@ -59,6 +59,32 @@ impl Work {
     /// The content of the request, which is kept until work begins.
     pub fn body(&mut self) -> &mut Vec<u8> {
         &mut self.request.body
+    }
+
+    /// The answer where a look at the head shows that it is a refusal. Nothing is changed, and what
+    /// is not seen here is seen later.
+    pub fn refusal(&self, env: &Env<'_>) -> Option<Reply> {
+        self.judge(env).err().filter(|reply| !reply.busy)
+    }
+
+    fn judge(&self, env: &Env<'_>) -> Result<(), Reply> {
+        let request = &self.request;
+        request.check_fields()?;
+        let target = request.target(env)?;
+        match request.method() {
+            b"PROPFIND" => Propfind::judge(&target, request.depth()?),
+            b"PROPPATCH" => {
+                writable_home(&target)?;
+                request.may_change(env, &target, false).map(drop)
+            }
+            b"MKCOL" => {
+                vacant_home(&target)?;
+                request.may_change(env, &target, true).map(drop)
+            }
+            b"LOCK" => request.conditions(env, &target).map(drop),
+            b"DELETE" | b"COPY" | b"MOVE" if !target.exists() => Err(404.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Works on; the answer once there is one. `budget` is what may be done in this portion: about
@@ -162,15 +188,25 @@ impl Work {
     }
 }
 
+/// Where something that is there is known of.
+fn writable_home(target: &Target) -> Result<&Home, Reply> {
+    target.home.as_ref().filter(|_| target.exists()).ok_or_else(|| 404.into())
+}
+
+/// Where a directory can be made.
+fn vacant_home(target: &Target) -> Result<&Home, Reply> {
+    if !matches!(target.kind, Kind::Missing) {
+        return Err(405.into());
+    }
+    target.home.as_ref().ok_or_else(|| 409.into())
+}
+
 fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     let target = request.target(env)?;
     if !request.body.is_empty() {
         return Err(415.into());
     }
-    if !matches!(target.kind, Kind::Missing) {
-        return Err(405.into());
-    }
-    let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
+    let Home { dir, name } = vacant_home(&target)?;
     request.may_change(env, &target, true)?;
     let _folder = store::lock_if_possible(dir)?;
     fs::create_dir(&target.full)?;
@@ -180,9 +216,7 @@ fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
 
 fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     let target = request.target(env)?;
-    let Some(Home { dir, name }) = target.home.as_ref().filter(|_| target.exists()) else {
-        return Err(404.into());
-    };
+    let Home { dir, name } = writable_home(&target)?;
     let changes = propertyupdate(&request.body)?;
     request.may_change(env, &target, false)?;
     let state = target.state(env)?;

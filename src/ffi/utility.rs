@@ -223,9 +223,11 @@ pub unsafe extern "C" fn mg_start_thread(
 ///
 /// `var_name` gets the name of the form field and `file_name` the name of the file as the client
 /// gives it, terminated; empty strings if there is none, and if it does not fit. A file name may
-/// contain slashes and "..": it must be checked before it is used as a path. Either buffer may be
-/// NULL with length 0. `data` points into `buf`, is not terminated, and belongs to the caller as
-/// `buf` does; `data` and `data_len` may be NULL. May be called from any thread.
+/// contain slashes and "..": it must be checked before it is used as a path. A backslash before a
+/// quote, as some clients write it, is left out, any other stays; `%22`, which browsers write for a
+/// quote, is not decoded. Either buffer may be NULL with length 0. `data` points into `buf`, is not
+/// terminated, and belongs to the caller as `buf` does; `data` and `data_len` may be NULL. May be
+/// called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_parse_multipart(
     buf: *const c_char,

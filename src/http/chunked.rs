@@ -28,6 +28,8 @@ pub struct Decoder {
     state: State,
     /// Size of the chunk whose line is being read, then what is still to come of its data.
     remaining: u64,
+    /// Length of all chunks whose lines have been read.
+    announced: u64,
     /// Length so far of the chunk line, or of the whole trailer section.
     framing_len: usize,
 }
@@ -100,6 +102,11 @@ impl Decoder {
         }
     }
 
+    /// How long the content is at least, by the chunks that have begun: known before they arrive.
+    pub fn announced(&self) -> u64 {
+        self.announced
+    }
+
     /// The state behind one byte of framing.
     fn framing_byte(&mut self, byte: u8) -> Result<State, BadChunk> {
         use State::*;
@@ -112,6 +119,7 @@ impl Decoder {
             (Size | SizePadding | Extensions, b'\r') => Ok(SizeLf),
             (SizeLf, b'\n') => {
                 self.framing_len = 0;
+                self.announced = self.announced.saturating_add(self.remaining);
                 let last = self.remaining == 0;
                 Ok(if last { TrailerStart } else { Data })
             }
@@ -270,6 +278,32 @@ mod tests {
         ];
         for (message, expected) in table {
             assert_eq!(decode([message.as_bytes()]).1, expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_chunk_is_known_once_its_line_is_read() {
+        let table: &[(&[u8], u64)] = &[
+            (b"", 0),
+            (b"5", 0),
+            (b"5\r", 0),
+            (b"5\r\n", 5),
+            (b"5;a=b\r\nhe", 5),
+            (b"5\r\nhello\r\n7", 5),
+            (b"5\r\nhello\r\n7\r\n", 12),
+            (b"5\r\nhello\r\n0\r\n\r\n", 5),
+            (b"1\r\nx\r\n7fffffffffffffff\r\n", 1 << 63),
+        ];
+        for &(message, announced) in table {
+            for piece_len in [1, 100] {
+                let mut decoder = Decoder::new();
+                for mut piece in message.chunks(piece_len) {
+                    while let Ok(Step::Data { end, .. }) = decoder.step(piece) {
+                        piece = &piece[end..];
+                    }
+                }
+                assert_eq!(decoder.announced(), announced, "{}", message.escape_ascii());
+            }
         }
     }
 

@@ -100,9 +100,8 @@ fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let value = value.trim_ascii_start();
         let (value, behind) = match value {
             [b'"', text @ ..] => {
-                // Only a quote is ever escaped: a backslash may be part of a path.
                 let mut quotes = memchr::memchr_iter(b'"', text);
-                let end = quotes.find(|&i| !text[..i].ends_with(b"\\"))?;
+                let end = quotes.find(|&at| is_closing(text, at))?;
                 (&text[..end], &text[end + 1..])
             }
             _ => {
@@ -114,6 +113,26 @@ fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
             return Some(value);
         }
         rest = behind.trim_ascii_start();
+    }
+}
+
+/// Whether the quote at `at` ends the quoted text. Browsers write a quote of a name as `%22` and leave
+/// backslashes alone (WHATWG HTML, "multipart/form-data encoding algorithm"), so that one may be the
+/// last byte of a name; other clients put one before a quote. So a quote behind a backslash ends the
+/// text only where the field ends there too, or goes on with another parameter.
+fn is_closing(text: &[u8], at: usize) -> bool {
+    if !text[..at].ends_with(b"\\") {
+        return true;
+    }
+    match text[at + 1..].trim_ascii_start() {
+        [] => true,
+        [b';', next @ ..] => {
+            let next = next.trim_ascii_start();
+            let is_name = |b: &&u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+            let len = next.iter().take_while(is_name).count();
+            len > 0 && next[len..].trim_ascii_start().starts_with(b"=")
+        }
+        _ => false,
     }
 }
 
@@ -198,6 +217,18 @@ mod tests {
             ("form-data; name=\"x; filename=y\"; filename=z", "x; filename=y", "z"),
             ("form-data; name=\"a \\\"b\\\" c\"", "a \\\"b\\\" c", ""),
             ("form-data; name=a; filename=\"C:\\dir\\f.txt\"", "a", "C:\\dir\\f.txt"),
+            // A backslash at the end, as browsers write it, and escaped quotes beside it.
+            ("form-data; name=\"dir\\\"", "dir\\", ""),
+            ("form-data; name=\"dir\\\" ", "dir\\", ""),
+            ("form-data; name=\"dir\\\"; filename=\"C:\\x\\\"", "dir\\", "C:\\x\\"),
+            ("form-data; name=\"dir\\\" ; filename = b", "dir\\", "b"),
+            ("form-data; filename=\"dir\\\\\"; name=\"a\"", "a", "dir\\\\"),
+            ("form-data; name=\"\\\"", "\\", ""),
+            ("form-data; name=\"a\\\"b\"", "a\\\"b", ""),
+            ("form-data; name=\"a\\\"\"; filename=b", "a\\\"", "b"),
+            ("form-data; name=\"a\\\"; b\"; filename=c", "a\\\"; b", "c"),
+            ("form-data; name=\"a\\\";\"", "a\\\";", ""),
+            ("form-data; name=\"a%22b\"", "a%22b", ""),
             ("form-data; x; name=a", "a", ""),
             ("form-data; x=; name=a", "a", ""),
             ("form-data; xname=b; name=a", "a", ""),

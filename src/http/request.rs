@@ -37,6 +37,17 @@ pub enum Framing {
     Chunked,
 }
 
+/// What the client waits for before it sends the content (RFC 9110, section 10.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Expectation {
+    #[default]
+    Nothing,
+    /// `100-continue`.
+    Continue,
+    /// Something that is not known: 417.
+    Unknown,
+}
+
 /// A parsed head. It holds no bytes, only where they are.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
@@ -51,7 +62,7 @@ pub struct Head {
     pub framing: Framing,
     /// Whether the client allows another request on this connection.
     pub persistent: bool,
-    pub expects_continue: bool,
+    pub expects: Expectation,
     /// There is an Upgrade field.
     pub upgrade: bool,
     pub is_head: bool,
@@ -80,27 +91,42 @@ impl Head {
         let input = &input[..input.len().min(limit)];
         // Until the request line is understood.
         self.method = Span::default();
+        match self.read(input, limit) {
+            Ok(outcome) => outcome,
+            Err(error) => self.read_liberally(input, limit, error),
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, input: &[u8], limit: usize) -> Result<Outcome, httparse::Error> {
         let mut fields = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MAX_FIELDS];
         let mut request = httparse::Request::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_request_with_uninit_headers(
             &mut request,
             input,
             &mut fields,
-        );
-        match parsed {
-            Ok(httparse::Status::Complete(len)) => {
+        )?;
+        Ok(match parsed {
+            httparse::Status::Complete(len) => {
                 self.len = len;
                 self.take(input, &request)
             }
-            Ok(httparse::Status::Partial) if input.len() >= limit => Outcome::Refused(431),
-            Ok(httparse::Status::Partial) => Outcome::Partial,
-            Err(httparse::Error::TooManyHeaders) => Outcome::Refused(431),
-            Err(httparse::Error::Version) => match other_version(input) {
-                Some(true) => Outcome::Refused(505),
-                None if input.len() < limit => Outcome::Partial,
-                _ => Outcome::Refused(400),
-            },
-            Err(_) => Outcome::Refused(400),
+            httparse::Status::Partial if input.len() >= limit => Outcome::Refused(431),
+            httparse::Status::Partial => Outcome::Partial,
+        })
+    }
+
+    /// Tries once more, without what httparse refuses in a request line and we do not.
+    #[cold]
+    fn read_liberally(&mut self, input: &[u8], limit: usize, error: httparse::Error) -> Outcome {
+        let known = match error {
+            httparse::Error::Token | httparse::Error::Version => with_known_line(input),
+            _ => None,
+        };
+        let Some(known) = known else { return refusal(input, limit, error) };
+        match self.read(&known, limit) {
+            Ok(outcome) => outcome,
+            Err(error) => refusal(&known, limit, error),
         }
     }
 
@@ -137,7 +163,7 @@ impl Head {
         }
         self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
         self.upgrade = rules.upgrade;
-        self.expects_continue = rules.expects_continue && minor == 1;
+        self.expects = rules.expects;
         Outcome::Complete
     }
 
@@ -156,6 +182,45 @@ impl Head {
             Some((name, head.get(field.value.range())?))
         })
     }
+}
+
+/// Why a head is refused, or that more of it has to come.
+fn refusal(input: &[u8], limit: usize, error: httparse::Error) -> Outcome {
+    match error {
+        httparse::Error::TooManyHeaders => Outcome::Refused(431),
+        httparse::Error::Version => match other_version(input) {
+            Some(true) => Outcome::Refused(505),
+            None if input.len() < limit => Outcome::Partial,
+            _ => Outcome::Refused(400),
+        },
+        _ => Outcome::Refused(400),
+    }
+}
+
+/// A copy of the head in which every byte has its place, with others in the request line: bytes of the
+/// target that are no UTF-8, and the minor version where it is later than 1.1 (RFC 9110,
+/// section 2.5). `None` where there is nothing to replace.
+fn with_known_line(input: &[u8]) -> Option<Vec<u8>> {
+    let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
+    let target = memchr::memchr(b' ', line)? + 1;
+    let version = target + memchr::memchr(b' ', &line[target..])? + 1;
+    let is_later = |version: &[u8]| {
+        version.starts_with(b"HTTP/1.") && matches!(version.get(7), Some(b'2'..=b'9'))
+    };
+    let is_later = is_later(&line[version..]);
+    if line[target..version].is_ascii() && !is_later {
+        return None;
+    }
+    let mut known = Vec::new();
+    known.try_reserve_exact(input.len()).ok()?;
+    known.extend_from_slice(input);
+    for byte in &mut known[target..version] {
+        *byte = if byte.is_ascii() { *byte } else { b'x' };
+    }
+    if is_later {
+        known[version + 7] = b'1';
+    }
+    Some(known)
 }
 
 /// Whether behind the target there is an HTTP version that is well formed but not served here;
@@ -177,16 +242,25 @@ fn other_version(input: &[u8]) -> Option<bool> {
     }
 }
 
+/// Transfer codings that are known but not served (RFC 9112, section 7).
+const CODINGS: [&[u8]; 6] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br"];
+
+/// There is `chunked`, and nothing behind it.
+const CHUNKED: u8 = 1;
+/// There is another coding, one that is known.
+const CODED: u8 = 2;
+
 /// What the fields say together.
 #[derive(Default)]
 struct Rules {
     length: Option<u64>,
-    chunked: bool,
+    /// Transfer codings: [`CHUNKED`] and [`CODED`].
+    codings: u8,
     host: bool,
     close: bool,
     keep_alive: bool,
     upgrade: bool,
-    expects_continue: bool,
+    expects: Expectation,
 }
 
 impl Rules {
@@ -200,10 +274,13 @@ impl Rules {
                 self.host = true;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(417);
-                }
-                self.expects_continue = true;
+                let is_known = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects = match self.expects {
+                    Expectation::Nothing | Expectation::Continue if is_known => {
+                        Expectation::Continue
+                    }
+                    _ => Expectation::Unknown,
+                };
             }
             7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case("connection") => {
@@ -220,17 +297,19 @@ impl Rules {
                 self.length = Some(length);
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
-                if self.chunked {
-                    return Err(400);
+                for coding in tokens(value) {
+                    // RFC 9112, section 6.1: it is the last one, or the end cannot be known.
+                    if self.codings & CHUNKED != 0 {
+                        return Err(400);
+                    }
+                    if coding.eq_ignore_ascii_case(b"chunked") {
+                        self.codings |= CHUNKED;
+                    } else if CODINGS.iter().any(|known| known.eq_ignore_ascii_case(coding)) {
+                        self.codings |= CODED;
+                    } else {
+                        return Err(400);
+                    }
                 }
-                if !value.eq_ignore_ascii_case(b"chunked") {
-                    let known: [&[u8]; 6] =
-                        [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br"];
-                    let is_known =
-                        |token: &[u8]| known.iter().any(|k| k.eq_ignore_ascii_case(token));
-                    return Err(if tokens(value).any(is_known) { 501 } else { 400 });
-                }
-                self.chunked = true;
             }
             _ => {}
         }
@@ -238,10 +317,11 @@ impl Rules {
     }
 
     fn framing(&self, minor: u8) -> Result<Framing, u16> {
-        match (self.chunked, self.length) {
+        match (self.codings != 0, self.length) {
             (true, Some(_)) => Err(400),
             // RFC 9112, section 6.1: an HTTP/1.0 message with Transfer-Encoding is faulty.
-            (true, None) if minor == 0 => Err(400),
+            (true, None) if minor == 0 || self.codings == CODED => Err(400),
+            (true, None) if self.codings != CHUNKED => Err(501),
             (true, None) => Ok(Framing::Chunked),
             (false, Some(0)) | (false, None) => Ok(Framing::Empty),
             (false, Some(length)) => Ok(Framing::Length(length)),
@@ -285,7 +365,7 @@ const IN_NAME: [bool; 256] = {
 
 /// RFC 3986, section 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Empty where the
 /// target has no authority (RFC 9112, section 3.2).
-fn is_host(value: &[u8]) -> bool {
+pub fn is_host(value: &[u8]) -> bool {
     let (name_fits, rest) = match value.strip_prefix(b"[") {
         Some(literal) => match memchr::memchr(b']', literal) {
             Some(end) => (is_address_literal(&literal[..end]), &literal[end + 1..]),
@@ -342,6 +422,18 @@ mod tests {
             (b"GET / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked, identity\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: br, X-GZIP ,\tCHUNKED\r\n\r\n", 501),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip, x, chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip;q=1, chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: , chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked,\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: gzip\r\n\r\n", 400),
+            (b"GET / HTTP/1.0\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
             (b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\n: a\r\n\r\n", 400),
@@ -353,8 +445,20 @@ mod tests {
             (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
             (b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
-            (b"GET / HTTP/1.1\r\nExpect: wonders\r\n\r\n", 417),
-            (b"GET / HTTP/1.2\r\n\r\n", 505),
+            (b"GET / HTTP/0.9\r\n\r\n", 505),
+            (b"GET / HTTP/1.10\r\n\r\n", 400),
+            (b"GET / HTTP/1.20\r\n\r\n", 400),
+            (b"GET / HTTP/1.2x\r\n\r\n", 400),
+            (b"GET / HTTP/1.\xb2\r\n\r\n", 400),
+            (b"GET / http/1.2\r\n\r\n", 400),
+            (b"GET /\xff HTTP/3.0\r\n\r\n", 505),
+            (b"GET /\xff\x01 HTTP/1.1\r\n\r\n", 400),
+            (b"GET /\xff\0 HTTP/1.1\r\n\r\n", 400),
+            (b"GET /\xff\x7f HTTP/1.2\r\n\r\n", 400),
+            (b"GET /\xff /\xff HTTP/1.1\r\n\r\n", 400),
+            (b"GET /\xff HTTP/1.1\r\nA\xff: b\r\n\r\n", 400),
+            (b"G\xffT / HTTP/1.1\r\n\r\n", 400),
+            (b"G\xffT /\xff HTTP/1.1\r\n\r\n", 400),
             (b"GET / HTTP/2.0\r\n\r\n", 505),
             (b"GET / HTTP/3.0", 505),
             (b"GET / HTTP/3.0\rx\r\n\r\n", 505),
@@ -390,6 +494,42 @@ mod tests {
         for host in bad {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
+    }
+
+    #[test]
+    fn any_byte_from_0x80_up_may_stand_in_a_target_and_later_versions_are_1_1() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"GET /\xff HTTP/1.1\r\nHost: a\r\nB: \xff\r\n\r\n", b"/\xff"),
+            (b"GET /\x80?\xc3 HTTP/1.1\r\nHost: a\r\nB: \xff\r\n\r\n", b"/\x80?\xc3"),
+            (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\nB: \xff\r\n\r\n", b"/\xc3\xa9"),
+            (b"GET /\xc3\xa9\xe9 HTTP/1.1\nHost: a\nB: \xff\n\n", b"/\xc3\xa9\xe9"),
+            (b"GET / HTTP/1.2\r\nHost: a\r\nB: \xff\r\n\r\n", b"/"),
+            (b"GET / HTTP/1.9\r\nHost: a\r\nB: \xff\r\n\r\n", b"/"),
+            (b"GET /\xff HTTP/1.3\r\nHost: a\r\nB: \xff\r\n\r\n", b"/\xff"),
+        ];
+        for (input, target) in table {
+            let text = input.escape_ascii();
+            for cut in 1..input.len() {
+                assert_eq!(parse(&input[..cut]).0, Outcome::Partial, "{text} cut at {cut}");
+            }
+            let (outcome, head) = parse(input);
+            assert_eq!(
+                (outcome, head.len, head.minor),
+                (Outcome::Complete, input.len(), 1),
+                "{text}"
+            );
+            assert_eq!(&input[head.target.range()], *target, "{text}");
+            assert_eq!(head.value(input, "host"), Some(&b"a"[..]), "{text}");
+            assert_eq!(head.value(input, "b"), Some(&b"\xff"[..]), "{text}");
+            assert!(head.persistent);
+        }
+        // The limit is the same for them.
+        let long = [&b"GET /\xff"[..], &[b'x'; 16384], b" HTTP/1.1\r\n\r\n"].concat();
+        assert_eq!(parse(&long).0, Outcome::Refused(431));
+        let long = [&b"GET /\xff HTTP/1.1\r\nA: "[..], &[b'x'; 16384], b"\r\n\r\n"].concat();
+        assert_eq!(parse(&long).0, Outcome::Refused(431));
+        let many = [&b"GET /\xff HTTP/1.1\r\n"[..], &b"A: b\r\n".repeat(129), b"\r\n"].concat();
+        assert_eq!(parse(&many).0, Outcome::Refused(431));
     }
 
     #[test]
@@ -448,7 +588,7 @@ mod tests {
         let (outcome, head) = parse(input);
         assert_eq!(outcome, Outcome::Complete);
         assert_eq!(head.framing, Framing::Length(5));
-        assert!(head.expects_continue);
+        assert_eq!(head.expects, Expectation::Continue);
         assert_eq!(head.value(input, "host"), Some(&b"a:80"[..]));
     }
 }

@@ -65,8 +65,8 @@ enum State {
 /// A field of the program's that the library has a say in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum OwnField {
-    /// Content-Length and Transfer-Encoding.
-    Framing,
+    Length,
+    Coding,
     Connection,
 }
 
@@ -76,6 +76,7 @@ struct Built {
     /// Where in `head` the program's own fields are that may have to be left out.
     fields: Vec<(OwnField, std::ops::Range<usize>)>,
     named_close: bool,
+    named_keep_alive: bool,
     status: u16,
 }
 
@@ -302,11 +303,10 @@ impl Answer {
         self.head_len += head.len() as u64;
         out.extend_from_slice(head);
         self.status = facts.status;
-        let persistent = self.asked.persistent && facts.http11 && !facts.close;
+        let persistent = self.asked.persistent && facts.persists[usize::from(self.asked.chunks)];
         self.state = if self.asked.head_only || forbids_content(facts.status) {
             State::Complete { persistent }
         } else if facts.chunked {
-            let persistent = persistent && self.asked.chunks;
             State::Chunks { decoder: Decoder::new(), persistent }
         } else {
             match facts.length {
@@ -363,14 +363,18 @@ impl Answer {
         built.head.extend_from_slice(b": ");
         built.head.extend_from_slice(value);
         built.head.extend_from_slice(b"\r\n");
-        if name.eq_ignore_ascii_case(b"content-length")
-            || name.eq_ignore_ascii_case(b"transfer-encoding")
-        {
-            built.fields.push((OwnField::Framing, start..built.head.len()));
-        }
-        if name.eq_ignore_ascii_case(b"connection") {
-            built.fields.push((OwnField::Connection, start..built.head.len()));
-            built.named_close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+        let own = match name.len() {
+            10 if name.eq_ignore_ascii_case(b"connection") => OwnField::Connection,
+            14 if name.eq_ignore_ascii_case(b"content-length") => OwnField::Length,
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => OwnField::Coding,
+            _ => return,
+        };
+        built.fields.push((own, start..built.head.len()));
+        if own == OwnField::Connection {
+            for token in tokens(value) {
+                built.named_close |= token.eq_ignore_ascii_case(b"close");
+                built.named_keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            }
         }
     }
 
@@ -427,19 +431,24 @@ impl Answer {
         self.status = built.status;
         let chunked = data_follows && self.asked.chunks;
         let content = !forbids_content(built.status);
+
+        // The answer to HEAD keeps the length that the program says: nothing contradicts it.
+        let has = |own| built.fields.iter().any(|(field, _)| *field == own);
+        let keeps_framing = self.asked.head_only
+            && !data_follows
+            && (has(OwnField::Length) || has(OwnField::Coding));
+        // A client of HTTP/1.0 waits for the end unless there is a length.
+        let has_length = || content && !data_follows && !(keeps_framing && has(OwnField::Coding));
         let persistent = self.asked.persistent
             && !built.named_close
             && built.status >= 200
-            && (chunked || !data_follows || !content);
-
-        // The answer to HEAD keeps the length that the program says: nothing contradicts it.
-        let has_framing = built.fields.iter().any(|(field, _)| *field == OwnField::Framing);
-        let keeps_framing = self.asked.head_only && !data_follows && has_framing;
+            && (self.asked.chunks || has_length());
         let adds_close = !persistent && !built.named_close;
+        let adds_keep_alive = persistent && !self.asked.chunks && !built.named_keep_alive;
         let mut at = 0;
         for (field, place) in built.fields {
             let stays = match field {
-                OwnField::Framing => keeps_framing,
+                OwnField::Length | OwnField::Coding => keeps_framing,
                 OwnField::Connection => !adds_close,
             };
             if !stays {
@@ -457,6 +466,9 @@ impl Answer {
         }
         if adds_close {
             out.extend_from_slice(b"Connection: close\r\n");
+        }
+        if adds_keep_alive {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
         }
         out.extend_from_slice(b"\r\n");
         self.head_len += (out.len() - before) as u64;
@@ -541,7 +553,10 @@ struct Facts {
     length: Option<u64>,
     chunked: bool,
     close: bool,
+    keep_alive: bool,
     endless: bool,
+    /// Whether it lets the connection stay open, for a client of HTTP/1.0 and for one of HTTP/1.1.
+    persists: [bool; 2],
 }
 
 impl Facts {
@@ -559,7 +574,12 @@ impl Facts {
             let line = &rest[..end];
             at += end + 1;
             match line {
-                [] | [b'\r'] => return Some((at, facts)),
+                [] | [b'\r'] => {
+                    if let Some(facts) = &mut facts {
+                        facts.conclude();
+                    }
+                    return Some((at, facts));
+                }
                 line => {
                     if let Some(facts) = &mut facts {
                         facts.see(line);
@@ -584,6 +604,14 @@ impl Facts {
         })
     }
 
+    /// All fields are seen. RFC 9112, section 9.3: a client of HTTP/1.0 takes the connection for
+    /// closed unless it is told otherwise, and without a length it waits for the end.
+    fn conclude(&mut self) {
+        let persists = self.http11 && !self.close;
+        let has_length = self.length.is_some() && !self.chunked;
+        self.persists = [persists && self.keep_alive && has_length, persists];
+    }
+
     /// Takes notice of one header field.
     fn see(&mut self, line: &[u8]) {
         // Few fields matter, and their first letters tell them from most others.
@@ -603,7 +631,10 @@ impl Facts {
             };
             self.endless |= is_a(b"text/event-stream") || is_a(b"multipart/x-mixed-replace");
         } else if let Some(value) = value_of(line, b"Connection") {
-            self.close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+            for token in tokens(value) {
+                self.close |= token.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            }
         } else if let Some(value) = value_of(line, b"Transfer-Encoding") {
             self.chunked =
                 tokens(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));

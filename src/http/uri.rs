@@ -27,6 +27,8 @@ const MARK: u8 = 2;
 const ESCAPE: u8 = 4;
 /// `/`
 const SLASH: u8 = 8;
+/// `#`
+const HASH: u8 = 32;
 /// What behind a slash may have to be folded: `/` and `.`
 const FOLDED: u8 = SLASH << 1;
 
@@ -38,7 +40,7 @@ const CLASSES: [u8; 256] = {
         byte += 1;
     }
     classes[0x7f] = BAD;
-    classes[b'#' as usize] = BAD;
+    classes[b'#' as usize] = HASH;
     classes[b'?' as usize] = MARK;
     classes[b'%' as usize] = ESCAPE;
     classes[b'/' as usize] = SLASH | FOLDED;
@@ -51,30 +53,35 @@ pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     match target {
         [b'/', ..] => split_query(target),
         b"*" => Ok(Target { path: target, query: None, plain: true }),
-        _ => {
-            let split = split_query(behind_authority(target)?)?;
-            match split.path {
-                [] => Ok(Target { path: b"/", ..split }),
-                _ => Ok(split),
-            }
-        }
+        _ => Ok(split_absolute(target)?.1),
+    }
+}
+
+/// Splits a target in absolute form: its authority, and what follows it.
+pub fn split_absolute(target: &[u8]) -> Result<(&[u8], Target<'_>), BadTarget> {
+    let (authority, rest) = split_authority(target)?;
+    let split = split_query(rest)?;
+    match split.path {
+        [] => Ok((authority, Target { path: b"/", ..split })),
+        _ => Ok((authority, split)),
     }
 }
 
 /// Splits what has nothing before its path.
-fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
-    // A fragment is never sent (RFC 9110 section 7.1); a blank inside a target means that the
-    // request line was not understood. Bytes above 127 are sent by old clients and harmless.
+#[inline]
+pub fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
+    // A blank inside a target means that the request line was not understood. Bytes above 127 are sent
+    // by old clients and harmless.
     let (mut special, mut before) = (0, 0);
     for (at, &byte) in target.iter().enumerate() {
         let class = CLASSES[usize::from(byte)];
-        if class & (BAD | MARK) != 0 {
-            let (path, query) = (&target[..at], &target[at + 1..]);
-            let in_none = |byte: &u8| CLASSES[usize::from(*byte)] & BAD != 0;
-            if class == BAD || query.iter().any(in_none) {
-                return Err(BadTarget);
-            }
-            return Ok(Target { path, query: Some(query), plain: special == 0 });
+        if class & (BAD | MARK | HASH) != 0 {
+            let (path, rest) = target.split_at(at);
+            let query = match class {
+                MARK => Some(without_fragment(&rest[1..])?),
+                _ => without_fragment(rest).map(|_| None)?,
+            };
+            return Ok(Target { path, query, plain: special == 0 });
         }
         special |= class & ESCAPE | (before << 1) & class & FOLDED;
         before = class & SLASH;
@@ -82,19 +89,31 @@ fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     Ok(Target { path: target, query: None, plain: special == 0 })
 }
 
-/// What follows `scheme://authority`.
-fn behind_authority(target: &[u8]) -> Result<&[u8], BadTarget> {
+/// What stands before a fragment. A client should not send one (RFC 9110 section 7.1), and for it
+/// alone it means something.
+fn without_fragment(text: &[u8]) -> Result<&[u8], BadTarget> {
+    let of = |class: u8| move |byte: &u8| CLASSES[usize::from(*byte)] & class != 0;
+    match text.iter().position(of(BAD | HASH)) {
+        None => Ok(text),
+        Some(at) if text[at..].iter().any(of(BAD)) => Err(BadTarget),
+        Some(at) => Ok(&text[..at]),
+    }
+}
+
+/// The authority of `scheme://authority`, and what follows it. We are the origin of nothing but HTTP
+/// (RFC 9110 section 7.4).
+fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), BadTarget> {
     let colon = memchr::memchr(b':', target).ok_or(BadTarget)?;
     let (scheme, rest) = target.split_at(colon);
-    let scheme_byte = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
-    if !scheme.first().is_some_and(u8::is_ascii_alphabetic) || !scheme.iter().all(scheme_byte) {
+    if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
         return Err(BadTarget);
     }
     let rest = rest.strip_prefix(b"://").ok_or(BadTarget)?;
     // An empty host makes the whole target invalid (RFC 9110 section 4.2.1).
-    let (authority, rest) = rest.split_at(memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len()));
+    let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
     match authority.iter().any(|byte| CLASSES[usize::from(*byte)] & BAD != 0) {
-        false if !authority.is_empty() => Ok(rest),
+        false if !authority.is_empty() => Ok((authority, rest)),
         _ => Err(BadTarget),
     }
 }
@@ -192,7 +211,17 @@ mod tests {
             (b"*", b"*", None),
             (b"http://host/a/b?q", b"/a/b", Some(b"q")),
             (b"HTTPS://user@[::1]:8080/a", b"/a", None),
-            (b"coap+tcp://h/a", b"/a", None),
+            (b"hTtP://h/a", b"/a", None),
+            (b"/a#b", b"/a", None),
+            (b"/a#", b"/a", None),
+            (b"/a#b?c", b"/a", None),
+            (b"/a?b#c", b"/a", Some(b"b")),
+            (b"/a?#c", b"/a", Some(b"")),
+            (b"/a?b#c?d#e", b"/a", Some(b"b")),
+            (b"/\xff#\xff", b"/\xff", None),
+            (b"http://host#x", b"/", None),
+            (b"http://host/a?b#/c", b"/a", Some(b"b")),
+            (b"http://host?a#/c", b"/", Some(b"a")),
             (b"http://host", b"/", None),
             (b"http://host?q", b"/", Some(b"q")),
             (b"http://host/?q=http://x/", b"/", Some(b"q=http://x/")),
@@ -219,9 +248,16 @@ mod tests {
             b"://host/a",
             b"1http://host/a",
             b"ht_tp://host/a",
-            b"/a#b",
-            b"/a?b#c",
             b"#",
+            b"#/a",
+            b"/a#\x01",
+            b"/a#b c",
+            b"/a?b#c\r",
+            b"http://#/a",
+            b"coap+tcp://h/a",
+            b"ftp://h/a",
+            b"httpx://h/a",
+            b"file:///a",
             b"/a b",
             b"/a?b c",
             b"/\0",
@@ -314,7 +350,9 @@ mod tests {
     #[test]
     fn a_plain_path_needs_no_decoding() {
         let plain = |target| split_target(target).unwrap().plain;
-        for target in [&b"/"[..], b"/a", b"/a/b.c", b"/a/", b"/a\xff", b"/a..", b"/a./b", b"*"] {
+        for target in
+            [&b"/"[..], b"/a", b"/a/b.c", b"/a/", b"/a\xff", b"/a..", b"/a./b", b"/a#//", b"*"]
+        {
             assert!(plain(target), "{}", target.escape_ascii());
         }
         for target in [&b"//"[..], b"/a//", b"/.", b"/a/.b", b"/%41", b"/a/..?x", b"http://h//"] {

@@ -67,6 +67,11 @@ impl Task {
             Task::Run(_) => Intake::Keep,
         }
     }
+
+    /// Whether the answer is a refusal or a redirection, for which content is of no use.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Task::Reply(300..))
+    }
 }
 
 impl Server {
@@ -130,6 +135,15 @@ impl Server {
                 again
             }
             (task, None) => task,
+        }
+    }
+
+    /// What is to be done, where it is known to come to a refusal whatever the content is.
+    pub(super) fn judge_early(&mut self, index: usize, task: Task) -> Task {
+        match task {
+            Task::File(file) if self.is_precondition_failed(index, &file) => Task::Reply(412),
+            Task::Dav(work) => self.judge_dav(index, work),
+            task => task,
         }
     }
 
@@ -410,19 +424,10 @@ impl Server {
         fields.push(b'/');
         if let Some(query) = &shown.query {
             fields.push(b'?');
-            fields.extend_from_slice(buf.get(query.clone()).unwrap_or_default());
+            write_ascii(buf.get(query.clone()).unwrap_or_default(), fields);
         }
         fields.extend_from_slice(b"\r\n");
-        self.add_extra_fields(index);
         Task::Reply(301)
-    }
-
-    /// What the program wants beside the library's fields.
-    pub(super) fn add_extra_fields(&mut self, index: usize) {
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
-        if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) {
-            exchange.fields.extend_from_slice(&self.options.config.extra_headers);
-        }
     }
 
     /// Lets a request pass whose user is known to the password file, and any if there is no such
@@ -526,7 +531,6 @@ impl Server {
             fields.extend_from_slice(classes);
             fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
         }
-        self.add_extra_fields(index);
         Task::Reply(200)
     }
 }
@@ -592,9 +596,19 @@ fn without_slash(path: PathBuf) -> PathBuf {
 
 /// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
 pub(super) fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
-    for byte in path {
-        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(byte) {
-            out.push(*byte);
+    let stays = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&b);
+    write_escaped(path, stays, out);
+}
+
+/// What a client wrote stays, except for bytes that no URI has.
+fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
+    write_escaped(text, |byte| byte.is_ascii(), out);
+}
+
+fn write_escaped(text: &[u8], stays: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
+    for &byte in text {
+        if stays(byte) {
+            out.push(byte);
         } else {
             let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);

@@ -399,7 +399,10 @@ impl Server {
         let outlet = Outlet::choose(&exchange.head, head.status, head.content_length);
         // What the program does not read of the request would have to be read by somebody.
         exchange.last |= outlet == Outlet::ToClose || !matches!(exchange.body, Body::Complete);
-        let persistent = exchange.head.persistent && !exchange.last;
+        let length = head.content_length.filter(|_| head.status != 204);
+        // It is asked again when the answer is complete.
+        exchange.last |= !exchange.persists(length.is_some() || outlet == Outlet::Chunks);
+        let persistent = !exchange.last;
 
         let before = out.len();
         if head.reason.is_empty() || head.reason == reason(head.status).as_bytes() {
@@ -413,8 +416,8 @@ impl Server {
             out.extend_from_slice(format!("Date: {date}\r\n").as_bytes());
         }
         out.extend_from_slice(&head.fields);
-        match (outlet, head.content_length) {
-            (Outlet::Length(_) | Outlet::Nothing, Some(length)) if head.status != 204 => {
+        match (outlet, length) {
+            (Outlet::Length(_) | Outlet::Nothing, Some(length)) => {
                 out.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
             }
             (Outlet::Chunks, _) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),

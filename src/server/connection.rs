@@ -203,6 +203,12 @@ pub struct LogEntry {
 }
 
 impl Exchange {
+    /// Whether the connection stays open behind an answer of the library's own. `has_length`: there
+    /// is a Content-Length in its head, without which a client of HTTP/1.0 waits for the end.
+    pub fn persists(&self, has_length: bool) -> bool {
+        self.head.persistent && !self.last && (has_length || self.head.minor > 0)
+    }
+
     /// Makes it fit for another request, keeping its buffers. Returns one that is too large.
     pub fn reset(&mut self) -> Vec<u8> {
         self.buf.clear();

@@ -19,7 +19,7 @@ use crate::http::status::reason;
 /// What one connection may do in one turn: about as many calls of the file system.
 const PORTION: usize = 256;
 /// The longest document that a request may bring.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
 
 const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
 const WRITING: [&str; 8] =
@@ -59,7 +59,7 @@ impl Server {
         };
         let Some(bytes) = exchange.buf.get(..exchange.head.len) else { return Task::Reply(500) };
         let is_long =
-            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_BODY as u64);
+            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
         let request = Request {
             path: exchange.path.clone(),
             head: exchange.head.clone(),
@@ -81,6 +81,16 @@ impl Server {
         }
     }
 
+    /// The same work, or the refusal that it would come to.
+    pub(super) fn judge_dav(&mut self, index: usize, work: Box<Work>) -> Task {
+        let user = self.exchange(index).map(|exchange| exchange.user.clone()).unwrap_or_default();
+        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        match work.refusal(&env) {
+            Some(reply) => Task::Reply(self.take_reply(index, reply)),
+            None => Task::Dav(work),
+        }
+    }
+
     /// A piece of content has arrived: of a document, which is kept, or of an upload.
     pub(super) fn stream_to_dav(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
         let maximum = self.options.config.max_buffered_bytes;
@@ -98,7 +108,7 @@ impl Server {
             _ => return Ok(()),
         };
         let body = work.body();
-        if piece.len() > MAX_BODY - body.len().min(MAX_BODY) {
+        if piece.len() > MAX_DOCUMENT - body.len().min(MAX_DOCUMENT) {
             return Err(413);
         }
         if piece.len() > maximum.saturating_sub(self.buffered) {
@@ -264,9 +274,6 @@ impl Server {
             let why = reply.complaint.map(|why| format!(": {why}")).unwrap_or_default();
             let what = format!("{method} failed: {} {reason}{why}", reply.status);
             self.complain(Some(index), &what);
-        }
-        if reply.status < 400 {
-            self.add_extra_fields(index);
         }
         reply.status
     }

@@ -17,6 +17,16 @@ use crate::http::range::{self, Multipart, Ranges};
 use crate::http::status::write_status_line;
 
 impl Server {
+    /// Whether a condition of the request does not hold for a file.
+    pub(super) fn is_precondition_failed(&mut self, index: usize, file: &Representation) -> bool {
+        let Some(exchange) = self.exchange(index) else { return false };
+        let bytes = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+        let etag = file.etag();
+        let validators = Validators { etag: &etag, modified: file.known.modified };
+        let outcome = conditional::evaluate(&exchange.head, bytes, Some(validators));
+        outcome == Outcome::PreconditionFailed
+    }
+
     /// Sends a file, the ranges that are asked for, or word that the client has it already.
     pub(super) fn begin_file(&mut self, index: usize, file: Representation) -> Flow {
         if self.outbox(index).is_none() {
@@ -51,7 +61,7 @@ impl Server {
             return self.fail(index, 416);
         }
 
-        let persistent = head.persistent && !exchange.last;
+        let persistent = exchange.persists(outcome != Outcome::NotModified);
         let extra = &self.options.config.extra_headers;
         let out = &mut out.bytes;
         let before = out.len();

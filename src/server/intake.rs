@@ -6,17 +6,24 @@ use std::ops::{ControlFlow, Range};
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
-use super::builtin::Intake;
+use super::builtin::{Intake, Task};
 use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
+use super::dav::MAX_DOCUMENT;
+use super::slots::Shown;
 use super::step::Flow;
 use super::{SCRATCH, Server};
 use crate::http::chunked::Step as Chunk;
-use crate::http::request::{Framing, Outcome, blank_prefix};
+use crate::http::request::{
+    Expectation, Field, Framing, Head, Outcome, Span, blank_prefix, is_host,
+};
 use crate::http::uri;
 use crate::log;
 
 /// While more than this waits to be sent, no further request is begun.
 const HIGH_WATER: usize = 256 * 1024;
+/// Content up to this length is read before a final answer that is known without it: the connection can
+/// stay open then.
+const SHORT: u64 = 64 * 1024;
 /// A body with more than this to come is received straight into its own buffer.
 const DIRECT: u64 = 16 * 1024;
 
@@ -174,7 +181,7 @@ impl Server {
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked(Default::default()),
         };
-        let (framing, expects) = (head.framing, head.expects_continue);
+        let (framing, expects, minor) = (head.framing, head.expects, head.minor);
         let handled = matches!(exchange.plan, Plan::Handler(_));
         exchange.intake = if handled { Intake::Keep } else { Intake::Discard };
         let Some(conn) = self.conn(index) else {
@@ -192,9 +199,14 @@ impl Server {
         if !understood {
             return self.fail(index, 400);
         }
-        if framing == Framing::Empty {
+        if framing == Framing::Empty && expects != Expectation::Unknown {
             return self.dispatch(index);
         }
+        if expects == Expectation::Unknown {
+            return self.fail(index, 417);
+        }
+        // RFC 9110, section 10.1.1: one of HTTP/1.0 does not wait.
+        let waits = expects == Expectation::Continue && minor > 0;
         let config = &self.options.config;
         let too_long = |length| length > config.max_request_body_bytes as u64;
         if matches!(framing, Framing::Length(length) if too_long(length)) {
@@ -202,17 +214,28 @@ impl Server {
         }
         let mut intake = Intake::Keep;
         if !handled {
-            let task = self.decide(index);
+            let mut task = self.decide(index);
+            let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
+            let leaves_at_once = waits || !is_short;
+            if leaves_at_once {
+                task = self.judge_early(index, task);
+            }
             intake = task.intake();
+            let is_final = task.is_final();
             let Some(exchange) = self.exchange(index) else { return Flow::Leave };
             exchange.intake = intake;
             exchange.task = Some(task);
+            if is_final && leaves_at_once {
+                // RFC 9110, section 15.5: a client need not send all of it to learn that. Some send
+                // chunks only when they have been asked for a password.
+                return self.dispatch(index);
+            }
         }
         let kept = intake == Intake::Keep;
         if kept && self.buffered >= self.options.config.max_buffered_bytes {
             return self.fail(index, 503);
         }
-        if expects && self.input.is_empty() {
+        if waits && self.input.is_empty() {
             if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
                 return self.dispatch(index);
@@ -337,9 +360,17 @@ impl Server {
             };
             let taken = self.input.start - before;
             let finished = matches!(body, Body::Complete);
+            let announced = match &body {
+                Body::Chunked(decoder) => decoder.announced(),
+                _ => 0,
+            };
+            let too_long = announced > self.content_limit(index);
             if let Some(exchange) = self.exchange(index) {
                 exchange.body = body;
                 exchange.arrived += taken as u64;
+            }
+            if too_long {
+                return ControlFlow::Break(self.fail(index, 413));
             }
             if let Err(status) = self.append(index, content) {
                 return ControlFlow::Break(self.fail(index, status));
@@ -347,6 +378,15 @@ impl Server {
             if !finished && (taken == 0 || self.input.is_empty()) {
                 return ControlFlow::Continue(());
             }
+        }
+    }
+
+    /// How long the content of the current request may be.
+    fn content_limit(&mut self, index: usize) -> u64 {
+        let maximum = self.options.config.max_request_body_bytes as u64;
+        match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
+            Some(Task::Dav(_)) => maximum.min(MAX_DOCUMENT as u64),
+            _ => maximum,
         }
     }
 
@@ -360,15 +400,10 @@ impl Server {
         let Some(exchange) = conn.exchange.as_mut() else {
             return Ok(());
         };
-        if exchange.intake != Intake::Keep {
-            // What nobody looks at is not kept, but still bounded.
-            if exchange.arrived > maximum as u64 {
-                return Err(413);
-            }
-            return match exchange.intake {
-                Intake::Stream if !content.is_empty() => self.stream(index, content),
-                _ => Ok(()),
-            };
+        match exchange.intake {
+            Intake::Keep => {}
+            Intake::Stream if !content.is_empty() => return self.stream(index, content),
+            Intake::Stream | Intake::Discard => return Ok(()),
         }
         let so_far = exchange.buf.len() - exchange.head.len;
         if content.len() > maximum.saturating_sub(so_far) {
@@ -470,38 +505,99 @@ impl Server {
     }
 }
 
-/// Finds path and query of the target; false if it is none. `*` is a path of its own.
+/// Finds path and query of the target; false if it is none.
 pub(super) fn locate(exchange: &mut Exchange) -> bool {
     let Exchange { buf, head, path, shown, .. } = exchange;
     let Some(bytes) = buf.get(head.target.range()) else {
         return false;
     };
-    let Ok(target) = uri::split_target(bytes) else {
+    if bytes.first() != Some(&b'/') {
+        return locate_elsewhere(exchange);
+    }
+    let Ok(target) = uri::split_query(bytes) else {
         return false;
     };
-    let raw = target.path;
     path.clear();
     if target.plain {
-        path.extend_from_slice(raw);
-    } else {
-        path.resize(raw.len(), 0);
-        let Ok(len) = uri::decode_path(raw, path) else {
-            return false;
-        };
-        path.truncate(len);
+        path.extend_from_slice(target.path);
+    } else if !decode(target.path, path) {
+        return false;
     }
-    // Everything lies in the target, except the path of an absolute form without one: that takes
-    // the place of the scheme. A decoded path is never longer than what it is decoded from.
+    // A decoded path is never longer than what it is decoded from.
+    shown.path_at = head.target.range().start;
+    shown.path_end = shown.path_at + path.len();
+    shown.query = target.query.map(|query| {
+        let start = shown.path_at + target.path.len() + 1;
+        start..start + query.len()
+    });
+    true
+}
+
+/// The same for what is no path: `*`, which is a path of its own, and the absolute form.
+#[cold]
+fn locate_elsewhere(exchange: &mut Exchange) -> bool {
+    let Exchange { buf, head, path, shown, .. } = exchange;
+    let at = head.target.range().start;
+    let Some(bytes) = buf.get(head.target.range()) else { return false };
+    path.clear();
+    if bytes == b"*" {
+        // RFC 9112, section 3.2.4.
+        if buf.get(head.method.range()) != Some(b"OPTIONS") {
+            return false;
+        }
+        path.extend_from_slice(b"*");
+        *shown = Shown { path_at: at, path_end: at + 1, ..Shown::default() };
+        return true;
+    }
+    let Ok((authority, target)) = uri::split_absolute(bytes) else { return false };
+    if !is_host(authority) || !decode(target.path, path) {
+        return false;
+    }
+    // All of it lies in the target, but the path where there is none: that takes the place of the
+    // scheme.
     let begin = bytes.as_ptr().addr();
     let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
-    let at = head.target.range().start;
-    let path_offset = offset(raw);
+    let path_offset = offset(target.path);
     shown.path_at = at + if path_offset < bytes.len() { path_offset } else { 0 };
     shown.path_end = shown.path_at + path.len();
     shown.query = target.query.map(|query| {
         let start = at + offset(query);
         start..start + query.len()
     });
+    let authority = at + offset(authority)..at + offset(authority) + authority.len();
+    take_host(head, buf, authority)
+}
+
+/// RFC 9112, section 3.2.2: the authority of the target takes the place of the Host field. It is
+/// appended to the head, since a string in C needs a byte behind it.
+fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> bool {
+    const NAME: &[u8] = b"Host\0";
+    if buf.len() != head.len || buf.try_reserve(NAME.len() + authority.len() + 1).is_err() {
+        return false;
+    }
+    let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+    let name = place(buf.len(), NAME.len() - 1);
+    let value = place(buf.len() + NAME.len(), authority.len());
+    let is_host = |field: &&mut Field| {
+        buf.get(field.name.range()).is_some_and(|name| name.eq_ignore_ascii_case(b"host"))
+    };
+    match head.fields.iter_mut().find(is_host) {
+        Some(field) => field.value = value,
+        // In front, so that it is among those that the program sees.
+        None => head.fields.insert(0, Field { name, value }),
+    }
+    buf.extend_from_slice(NAME);
+    buf.extend_from_within(authority);
+    buf.push(0);
+    head.len = buf.len();
+    true
+}
+
+/// Writes the path that `raw` means to `path`, which is empty.
+fn decode(raw: &[u8], path: &mut Vec<u8>) -> bool {
+    path.resize(raw.len(), 0);
+    let Ok(len) = uri::decode_path(raw, path) else { return false };
+    path.truncate(len);
     true
 }
 

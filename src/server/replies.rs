@@ -14,6 +14,8 @@ pub struct Reply<'a> {
     pub head_only: bool,
     /// More fields, each with its line's end.
     pub fields: &'a [u8],
+    /// What the program wants beside them.
+    pub extra: &'a [u8],
     /// A document of XML in place of the line of text.
     pub document: Option<&'a str>,
 }
@@ -47,8 +49,13 @@ impl Reply<'_> {
         out.extend_from_slice(self.date.as_bytes());
         out.extend_from_slice(b"\r\nConnection: ");
         out.extend_from_slice(connection(self.persistent).as_bytes());
+        if self.status == 426 {
+            // RFC 9110, section 7.8: Upgrade is among the fields.
+            out.extend_from_slice(b", Upgrade");
+        }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(self.fields);
+        out.extend_from_slice(self.extra);
         out.extend_from_slice(b"\r\n");
         let head_len = out.len() - before;
         if let Some(document) = document.filter(|_| !self.head_only) {

@@ -8,6 +8,7 @@ use super::step::Flow;
 use super::{Handler, Server, Step};
 use crate::http::request::Span;
 use crate::http::response::{Asked, Standing};
+use crate::http::status::forbids_content;
 use crate::log;
 use crate::options::DeferredAnswers;
 use crate::websocket::handshake;
@@ -315,7 +316,7 @@ impl Server {
         let Some(exchange) = self.exchange(index) else {
             return Flow::Leave;
         };
-        let persistent = exchange.head.persistent && !exchange.last;
+        let persistent = exchange.persists(!forbids_content(status));
         let head_only = exchange.head.is_head;
         if self.outbox(index).is_none() {
             return Flow::Leave;
@@ -330,7 +331,8 @@ impl Server {
         };
         let document = exchange.document.as_deref();
         let fields = &exchange.fields;
-        let reply = Reply { status, date, persistent, head_only, fields, document };
+        let extra = &self.options.config.extra_headers;
+        let reply = Reply { status, date, persistent, head_only, fields, extra, document };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;
         self.finish_exchange(index, persistent);

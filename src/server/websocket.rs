@@ -84,8 +84,9 @@ impl Server {
             Handshake::Accept { key, protocol, deflate } => (key, protocol, deflate),
             Handshake::Refuse(status) => {
                 if status == 426 {
-                    // RFC 6455, section 4.4.
-                    exchange.fields.extend_from_slice(b"Sec-WebSocket-Version: 13\r\n");
+                    // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+                    let fields = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+                    exchange.fields.extend_from_slice(fields);
                 }
                 return self.fail(index, status);
             }

@@ -557,8 +557,9 @@ fn an_http_1_0_client_that_keeps_its_connection_may_wait_for_a_deferred_answer()
     let mut server = Server::start(&[]);
     let mut client = server.client();
     client.send("GET /do HTTP/1.0\r\nConnection: keep-alive\r\nDo: keep a\r\n\r\n");
-    server.late("a", "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi");
-    client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    let fields = "Connection: keep-alive\\r\\nContent-Length: 2\\r\\n";
+    server.late("a", &format!("write HTTP/1.1 200 OK\\r\\n{fields}\\r\\nhi"));
+    client.expect("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nhi");
     expect_after(&mut client, Open);
     server.stop();
 }

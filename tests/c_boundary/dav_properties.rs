@@ -244,7 +244,8 @@ fn what_the_program_adds_to_answers_is_added_to_these() {
     let added = |answer: &Response| answer.field("X-Added").is_some();
     assert!(added(&dav.propfind("/", "0", "")));
     assert!(added(&dav.ask("PUT", "/a", "", "x")));
-    assert!(!added(&dav.propfind("/none", "0", "")));
+    assert!(added(&dav.propfind("/none", "0", "")));
+    assert!(added(&dav.ask("LOCK", "/a", "Depth: 7\r\n", "")));
     dav.stop();
 }
 

@@ -117,7 +117,7 @@ fn the_error_handler_gets_the_other_errors_too() {
     let cases = [
         ("POST /echo HTTP/1.1\r\nContent-Length: 11\r\n\r\nhello world", 413),
         ("TRACE /none HTTP/1.1\r\n\r\n", 405),
-        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
     ];
     for_each(
         cases,

@@ -181,7 +181,7 @@ fn a_sibling_that_changes_is_seen_at_once() {
 }
 
 #[test]
-fn extra_fields_come_with_files_listings_and_redirections() {
+fn extra_fields_come_with_all_answers_of_the_librarys_own() {
     let scratch = site();
     scratch.write("root/.htpasswd.x", "");
     scratch.write("root/large.bin", vec![b'x'; 100_000]);
@@ -197,14 +197,26 @@ fn extra_fields_come_with_files_listings_and_redirections() {
         ("GET", "/", "", 200, true),
         ("GET", "/dir", "", 301, true),
         ("OPTIONS", "/none.html", "", 200, true),
-        ("GET", "/nowhere", "", 404, false),
+        ("GET", "/nowhere", "", 404, true),
+        ("HEAD", "/nowhere", "", 404, true),
+        ("PUT", "/x", "", 401, true),
+        ("BREW", "/none.html", "", 405, true),
+        ("GET", "/none.html", "If-Match: \"x\"\r\n", 412, true),
+        ("GET", "/none.html", "Range: bytes=99999-\r\n", 416, true),
+        ("GET", "/%00", "", 400, true),
+        ("GET", "/", "Host: a b\r\n", 400, true),
         ("GET", "/alive", "", 200, false),
     ];
     for_each(
         &cases,
         |(method, target, fields, ..)| format!("{method} {target} {fields}"),
         |(method, target, fields, status, has)| {
-            let answer = server.ask(format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"));
+            let mut client = server.client();
+            client.send(format!("{method} {target} HTTP/1.1\r\n{fields}\r\n"));
+            let answer = match *method {
+                "HEAD" => client.response_without_body(),
+                _ => client.response(),
+            };
             assert_eq!(answer.status, *status);
             assert_eq!(answer.field("Access-Control-Allow-Origin"), has.then_some("*"));
             assert_eq!(answer.field("X-Frame-Options"), has.then_some("DENY"));

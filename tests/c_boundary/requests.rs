@@ -26,7 +26,31 @@ const SEEN: &[(&str, &[&str])] = &[
     ("GET /../../echo HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
     ("GET /a/%2e%2e/%2E./echo HTTP/1.1\r\n\r\n", &["uri=/echo\n"]),
     ("GET /echo/...x/..y HTTP/1.1\r\n\r\n", &["uri=/echo/...x/..y\n"]),
-    ("GET http://example.com:80/echo?q HTTP/1.1\r\nHost: b\r\n\r\n", &["uri=/echo\n", "query=q\n"]),
+    // The authority of the target takes the place of Host.
+    (
+        "GET http://example.com:80/echo?q HTTP/1.1\r\nA: b\r\nHost: b\r\n\r\n",
+        &["uri=/echo\n", "query=q\n", "headers=2\nA: b\nHost: example.com:80\nwebsocket"],
+    ),
+    (
+        "GET HTTPS://[::1]/%65cho/.#f?x HTTP/1.1\r\nhost: b\r\n\r\n",
+        &["uri=/echo/\n", "query=NULL\n", "headers=1\nhost: [::1]\nwebsocket"],
+    ),
+    (
+        "GET http://a/echo HTTP/1.0\r\nA: b\r\n\r\n",
+        &["version=1.0\n", "headers=2\nHost: a\nA: b\nwebsocket"],
+    ),
+    (
+        "POST http://a/echo HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        &["headers=2\nHost: a\nContent-Length: 5\n", "terminated=1 content_len=5\nhello"],
+    ),
+    // Later versions are served as 1.1.
+    ("GET /echo HTTP/1.2\r\n\r\n", &["version=1.1\n"]),
+    ("GET /echo HTTP/1.9\r\nA: b\r\n\r\n", &["version=1.1\n", "headers=1\nA: b\n"]),
+    // A fragment is cut off.
+    ("GET /echo#a HTTP/1.1\r\n\r\n", &["uri=/echo\n", "query=NULL\n"]),
+    ("GET /echo/%2e#/../x?y HTTP/1.1\r\n\r\n", &["uri=/echo/\n", "query=NULL\n"]),
+    ("GET /echo?a=b#c?d HTTP/1.1\r\n\r\n", &["uri=/echo\n", "query=a=b\n"]),
+    ("GET /echo?# HTTP/1.1\r\n\r\n", &["uri=/echo\n", "query=\n"]),
     ("PATCH /echo HTTP/1.1\r\n\r\n", &["method=PATCH\n"]),
     ("M-SEARCH /echo HTTP/1.1\r\n\r\n", &["method=M-SEARCH\n"]),
     ("PROPFIND /echo HTTP/1.1\r\n\r\n", &["method=PROPFIND\n"]),
@@ -88,7 +112,9 @@ fn the_handler_sees_the_request_as_it_was_sent() {
 const REFUSED: &[(&str, u16)] = &[
     // Version.
     ("GET /echo HTTP/2.0\r\n\r\n", 505),
-    ("GET /echo HTTP/1.2\r\n\r\n", 505),
+    ("GET /echo HTTP/3.1\r\n\r\n", 505),
+    ("GET /echo HTTP/1.20\r\n\r\n", 400),
+    ("GET /echo HTTP/1.x\r\n\r\n", 400),
     ("GET /echo HTTP/0.9\r\n\r\n", 505),
     // Request line.
     ("GE(T /echo HTTP/1.1\r\n\r\n", 400),
@@ -96,6 +122,18 @@ const REFUSED: &[(&str, u16)] = &[
     ("GET /ec\x7fho HTTP/1.1\r\n\r\n", 400),
     ("GET /echo HTP/1.1\r\n\r\n", 400),
     ("GET echo HTTP/1.1\r\n\r\n", 400),
+    ("GET * HTTP/1.1\r\n\r\n", 400),
+    ("GET * HTTP/1.0\r\n\r\n", 400),
+    ("POST * HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", 400),
+    ("OPTIONS *? HTTP/1.1\r\n\r\n", 400),
+    ("GET ftp://a/echo HTTP/1.1\r\n\r\n", 400),
+    ("GET ws://a/echo HTTP/1.1\r\n\r\n", 400),
+    ("GET http://a@b/echo HTTP/1.1\r\n\r\n", 400),
+    ("GET http://a:b/echo HTTP/1.1\r\n\r\n", 400),
+    ("GET http://:80/echo HTTP/1.1\r\n\r\n", 400),
+    ("GET http://a/echo HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    ("GET http://a/echo HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+    ("GET /echo#\x01 HTTP/1.1\r\n\r\n", 400),
     ("GET /echo\0 HTTP/1.1\r\n\r\n", 400),
     // Escapes.
     ("GET /echo%00 HTTP/1.1\r\n\r\n", 400),
@@ -149,7 +187,14 @@ const REFUSED: &[(&str, u16)] = &[
     ("POST /echo HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n", 400),
     ("POST /echo HTTP/1.1\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
     ("POST /echo HTTP/1.1\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
-    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 501),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", 400),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    (
+        "POST /echo HTTP/1.1\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        501,
+    ),
+    ("POST /echo HTTP/1.1\r\nTransfer-Encoding: sdch, chunked\r\n\r\n0\r\n\r\n", 400),
     // Chunks.
     ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", 400),
     ("POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\n0\r\n\r\n", 400),
@@ -228,7 +273,12 @@ fn to_be_split() -> Vec<Vec<u8>> {
         "POST /echo HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
     ];
     let all = alone.chain(in_company);
-    let all = all.map(|request| request.as_bytes().to_vec());
+    let not_utf8 = [
+        &b"GET /echo/\xff\xe9?\x80#\xff HTTP/1.1\r\nA: \xff\r\n\r\n"[..],
+        b"GET /none/\xc3\xa9\xe9 HTTP/1.2\r\n\r\nGET /echo/\xff HTTP/1.0\r\n\r\n",
+        b"GET /\xff\x7f HTTP/1.1\r\n\r\n",
+    ];
+    let all = all.map(|request| request.as_bytes()).chain(not_utf8).map(<[u8]>::to_vec);
     // Cheap programs see the whole table; under valgrind every fourth will do.
     if as_many_as(4, 1) == 4 { all.collect() } else { all.step_by(4).collect() }
 }

@@ -70,6 +70,10 @@ fn handshakes_that_are_refused() {
             assert_eq!(answer.status, *status, "{}", answer.head);
             let version = (*status == 426).then_some("13");
             assert_eq!(answer.field("Sec-WebSocket-Version"), version, "{}", answer.head);
+            let upgrade = version.map(|_| "websocket");
+            assert_eq!(answer.field("Upgrade"), upgrade, "{}", answer.head);
+            let says = answer.field("Connection").is_some_and(|said| said.contains("Upgrade"));
+            assert_eq!(says, upgrade.is_some(), "{}", answer.head);
             assert_eq!(answer.field("Sec-WebSocket-Accept"), None);
         },
     );

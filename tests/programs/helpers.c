@@ -418,6 +418,16 @@ static void multipart(void) {
       "Content-Type: text/plain\r\n\r\nline 1\r\nline 2\r\n--xY\r\n\0\r\n--xYz\r\n"
       "content-disposition: form-data; name=\"empty\"\r\n\r\n\r\n--xYz\r\n"
       "Content-Disposition: form-data; name=last\r\n\r\nend\r\n--xYz--\r\n";
+  /* Names as browsers write them, and with the quotes of older clients. */
+  static const char names[] =
+      "--x\r\nContent-Disposition: form-data; name=\"dir\\\"\r\n\r\n1\r\n"
+      "--x\r\nContent-Disposition: form-data; name=\"a\\\"; filename=\"C:\\\"\r\n\r\n2\r\n"
+      "--x\r\nContent-Disposition: form-data; name=\"a\\\"b\"; filename=\"\\\"\\\"\"\r\n\r\n3\r\n--x--\r\n";
+  static const struct part named[] = {
+      {"dir\\", "", "1", 1},
+      {"a\\", "C:\\", "2", 1},
+      {"a\"b", "\"\"", "3", 1},
+  };
   static const struct part parts[] = {
       {"f", "a b.txt", "line 1\r\nline 2\r\n--xY\r\n\0", 23},
       {"empty", "", "", 0},
@@ -432,6 +442,7 @@ static void multipart(void) {
   int data_len;
   size_t i;
   expect_parts(body, (int) sizeof(body) - 1, parts, (int) COUNT(parts));
+  expect_parts(names, (int) sizeof(names) - 1, named, (int) COUNT(named));
   for (i = 0; i < COUNT(garbage); i++) {
     CHECK_INT(mg_parse_multipart(garbage[i], (int) strlen(garbage[i]), name, sizeof(name), file,
                                  sizeof(file), &data, &data_len), 0);
