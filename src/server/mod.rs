@@ -428,7 +428,7 @@ impl Server {
                 conn.registered = false;
                 conn.held_back = false;
                 // The parent goes on with it, and says when it ends.
-                conn.tls = None;
+                tls::end_session(conn, &mut self.buffered);
                 // It logs it, too.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -630,6 +630,7 @@ impl Server {
         };
         if conn.tls.is_some() {
             self.say_goodbye(&mut conn);
+            tls::end_session(&mut conn, &mut self.buffered);
         }
         if conn.held_back && self.forks == FORKS.load(Ordering::Relaxed) {
             // Closing alone would drop it if the client has sent something meanwhile, and would not
