@@ -68,7 +68,7 @@ use crate::files::cache::Cache;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::{LogFile, Repeats};
-use crate::options::{OPTIONS, Options};
+use crate::options::{OPTIONS, OptionId, Options};
 use crate::websocket::deflate::Deflater;
 
 /// A handler of the program's.
@@ -387,6 +387,12 @@ impl Server {
             return;
         }
         let fd = listener.fd();
+        if !listener.is_valid() {
+            self.complain(None, &format!("the program has closed the listening socket ({fd})"));
+            self.replace_listener(None);
+            self.options.store_text(OptionId::ListeningPort, None);
+            return;
+        }
         match poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE) {
             Ok(()) => {
                 listener.registered = true;
@@ -407,6 +413,12 @@ impl Server {
             self.forks = forks;
             self.leave_parent();
         }
+    }
+
+    /// Whether this is the child of a fork and has not left its parent yet: the event queue, and what waits to
+    /// be sent or written, are the parent's.
+    fn is_forked(&self) -> bool {
+        self.forks != FORKS.load(Ordering::Relaxed)
     }
 
     #[cold]
