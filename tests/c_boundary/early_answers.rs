@@ -225,7 +225,9 @@ fn curl_uploads_with_a_password_however_it_frames_the_content() {
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
 /// How content is taken, and the head of a request for which it is.
-const TAKERS: &[(&str, fn(&Dav) -> String)] = &[
+type Taker = (&'static str, fn(&Dav) -> String);
+
+const TAKERS: &[Taker] = &[
     ("kept", |_| format!("POST /echo HTTP/1.1\r\n{CHUNKED}\r\n")),
     ("streamed to a file", |dav| dav.request("PUT", "/new.txt", CHUNKED, "")),
     ("kept for a program", |_| format!("POST /x.cgi HTTP/1.1\r\n{CHUNKED}\r\n")),
