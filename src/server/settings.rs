@@ -31,7 +31,17 @@ impl Server {
             OptionId::ListeningPort => self.listen_on(value)?,
             OptionId::SslCertificate => {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
-                self.set_certificate(value)?;
+                if let Err(refusal) = self.set_certificate(value) {
+                    // It may be a key all the same, with a password for example.
+                    let holds_key = |path| {
+                        let text = std::fs::read(OsStr::from_bytes(path)).unwrap_or_default();
+                        memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
+                    };
+                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
+                        self.secrets.note(Place::Key, &read);
+                    }
+                    return Err(refusal);
+                }
                 self.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
                 if let Some(read) = read {
                     self.secrets.set_in_use(Place::Key, &read);
