@@ -59,6 +59,14 @@ loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
 	  $(CARGO) test --locked --release --lib --no-default-features shared::queue
 
+# The C programs of the tests on other machines, natively or under qemu: docs/cross.md.
+cross:
+	tests/cross/run $(TARGETS)
+
+# What the README says, in a Debian that has what it names and nothing else. Takes root and debootstrap.
+clean-machine:
+	tests/clean-machine/run
+
 # Random input, ten minutes for each target; FUZZ_SECONDS=20 for a short look.
 fuzz:
 	fuzz/run $(or $(FUZZ_SECONDS),600)
@@ -136,5 +144,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test test-deps valgrind loom fuzz bench instructions calls browser autobahn litmus cadaver gio \
+.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio \
   soak header install uninstall clean

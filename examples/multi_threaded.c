@@ -34,7 +34,7 @@ static void *serve(void *param) {
 }
 
 int main(int argc, char *argv[]) {
-  struct mg_server *servers[MAX_THREADS];
+  struct mg_server *servers[MAX_THREADS] = {NULL};
   pthread_t threads[MAX_THREADS];
   int numbers[MAX_THREADS], i, count = argc > 2 ? atoi(argv[2]) : 4;
   const char *problem;

@@ -165,7 +165,8 @@ void mg_set_http_error_handler(struct mg_server *server, mg_handler_t handler);
 /**
  * Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
  * listening. The socket may be one that another server uses already: then both accept from it,
- * each in its own thread. It is closed when the last server that uses it goes.
+ * each in its own thread. It is closed when the last server that uses it goes, unless the number has
+ * come to mean something else by then. What is no socket is not taken; the error log says so.
  *
  * To be called by the thread that polls; see mg_set_option().
  */

@@ -277,7 +277,8 @@ pub unsafe extern "C" fn mg_set_http_error_handler(server: *mut mg_server, handl
 
 /// Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
 /// listening. The socket may be one that another server uses already: then both accept from it,
-/// each in its own thread. It is closed when the last server that uses it goes.
+/// each in its own thread. It is closed when the last server that uses it goes, unless the number has
+/// come to mean something else by then. What is no socket is not taken; the error log says so.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///

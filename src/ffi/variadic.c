@@ -102,3 +102,10 @@ char *mongoose_md5(char *buf, ...) {
   va_end(strings.list);
   return buf;
 }
+
+#ifdef MONGOOSE_HIDE
+/* A function that another crate exports: of all that is said of a symbol in the files that are linked,
+   the narrowest visibility counts. See build.rs. */
+extern void MONGOOSE_HIDE(void) __attribute__((weak, visibility("hidden")));
+static void (*const hide)(void) __attribute__((used)) = MONGOOSE_HIDE;
+#endif

@@ -34,6 +34,8 @@ const SMALL: u64 = 8 << 10;
 const MEDIUM: u64 = 32 << 10;
 /// What an entry costs besides its content, roughly.
 const ENTRY_COST: usize = 512;
+/// As many bytes take the fields that describe a file, mostly.
+const FIELDS: usize = 160;
 /// As many paths that lead to no file are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
 /// A file that changes while it is read is read again, but not for ever.
@@ -115,15 +117,17 @@ impl Known {
         let modified = modified_of(meta);
         let date = http_date(modified);
         let len = meta.len();
-        let mut fields = format!("Last-Modified: {date}\r\nEtag: ");
+        let mut fields = String::with_capacity(FIELDS);
+        fields.extend(["Last-Modified: ", &date, "\r\nEtag: "]);
         let etag_at = fields.len();
         fields.push_str(&entity_tag(meta));
         let etag = etag_at..fields.len();
         fields.push_str("\r\n");
         let type_at = fields.len();
-        fields.push_str(&format!("Content-Type: {media_type}\r\n"));
+        fields.extend(["Content-Type: ", media_type, "\r\n"]);
         let length_at = fields.len();
-        fields.push_str(&format!("Content-Length: {len}\r\n"));
+        let mut digits = itoa::Buffer::new();
+        fields.extend(["Content-Length: ", digits.format(len), "\r\n"]);
         Known {
             content,
             len,

@@ -139,6 +139,12 @@ impl Secrets {
         self.places[place as usize].in_use = Some(FileId::of(meta));
     }
 
+    /// What was read and is not in use.
+    pub fn note(&mut self, place: Place, meta: &Metadata) {
+        self.places[place as usize].note(FileId::of(meta));
+        self.is_empty = false;
+    }
+
     /// Follows the paths, once in each look. `logs`: what is open, device and inode.
     pub fn look(&mut self, look: u64, logs: [Option<(u64, u64)>; 2]) {
         if self.look == look || self.is_empty {

@@ -82,8 +82,8 @@ fn monotonic_ms() -> u64 {
 
 /// Wall-clock seconds since 1970.
 pub fn unix_seconds() -> u64 {
-    if size_of::<libc::time_t>() < 8 {
-        // Until 2038; std knows how to ask for wider seconds.
+    if size_of::<libc::timespec>() < 16 {
+        // Its seconds last until 2038; std knows how to ask for wider seconds.
         return SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     }
     read(CLOCKS.1).0

@@ -52,6 +52,8 @@ impl Listener {
         }
         // SAFETY: only borrowed for the calls below, which fail cleanly if it is not open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        // Before anything is changed: a number by mistake may be any file of the program's.
+        rustix::net::getsockname(borrowed)?;
         let identity = identity(borrowed)?;
         rustix::io::ioctl_fionbio(borrowed, true)?;
         rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
@@ -70,6 +72,11 @@ impl Listener {
     /// The descriptor's number.
     pub fn fd(&self) -> RawFd {
         self.fd
+    }
+
+    /// Whether the number still means the socket that was taken over.
+    pub fn is_valid(&self) -> bool {
+        identity(self.as_fd()).is_ok_and(|now| now == self.identity)
     }
 
     /// Whether another server uses the same descriptor.
@@ -100,7 +107,8 @@ impl Listener {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor stays open while a `Listener` uses it.
+        // SAFETY: the descriptor stays open while a `Listener` uses it. A program that closes it all the
+        // same makes the calls fail, or concern what it has opened instead.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 }

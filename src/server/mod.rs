@@ -64,7 +64,7 @@ use crate::files::secrets::Secrets;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::{LogFile, Repeats};
-use crate::options::{OPTIONS, Options};
+use crate::options::{OPTIONS, OptionId, Options};
 use crate::shared::hub::{Hub, Message};
 use crate::shared::slots::{self, Slot};
 use crate::websocket::deflate::Deflater;
@@ -396,6 +396,12 @@ impl Server {
             return;
         }
         let fd = listener.fd();
+        if !listener.is_valid() {
+            self.complain(None, &format!("the program has closed the listening socket ({fd})"));
+            self.replace_listener(None);
+            self.options.store_text(OptionId::ListeningPort, None);
+            return;
+        }
         match poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE) {
             Ok(()) => {
                 listener.registered = true;
@@ -418,6 +424,12 @@ impl Server {
         }
     }
 
+    /// Whether this is the child of a fork and has not left its parent yet: the event queue, and what waits to
+    /// be sent or written, are the parent's.
+    fn is_forked(&self) -> bool {
+        self.forks != FORKS.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn leave_parent(&mut self) {
         self.hub.queue.set_waker(None);
@@ -437,7 +449,7 @@ impl Server {
                 conn.registered = false;
                 conn.held_back = false;
                 // The parent goes on with it, and says when it ends.
-                conn.tls = None;
+                tls::end_session(conn, &mut self.buffered);
                 // It logs it, too.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -639,6 +651,7 @@ impl Server {
         };
         if conn.tls.is_some() {
             self.say_goodbye(&mut conn);
+            tls::end_session(&mut conn, &mut self.buffered);
         }
         if conn.held_back && self.forks == FORKS.load(Ordering::Relaxed) {
             // Closing alone would drop it if the client has sent something meanwhile, and would not

@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 
 use super::connection::Phase;
 use super::listener::Listener;
-use super::{Server, user};
+use super::{FORKS, Server, user};
 use crate::files::cache::Cache;
 use crate::files::secrets::Place;
 use crate::log::shown;
@@ -31,7 +31,17 @@ impl Server {
             OptionId::ListeningPort => self.listen_on(value)?,
             OptionId::SslCertificate => {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
-                self.set_certificate(value)?;
+                if let Err(refusal) = self.set_certificate(value) {
+                    // It may be a key all the same, with a password for example.
+                    let holds_key = |path| {
+                        let text = std::fs::read(OsStr::from_bytes(path)).unwrap_or_default();
+                        memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
+                    };
+                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
+                        self.secrets.note(Place::Key, &read);
+                    }
+                    return Err(refusal);
+                }
                 self.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
                 if let Some(read) = read {
                     self.secrets.set_in_use(Place::Key, &read);
@@ -61,6 +71,10 @@ impl Server {
         let config = &self.options.config;
         match id {
             OptionId::AccessLogFile => {
+                if self.forks != FORKS.load(Ordering::Relaxed) {
+                    // The parent writes what waits.
+                    self.access_log.forget_waiting();
+                }
                 self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
                 self.secrets.set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
                 self.tend_logs();
@@ -183,10 +197,12 @@ impl Server {
         self.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
     }
 
-    fn replace_listener(&mut self, listener: Option<Listener>) {
+    pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
         self.shown_options[OptionId::ListeningPort as usize] = None;
         if let (Some(poll), Some(old)) = (&self.poll, &self.listener)
             && old.registered
+            && old.is_valid()
+            && !self.is_forked()
         {
             // Closing does not end its events while another process holds it open.
             let _ = poll.registry().deregister(&mut SourceFd(&old.fd()));

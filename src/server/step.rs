@@ -327,6 +327,11 @@ impl Server {
     /// Throws input away until the client closes, for a while.
     fn discard(&mut self, index: usize) -> Flow {
         loop {
+            if self.conn(index).is_some_and(|conn| conn.discarded > LINGER_BYTES) {
+                // The rest stays unread until the time is over. Who can send no more looks for the
+                // answer, while a reset at once could reach a client before it has.
+                return Flow::Leave;
+            }
             self.input = 0..0;
             let refill = self.refill(index);
             let count = self.input.len() as u32;
@@ -337,8 +342,8 @@ impl Server {
             conn.discarded = conn.discarded.saturating_add(count);
             match refill {
                 Refill::Wait => return Flow::Leave,
-                Refill::Got if conn.discarded <= LINGER_BYTES => {}
-                Refill::Got | Refill::Eof | Refill::Lost => {
+                Refill::Got => {}
+                Refill::Eof | Refill::Lost => {
                     self.close(index);
                     return Flow::Leave;
                 }

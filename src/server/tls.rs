@@ -65,6 +65,13 @@ impl Tls {
     }
 }
 
+/// Takes the session of a connection away, and what is counted of it.
+pub(super) fn end_session(conn: &mut Conn, buffered: &mut usize) {
+    if let Some(mut session) = conn.tls.take() {
+        *buffered = buffered.saturating_sub(session.recount().1);
+    }
+}
+
 impl Server {
     /// Reads the certificate that new connections are shown from now on.
     pub(super) fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
@@ -165,6 +172,29 @@ impl Server {
     /// Receives records, and decrypts them into `scratch` behind the unread input.
     #[inline(never)]
     pub(super) fn refill_sealed(&mut self, index: usize) -> Refill {
+        let refill = self.receive_sealed(index);
+        self.count_session(index);
+        let is_full = self.buffered > self.options.config.max_buffered_bytes;
+        if is_full
+            && let Some(conn) = self.conn(index)
+            && conn.phase == Phase::Head
+            && conn.tls.as_ref().is_some_and(|session| session.has_partial())
+        {
+            self.complain(Some(index), "max_buffered_bytes: part of a TLS record is not kept");
+            return Refill::Lost;
+        }
+        refill
+    }
+
+    /// Counts what waits in the session of a connection.
+    fn count_session(&mut self, index: usize) {
+        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(session) = conn.tls.as_deref_mut() else { return };
+        let (waiting, counted) = session.recount();
+        self.buffered = (self.buffered + waiting).saturating_sub(counted);
+    }
+
+    fn receive_sealed(&mut self, index: usize) -> Refill {
         // What is decrypted is shorter than what it was.
         if !make_room(&mut self.scratch, &mut self.input, WIRE + 1) {
             return Refill::Lost;
@@ -198,7 +228,6 @@ impl Server {
                 Err(_) => return Refill::Lost,
             };
             conn.readable = begin + count == wire.len() || conn.read_closed;
-            conn.last_active = self.clock.now;
             self.look += 1;
             self.quota = self.quota.saturating_sub(count);
             let (was_fresh, was_handshaking) = (session.is_fresh(), session.is_handshaking());
@@ -219,6 +248,13 @@ impl Server {
             };
             if ended {
                 (conn.eof, conn.readable) = (true, false);
+            }
+            // Records without content are no traffic, or they would keep an idle connection for ever. A
+            // long record on a slow link is, where content is waited for.
+            let awaits_content = matches!(conn.phase, Phase::Body | Phase::Websocket);
+            if self.input.end > before || was_handshaking || awaits_content && session.has_partial()
+            {
+                conn.last_active = self.clock.now;
             }
             let is_idle = self.input.is_empty() && !session.has_partial();
             if !session.is_handshaking()
@@ -241,8 +277,8 @@ impl Server {
     fn fail_session(&mut self, index: usize, is_text: bool, error: &str) -> Refill {
         if is_text {
             self.complain(Some(index), "plain HTTP where TLS is spoken");
-            if let Some(conn) = self.conn(index) {
-                conn.tls = None;
+            if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) {
+                end_session(conn, &mut self.buffered);
             }
             let Some(out) = self.outbox(index) else { return Refill::Lost };
             out.bytes.extend_from_slice(NOT_PLAIN);
@@ -272,6 +308,12 @@ impl Server {
     /// Encrypts and sends as much as the socket takes. False if the connection has failed.
     #[inline(never)]
     pub(super) fn send_sealed(&mut self, index: usize, flags: SendFlags) -> bool {
+        let is_well = self.send_records(index, flags);
+        self.count_session(index);
+        is_well
+    }
+
+    fn send_records(&mut self, index: usize, flags: SendFlags) -> bool {
         let now = self.clock.now;
         if self.forks != FORKS.load(Ordering::Relaxed) {
             // A child must not send under the keys of its parent. It drops them when it polls.
@@ -291,8 +333,8 @@ impl Server {
             }
             match rustix::net::send(&conn.socket, records, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
-                    // A websocket lives by what it receives.
-                    if conn.socket_state.is_none() {
+                    // A websocket lives by what it receives, and nobody by what TLS says of itself.
+                    if conn.socket_state.is_none() && session.carries() {
                         conn.last_active = now;
                     }
                     if count < records.len() {

@@ -60,6 +60,8 @@ enum State {
 pub struct Session {
     engine: Engine,
     state: State,
+    /// Bytes that the server has counted as waiting here.
+    counted: u32,
     /// The start of a record, or records of a message that is not complete.
     partial: Vec<u8>,
     /// Records that the socket has not taken.
@@ -73,7 +75,7 @@ impl Session {
     pub fn open(identity: &Identity) -> Option<Box<Session>> {
         let (engine, partial, unsent) = (identity.begin()?, Vec::new(), Vec::new());
         let state = State::Fresh;
-        Some(Box::new(Session { engine, state, partial, unsent, in_flight: 0 }))
+        Some(Box::new(Session { engine, state, counted: 0, partial, unsent, in_flight: 0 }))
     }
 
     pub fn is_handshaking(&self) -> bool {
@@ -88,6 +90,19 @@ impl Session {
     /// Whether part of a record has arrived.
     pub fn has_partial(&self) -> bool {
         !self.partial.is_empty()
+    }
+
+    /// Bytes that wait here: half-received records, and records that the socket has not taken. Also, how
+    /// many were counted when this was asked last.
+    pub fn recount(&mut self) -> (usize, usize) {
+        let waiting = self.partial.capacity() + self.unsent.capacity();
+        let counted = std::mem::replace(&mut self.counted, waiting as u32);
+        (waiting, counted as usize)
+    }
+
+    /// Whether bytes of answers are among the records that [`Session::fill`] gave.
+    pub fn carries(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// Whether something is to be sent before the connection may end: records that wait, or the

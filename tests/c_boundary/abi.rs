@@ -54,7 +54,7 @@ fn symbols(listing: &str, letters: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_shared_library_exports_the_functions_of_the_api_and_nothing_else() {
-    let listing = output_of("nm", &["-D", "--defined-only"], &library(Link::Shared));
+    let listing = output_of(&tool("NM", "nm"), &["-D", "--defined-only"], &library(Link::Shared));
     let exported = symbols(&listing, "TtWwVvDdBbRrGgSsiu");
     let wanted: BTreeSet<String> = FUNCTIONS.iter().map(|name| name.to_string()).collect();
     assert_eq!(exported, wanted);

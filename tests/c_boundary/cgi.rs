@@ -388,6 +388,11 @@ fn source_never_leaks_and_nothing_runs_that_must_not() {
             // It cannot go on after an exec that fails.
             continue;
         }
+        if status == 500
+            && crate::support::under_qemu("an exec that fails, as posix_spawn tells it")
+        {
+            continue;
+        }
         let mut client = server.client();
         client.send(format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
         let text = String::from_utf8_lossy(&client.rest()).into_owned();

@@ -147,6 +147,23 @@ fn a_client_that_sends_on_gets_to_see_the_answer() {
 }
 
 #[test]
+fn a_client_that_sends_more_than_is_thrown_away_is_not_reset_at_once() {
+    let mut server = Server::start(&["--step"]);
+    let mut client = server.client();
+    client.send("PUT /x HTTP/1.1\r\nContent-Length: 200000000\r\n\r\n");
+    let sent = client.send_until_stuck(&[b'x'; 65_536]);
+    assert!(sent > 2 << 20, "{sent} bytes are too few to tell");
+    server.tell("poll 20");
+    server.expect_line("polled");
+    assert_eq!(client.response().status, 404);
+    assert!(client.try_send("x"), "the connection is still there");
+    client.finish_sending();
+    server.tell("run");
+    client.expect_closed();
+    server.stop();
+}
+
+#[test]
 fn an_unknown_expectation_is_refused_without_its_content() {
     let dav = start(&[]);
     for target in ["/echo", "/a.txt", "/x.cgi"] {
@@ -225,7 +242,9 @@ fn curl_uploads_with_a_password_however_it_frames_the_content() {
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 
 /// How content is taken, and the head of a request for which it is.
-const TAKERS: &[(&str, fn(&Dav) -> String)] = &[
+type Taker = (&'static str, fn(&Dav) -> String);
+
+const TAKERS: &[Taker] = &[
     ("kept", |_| format!("POST /echo HTTP/1.1\r\n{CHUNKED}\r\n")),
     ("streamed to a file", |dav| dav.request("PUT", "/new.txt", CHUNKED, "")),
     ("kept for a program", |_| format!("POST /x.cgi HTTP/1.1\r\n{CHUNKED}\r\n")),

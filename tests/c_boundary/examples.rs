@@ -1,6 +1,6 @@
 //! The programs in `examples/`, linked in both ways, started and driven.
 
-use crate::support::{Client, Link, Program, Scratch, compile_example};
+use crate::support::{Client, Link, Program, Scratch, command_for, compile_example};
 use std::net::TcpStream;
 
 /// Starts an example on a free port, lets `drive` talk to it, and ends it as a user would.
@@ -38,7 +38,7 @@ fn hello_greets() {
 #[test]
 fn hello_says_why_it_cannot_start() {
     let program = compile_example("hello.c", Link::Shared);
-    let output = std::process::Command::new(program).arg("no port").output().expect("it runs");
+    let output = command_for(&program).arg("no port").output().expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     assert!(!output.stderr.is_empty() && output.stdout.is_empty());
 }

@@ -53,6 +53,20 @@ fn what_a_handler_changes_is_seen_by_the_request_behind_it() {
 }
 
 #[test]
+fn what_an_error_handler_changes_is_seen_by_the_request_behind_it() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "old").write("root/none/x", "");
+    let step = format!("--error=file {} new", scratch.join("root/a.txt"));
+    let server = serve(&scratch, &["--errors", &step, "--error-returns=0"]);
+    let mut client = server.client();
+    client.send([get("/a.txt"), get("/nothing"), get("/a.txt")].concat());
+    assert_eq!(answer(&mut client), (200, "old".to_owned()));
+    assert_eq!(client.response().status, 404);
+    assert_eq!(answer(&mut client), (200, "new".to_owned()));
+    server.stop();
+}
+
+#[test]
 fn a_user_whom_a_handler_has_removed_is_not_let_in_behind_it() {
     let scratch = Scratch::new();
     scratch.write("root/a.txt", "secret");

@@ -5,7 +5,9 @@ use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use crate::support::{Client, Program, Scratch, Server, as_many_as, failures, request, until};
+use crate::support::{
+    Client, Program, Scratch, Server, as_many_as, failures, request, under_valgrind, until,
+};
 
 const ALIVE: &str = "GET /alive HTTP/1.1\r\n\r\n";
 
@@ -330,7 +332,8 @@ fn clients_that_are_turned_away_for_want_of_descriptors_are_counted_once_each() 
     server.stop();
     let log = logs.scratch.read("logs/error");
     let (lines, count) = failures(&log, "out of file descriptors: a client is turned away");
-    assert_eq!(count, turned_away, "{log}");
+    // Valgrind takes the client itself that it has no descriptor for, and closes it.
+    assert!(if under_valgrind() { count > 0 } else { count == turned_away }, "{log}");
     assert!(lines < turned_away, "{log}");
     assert_eq!(log.lines().count(), lines, "{log}");
     // The log of requests was open already.

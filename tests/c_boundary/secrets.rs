@@ -218,5 +218,14 @@ fn a_key_below_the_root_is_hidden_and_certificates_are_not() {
     let set = request("POST", "1.1", &[&step, "status 200"]);
     assert_eq!(Client::connect(tunnel.port).ask(set).status, 200);
     assert_eq!(statuses(&["server.pem", "1", "2", "hard", "ca.pem"]), [404, 404, 404, 404, 200]);
+    // What is refused may be a key all the same; certificates alone are not.
+    let key = pem.split_inclusive("PRIVATE KEY-----\n").take(2).collect::<String>();
+    scratch.write("root/key.pem", key);
+    for name in ["key.pem", "ca.pem"] {
+        let step = format!("set ssl_certificate {}", path(name));
+        let set = request("POST", "1.1", &[&step, "status 200"]);
+        assert_eq!(Client::connect(tunnel.port).ask(set).status, 200);
+    }
+    assert_eq!(statuses(&["key.pem", "server.pem", "ca.pem"]), [404, 404, 200]);
     server.program.stop();
 }

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustls::{AlertDescription, ClientConnection, Error};
 
@@ -476,5 +477,121 @@ fn a_client_that_does_not_read_holds_no_more_than_without_tls() {
     let bound = if under_valgrind() { usize::MAX } else { clients.len() * 192 * 1024 };
     assert!(grown < bound, "{} bytes each", grown / clients.len());
     drop(clients);
+    stop(server);
+}
+
+/// Sends what `noise` makes of a client every now and then; whether the connection ends.
+fn ends_in_spite_of(client: &mut Tls, mut noise: impl FnMut(&mut Tls) -> Vec<u8>) -> bool {
+    let pause = Duration::from_millis(20);
+    client.stream.set_read_timeout(Some(pause)).expect("a limit");
+    let end = Instant::now() + deadline();
+    while Instant::now() < end {
+        let bytes = noise(client);
+        if client.stream.write_all(&bytes).is_err() {
+            return true;
+        }
+        match client.session.read_tls(&mut client.stream) {
+            Ok(0) => return true,
+            Ok(_) => {
+                let state = client.session.process_new_packets().expect("no nonsense");
+                if state.peer_has_closed() {
+                    return true;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return true,
+        }
+    }
+    false
+}
+
+#[test]
+fn records_without_content_do_not_keep_a_connection_that_is_idle() {
+    let scratch = Scratch::new();
+    let log = format!("error_log_file={}", scratch.join("error.log"));
+    let mut server = serve(&["idle_timeout_ms=300", &log]);
+    let renew = |client: &mut Tls| {
+        client.session.refresh_traffic_keys().expect("new keys");
+        client.records(b"")
+    };
+    let mut client = Tls::connect(server.port);
+    assert_eq!(client.ask(ALIVE), b"alive");
+    assert!(ends_in_spite_of(&mut client, renew), "between requests");
+    // In pieces, so that there is part of a record most of the time.
+    let mut client = Tls::connect(server.port);
+    assert_eq!(client.ask(ALIVE), b"alive");
+    let mut pending = std::collections::VecDeque::new();
+    let piecewise = |client: &mut Tls| {
+        if pending.is_empty() {
+            pending.extend(renew(client));
+        }
+        let count = pending.len().min(5);
+        pending.drain(..count).collect()
+    };
+    assert!(ends_in_spite_of(&mut client, piecewise), "in pieces");
+    // While an answer is waited for.
+    let mut client = Tls::connect(server.port);
+    client.send(request("GET", "1.1", &["keep one", "say kept"]));
+    server.expect_line("kept");
+    assert!(ends_in_spite_of(&mut client, renew), "before an answer");
+    // It was not their number, which has a limit of its own, that ended any of these.
+    assert_eq!(scratch.read("error.log"), "");
+    stop(server);
+}
+
+#[test]
+fn a_long_record_on_a_slow_link_is_traffic() {
+    let server = serve(&["idle_timeout_ms=1000"]);
+    let mut client = Tls::connect(server.port);
+    // Nothing else comes from the server any more, not even a ticket.
+    assert_eq!(client.ask(ALIVE), b"alive");
+    client.send("POST /echo HTTP/1.1\r\nContent-Length: 1000\r\n\r\n");
+    let record = client.records(&[b'x'; 1000]);
+    let (last, start) = record.split_last().expect("a record");
+    for piece in start.chunks(50) {
+        client.send_raw(piece);
+        // All of it takes longer than the timeout.
+        client.stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+        assert!(
+            client.stream.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        );
+    }
+    client.stream.set_read_timeout(Some(deadline())).expect("a deadline");
+    client.send_raw(&[*last]);
+    let mut plain = Vec::new();
+    while !plain.ends_with(b"xxx\r\n0\r\n\r\n") {
+        assert_eq!(client.receive(&mut plain), None, "{}", shown(&plain));
+    }
+    stop(server);
+}
+
+#[test]
+fn records_that_are_not_complete_count_as_buffered() {
+    let args = ["max_buffered_bytes=60000", "request_timeout_ms=0", "idle_timeout_ms=0"];
+    let server = serve(&args);
+    let post =
+        format!("POST /echo HTTP/1.1\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(20_000));
+    let status = |client: &mut Tls| {
+        client.send(&post);
+        let mut plain = Vec::new();
+        while plain.len() < 12 && client.receive(&mut plain).is_none() {}
+        String::from_utf8_lossy(plain.get(9..12).unwrap_or_default()).into_owned()
+    };
+    assert_eq!(status(&mut Tls::connect(server.port)), "200");
+    let hold = || {
+        let mut client = Tls::connect(server.port);
+        let record = client.records(&[b'x'; 16_000]);
+        client.send_raw(&record[..record.len() - 1]);
+        client
+    };
+    let held: Vec<Tls> = (0..3).map(|_| hold()).collect();
+    until("what they hold is counted", || status(&mut Tls::connect(server.port)) == "503");
+    // One more does not fit, and is closed.
+    let mut more = hold();
+    let mut plain = Vec::new();
+    while more.receive(&mut plain).is_none() {}
+    assert!(plain.is_empty());
+    drop(held);
+    until("there is room again", || status(&mut Tls::connect(server.port)) == "200");
     stop(server);
 }

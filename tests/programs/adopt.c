@@ -45,10 +45,43 @@ static void number_that_changed_its_meaning(int how) {
   close(other);
 }
 
+/* A number that is no socket is refused, and neither changed nor closed. */
+static void no_socket(void) {
+  struct mg_server *server = mg_create_server(NULL);
+  int fd = open("/dev/null", O_RDONLY);
+  mg_set_listening_socket(server, fd);
+  CHECK_INT(mg_get_listening_socket(server), -1);
+  CHECK((fcntl(fd, F_GETFL) & O_NONBLOCK) == 0);
+  CHECK_INT(fcntl(fd, F_GETFD), 0);
+  mg_destroy_server(&server);
+  CHECK(is_open(fd));
+  close(fd);
+}
+
+/* Closed by the program before the first poll, as daemons do: told once, and another may be set. */
+static void closed_by_the_program(void) {
+  struct mg_server *server = mg_create_server(NULL);
+  int port, other, listener = open_socket(&port), i;
+  mg_set_listening_socket(server, listener);
+  close(listener);
+  other = open("/dev/null", O_RDONLY);
+  CHECK_INT(other, listener);
+  for (i = 0; i < 3; i++) mg_poll_server(server, 0);
+  CHECK_INT(mg_get_listening_socket(server), -1);
+  CHECK(strcmp(mg_get_option(server, "listening_port"), "") == 0);
+  CHECK(mg_set_option(server, "listening_port", "127.0.0.1:0") == NULL);
+  CHECK(mg_get_listening_socket(server) > 2);
+  mg_destroy_server(&server);
+  CHECK(is_open(other));
+  close(other);
+}
+
 int main(void) {
   struct mg_server *server;
   int port, other_port, listener, other, i;
   for (i = 0; i < 3; i++) number_that_changed_its_meaning(i);
+  no_socket();
+  closed_by_the_program();
 
   server = mg_create_server(NULL);
   mg_add_uri_handler(server, "/", fine);

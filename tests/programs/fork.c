@@ -102,6 +102,8 @@ static void child_of_server(void) {
   child = fork();
   if (child == 0) {
     int polls = number % 2 == 0 ? 3 : 0;
+    if (number % 3 == 1) CHECK(mg_set_option(server, "listening_port", "") == NULL);
+    if (number % 3 == 2) mg_set_listening_socket(server, -1);
     while (polls-- > 0) mg_poll_server(server, 0);
     if (number % 3 != 0) mg_destroy_server(&server);
     _exit(number % 3 != 0 && server != NULL);

@@ -22,10 +22,12 @@ pub use certificates::Authority;
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use needs::lacks;
-pub use program::Program;
+pub use program::{Program, command_for};
 pub use scratch::{Elsewhere, Scratch};
 pub use server::{Server, request};
-pub use toolchain::{Link, compile_example, compile_program, compiles, library, root, tool};
+pub use toolchain::{
+    Link, compile_example, compile_program, compiles, has_32_bits, library, root, tool,
+};
 #[cfg(feature = "tls")]
 pub use tunnel::{Tunnel, client_config, open};
 pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};
@@ -34,7 +36,26 @@ use std::time::{Duration, Instant};
 
 /// When waiting for a program or for its bytes has become a failure.
 pub fn deadline() -> Duration {
-    Duration::from_secs(if under_valgrind() { 150 } else { 20 })
+    Duration::from_secs(match () {
+        () if under_valgrind() => 150,
+        () if !runner().is_empty() => 60,
+        () => 20,
+    })
+}
+
+/// What runs the C programs where they are those of another machine (`MG_TEST_RUNNER`), else "".
+pub fn runner() -> String {
+    std::env::var("MG_TEST_RUNNER").unwrap_or_default()
+}
+
+/// Whether the C programs run under qemu's emulation of a machine, which shows some things that no
+/// real one would: then it is said what is not tried.
+pub fn under_qemu(not_tried: &str) -> bool {
+    let emulated = runner().starts_with("qemu-");
+    if emulated {
+        eprintln!("not tried under qemu: {not_tried}");
+    }
+    emulated
 }
 
 /// Whether the C programs run under valgrind (`MG_TEST_VALGRIND=1`).

@@ -11,6 +11,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How a compiled program is started: by `MG_TEST_RUNNER`, an emulator and its arguments, where the
+/// programs are those of another machine.
+pub fn command_for(path: &Path) -> Command {
+    let runner = super::runner();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return Command::new(path) };
+    let mut command = Command::new(first);
+    command.args(words).arg(path);
+    command
+}
+
 /// A running program: reads lines that tell it what to do, prints lines that tell what happened,
 /// and ends cleanly when its standard input ends.
 pub struct Program {
@@ -39,7 +50,7 @@ impl Program {
             valgrind.arg(format!("--suppressions={}", known.display())).arg(path);
             valgrind
         } else {
-            Command::new(path)
+            command_for(path)
         };
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let name = path.display().to_string();

@@ -20,9 +20,10 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The folder into which tests may write.
+/// The folder into which tests may write; `MG_TEST_WORK` names another.
 pub fn work_dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("c_boundary")
+    let named = std::env::var_os("MG_TEST_WORK").map(PathBuf::from);
+    named.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("c_boundary"))
 }
 
 /// The compiler or tool that `variable` names, else `default`.
@@ -30,8 +31,13 @@ pub fn tool(variable: &str, default: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }
 
-/// The library file of that kind beside the running test, the newest where there are several.
+/// The library file of that kind in the folder `MG_TEST_LIBRARY`, or beside the running test, the
+/// newest where there are several.
 pub fn library(link: Link) -> PathBuf {
+    if let Some(folder) = std::env::var_os("MG_TEST_LIBRARY") {
+        let name = if link == Link::Shared { "libmongoose.so.5" } else { "libmongoose.a" };
+        return PathBuf::from(folder).join(name);
+    }
     let extension = match link {
         Link::Shared => "so",
         Link::Static => "a",
@@ -49,6 +55,15 @@ pub fn library(link: Link) -> PathBuf {
         .filter(is_ours)
         .max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok())
         .unwrap_or_else(|| panic!("no libmongoose.{extension} in {}", deps.display()))
+}
+
+/// Whether pointers have four bytes where the library runs: the class in its ELF header says so.
+pub fn has_32_bits() -> bool {
+    let mut start = [0; 5];
+    let file = std::fs::File::open(library(Link::Shared));
+    let read = file.and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+    read.expect("the shared library");
+    start[4] == 1
 }
 
 /// Compiles and links `tests/programs/<file>` once; gives the path of the program.
