@@ -2,6 +2,7 @@
 //! written to.
 
 mod file;
+mod journal;
 mod repeats;
 
 use std::ffi::OsStr;
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 
 pub use self::file::LogFile;
-pub use self::repeats::Repeats;
+pub use self::journal::Logs;
 
 /// The parts of an access log line that are known when a request has arrived.
 pub struct Request<'a> {

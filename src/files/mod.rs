@@ -11,3 +11,4 @@ pub mod resolve;
 pub mod secrets;
 pub mod shortcuts;
 pub mod ssi;
+pub mod store;

@@ -4,9 +4,31 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 
 use super::connection::{Conn, Phase};
+use super::listener::Listener;
 use super::tls::Opening;
 use super::{Server, open_spare};
 use crate::shared::slots;
+
+/// The way in: what a server listens on, and what it knows of those who come.
+pub(super) struct Acceptor {
+    pub listener: Option<Listener>,
+    /// Given up for a moment to turn a client away when there is no descriptor left.
+    pub spare_fd: Option<OwnedFd>,
+    /// Nobody is accepted for now.
+    pub paused: bool,
+    /// Connections that may still be accepted in this turn.
+    pub left: usize,
+    /// Connections accepted so far.
+    pub accepted: u32,
+    /// What became lately of reading connections as soon as they were accepted.
+    pub first_reads: u32,
+}
+
+impl Default for Acceptor {
+    fn default() -> Self {
+        Self { listener: None, spare_fd: None, paused: false, left: 0, accepted: 0, first_reads: 1 }
+    }
+}
 
 impl Server {
     /// Accepts one connection and returns its index.
@@ -14,17 +36,17 @@ impl Server {
         // There is nowhere to read to before there is an event queue, and no news of what comes.
         self.poll.as_ref()?;
         let maximum = self.options.config.max_connections;
-        while self.accepts > 0 {
-            let listener = self.listener.as_mut()?;
-            if !listener.ready || self.accept_paused {
+        while self.acceptor.left > 0 {
+            let listener = self.acceptor.listener.as_mut()?;
+            if !listener.ready || self.acceptor.paused {
                 return None;
             }
             if maximum > 0 && self.open >= maximum {
                 // The others wait in the kernel's queue until a place is free.
-                self.accept_paused = true;
+                self.acceptor.paused = true;
                 return None;
             }
-            self.accepts -= 1;
+            self.acceptor.left -= 1;
             match listener.accept() {
                 Ok((socket, peer)) => {
                     let acl = self.options.config.access_control_list.as_ref();
@@ -43,7 +65,7 @@ impl Server {
                     _ => {
                         let error = format!("cannot accept: {error}");
                         self.complain(None, &error);
-                        self.accept_paused = true;
+                        self.acceptor.paused = true;
                     }
                 },
             }
@@ -55,17 +77,17 @@ impl Server {
     /// for the moment it takes to close the connection. The kernel complains of descriptors before it looks
     /// whether there is a client at all.
     pub(super) fn turn_away(&mut self) {
-        let had = self.spare_fd.take().is_some();
-        let accepted = match &self.listener {
+        let had = self.acceptor.spare_fd.take().is_some();
+        let accepted = match &self.acceptor.listener {
             Some(listener) if had => listener.accept().map(drop),
             _ => Err(std::io::ErrorKind::Other.into()),
         };
-        self.spare_fd = open_spare();
+        self.acceptor.spare_fd = open_spare();
         match accepted {
             Ok(()) => self.complain(None, "out of file descriptors: a client is turned away"),
             Err(error) => {
                 // Tried again when the next client knocks, or a connection closes.
-                self.accept_paused = true;
+                self.acceptor.paused = true;
                 if error.kind() != std::io::ErrorKind::WouldBlock {
                     self.complain(None, "out of file descriptors: clients have to wait");
                 }
@@ -95,7 +117,7 @@ impl Server {
         let socket = mio::net::TcpStream::from_std(TcpStream::from(socket));
         self.conns[index] = Some(Box::new(Conn {
             slot,
-            number: self.accepted,
+            number: self.acceptor.accepted,
             socket,
             peer: peer.ip(),
             phase,

@@ -191,7 +191,7 @@ impl Server {
             return Err(Task::Reply(404));
         };
         self.look_at_secrets();
-        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
+        if resolve::is_hidden(&self.options.config, &full) || self.files.secrets.hides_at(&full) {
             return Err(Task::Reply(404));
         }
         match copies && self.is_guarded(index, &full, &file) {
@@ -202,7 +202,7 @@ impl Server {
 
     /// Finds out what is to be done.
     pub(super) fn decide(&mut self, index: usize) -> Task {
-        self.looked = self.look;
+        self.files.ask();
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
@@ -218,9 +218,7 @@ impl Server {
         if reads
             && let Some(Some(conn)) = self.conns.get(index)
             && let Some(exchange) = conn.exchange.as_deref()
-            && let Some(found) = self.shortcuts.find(&exchange.path, &mut self.cache, self.look)
-            && let (known, file) = found
-            && !self.secrets.hides(file, &known.id, known.is_link)
+            && let Some(known) = self.files.find(&exchange.path)
         {
             return Task::File(known.into());
         }
@@ -239,7 +237,7 @@ impl Server {
             };
         }
         let (mut full, mut rest) = (full, Vec::new());
-        let found = self.cache.get(&full, self.look);
+        let found = self.files.get(&full);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
         if matches!(&found, Err(error) if is_too_long(error)) {
             // Nor could it be told whether there is a password file.
@@ -260,9 +258,9 @@ impl Server {
             return task;
         }
         let is_secret = match &found {
-            Ok(known) => self.secrets.hides(&full, &known.id, known.is_link),
+            Ok(known) => self.files.secrets.hides(&full, &known.id, known.is_link),
             // It may be there all the same: a program on the way, or what may not be read.
-            Err(_) => self.secrets.hides_at(&full),
+            Err(_) => self.files.secrets.hides_at(&full),
         };
         if is_secret || resolve::is_hidden(&self.options.config, &full) {
             return Task::Reply(404);
@@ -298,7 +296,7 @@ impl Server {
         if passwords == changes || self.stays_in_directory(index) {
             return false;
         }
-        match self.cache.get(&passwords, self.look) {
+        match self.files.get(&passwords) {
             Ok(reading) => !self.is_known_to_both(index, changes, &reading),
             Err(error) => !is_absence(&error),
         }
@@ -307,7 +305,7 @@ impl Server {
     /// Whether the user who was let in by the password file `granting` has the same password in
     /// `other`.
     fn is_known_to_both(&mut self, index: usize, granting: &Path, other: &Known) -> bool {
-        let Ok(granting) = self.cache.get(granting, self.look) else { return false };
+        let Ok(granting) = self.files.get(granting) else { return false };
         let domain = self.options.config.auth_domain.as_bytes();
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return false };
@@ -338,7 +336,7 @@ impl Server {
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return };
         if exchange.granted.is_none() {
-            self.shortcuts.add(&exchange.path, file, passwords);
+            self.files.shortcuts.add(&exchange.path, file, passwords);
         }
     }
 
@@ -375,8 +373,8 @@ impl Server {
             if resolve::is_hidden(&self.options.config, path) {
                 return None;
             }
-            let known = self.cache.get(path, self.look).ok()?;
-            let is_secret = self.secrets.hides(path, &known.id, known.is_link);
+            let known = self.files.get(path).ok()?;
+            let is_secret = self.files.secrets.hides(path, &known.id, known.is_link);
             Some(known).filter(|_| !is_secret)
         };
         let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
@@ -395,8 +393,8 @@ impl Server {
             if resolve::is_hidden(config, &page) {
                 continue;
             }
-            let found = self.cache.get(&page, self.look);
-            if self.secrets.hides_at(&page) {
+            let found = self.files.get(&page);
+            if self.files.secrets.hides_at(&page) {
                 continue;
             }
             if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
@@ -437,7 +435,7 @@ impl Server {
         if exchange.is_some_and(|exchange| exchange.granted.as_deref() == Some(file)) {
             return Ok(());
         }
-        let passwords = match self.cache.get(file, self.look) {
+        let passwords = match self.files.get(file) {
             Ok(known) => known,
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(index, file, &error)),
@@ -482,7 +480,7 @@ impl Server {
         if granted == Some(&file) {
             return true;
         }
-        self.cache.get(&file, self.look).is_err_and(|error| is_absence(&error))
+        self.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
     /// Passwords that cannot be read let nobody in.

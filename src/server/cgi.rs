@@ -182,7 +182,7 @@ impl Server {
             self.start_script(index, script)?;
         }
         let Some(program) = self.gateway(index) else { return Err(500) };
-        let piece = self.scratch.get(content).unwrap_or_default().to_vec();
+        let piece = self.input.buf.get(content).unwrap_or_default().to_vec();
         self.give_program(program, &piece, false).then_some(()).ok_or(503)
     }
 
@@ -255,9 +255,9 @@ impl Server {
             // It was not the client who was slow.
             conn.since = now;
         }
-        let mut buf = std::mem::take(&mut self.pipe_buf);
+        let mut buf = std::mem::take(&mut self.programs.buf);
         let moved = self.move_output(index, &mut gateway, &mut buf);
-        self.pipe_buf = buf;
+        self.programs.buf = buf;
         let has_no_end = matches!(gateway.stage, Stage::Content(Outlet::ToClose));
         match self.exchange(index) {
             Some(exchange) => exchange.cgi = Some(gateway),
@@ -312,14 +312,14 @@ impl Server {
                     return Moved::Waits;
                 }
             }
-            if self.quota == 0 {
+            if self.turn.bytes == 0 {
                 self.make_ready(index);
                 return Moved::Waits;
             }
             let moved = match self.read_program(gateway.program, buf) {
                 Output::Wait => return Moved::Waits,
                 Output::Got(count) => {
-                    self.quota = self.quota.saturating_sub(count);
+                    self.turn.bytes = self.turn.bytes.saturating_sub(count);
                     self.take_output(index, gateway, buf.get(..count).unwrap_or_default(), false)
                 }
                 Output::End => self.take_output(index, gateway, &[], true),

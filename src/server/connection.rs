@@ -1,6 +1,6 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use mio::net::TcpStream;
@@ -106,6 +106,14 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// The client's address for the error log. The port is not known any more where the client has reset the
+    /// connection.
+    pub fn address(&self) -> String {
+        let (ip, port) =
+            (self.peer.to_canonical(), self.socket.peer_addr().map(|peer| peer.port()));
+        port.map_or_else(|_| ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
+    }
+
     /// Whether something has arrived that is about to be read: a handler may have kept the thread
     /// for long.
     pub fn has_unread(&self) -> bool {

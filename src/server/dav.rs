@@ -73,8 +73,11 @@ impl Server {
             return Task::Dav(Box::new(Work::new(request)));
         }
         let user = exchange.user.clone();
-        let env =
-            Env { user, secrets: &self.secrets, ..Env::new(&self.options.config, self.clock.unix) };
+        let env = Env {
+            user,
+            secrets: &self.files.secrets,
+            ..Env::new(&self.options.config, self.clock.unix)
+        };
         match Upload::begin(request, &env, &mut self.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(index, reply)),
@@ -98,7 +101,7 @@ impl Server {
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
             return Ok(());
         };
-        let piece = self.scratch.get(content).unwrap_or_default();
+        let piece = self.input.buf.get(content).unwrap_or_default();
         let work = match &mut exchange.task {
             Some(Task::Dav(work)) => work,
             Some(Task::Put(upload)) => match upload.write(piece) {
@@ -162,8 +165,11 @@ impl Server {
             return Flow::Leave;
         }
         let user = exchange.user.clone();
-        let env =
-            Env { user, secrets: &self.secrets, ..Env::new(&self.options.config, self.clock.unix) };
+        let env = Env {
+            user,
+            secrets: &self.files.secrets,
+            ..Env::new(&self.options.config, self.clock.unix)
+        };
         let outcome = match &mut exchange.task {
             Some(Task::Dav(work)) => work.advance(&env, &mut self.sweeper, PORTION),
             Some(Task::Put(upload)) => match upload.advance(&env, &mut { PORTION }) {
@@ -173,7 +179,7 @@ impl Server {
             _ => Some(Outcome::Reply(500.into())),
         };
         // What was found out before may be no more.
-        self.look += 1;
+        self.files.look_again();
         let Some(outcome) = outcome else {
             self.make_ready(index);
             return Flow::Leave;
@@ -185,7 +191,7 @@ impl Server {
         };
         if writes(exchange.buf.get(exchange.head.method.range()).unwrap_or_default()) {
             // What is no more takes room on the disk while it is open.
-            self.cache.close_files();
+            self.files.cache.close_files();
         }
         let status = self.take_reply(index, reply);
         self.fail(index, status)
@@ -216,7 +222,7 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let Some(telling) = Stream::telling(&mut exchange.stream) else { return Flow::Leave };
         let Telling { propfind, outlet } = telling;
-        let secrets = &self.secrets;
+        let secrets = &self.files.secrets;
         let env = Env { secrets, ..Env::new(&self.options.config, self.clock.unix) };
         match propfind.advance(&env, &mut { PORTION }) {
             Ok(true) => {

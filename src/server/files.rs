@@ -136,7 +136,7 @@ impl Server {
             return Flow::Again;
         }
         // While a body arrived, turns may have passed since the file was looked at.
-        let checked = if exchange.arrived == 0 { self.look } else { 0 };
+        let checked = if exchange.arrived == 0 { self.files.look() } else { 0 };
         exchange.file = Some(FileBody::new(file.known, first, more, tail, checked));
         conn.phase = Phase::Sending;
         Flow::Again

@@ -27,6 +27,17 @@ const SHORT: u64 = 64 * 1024;
 /// A body with more than this to come is received straight into its own buffer.
 const DIRECT: u64 = 16 * 1024;
 
+/// Input of the connection that has its turn.
+#[derive(Default)]
+pub(super) struct Input {
+    /// Where it is read to and parsed.
+    pub buf: Vec<u8>,
+    /// What of `buf` is unread.
+    pub unread: Range<usize>,
+    /// The head that was parsed last.
+    pub head: Head,
+}
+
 /// What came of an attempt to read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Refill {
@@ -55,12 +66,12 @@ impl Server {
         if conn.tls.is_some() && conn.phase != Phase::Lingering {
             return self.refill_sealed(index);
         }
-        if !make_room(&mut self.scratch, &mut self.input, SCRATCH / 4) {
+        if !make_room(&mut self.input.buf, &mut self.input.unread, SCRATCH / 4) {
             return Refill::Lost;
         }
         // The last byte is for the NUL behind a message that ends the input.
-        let end = self.scratch.len() - 1;
-        let space = &mut self.scratch[self.input.end..end];
+        let end = self.input.buf.len() - 1;
+        let space = &mut self.input.buf[self.input.unread.end..end];
         let room = space.len();
         match receive(&conn.socket, space) {
             Ok(0) => {
@@ -73,9 +84,9 @@ impl Server {
                 // has been announced already and will not be announced again.
                 conn.readable = count == room || conn.read_closed;
                 conn.last_active = self.clock.now;
-                self.look += 1;
-                self.input.end += count;
-                self.quota = self.quota.saturating_sub(count);
+                self.files.look_again();
+                self.input.unread.end += count;
+                self.turn.bytes = self.turn.bytes.saturating_sub(count);
                 Refill::Got
             }
             Err(rustix::io::Errno::AGAIN) => {
@@ -89,16 +100,16 @@ impl Server {
     /// Looks for the next request.
     pub(super) fn next_head(&mut self, index: usize) -> Flow {
         let limit = self.options.config.max_request_header_bytes;
-        let blank = blank_prefix(&self.scratch[self.input.clone()]);
+        let blank = blank_prefix(&self.input.buf[self.input.unread.clone()]);
         if blank > 0 {
-            self.input.start += blank;
+            self.input.unread.start += blank;
             let Some(conn) = self.conn(index) else { return Flow::Leave };
             conn.blank = conn.blank.saturating_add(blank as u32);
             if conn.blank as usize > limit {
                 return self.refuse(index, 431, false);
             }
         }
-        if !self.input.is_empty() {
+        if !self.input.unread.is_empty() {
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
             };
@@ -112,13 +123,13 @@ impl Server {
                     return Flow::Leave;
                 }
             }
-            if self.budget == 0 {
+            if self.turn.requests == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
-            match self.head.parse(&self.scratch[self.input.clone()], limit) {
+            match self.input.head.parse(&self.input.buf[self.input.unread.clone()], limit) {
                 Outcome::Complete => {
-                    self.budget -= 1;
+                    self.turn.requests -= 1;
                     return self.begin_exchange(index);
                 }
                 Outcome::Partial => {}
@@ -129,7 +140,7 @@ impl Server {
             Refill::Got => Flow::Again,
             Refill::Wait => Flow::Leave,
             Refill::Eof => {
-                self.input = 0..0;
+                self.input.unread = 0..0;
                 self.drain_then_close(index)
             }
             Refill::Lost => {
@@ -142,18 +153,18 @@ impl Server {
     /// A head is complete: finds out who answers it, and whether its body is taken.
     fn begin_exchange(&mut self, index: usize) -> Flow {
         let now = self.clock.now;
-        let mut exchange = self.spare_exchanges.pop().unwrap_or_default();
-        std::mem::swap(&mut exchange.head, &mut self.head);
+        let mut exchange = self.spares.exchange();
+        std::mem::swap(&mut exchange.head, &mut self.input.head);
         let head_len = exchange.head.len;
         // Room for the content of a small request too: the buffer rarely grows twice.
         if exchange.buf.try_reserve(head_len + 512).is_err() {
             self.close(index);
             return Flow::Leave;
         }
-        let start = self.input.start;
-        exchange.buf.extend_from_slice(&self.scratch[start..start + head_len]);
-        self.input.start += head_len;
-        if self.access_log.is_on() {
+        let start = self.input.unread.start;
+        exchange.buf.extend_from_slice(&self.input.buf[start..start + head_len]);
+        self.input.unread.start += head_len;
+        if self.logs.access.is_on() {
             exchange.log = self.log_entry(index, &exchange, None);
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -235,7 +246,7 @@ impl Server {
         if kept && self.buffered >= self.options.config.max_buffered_bytes {
             return self.fail(index, 503);
         }
-        if waits && self.input.is_empty() {
+        if waits && self.input.unread.is_empty() {
             if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
                 return self.dispatch(index);
@@ -254,7 +265,7 @@ impl Server {
 
     /// Puts the name of an authenticated user into the log's line.
     pub(super) fn log_user(&mut self, index: usize, user: &[u8]) {
-        if !self.access_log.is_on() {
+        if !self.logs.access.is_on() {
             return;
         }
         let Some(mut exchange) = self.conn(index).and_then(|conn| conn.exchange.take()) else {
@@ -292,7 +303,7 @@ impl Server {
     /// Takes in the content of the current request.
     pub(super) fn take_body(&mut self, index: usize) -> Flow {
         loop {
-            if self.quota == 0 {
+            if self.turn.bytes == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
@@ -326,15 +337,15 @@ impl Server {
                 return ControlFlow::Break(Flow::Leave);
             };
             let mut body = exchange.body.clone();
-            let before = self.input.start;
-            let input = &self.scratch[self.input.clone()];
+            let before = self.input.unread.start;
+            let input = &self.input.buf[self.input.unread.clone()];
             let content = match &mut body {
                 Body::Complete => return ControlFlow::Break(self.dispatch(index)),
                 Body::Length(left) => {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                     *left -= take as u64;
-                    let content = self.input.start..self.input.start + take;
-                    self.input.start = content.end;
+                    let content = self.input.unread.start..self.input.unread.start + take;
+                    self.input.unread.start = content.end;
                     if *left == 0 {
                         body = Body::Complete;
                     }
@@ -342,23 +353,24 @@ impl Server {
                 }
                 Body::Chunked(decoder) => match decoder.step(input) {
                     Ok(Chunk::Data { start, end }) => {
-                        let content = self.input.start + start..self.input.start + end;
-                        self.input.start = content.end;
+                        let content =
+                            self.input.unread.start + start..self.input.unread.start + end;
+                        self.input.unread.start = content.end;
                         content
                     }
                     Ok(Chunk::More) => {
-                        self.input.start = self.input.end;
+                        self.input.unread.start = self.input.unread.end;
                         0..0
                     }
                     Ok(Chunk::End(end)) => {
-                        self.input.start += end;
+                        self.input.unread.start += end;
                         body = Body::Complete;
                         0..0
                     }
                     Err(_) => return ControlFlow::Break(self.fail(index, 400)),
                 },
             };
-            let taken = self.input.start - before;
+            let taken = self.input.unread.start - before;
             let finished = matches!(body, Body::Complete);
             let announced = match &body {
                 Body::Chunked(decoder) => decoder.announced(),
@@ -375,7 +387,7 @@ impl Server {
             if let Err(status) = self.append(index, content) {
                 return ControlFlow::Break(self.fail(index, status));
             }
-            if !finished && (taken == 0 || self.input.is_empty()) {
+            if !finished && (taken == 0 || self.input.unread.is_empty()) {
                 return ControlFlow::Continue(());
             }
         }
@@ -415,18 +427,18 @@ impl Server {
         // The buffer grows with what arrives, never with what the head claims. One byte more
         // is for the NUL behind the content.
         let now = self.clock.now;
-        if !self.large_buffers.grow(&mut exchange.buf, content.len() + 1, now) {
+        if !self.spares.buffers.grow(&mut exchange.buf, content.len() + 1, now) {
             return Err(503);
         }
         exchange.charged += content.len();
         self.buffered += content.len();
-        exchange.buf.extend_from_slice(&self.scratch[content]);
+        exchange.buf.extend_from_slice(&self.input.buf[content]);
         Ok(())
     }
 
     /// How much of a long body is to come, if it can be received where it is to lie.
     fn direct_target(&mut self, index: usize) -> Option<u64> {
-        let idle = self.input.is_empty() && self.conn(index)?.tls.is_none();
+        let idle = self.input.unread.is_empty() && self.conn(index)?.tls.is_none();
         match self.exchange(index)? {
             // Not before so much has arrived that the space for more is in proportion.
             Exchange { body: Body::Length(left), intake, buf, .. }
@@ -456,7 +468,7 @@ impl Server {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let growth = left.min(before).saturating_add(1);
         if exchange.buf.capacity() - before < growth.min(SCRATCH)
-            && !self.large_buffers.grow(&mut exchange.buf, growth, self.clock.now)
+            && !self.spares.buffers.grow(&mut exchange.buf, growth, self.clock.now)
         {
             return Refill::Lost;
         }
@@ -479,7 +491,7 @@ impl Server {
         }
         conn.readable = count == room || conn.read_closed;
         conn.last_active = self.clock.now;
-        self.look += 1;
+        self.files.look_again();
         let body = count.min(left);
         exchange.arrived += body as u64;
         exchange.charged += body;
@@ -488,16 +500,16 @@ impl Server {
             exchange.body = Body::Complete;
         }
         self.buffered += body;
-        self.quota = self.quota.saturating_sub(count);
+        self.turn.bytes = self.turn.bytes.saturating_sub(count);
         // What follows the body belongs to the next request. Behind it is a byte for the NUL of a
         // message that ends the input.
         let excess = count - body;
-        if self.scratch.len() <= excess {
-            self.scratch.resize(excess + 1, 0);
+        if self.input.buf.len() <= excess {
+            self.input.buf.resize(excess + 1, 0);
         }
-        self.scratch[..excess].copy_from_slice(&exchange.buf[before + body..]);
+        self.input.buf[..excess].copy_from_slice(&exchange.buf[before + body..]);
         exchange.buf.truncate(before + body);
-        self.input = 0..excess;
+        self.input.unread = 0..excess;
         if body > limit {
             return Refill::Lost;
         }

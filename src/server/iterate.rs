@@ -3,6 +3,7 @@
 //! Who is visited is settled at the start; who closes meanwhile is skipped. The function is
 //! called outside the server, one [`Step`] at a time.
 
+use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::Arc;
 
@@ -39,6 +40,15 @@ impl Iteration {
     }
 }
 
+/// The walks of a server, and what else other threads wait for.
+#[derive(Default)]
+pub(super) struct Walks {
+    pub list: Vec<Iteration>,
+    pub hidden: Vec<Hidden>,
+    /// Requests of other threads that are not begun.
+    pub work: VecDeque<Message>,
+}
+
 /// The content that a program does not see while a walk visits its connection.
 pub(super) struct Hidden {
     slot: &'static Slot,
@@ -61,7 +71,7 @@ impl Server {
     ) -> (c_int, bool) {
         let all = self.options.config.iterate_over == IterateOver::All;
         let mut list = Vec::new();
-        let fits = list.try_reserve(self.open).is_ok() && self.iterations.try_reserve(1).is_ok();
+        let fits = list.try_reserve(self.open).is_ok() && self.walks.list.try_reserve(1).is_ok();
         if !fits {
             if let Some(ticket) = ticket {
                 ticket.finish(-1);
@@ -78,7 +88,7 @@ impl Server {
         let count = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
         match func {
             Some(func) => {
-                self.iterations.push(Iteration { list, at: 0, func, param, ticket });
+                self.walks.list.push(Iteration { list, at: 0, func, param, ticket });
                 (count, true)
             }
             None => {
@@ -92,20 +102,20 @@ impl Server {
 
     /// How many walks and hidden contents there are.
     pub fn walks(&self) -> (usize, usize) {
-        (self.iterations.len(), self.hidden.len())
+        (self.walks.list.len(), self.walks.hidden.len())
     }
 
     /// Ends what has been begun since [`Server::walks`]: done, or left by an exception.
     pub fn end_walks(&mut self, (iterations, hidden): (usize, usize)) {
-        self.iterations.truncate(iterations);
-        while self.hidden.len() > hidden {
+        self.walks.list.truncate(iterations);
+        while self.walks.hidden.len() > hidden {
             self.show_hidden();
         }
     }
 
     /// The next call of the innermost walk on the I/O thread; `None` when that is done.
     pub fn next_in_place(&mut self) -> Option<Step> {
-        match self.iterations.last() {
+        match self.walks.list.last() {
             Some(iteration) if !iteration.is_foreign() => self.visit(),
             _ => None,
         }
@@ -113,7 +123,7 @@ impl Server {
 
     /// The next call of a walk that another thread waits for.
     pub(super) fn next_visit(&mut self) -> Option<Step> {
-        while !self.iterations.is_empty() {
+        while !self.walks.list.is_empty() {
             if let Some(step) = self.visit() {
                 return Some(step);
             }
@@ -124,7 +134,7 @@ impl Server {
     fn visit(&mut self) -> Option<Step> {
         let calling = self.calling;
         let shows = self.options.config.iterate_content == IterateContent::Last;
-        let iteration = self.iterations.last_mut()?;
+        let iteration = self.walks.list.last_mut()?;
         while let Some(&(slot, generation)) = iteration.list.get(iteration.at) {
             iteration.at += 1;
             if slot.open_generation() == Some(generation) {
@@ -135,12 +145,12 @@ impl Server {
                     let conn = self.conns.get_mut(index).and_then(Option::as_mut);
                     let last = conn.filter(|_| shows).and_then(|conn| conn.last_message());
                     let content = slot.swap_content(last.unwrap_or_else(Content::none));
-                    self.hidden.push(Hidden { slot, generation, content });
+                    self.walks.hidden.push(Hidden { slot, generation, content });
                 }
                 return Some(step);
             }
         }
-        if let Some(Iteration { ticket: Some(ticket), list, .. }) = self.iterations.pop() {
+        if let Some(Iteration { ticket: Some(ticket), list, .. }) = self.walks.list.pop() {
             ticket.finish(c_int::try_from(list.len()).unwrap_or(c_int::MAX));
         }
         None
@@ -149,21 +159,22 @@ impl Server {
     /// The function that [`Step::Iterate`] asked for has returned for `slot`.
     pub fn visited(&mut self, slot: &'static Slot) {
         // The program may have changed files.
-        self.look += 1;
-        if self.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
+        self.files.look_again();
+        if self.walks.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
             self.show_hidden();
         }
     }
 
     /// The content of a connection is gone: nothing is to be shown again.
     pub(super) fn forget_hidden(&mut self, slot: &'static Slot) {
-        for hidden in self.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot)) {
+        for hidden in self.walks.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot))
+        {
             hidden.content = Content::none();
         }
     }
 
     fn show_hidden(&mut self) {
-        if let Some(Hidden { slot, generation, content }) = self.hidden.pop()
+        if let Some(Hidden { slot, generation, content }) = self.walks.hidden.pop()
             && slot.open_generation() == Some(generation)
         {
             slot.swap_content(content);
@@ -172,15 +183,15 @@ impl Server {
 
     /// Forgets walks on the I/O thread that an exception has ended.
     pub(super) fn drop_abandoned(&mut self) {
-        while !self.hidden.is_empty() {
+        while !self.walks.hidden.is_empty() {
             self.show_hidden();
         }
-        self.iterations.retain(Iteration::is_foreign);
+        self.walks.list.retain(Iteration::is_foreign);
     }
 
     /// Begins one request of another thread. False if there is none.
     pub(super) fn begin_work(&mut self) -> bool {
-        match self.work.pop_front() {
+        match self.walks.work.pop_front() {
             Some(Message::Iterate { func, param, ticket }) => {
                 if ticket.begin() {
                     self.iterate(func, param, Some(ticket));

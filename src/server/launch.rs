@@ -118,7 +118,7 @@ impl Server {
             environment: &environment,
             directory: file.parent().unwrap_or(Path::new("/")),
             has_input: launch.has_input,
-            is_heard: self.error_log.is_on(),
+            is_heard: self.logs.error.is_on(),
         };
         let name = crate::log::shown(&file);
         let started =

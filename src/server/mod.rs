@@ -35,11 +35,8 @@ pub mod user;
 pub mod websocket;
 pub mod write;
 
-use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::io;
-use std::net::SocketAddr;
-use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -48,22 +45,22 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use rustix::net::SendFlags;
 
+use self::accept::Acceptor;
 use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
-use self::listener::Listener;
-use self::programs::Program;
+use self::intake::Input;
+use self::iterate::Walks;
+use self::programs::Programs;
 use self::routes::Routes;
-use self::spares::LargeBuffers;
+use self::spares::Spares;
+use self::step::Turn;
 use self::timers::Timers;
 use self::tls::Tls;
 use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
-use crate::files::cache::Cache;
-use crate::files::secrets::Secrets;
-use crate::files::shortcuts::Shortcuts;
-use crate::http::request::Head;
-use crate::log::{LogFile, Repeats};
+use crate::files::store::Store;
+use crate::log::Logs;
 use crate::options::{OPTIONS, OptionId, Options};
 use crate::shared::hub::{Hub, Message};
 use crate::shared::slots::{self, Slot};
@@ -80,8 +77,6 @@ const SCRATCH: usize = 64 * 1024;
 const ACCEPTS_PER_TURN: usize = 128;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
-/// Spare exchanges and outboxes that are kept.
-const SPARES: usize = 64;
 
 /// Raised in the child of a fork; see `ffi::server`.
 pub static FORKS: AtomicU64 = AtomicU64::new(0);
@@ -102,9 +97,11 @@ pub struct Server {
     pub hub: &'static Hub,
     param: *mut c_void,
     pub options: Options,
+    /// What C was shown of each option since it was set last.
+    pub shown_options: [Option<*const c_char>; OPTIONS.len()],
     routes: Routes,
     error_handler: Option<Handler>,
-    listener: Option<Listener>,
+    acceptor: Acceptor,
     poll: Option<mio::Poll>,
     /// Absent while they are gone through.
     events: Option<mio::Events>,
@@ -115,77 +112,26 @@ pub struct Server {
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
     open: usize,
-    /// Where input is read to and parsed.
-    scratch: Vec<u8>,
-    /// What of `scratch` is unread input of the current connection.
-    input: Range<usize>,
-    head: Head,
+    /// The connection that has its turn.
     current: Option<usize>,
-    /// Requests that the current connection may still have served in this turn.
-    budget: usize,
-    /// Bytes that the current connection may still move in this turn.
-    quota: usize,
-    ready: VecDeque<u32>,
-    /// How many of `ready` belong to this turn.
-    turn: usize,
-    accepts: usize,
-    /// Connections with something to send that they were given outside their own turn, or that waits
-    /// for that of others.
-    dirty: Vec<u32>,
-    /// Milliseconds of the clock: what waits was sent last, or the turn began.
-    batch_time: u32,
     /// The connection whose handler runs.
     calling: Option<usize>,
+    input: Input,
+    turn: Turn,
     inbox: Vec<Message>,
-    /// Requests of other threads that are not begun.
-    work: VecDeque<Message>,
-    iterations: Vec<iterate::Iteration>,
-    hidden: Vec<iterate::Hidden>,
+    walks: Walks,
     due: Vec<u32>,
-    #[expect(clippy::vec_box, reason = "they move between here and connections")]
-    spare_exchanges: Vec<Box<Exchange>>,
-    #[expect(clippy::vec_box, reason = "they move between here and connections")]
-    spare_outboxes: Vec<Box<Outbox>>,
-    large_buffers: LargeBuffers,
-    /// Given up for a moment to turn a client away when there is no descriptor left.
-    spare_fd: Option<OwnedFd>,
-    accept_paused: bool,
-    /// Connections accepted so far, and what became lately of reading them at once.
-    accepted: u32,
-    first_reads: u32,
+    spares: Spares,
     /// Bytes of bodies and queues.
     buffered: usize,
-    cache: Cache,
-    shortcuts: Shortcuts,
-    secrets: Secrets,
-    /// Looks at files so far: what the cache knows is compared with the file system once in each. A
-    /// new one begins with each turn, and whenever bytes were received or the program was called: what
-    /// was found out before may be older than the request that is to be answered.
-    look: u64,
-    /// The look in which files were last asked for.
-    looked: u64,
-    /// Requests for files that wait for those of other connections, to share a look with them; and
-    /// whether they have waited long enough.
-    sharing: VecDeque<u32>,
-    shares_now: bool,
+    files: Store,
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
     sweeper: Sweeper,
-    /// Programs that run, by number; a free place is `None`.
-    programs: Vec<Option<Box<Program>>>,
-    free_programs: Vec<usize>,
-    program_timers: Timers,
-    /// Programs of which there is news.
-    stirred: Vec<usize>,
-    /// Where their output is read to.
-    pipe_buf: Vec<u8>,
-    access_log: LogFile,
-    error_log: LogFile,
-    repeats: Repeats,
+    programs: Programs,
+    logs: Logs,
     tls: Tls,
-    /// What C was shown of each option since it was set last.
-    pub shown_options: [Option<*const c_char>; OPTIONS.len()],
 }
 
 impl Server {
@@ -193,67 +139,38 @@ impl Server {
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
         let now = clock.now;
-        let timers = Timers::new(now);
         let mut server = Self {
             hub,
             param,
             options: Options::new(),
+            shown_options: [None; OPTIONS.len()],
             routes: Routes::default(),
             error_handler: None,
-            listener: None,
+            acceptor: Acceptor::default(),
             poll: None,
             events: Some(mio::Events::with_capacity(EVENTS)),
             forks: FORKS.load(Ordering::Relaxed),
             clock,
-            timers,
+            timers: Timers::new(now),
             conns: Vec::new(),
             free: Vec::new(),
             open: 0,
-            scratch: Vec::new(),
-            input: 0..0,
-            head: Head::default(),
             current: None,
-            budget: 0,
-            quota: 0,
-            ready: VecDeque::new(),
-            turn: 0,
-            accepts: 0,
-            dirty: Vec::new(),
-            batch_time: now,
             calling: None,
+            input: Input::default(),
+            turn: Turn::new(now),
             inbox: Vec::new(),
-            work: VecDeque::new(),
-            iterations: Vec::new(),
-            hidden: Vec::new(),
+            walks: Walks::default(),
             due: Vec::new(),
-            spare_exchanges: Vec::new(),
-            spare_outboxes: Vec::new(),
-            large_buffers: LargeBuffers::default(),
-            spare_fd: None,
-            accept_paused: false,
-            accepted: 0,
-            first_reads: 1,
+            spares: Spares::default(),
             buffered: 0,
-            cache: Cache::new(0, 0, Vec::new()),
-            shortcuts: Shortcuts::default(),
-            secrets: Secrets::new(),
-            look: 0,
-            looked: 0,
-            sharing: VecDeque::new(),
-            shares_now: false,
+            files: Store::default(),
             nonces: None,
             deflater: Deflater::new(),
             sweeper: Sweeper::default(),
-            programs: Vec::new(),
-            free_programs: Vec::new(),
-            program_timers: Timers::new(now),
-            stirred: Vec::new(),
-            pipe_buf: Vec::new(),
-            access_log: LogFile::default(),
-            error_log: LogFile::default(),
-            repeats: Repeats::default(),
+            programs: Programs::new(now),
+            logs: Logs::default(),
             tls: Tls::default(),
-            shown_options: [None; OPTIONS.len()],
         };
         server.publish_limits();
         server.renew_cache();
@@ -275,35 +192,35 @@ impl Server {
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
         self.clock.update();
-        self.look += 1;
+        self.files.look_again();
         // A handler that was left by an exception counts as returned, and its connection closes.
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
         self.drop_abandoned();
         self.current = None;
-        self.input = 0..0;
+        self.input.unread = 0..0;
         self.take_inbox();
         self.flush_dirty();
 
-        let busy = !self.ready.is_empty()
-            || !self.stirred.is_empty()
-            || !self.work.is_empty()
-            || !self.sharing.is_empty()
+        let busy = !self.turn.ready.is_empty()
+            || !self.programs.stirred.is_empty()
+            || !self.walks.work.is_empty()
+            || !self.turn.sharing.is_empty()
             || !self.sweeper.is_idle()
-            || self.iterations.iter().any(|iteration| iteration.is_foreign())
-            || self.listener.as_ref().is_some_and(|l| l.ready && l.registered)
-                && !self.accept_paused;
+            || self.walks.list.iter().any(|iteration| iteration.is_foreign())
+            || self.acceptor.listener.as_ref().is_some_and(|l| l.ready && l.registered)
+                && !self.acceptor.paused;
         let now = self.clock.now;
-        let of_programs = (!self.programs.is_empty()).then(|| self.program_timers.wait(now));
+        let of_programs = (!self.programs.list.is_empty()).then(|| self.programs.timers.wait(now));
         let due = [self.timers.wait(now), of_programs.flatten()];
         let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
-        self.access_log.flush(self.clock.unix);
-        self.tend_logs();
+        self.logs.access.flush(self.clock.unix);
+        self.logs.tend(self.clock.unix);
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
@@ -314,14 +231,14 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
-        if !self.programs.is_empty() {
+        if !self.programs.list.is_empty() {
             self.tend_programs();
         }
         self.tidy();
-        self.large_buffers.expire(self.clock.now);
-        self.turn = self.ready.len();
-        self.batch_time = self.clock.now;
-        self.accepts = ACCEPTS_PER_TURN;
+        self.spares.buffers.expire(self.clock.now);
+        self.turn.left = self.turn.ready.len();
+        self.turn.batch_time = self.clock.now;
+        self.acceptor.left = ACCEPTS_PER_TURN;
     }
 
     fn wait(&mut self, duration: Duration) {
@@ -342,10 +259,10 @@ impl Server {
                 match event.token() {
                     WAKER => {}
                     LISTENER => {
-                        if let Some(listener) = &mut self.listener {
+                        if let Some(listener) = &mut self.acceptor.listener {
                             listener.ready = true;
                         }
-                        self.accept_paused = false;
+                        self.acceptor.paused = false;
                     }
                     token if self.program_event(token) => {}
                     token => {
@@ -380,16 +297,16 @@ impl Server {
         drop(reserved);
         self.hub.queue.set_waker(Some(waker));
         self.poll = Some(poll);
-        if self.scratch.is_empty() {
+        if self.input.buf.is_empty() {
             // Zeroed by the kernel: what no input has reached yet takes no memory.
-            self.scratch = vec![0; SCRATCH];
+            self.input.buf = vec![0; SCRATCH];
         }
-        self.spare_fd = open_spare();
+        self.acceptor.spare_fd = open_spare();
         Ok(())
     }
 
     fn register_listener(&mut self) {
-        let (Some(poll), Some(listener)) = (&self.poll, &mut self.listener) else {
+        let (Some(poll), Some(listener)) = (&self.poll, &mut self.acceptor.listener) else {
             return;
         };
         if listener.registered {
@@ -436,12 +353,10 @@ impl Server {
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
         self.nonces = None;
-        self.access_log.forget_waiting();
-        self.error_log.forget_waiting();
-        self.repeats.clear();
+        self.logs.leave_parent();
         self.forget_all_programs();
         self.sweeper = Sweeper::default();
-        if let Some(listener) = &mut self.listener {
+        if let Some(listener) = &mut self.acceptor.listener {
             listener.registered = false;
         }
         for index in 0..self.conns.len() {
@@ -469,7 +384,7 @@ impl Server {
             && !conn.queued
         {
             conn.queued = true;
-            self.ready.push_back(index as u32);
+            self.turn.ready.push_back(index as u32);
         }
     }
 
@@ -487,14 +402,14 @@ impl Server {
     /// Sends what waits.
     #[inline]
     pub fn flush_dirty(&mut self) {
-        if !self.dirty.is_empty() {
+        if !self.turn.dirty.is_empty() {
             self.flush_in_order();
         }
     }
 
     fn flush_in_order(&mut self) {
         let mut at = 0;
-        while let Some(&index) = self.dirty.get(at) {
+        while let Some(&index) = self.turn.dirty.get(at) {
             at += 1;
             let index = index as usize;
             let is_current = self.current == Some(index);
@@ -507,7 +422,7 @@ impl Server {
                 }
             }
         }
-        self.dirty.clear();
+        self.turn.dirty.clear();
     }
 
     fn mark_dirty(&mut self, index: usize) {
@@ -518,7 +433,7 @@ impl Server {
             && !conn.dirty
         {
             conn.dirty = true;
-            self.dirty.push(index as u32);
+            self.turn.dirty.push(index as u32);
         }
     }
 
@@ -601,11 +516,9 @@ impl Server {
         };
         if backlog == 0
             && conn.exchange.is_none()
-            && let Some(mut out) = conn.out.take()
-            && out.reset()
-            && self.spare_outboxes.len() < SPARES
+            && let Some(out) = conn.out.take()
         {
-            self.spare_outboxes.push(out);
+            self.spares.keep_outbox(out);
         }
         true
     }
@@ -629,7 +542,7 @@ impl Server {
             let count = number.format(count);
             let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
             let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
-            self.access_log.add(&parts, self.clock.unix);
+            self.logs.access.add(&parts, self.clock.unix);
         }
     }
 
@@ -637,7 +550,7 @@ impl Server {
     fn outbox(&mut self, index: usize) -> Option<&mut Outbox> {
         let conn = self.conns.get_mut(index)?.as_mut()?;
         if conn.out.is_none() {
-            conn.out = Some(self.spare_outboxes.pop().unwrap_or_default());
+            conn.out = Some(self.spares.outbox());
         }
         conn.out.as_deref_mut()
     }
@@ -676,11 +589,8 @@ impl Server {
         if let Some(socket) = conn.socket_state.take() {
             self.buffered = self.buffered.saturating_sub(socket.buffered());
         }
-        if let Some(mut out) = conn.out.take()
-            && out.reset()
-            && self.spare_outboxes.len() < SPARES
-        {
-            self.spare_outboxes.push(out);
+        if let Some(out) = conn.out.take() {
+            self.spares.keep_outbox(out);
         }
         let seen = conn.slot.close();
         slots::release(conn.slot, seen);
@@ -689,9 +599,9 @@ impl Server {
         self.free.push(index as u32);
         if self.current == Some(index) {
             self.current = None;
-            self.input = 0..0;
+            self.input.unread = 0..0;
         }
-        self.accept_paused = false;
+        self.acceptor.paused = false;
     }
 
     fn recycle(&mut self, mut exchange: Box<Exchange>) {
@@ -705,72 +615,13 @@ impl Server {
         if let Some(task) = exchange.task.take() {
             self.abandon(task);
         }
-        self.large_buffers.keep(exchange.reset(), self.clock.now);
-        if self.spare_exchanges.len() < SPARES {
-            self.spare_exchanges.push(exchange);
-        }
+        self.spares.keep_exchange(exchange, self.clock.now);
     }
 
     /// Writes a line to the error log, unless the same has failed too often in this second.
     pub fn complain(&mut self, index: Option<usize>, what: &str) {
-        if !self.error_log.is_on() {
-            return;
-        }
-        for repeated in self.repeats.take(self.clock.unix) {
-            self.tell_repeated(repeated);
-        }
-        if !self.repeats.note(what) {
-            return;
-        }
-        let peer = index.and_then(|index| self.conn(index)).map(|conn| {
-            // The port is not known any more where the client has reset the connection.
-            let (ip, port) =
-                (conn.peer.to_canonical(), conn.socket.peer_addr().map(|peer| peer.port()));
-            port.map_or_else(|_| ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
-        });
-        self.log_error(peer.as_deref().unwrap_or("-"), what);
-    }
-
-    fn tell_repeated(&mut self, (what, count): (String, u32)) {
-        self.log_error("-", &format!("{count} more within a second: {what}"));
-    }
-
-    fn log_error(&mut self, peer: &str, what: &str) {
-        let now = self.clock.unix;
-        let mut line = format!("[{}] {peer} ", crate::log::timestamp(now));
-        crate::log::push_harmless(&mut line, what);
-        line.push('\n');
-        self.error_log.append(line.as_bytes(), now);
-        if let Some(news) = self.error_log.take_news(true, now) {
-            self.log_error("-", &format!("error_log_file: {news}"));
-        }
-    }
-
-    /// Opens logs that could not be opened before, and tells what became of them.
-    fn tend_logs(&mut self) {
-        let now = self.clock.unix;
-        let logs = [&self.access_log, &self.error_log];
-        if logs.iter().any(|log| log.needs_care(now)) || self.repeats.are_due(now) {
-            self.tend_logs_now(now);
-        }
-    }
-
-    #[cold]
-    fn tend_logs_now(&mut self, now: u64) {
-        self.access_log.tend(now);
-        self.error_log.tend(now);
-        for repeated in self.repeats.take(now) {
-            self.tell_repeated(repeated);
-        }
-        if !self.error_log.is_on() {
-            return;
-        }
-        if let Some(news) = self.access_log.take_news(false, now) {
-            self.complain(None, &format!("access_log_file: {news}"));
-        }
-        if let Some(news) = self.error_log.take_news(true, now) {
-            self.log_error("-", &format!("error_log_file: {news}"));
-        }
+        let conn = index.and_then(|index| self.conns.get(index)?.as_deref());
+        self.logs.complain(|| conn.map(Conn::address), what, self.clock.unix);
     }
 
     /// Whether somebody asked for the server's end.
@@ -793,17 +644,13 @@ impl Drop for Server {
             self.close(index);
         }
         self.end_programs();
-        for message in self.work.drain(..).chain(self.inbox.drain(..)) {
+        for message in self.walks.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }
-        for iteration in self.iterations.drain(..) {
+        for iteration in self.walks.list.drain(..) {
             iteration.abandon();
         }
-        self.access_log.flush(self.clock.unix);
-        for repeated in self.repeats.take_all(self.clock.unix) {
-            self.tell_repeated(repeated);
-        }
-        self.tend_logs();
+        self.logs.end(self.clock.unix);
     }
 }
 

@@ -12,6 +12,7 @@ use mio::{Interest, Token};
 use rustix::process::Signal;
 
 use super::Server;
+use super::timers::Timers;
 use crate::cgi::process::{self, Child, Input, Spec};
 
 /// Tokens from here on belong to programs: four to each.
@@ -68,6 +69,30 @@ pub(super) struct Program {
     stirred: bool,
 }
 
+/// The programs of a server.
+pub(super) struct Programs {
+    /// By number; a free place is `None`.
+    pub list: Vec<Option<Box<Program>>>,
+    pub free: Vec<usize>,
+    pub timers: Timers,
+    /// Those of which there is news.
+    pub stirred: Vec<usize>,
+    /// Where their output is read to.
+    pub buf: Vec<u8>,
+}
+
+impl Programs {
+    pub fn new(now: u32) -> Self {
+        Self {
+            list: Vec::new(),
+            free: Vec::new(),
+            timers: Timers::new(now),
+            stirred: Vec::new(),
+            buf: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Life {
     /// It answers a request.
@@ -95,11 +120,11 @@ impl Server {
     ) -> io::Result<usize> {
         let Some(poll) = &self.poll else { return Err(io::ErrorKind::NotConnected.into()) };
         let (child, pipes) = process::spawn(spec)?;
-        let id = match self.free_programs.pop() {
+        let id = match self.programs.free.pop() {
             Some(id) => id,
             None => {
-                self.programs.push(None);
-                self.programs.len() - 1
+                self.programs.list.push(None);
+                self.programs.list.len() - 1
             }
         };
         let watch = |fd: RawFd, kind: usize, interest: Interest| {
@@ -115,7 +140,7 @@ impl Server {
         if let Some(pidfd) = child.pidfd() {
             watched = watched.and(watch(pidfd.as_raw_fd(), END, Interest::READABLE));
         }
-        self.programs[id] = Some(Box::new(Program {
+        self.programs.list[id] = Some(Box::new(Program {
             child,
             name,
             owner: Some(index),
@@ -155,11 +180,11 @@ impl Server {
             Life::Finishing(_) => false,
             Life::Dying { .. } => !program.has_ended,
         };
-        self.programs.iter().flatten().filter(|program| runs(program)).count()
+        self.programs.list.iter().flatten().filter(|program| runs(program)).count()
     }
 
     fn program(&mut self, id: usize) -> Option<&mut Program> {
-        self.programs.get_mut(id)?.as_deref_mut()
+        self.programs.list.get_mut(id)?.as_deref_mut()
     }
 
     /// Whether this token is a program's; if so, what it announces is noted.
@@ -185,7 +210,7 @@ impl Server {
             && !program.stirred
         {
             program.stirred = true;
-            self.stirred.push(id);
+            self.programs.stirred.push(id);
         }
     }
 
@@ -193,12 +218,12 @@ impl Server {
     pub(super) fn tend_programs(&mut self) {
         let now = self.clock.now;
         let mut due = std::mem::take(&mut self.due);
-        self.program_timers.expire(now, &mut due);
+        self.programs.timers.expire(now, &mut due);
         for id in due.drain(..) {
             self.program_due(id as usize);
         }
         self.due = due;
-        for id in std::mem::take(&mut self.stirred) {
+        for id in std::mem::take(&mut self.programs.stirred) {
             if let Some(program) = self.program(id) {
                 program.stirred = false;
                 self.tend(id);
@@ -221,7 +246,7 @@ impl Server {
             return;
         }
         // Nobody wants the rest, but the program may want to write it.
-        let mut buf = std::mem::take(&mut self.pipe_buf);
+        let mut buf = std::mem::take(&mut self.programs.buf);
         let mut left = 16;
         while left > 0
             && let Output::Got(count) = self.read_program(id, &mut buf)
@@ -231,7 +256,7 @@ impl Server {
                 program.unwanted = program.unwanted.saturating_add(count);
             }
         }
-        self.pipe_buf = buf;
+        self.programs.buf = buf;
         let Some(program) = self.program(id) else { return };
         if program.unwanted > UNWANTED && matches!(program.life, Life::Finishing(_)) {
             let line = format!("{}: writes on after its answer", program.name);
@@ -341,7 +366,7 @@ impl Server {
                 Ok(count) => {
                     program.left = program.left.map(|left| left.saturating_sub(count as u64));
                     program.progress = now;
-                    self.look += 1;
+                    self.files.look_again();
                     return Output::Got(count);
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -354,7 +379,7 @@ impl Server {
         }
         self.close_output(id);
         // It may have changed files.
-        self.look += 1;
+        self.files.look_again();
         Output::End
     }
 
@@ -380,12 +405,11 @@ impl Server {
     /// Programs that run on after their answers are no client's: only so many may.
     fn bound_finishing(&mut self) {
         let now = self.clock.now;
-        let finishing = self.programs.iter().enumerate().filter_map(|(id, program)| match program
-            .as_deref()?
-            .life
-        {
-            Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
-            Life::Serving | Life::Dying { .. } => None,
+        let finishing = self.programs.list.iter().enumerate().filter_map(|(id, program)| {
+            match program.as_deref()?.life {
+                Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
+                Life::Serving | Life::Dying { .. } => None,
+            }
         });
         let (count, oldest) = (finishing.clone().count(), finishing.max());
         if let Some((_, id)) = oldest.filter(|_| count > MAX_FINISHING) {
@@ -424,12 +448,12 @@ impl Server {
         if program.child.pidfd().is_none() {
             ahead = ahead.min(LOOK_MS);
         }
-        self.program_timers.set(id as u32, now.wrapping_add(ahead), now);
+        self.programs.timers.set(id as u32, now.wrapping_add(ahead), now);
     }
 
     /// Files the timers of all programs anew, as the option has changed.
     pub(super) fn file_programs(&mut self) {
-        for id in 0..self.programs.len() {
+        for id in 0..self.programs.list.len() {
             self.file_program(id);
         }
     }
@@ -543,24 +567,24 @@ impl Server {
         self.close_input(id);
         self.close_output(id);
         self.close_errors(id);
-        self.program_timers.clear(id as u32);
-        let Some(program) = self.programs.get_mut(id).and_then(Option::take) else { return };
+        self.programs.timers.clear(id as u32);
+        let Some(program) = self.programs.list.get_mut(id).and_then(Option::take) else { return };
         if let Some(pidfd) = program.child.pidfd() {
             self.unwatch(pidfd.as_raw_fd());
         }
-        self.free_programs.push(id);
+        self.programs.free.push(id);
     }
 
     /// After a fork: they are the parent's children.
     pub(super) fn forget_all_programs(&mut self) {
-        self.programs.clear();
-        self.free_programs.clear();
-        self.stirred.clear();
+        self.programs.list.clear();
+        self.programs.free.clear();
+        self.programs.stirred.clear();
     }
 
     /// Ends all programs, and waits for a short time until they have ended.
     pub(super) fn end_programs(&mut self) {
-        for id in 0..self.programs.len() {
+        for id in 0..self.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             match program.life {
                 Life::Dying { .. } => {}
@@ -569,9 +593,9 @@ impl Server {
                 _ => self.release_program(id, false),
             }
         }
-        self.stirred.clear();
+        self.programs.stirred.clear();
         for (signal, wait) in [(None, GRACE_MS), (Some(Signal::KILL), GRACE_MS)] {
-            for program in self.programs.iter().flatten() {
+            for program in self.programs.list.iter().flatten() {
                 if let Some(signal) = signal {
                     program.child.signal(signal);
                 }
@@ -584,7 +608,7 @@ impl Server {
     }
 
     fn some_program_lives(&mut self) -> bool {
-        for id in 0..self.programs.len() {
+        for id in 0..self.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             program.errors_ready = true;
             program.has_ended |= program.child.has_ended();
@@ -593,7 +617,7 @@ impl Server {
                 self.forget_program(id);
             }
         }
-        self.programs.iter().any(Option::is_some)
+        self.programs.list.iter().any(Option::is_some)
     }
 }
 

@@ -99,7 +99,7 @@ impl Server {
     /// The handler that [`Step::Call`] asked for has returned `result`.
     pub fn returned(&mut self, result: c_int) {
         // It may have changed files.
-        self.look += 1;
+        self.files.look_again();
         let Some(index) = self.calling.take() else { return };
         if self.conn(index).is_some_and(|conn| conn.socket_state.is_some()) {
             self.message_handled(index, result);
@@ -234,23 +234,23 @@ impl Server {
     /// Answers what is no understandable request, and ends the connection. `parsed`: the head was
     /// just looked at, and the log may show of it what was understood.
     pub(super) fn refuse(&mut self, index: usize, status: u16, parsed: bool) -> Flow {
-        let logged = self.access_log.is_on();
-        let start = self.input.start;
+        let logged = self.logs.access.is_on();
+        let start = self.input.unread.start;
         let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
-        let spare = self.spare_exchanges.pop();
+        let spare = self.spares.exchange();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
         conn.linger = true;
         conn.begun = false;
         if conn.exchange.is_none() {
-            let mut exchange = spare.unwrap_or_default();
+            let mut exchange = spare;
             exchange.head = Default::default();
             if logged {
-                let head = Some(&self.head).filter(|_| parsed);
+                let head = Some(&self.input.head).filter(|_| parsed);
                 let part = |span: Option<Span>| {
                     let range = span.map(Span::range)?;
-                    self.scratch.get(start + range.start..start + range.end)
+                    self.input.buf.get(start + range.start..start + range.end)
                 };
                 let (line, status_at) = log::Request {
                     peer: conn.peer,
@@ -267,7 +267,7 @@ impl Server {
             }
             conn.exchange = Some(exchange);
         }
-        self.input = 0..0;
+        self.input.unread = 0..0;
         self.set_timer(index);
         self.fail(index, status)
     }

@@ -38,13 +38,13 @@ impl Server {
                         memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
                     };
                     if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
-                        self.secrets.note(Place::Key, &read);
+                        self.files.secrets.note(Place::Key, &read);
                     }
                     return Err(refusal);
                 }
-                self.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
+                self.files.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
                 if let Some(read) = read {
-                    self.secrets.set_in_use(Place::Key, &read);
+                    self.files.secrets.set_in_use(Place::Key, &read);
                 }
             }
             OptionId::RunAsUser => {
@@ -62,7 +62,7 @@ impl Server {
             }
             _ => self.options.set(id, value)?,
         }
-        self.shortcuts.clear();
+        self.files.shortcuts.clear();
         self.apply(id);
         Ok(())
     }
@@ -73,25 +73,27 @@ impl Server {
             OptionId::AccessLogFile => {
                 if self.forks != FORKS.load(Ordering::Relaxed) {
                     // The parent writes what waits.
-                    self.access_log.forget_waiting();
+                    self.logs.access.forget_waiting();
                 }
-                self.access_log.set_path(config.access_log_file.as_deref(), self.clock.unix);
-                self.secrets.set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
-                self.tend_logs();
+                self.logs.access.set_path(config.access_log_file.as_deref(), self.clock.unix);
+                self.files
+                    .secrets
+                    .set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
+                self.logs.tend(self.clock.unix);
             }
             OptionId::ErrorLogFile => {
-                self.error_log.set_path(config.error_log_file.as_deref(), self.clock.unix);
-                self.secrets.set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
-                self.tend_logs();
+                self.logs.error.set_path(config.error_log_file.as_deref(), self.clock.unix);
+                self.files.secrets.set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
+                self.logs.tend(self.clock.unix);
             }
             OptionId::GlobalAuthFile => {
-                self.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
+                self.files.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
             }
             OptionId::DavAuthFile => {
-                self.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
+                self.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
-            OptionId::MaxConnections => self.accept_paused = false,
+            OptionId::MaxConnections => self.acceptor.paused = false,
             OptionId::CgiTimeoutMs => {
                 self.clock.update();
                 self.file_programs();
@@ -114,9 +116,9 @@ impl Server {
     /// Finds out what the options that name keys, password files and logs lead to.
     #[inline]
     pub(super) fn look_at_secrets(&mut self) {
-        if !self.secrets.is_empty() {
-            let logs = [self.access_log.identity(), self.error_log.identity()];
-            self.secrets.look(self.look, logs);
+        if !self.files.secrets.is_empty() {
+            let logs = [self.logs.access.identity(), self.logs.error.identity()];
+            self.files.secrets.look(self.files.look(), logs);
         }
     }
 
@@ -124,7 +126,7 @@ impl Server {
     pub(super) fn renew_cache(&mut self) {
         let config = &self.options.config;
         let types = config.extra_mime_types.clone();
-        self.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+        self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
     }
 
     /// Tells other threads what they must not exceed.
@@ -145,7 +147,7 @@ impl Server {
             let value = shown(OsStr::from_bytes(value));
             self.complain(None, &format!("listening_port: {value}: {}", refusal.to_string_lossy()));
         })?;
-        let current = self.listener.as_ref().and_then(Listener::address);
+        let current = self.acceptor.listener.as_ref().and_then(Listener::address);
         if current != Some(address) {
             let listener = self.bind(address).map_err(|error| {
                 self.complain(None, &format!("listening_port: cannot bind to {address}: {error}"));
@@ -166,7 +168,7 @@ impl Server {
             Ok(listener) => return Ok(listener),
             Err(error) => error,
         };
-        let Some(old) = self.listener.as_ref().filter(|old| !old.is_shared()) else {
+        let Some(old) = self.acceptor.listener.as_ref().filter(|old| !old.is_shared()) else {
             return Err(error);
         };
         let Some(old_address) = old.address() else {
@@ -187,7 +189,7 @@ impl Server {
 
     /// Shows the port that was picked, in the form in which one was asked for.
     fn show_address(&mut self, ip: IpAddr, bare: bool) {
-        let Some(address) = self.listener.as_ref().and_then(Listener::address) else {
+        let Some(address) = self.acceptor.listener.as_ref().and_then(Listener::address) else {
             return;
         };
         let text = match bare {
@@ -199,7 +201,7 @@ impl Server {
 
     pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
         self.shown_options[OptionId::ListeningPort as usize] = None;
-        if let (Some(poll), Some(old)) = (&self.poll, &self.listener)
+        if let (Some(poll), Some(old)) = (&self.poll, &self.acceptor.listener)
             && old.registered
             && old.is_valid()
             && !self.is_forked()
@@ -207,7 +209,7 @@ impl Server {
             // Closing does not end its events while another process holds it open.
             let _ = poll.registry().deregister(&mut SourceFd(&old.fd()));
         }
-        self.listener = listener;
+        self.acceptor.listener = listener;
     }
 
     /// Takes over a listening descriptor; -1 stops listening.
@@ -220,7 +222,7 @@ impl Server {
         match Listener::adopt(fd) {
             Ok(listener) => {
                 self.replace_listener(Some(listener));
-                let address = self.listener.as_ref().and_then(Listener::address);
+                let address = self.acceptor.listener.as_ref().and_then(Listener::address);
                 if let Some(address) = address {
                     let bare = address.ip() == IpAddr::from([0, 0, 0, 0]);
                     self.show_address(address.ip(), bare);
@@ -232,7 +234,7 @@ impl Server {
 
     /// The listening descriptor, or -1.
     pub fn listening_socket(&self) -> i32 {
-        self.listener.as_ref().map_or(-1, Listener::fd)
+        self.acceptor.listener.as_ref().map_or(-1, Listener::fd)
     }
 }
 

@@ -229,7 +229,7 @@ impl Server {
             match level.next() {
                 Next::Text(piece) => {
                     // Short text may be a tag without an end, which took a search to find out.
-                    self.quota = self.quota.saturating_sub(piece.len().max(MAX_TAG));
+                    self.turn.bytes = self.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
                     let piece = level.buf.get(piece).unwrap_or_default();
                     let Some(out) = self.outbox(index) else { return Progress::Waits };
                     page.outlet.write(piece, &mut out.bytes);
@@ -237,7 +237,7 @@ impl Server {
                 Next::Tag(tag) => {
                     let tag = level.buf.get(tag).unwrap_or_default().to_vec();
                     // A turn has only so many tags: each may ask the file system.
-                    self.quota = self.quota.saturating_sub(PIECE);
+                    self.turn.bytes = self.turn.bytes.saturating_sub(PIECE);
                     if let Err(why) = self.obey(index, page, &tag) {
                         let name = page.levels.last().map(|level| shown(&level.file));
                         let (name, tag) =
@@ -260,10 +260,10 @@ impl Server {
         {
             return false;
         }
-        if self.quota == 0 {
+        if self.turn.bytes == 0 {
             self.make_ready(index);
         }
-        self.quota > 0
+        self.turn.bytes > 0
     }
 
     /// Moves output of the program that is included. False if there is none for now.
@@ -273,18 +273,18 @@ impl Server {
             self.release_program(part.program, false);
             return true;
         }
-        let mut buf = std::mem::take(&mut self.pipe_buf);
+        let mut buf = std::mem::take(&mut self.programs.buf);
         let output = self.read_program(part.program, &mut buf);
         let (piece, ended) = match output {
             Output::Wait => {
-                self.pipe_buf = buf;
+                self.programs.buf = buf;
                 page.part = Some(part);
                 return false;
             }
             Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
             Output::End => (&[][..], true),
         };
-        self.quota = self.quota.saturating_sub(piece.len());
+        self.turn.bytes = self.turn.bytes.saturating_sub(piece.len());
         let mut failure = None;
         let content = match &mut part.head {
             None => piece.to_vec(),
@@ -304,7 +304,7 @@ impl Server {
                 }
             }
         };
-        self.pipe_buf = buf;
+        self.programs.buf = buf;
         if let Some(out) = self.outbox(index) {
             page.outlet.write(&content, &mut out.bytes);
         }
@@ -382,7 +382,7 @@ impl Server {
         if resolve::is_hidden(&self.options.config, &full) {
             return Err("a hidden file");
         }
-        let found = self.cache.get(&full, self.look);
+        let found = self.files.get(&full);
         let (mut full, mut info) = (full, Vec::new());
         if found.is_err()
             && let Some((file, rest)) = resolve::split_at_file(&full)
@@ -390,7 +390,7 @@ impl Server {
             (full, info) = (file, rest);
         }
         self.look_at_secrets();
-        if resolve::is_hidden(&self.options.config, &full) || self.secrets.hides_at(&full) {
+        if resolve::is_hidden(&self.options.config, &full) || self.files.secrets.hides_at(&full) {
             return Err("a hidden file");
         }
         if !self.may_see(index, &full) {

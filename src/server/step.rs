@@ -1,5 +1,6 @@
 //! Readiness in, [`Step`] out: gives each connection its turn.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use mio::Interest;
@@ -30,6 +31,41 @@ const FIRST_READ_PROBE: u32 = 32;
 const LINGER_MS: u32 = 2_000;
 const LINGER_BYTES: u32 = 1 << 20;
 
+/// Who has his turn, and how much of it is left.
+pub(super) struct Turn {
+    pub ready: VecDeque<u32>,
+    /// How many of `ready` belong to this turn.
+    pub left: usize,
+    /// Requests that the current connection may still have served.
+    pub requests: usize,
+    /// Bytes that the current connection may still move.
+    pub bytes: usize,
+    /// Connections with something to send that they were given outside their own turn, or that waits for
+    /// that of others.
+    pub dirty: Vec<u32>,
+    /// Milliseconds of the clock: what waits was sent last, or the turn began.
+    pub batch_time: u32,
+    /// Requests for files that wait for those of other connections, to share a look with them; and
+    /// whether they have waited long enough.
+    pub sharing: VecDeque<u32>,
+    pub shares_now: bool,
+}
+
+impl Turn {
+    pub fn new(now: u32) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            left: 0,
+            requests: 0,
+            bytes: 0,
+            dirty: Vec::new(),
+            batch_time: now,
+            sharing: VecDeque::new(),
+            shares_now: false,
+        }
+    }
+}
+
 /// How it goes on with the current connection.
 pub(super) enum Flow {
     Again,
@@ -53,16 +89,16 @@ impl Server {
             } else if let Some(step) = self.next_visit() {
                 self.flush_late();
                 return step;
-            } else if self.turn > 0 && !self.shares_now {
-                self.turn -= 1;
-                if let Some(index) = self.ready.pop_front() {
+            } else if self.turn.left > 0 && !self.turn.shares_now {
+                self.turn.left -= 1;
+                if let Some(index) = self.turn.ready.pop_front() {
                     self.activate(index as usize);
                 }
             } else if let Some(index) = self.next_sharing() {
                 self.activate(index);
-            } else if self.turn > 0 {
+            } else if self.turn.left > 0 {
                 // Those who waited have gone; it goes on with the others.
-                self.shares_now = false;
+                self.turn.shares_now = false;
             } else if let Some(index) = self.accept() {
                 if self.may_have_sent() {
                     self.activate(index);
@@ -77,7 +113,7 @@ impl Server {
             }
         }
         self.hub.buffered.store(self.buffered, Ordering::Relaxed);
-        self.access_log.flush(self.clock.unix);
+        self.logs.access.flush(self.clock.unix);
         Step::Done
     }
 
@@ -95,16 +131,16 @@ impl Server {
         }
         let waiting = conn.input.len();
         if waiting > 0 {
-            if self.scratch.len() <= waiting {
-                self.scratch.resize(waiting + 1, 0);
+            if self.input.buf.len() <= waiting {
+                self.input.buf.resize(waiting + 1, 0);
             }
-            self.scratch[..waiting].copy_from_slice(&conn.input);
+            self.input.buf[..waiting].copy_from_slice(&conn.input);
             conn.input = Vec::new();
         }
-        self.input = 0..waiting;
+        self.input.unread = 0..waiting;
         self.current = Some(index);
-        self.budget = REQUESTS_PER_TURN;
-        self.quota = BYTES_PER_TURN;
+        self.turn.requests = REQUESTS_PER_TURN;
+        self.turn.bytes = BYTES_PER_TURN;
         if conn.out.is_some() || conn.tls.is_some() {
             self.flush(index);
         }
@@ -153,7 +189,7 @@ impl Server {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let unread = &self.scratch[self.input.clone()];
+        let unread = &self.input.buf[self.input.unread.clone()];
         if !unread.is_empty() || conn.tls.as_ref().is_some_and(|session| session.has_partial()) {
             if conn.input.try_reserve_exact(unread.len()).is_err() {
                 self.close(index);
@@ -167,10 +203,10 @@ impl Server {
             }
         }
         self.current = None;
-        self.input = 0..0;
+        self.input.unread = 0..0;
         if waits {
             self.mark_dirty(index);
-            if self.dirty.len() >= BATCH {
+            if self.turn.dirty.len() >= BATCH {
                 self.flush_dirty();
             }
             return;
@@ -180,8 +216,9 @@ impl Server {
             return;
         };
         if !conn.registered {
-            if self.quota == BYTES_PER_TURN {
-                self.first_reads = self.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
+            if self.turn.bytes == BYTES_PER_TURN {
+                self.acceptor.first_reads =
+                    self.acceptor.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
             }
             self.register(index);
         }
@@ -189,7 +226,8 @@ impl Server {
 
     /// Whether what a connection has to send can wait for that of others.
     fn may_wait(&mut self, index: usize) -> bool {
-        let has_company = self.turn > 0 || !self.dirty.is_empty() || !self.sharing.is_empty();
+        let has_company =
+            self.turn.left > 0 || !self.turn.dirty.is_empty() || !self.turn.sharing.is_empty();
         has_company
             && self.conn(index).is_some_and(|conn| {
                 let rests = matches!(conn.phase, Phase::Head | Phase::Deciding | Phase::Websocket);
@@ -200,10 +238,10 @@ impl Server {
     /// Sends what waits if its time is over: something takes long.
     #[inline]
     pub(super) fn flush_late(&mut self) {
-        let waits = !self.dirty.is_empty() || !self.sharing.is_empty();
-        if waits && self.clock.read() != self.batch_time {
-            self.batch_time = self.clock.read();
-            self.shares_now = !self.sharing.is_empty();
+        let waits = !self.turn.dirty.is_empty() || !self.turn.sharing.is_empty();
+        if waits && self.clock.read() != self.turn.batch_time {
+            self.turn.batch_time = self.clock.read();
+            self.turn.shares_now = !self.turn.sharing.is_empty();
             self.flush_dirty();
         }
     }
@@ -211,22 +249,22 @@ impl Server {
     /// Whether a request that needs to know of files waits for those of other connections that are
     /// about to be read. One look answers them all, once the last byte of each is there.
     pub(super) fn may_share(&mut self, index: usize) -> bool {
-        let needs_look = self.looked != self.look && self.options.config.document_root.is_some();
-        if self.turn == 0 || !needs_look {
+        let needs_look = !self.files.was_asked() && self.options.config.document_root.is_some();
+        if self.turn.left == 0 || !needs_look {
             return false;
         }
         let Some(conn) = self.conn(index) else { return false };
         conn.phase = Phase::Deciding;
-        self.sharing.push_back(index as u32);
-        self.shares_now |= self.sharing.len() >= BATCH;
+        self.turn.sharing.push_back(index as u32);
+        self.turn.shares_now |= self.turn.sharing.len() >= BATCH;
         true
     }
 
     /// The next connection whose request has waited to share a look.
     #[inline]
     fn next_sharing(&mut self) -> Option<usize> {
-        while let Some(index) = self.sharing.pop_front() {
-            self.shares_now &= !self.sharing.is_empty();
+        while let Some(index) = self.turn.sharing.pop_front() {
+            self.turn.shares_now &= !self.turn.sharing.is_empty();
             let index = index as usize;
             if self.conn(index).is_some_and(|conn| conn.phase == Phase::Deciding) {
                 return Some(index);
@@ -239,11 +277,13 @@ impl Server {
     /// the kernel need not be asked to announce it; if there is none, a call is wasted. So it goes by
     /// what came of it lately.
     fn may_have_sent(&mut self) -> bool {
-        self.accepted = self.accepted.wrapping_add(1);
-        let tries = self.first_reads > 0 || self.accepted.is_multiple_of(FIRST_READ_PROBE);
+        self.acceptor.accepted = self.acceptor.accepted.wrapping_add(1);
+        let tries = self.acceptor.first_reads > 0
+            || self.acceptor.accepted.is_multiple_of(FIRST_READ_PROBE);
         if tries {
             // Taken back if nothing comes of it.
-            self.first_reads = (self.first_reads + FIRST_READ_GAIN).min(MAX_FIRST_READS);
+            self.acceptor.first_reads =
+                (self.acceptor.first_reads + FIRST_READ_GAIN).min(MAX_FIRST_READS);
         }
         tries
     }
@@ -304,7 +344,7 @@ impl Server {
         let unread = conn.linger
             || conn.readable
             || !conn.input.is_empty()
-            || current && !self.input.is_empty();
+            || current && !self.input.unread.is_empty();
         if conn.eof || !unread {
             self.close(index);
             return Flow::Leave;
@@ -313,7 +353,7 @@ impl Server {
         conn.since = self.clock.now;
         conn.input = Vec::new();
         if current {
-            self.input = 0..0;
+            self.input.unread = 0..0;
         }
         let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
         self.timers.set(index as u32, self.clock.now.wrapping_add(LINGER_MS), self.clock.now);
@@ -332,10 +372,10 @@ impl Server {
                 // answer, while a reset at once could reach a client before it has.
                 return Flow::Leave;
             }
-            self.input = 0..0;
+            self.input.unread = 0..0;
             let refill = self.refill(index);
-            let count = self.input.len() as u32;
-            self.input = 0..0;
+            let count = self.input.unread.len() as u32;
+            self.input.unread = 0..0;
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
             };

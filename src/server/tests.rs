@@ -28,7 +28,7 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
         let id = lookup(name.as_bytes()).expect("an option");
         server.set_option(id, Some(value.as_bytes())).expect("a good value");
     }
-    let address = server.listener.as_ref().and_then(|listener| listener.address());
+    let address = server.acceptor.listener.as_ref().and_then(|listener| listener.address());
     let client = TcpStream::connect(address.expect("bound")).expect("connects");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     (server, client)
@@ -197,7 +197,7 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
 #[test]
 fn without_an_event_queue_nothing_is_accepted() {
     let (mut server, _client) = server_and_client(&[]);
-    server.accepts = 1;
+    server.acceptor.left = 1;
     assert!(resume(&mut server).is_none());
     assert_eq!(server.open, 0);
 }
@@ -212,7 +212,7 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     std::thread::sleep(Duration::from_millis(50));
     // It is announced, but there is no descriptor.
     server.begin(10);
-    server.spare_fd = None;
+    server.acceptor.spare_fd = None;
     server.turn_away();
     assert!(resume(&mut server).is_none());
     turns(&mut server, 3);
@@ -234,7 +234,7 @@ fn two_requests() -> (Box<Server>, [TcpStream; 2]) {
     for client in &mut clients {
         client.write_all(REQUEST).expect("sent");
     }
-    while server.ready.len() < 2 {
+    while server.turn.ready.len() < 2 {
         server.begin(1);
     }
     (server, clients)
@@ -257,7 +257,7 @@ fn the_answers_of_a_turn_are_sent_in_it() {
     }
     assert!(resume(&mut server).is_none());
     assert!(clients.iter_mut().all(received));
-    assert!(server.dirty.is_empty());
+    assert!(server.turn.dirty.is_empty());
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
     // As a late answer leaves it that is complete when the turn begins.
     let index = server.index_of(slot).expect("open");
     server.conn(index).expect("open").dirty = true;
-    server.dirty.push(index as u32);
+    server.turn.dirty.push(index as u32);
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     std::thread::sleep(Duration::from_millis(30));
     server.returned(0);
@@ -301,9 +301,9 @@ fn what_waits_is_sent_before_other_threads_have_their_way() {
     let (mut server, mut clients) = two_requests();
     let (report, outcome) = std::sync::mpsc::channel();
     let work: Job = Box::new(move |server: &mut Server| {
-        report.send(server.dirty.is_empty()).expect("awaited");
+        report.send(server.turn.dirty.is_empty()).expect("awaited");
     });
-    server.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
+    server.walks.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
     for _ in 0..2 {
         let slot = resume(&mut server).expect("a request");
         assert!(server.write(slot, Piece::Raw(ANSWER)));
@@ -372,10 +372,14 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
         let mut left = clients.len();
         while left > 0 {
             server.begin(1);
-            let (in_turn, before) = (server.turn, server.cache.asked);
+            let (in_turn, before) = (server.turn.left, server.files.cache.asked);
             assert!(resume(&mut server).is_none());
-            assert!(server.cache.asked - before <= 1, "{} of {in_turn}", server.cache.asked);
-            assert!(server.sharing.is_empty() && server.turn == 0);
+            assert!(
+                server.files.cache.asked - before <= 1,
+                "{} of {in_turn}",
+                server.files.cache.asked
+            );
+            assert!(server.turn.sharing.is_empty() && server.turn.left == 0);
             left -= in_turn.min(left);
             most = most.max(in_turn);
         }

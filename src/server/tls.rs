@@ -112,7 +112,7 @@ impl Server {
     /// is. By then that may have changed.
     #[cold]
     pub(super) fn turn_down(&mut self, index: usize) -> Flow {
-        let (has_input, now) = (!self.input.is_empty(), self.clock.now);
+        let (has_input, now) = (!self.input.unread.is_empty(), self.clock.now);
         let opening = self.tls.open();
         let Some(conn) = self.conn(index) else { return Flow::Leave };
         match opening {
@@ -131,13 +131,13 @@ impl Server {
             Some(Opening::Tls(_)) | None => return self.leave_barred(index),
         }
         let limit = self.options.config.max_request_header_bytes;
-        let text = self.scratch.get(self.input.clone()).unwrap_or_default();
+        let text = self.input.buf.get(self.input.unread.clone()).unwrap_or_default();
         match text.trim_ascii_start().first() {
             Some(byte) if !byte.is_ascii_alphabetic() => return self.leave_barred(index),
             Some(_) => {
-                self.input.start += text.len() - text.trim_ascii_start().len();
-                let text = self.scratch.get(self.input.clone()).unwrap_or_default();
-                match self.head.parse(text, limit) {
+                self.input.unread.start += text.len() - text.trim_ascii_start().len();
+                let text = self.input.buf.get(self.input.unread.clone()).unwrap_or_default();
+                match self.input.head.parse(text, limit) {
                     Outcome::Complete => return self.refuse_barred(index, true),
                     Outcome::Refused(_) => return self.refuse_barred(index, false),
                     Outcome::Partial => {}
@@ -196,7 +196,7 @@ impl Server {
 
     fn receive_sealed(&mut self, index: usize) -> Refill {
         // What is decrypted is shorter than what it was.
-        if !make_room(&mut self.scratch, &mut self.input, WIRE + 1) {
+        if !make_room(&mut self.input.buf, &mut self.input.unread, WIRE + 1) {
             return Refill::Lost;
         }
         let wire = &mut self.tls.received;
@@ -209,7 +209,7 @@ impl Server {
             if !conn.readable {
                 return Refill::Wait;
             }
-            if self.quota == 0 {
+            if self.turn.bytes == 0 {
                 self.make_ready(index);
                 return Refill::Wait;
             }
@@ -228,10 +228,10 @@ impl Server {
                 Err(_) => return Refill::Lost,
             };
             conn.readable = begin + count == wire.len() || conn.read_closed;
-            self.look += 1;
-            self.quota = self.quota.saturating_sub(count);
+            self.files.look_again();
+            self.turn.bytes = self.turn.bytes.saturating_sub(count);
             let (was_fresh, was_handshaking) = (session.is_fresh(), session.is_handshaking());
-            let (scratch, end) = (&mut self.scratch, &mut self.input.end);
+            let (scratch, end) = (&mut self.input.buf, &mut self.input.unread.end);
             let before = *end;
             let received = session.receive(&mut wire[..begin + count], |piece| {
                 if let Some(place) = scratch.get_mut(*end..*end + piece.len()) {
@@ -252,11 +252,13 @@ impl Server {
             // Records without content are no traffic, or they would keep an idle connection for ever. A
             // long record on a slow link is, where content is waited for.
             let awaits_content = matches!(conn.phase, Phase::Body | Phase::Websocket);
-            if self.input.end > before || was_handshaking || awaits_content && session.has_partial()
+            if self.input.unread.end > before
+                || was_handshaking
+                || awaits_content && session.has_partial()
             {
                 conn.last_active = self.clock.now;
             }
-            let is_idle = self.input.is_empty() && !session.has_partial();
+            let is_idle = self.input.unread.is_empty() && !session.has_partial();
             if !session.is_handshaking()
                 && (was_handshaking || is_idle && conn.phase == Phase::Head)
             {
@@ -264,7 +266,7 @@ impl Server {
                 conn.begun = false;
                 conn.since = self.clock.now;
             }
-            if self.input.end > before {
+            if self.input.unread.end > before {
                 return Refill::Got;
             }
             if ended {
@@ -293,7 +295,7 @@ impl Server {
         conn.phase = Phase::Draining;
         conn.linger = true;
         conn.begun = false;
-        self.input = 0..0;
+        self.input.unread = 0..0;
         Refill::Wait
     }
 

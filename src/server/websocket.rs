@@ -140,7 +140,7 @@ impl Server {
                     return Flow::Leave;
                 }
             }
-            if self.budget == 0 || self.quota == 0 {
+            if self.turn.requests == 0 || self.turn.bytes == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
@@ -164,38 +164,38 @@ impl Server {
 
     /// Acts on the next frames of the input. `None` if there is nothing complete.
     fn next_event(&mut self, index: usize) -> Option<Flow> {
-        if self.input.is_empty() {
+        if self.input.unread.is_empty() {
             return None;
         }
         let limit = self.options.config.max_buffered_bytes;
         let frames = self.options.config.websocket_delivery == WebsocketDelivery::Frames;
-        let start = self.input.start;
+        let start = self.input.unread.start;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
         let socket = conn.socket_state.as_deref_mut()?;
         let before = socket.receiver.buffered();
-        let step = socket.receiver.step(&mut self.scratch[self.input.clone()]);
+        let step = socket.receiver.step(&mut self.input.buf[self.input.unread.clone()]);
         let after = socket.receiver.buffered();
         self.buffered = (self.buffered + after).saturating_sub(before);
         // After our Close the client's messages come too late.
         let open = socket.sent_close.is_none();
-        self.budget = self.budget.saturating_sub(1);
+        self.turn.requests = self.turn.requests.saturating_sub(1);
         let flow = match step {
             Step::More { consumed } => {
-                self.input.start += consumed;
+                self.input.unread.start += consumed;
                 if after > before && self.buffered > limit {
                     return Some(self.fail_websocket(index, TRY_AGAIN_LATER));
                 }
                 return None;
             }
             Step::Message { wsbits, payload, consumed, .. } => {
-                self.input.start += consumed;
+                self.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
                 self.deliver(index, wsbits, payload, start, None)
             }
             Step::Ping { payload, consumed } => {
-                self.input.start += consumed;
+                self.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
@@ -206,14 +206,14 @@ impl Server {
                 self.deliver(index, 0x80 | frame::PING, payload, start, None)
             }
             Step::Pong { payload, consumed } => {
-                self.input.start += consumed;
+                self.input.unread.start += consumed;
                 if !open || !frames {
                     return Some(Flow::Again);
                 }
                 self.deliver(index, 0x80 | frame::PONG, payload, start, None)
             }
             Step::Close { code, payload, consumed } => {
-                self.input.start += consumed;
+                self.input.unread.start += consumed;
                 self.deliver(index, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
             Step::Fail { code } => self.fail_websocket(index, code),
@@ -238,7 +238,7 @@ impl Server {
             return;
         };
         let payload = match payload {
-            Payload::Input(range) => &self.scratch[start + range.start..start + range.end],
+            Payload::Input(range) => &self.input.buf[start + range.start..start + range.end],
             Payload::Own => without_nul(socket.receiver.own()),
         };
         frame::write_header(&mut out.bytes, frame::PONG, payload.len(), false);
@@ -267,8 +267,8 @@ impl Server {
             Payload::Input(range) => {
                 let (begin, end) = (start + range.start, start + range.end);
                 // The NUL takes the place of the next frame's first byte, which is put back.
-                let byte = std::mem::replace(&mut self.scratch[end], 0);
-                slot.show_message(&mut self.scratch[begin..end], wsbits);
+                let byte = std::mem::replace(&mut self.input.buf[end], 0);
+                slot.show_message(&mut self.input.buf[begin..end], wsbits);
                 Some((begin..end, byte))
             }
             Payload::Own => {
@@ -292,7 +292,7 @@ impl Server {
             let before = socket.last.0.len();
             let room = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
             let message = match &shown.borrowed {
-                Some((range, _)) => self.scratch.get(range.clone()).unwrap_or_default(),
+                Some((range, _)) => self.input.buf.get(range.clone()).unwrap_or_default(),
                 None => without_nul(socket.receiver.own()),
             };
             keep_message(&mut socket.last.0, message, room);
@@ -300,7 +300,7 @@ impl Server {
             self.buffered = (self.buffered + socket.last.0.len()).saturating_sub(before);
         }
         if let Some((range, byte)) = shown.borrowed {
-            self.scratch[range.end] = byte;
+            self.input.buf[range.end] = byte;
         } else {
             let before = socket.receiver.buffered();
             socket.receiver.release();

@@ -189,7 +189,7 @@ impl Server {
                 }
                 Message::Complain(what) => self.complain(None, what),
                 request @ (Message::Iterate { .. } | Message::Run(..)) => {
-                    self.work.push_back(request);
+                    self.walks.work.push_back(request);
                 }
             }
         }

@@ -1,0 +1,84 @@
+//! Both logs of a server, and what goes into the error log.
+
+use super::file::LogFile;
+use super::repeats::Repeats;
+
+/// See the module.
+#[derive(Default)]
+pub struct Logs {
+    pub access: LogFile,
+    pub error: LogFile,
+    repeats: Repeats,
+}
+
+impl Logs {
+    /// Writes a line to the error log. `peer`: the client's address, if it is about one; it is asked for only
+    /// if a line is written.
+    pub fn complain(&mut self, peer: impl FnOnce() -> Option<String>, what: &str, now: u64) {
+        if !self.error.is_on() {
+            return;
+        }
+        for repeated in self.repeats.take(now) {
+            self.tell_repeated(repeated, now);
+        }
+        if self.repeats.note(what) {
+            self.tell(peer().as_deref().unwrap_or("-"), what, now);
+        }
+    }
+
+    fn tell_repeated(&mut self, (what, count): (String, u32), now: u64) {
+        self.tell("-", &format!("{count} more within a second: {what}"), now);
+    }
+
+    fn tell(&mut self, peer: &str, what: &str, now: u64) {
+        let mut line = format!("[{}] {peer} ", super::timestamp(now));
+        super::push_harmless(&mut line, what);
+        line.push('\n');
+        self.error.append(line.as_bytes(), now);
+        if let Some(news) = self.error.take_news(true, now) {
+            self.tell("-", &format!("error_log_file: {news}"), now);
+        }
+    }
+
+    /// Opens logs that could not be opened before, and tells what became of them.
+    pub fn tend(&mut self, now: u64) {
+        let needs_care = self.access.needs_care(now) || self.error.needs_care(now);
+        if needs_care || self.repeats.are_due(now) {
+            self.tend_now(now);
+        }
+    }
+
+    #[cold]
+    fn tend_now(&mut self, now: u64) {
+        self.access.tend(now);
+        self.error.tend(now);
+        for repeated in self.repeats.take(now) {
+            self.tell_repeated(repeated, now);
+        }
+        if !self.error.is_on() {
+            return;
+        }
+        if let Some(news) = self.access.take_news(false, now) {
+            self.complain(|| None, &format!("access_log_file: {news}"), now);
+        }
+        if let Some(news) = self.error.take_news(true, now) {
+            self.tell("-", &format!("error_log_file: {news}"), now);
+        }
+    }
+
+    /// In the child of a fork, whose parent writes what waits.
+    pub fn leave_parent(&mut self) {
+        self.access.forget_waiting();
+        self.error.forget_waiting();
+        self.repeats.clear();
+    }
+
+    /// Writes all that waits: the server ends.
+    pub fn end(&mut self, now: u64) {
+        self.access.flush(now);
+        for repeated in self.repeats.take_all(now) {
+            self.tell_repeated(repeated, now);
+        }
+        self.tend(now);
+    }
+}
