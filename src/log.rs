@@ -39,6 +39,11 @@ impl LogFile {
         self.file.as_ref().map(|_| self.identity)
     }
 
+    /// What is known of it.
+    pub fn metadata(&self) -> Option<std::fs::Metadata> {
+        self.file.as_ref()?.metadata().ok()
+    }
+
     /// Closes the file and forgets what waits; the next line opens it again.
     pub fn close(&mut self) {
         self.file = None;

@@ -306,6 +306,9 @@ impl Server {
             None => wait_ms,
         };
         self.access_log.flush(self.clock.unix);
+        if !self.secrets.is_empty() {
+            self.note_logs();
+        }
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();
