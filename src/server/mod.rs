@@ -312,6 +312,9 @@ impl Server {
         };
         self.access_log.flush(self.clock.unix);
         self.tend_logs();
+        if !self.secrets.is_empty() {
+            self.note_logs();
+        }
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();

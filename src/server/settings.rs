@@ -63,6 +63,7 @@ impl Server {
             _ => self.options.set(id, value)?,
         }
         self.shortcuts.clear();
+        self.note_logs();
         self.apply(id);
         Ok(())
     }
@@ -115,8 +116,16 @@ impl Server {
     #[inline]
     pub(super) fn look_at_secrets(&mut self) {
         if !self.secrets.is_empty() {
-            let logs = [self.access_log.identity(), self.error_log.identity()];
-            self.secrets.look(self.look, logs);
+            self.note_logs();
+            self.secrets.look(self.look);
+        }
+    }
+
+    /// Remembers which logs are open, since their paths may soon lead elsewhere.
+    pub(super) fn note_logs(&mut self) {
+        let logs = [(Place::AccessLog, &self.access_log), (Place::ErrorLog, &self.error_log)];
+        for (place, log) in logs {
+            self.secrets.note_open(place, log.identity(), || log.metadata());
         }
     }
 
