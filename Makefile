@@ -57,7 +57,7 @@ valgrind:
 # The queues between threads, in every order that the memory model allows.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
-	  $(CARGO) test --locked --release --lib --no-default-features server::queue
+	  $(CARGO) test --locked --release --lib --no-default-features shared::queue
 
 # The C programs of the tests on other machines, natively or under qemu: docs/cross.md.
 cross:

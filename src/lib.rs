@@ -6,6 +6,7 @@
 
 #![allow(non_camel_case_types)]
 
+pub mod abi;
 pub mod acl;
 pub mod auth;
 pub mod cgi;
@@ -17,5 +18,6 @@ pub mod log;
 pub mod options;
 pub mod pattern;
 pub mod server;
+pub mod shared;
 pub mod tls;
 pub mod websocket;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The rooms of the interface, in the order in which a C programmer meets them.
-const ROOMS: [&str; 5] = ["types", "server", "connection", "variadic", "utility"];
+const ROOMS: [&str; 5] = ["abi", "ffi/server", "ffi/connection", "ffi/variadic", "ffi/utility"];
 
 /// What compilers are to check of calls, by macros of the header: cbindgen writes nothing behind the
 /// prototypes of functions that it finds in an `extern` block.
@@ -21,7 +21,7 @@ fn from_the_sources() -> String {
     let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
     let mut builder = cbindgen::Builder::new().with_config(config);
     for room in ROOMS {
-        builder = builder.with_src(root().join(format!("src/ffi/{room}.rs")));
+        builder = builder.with_src(root().join(format!("src/{room}.rs")));
     }
     let mut header = Vec::new();
     builder.generate().expect("src/ffi is read by cbindgen").write(&mut header);

@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use mongoose::abi::{mg_connection, mg_server};
 use mongoose::ffi::connection::{
     mg_send_data, mg_send_header, mg_send_status, mg_websocket_write, mg_write,
 };
@@ -20,7 +21,6 @@ use mongoose::ffi::server::{
     mg_add_uri_handler, mg_create_server, mg_destroy_server, mg_get_option,
     mg_iterate_over_connections, mg_poll_server, mg_set_http_error_handler, mg_set_option,
 };
-use mongoose::ffi::types::{mg_connection, mg_server};
 use proptest::prelude::*;
 
 /// Turns after which what has not come is lost.

@@ -16,7 +16,7 @@ use mongoose::ffi::connection::{mg_send_data, mg_send_header, mg_send_status};
 use mongoose::ffi::connection::{mg_websocket_write, mg_write};
 use mongoose::ffi::server::{mg_add_uri_handler, mg_create_server, mg_get_option};
 use mongoose::ffi::server::{mg_poll_server, mg_set_http_error_handler, mg_set_option};
-use mongoose::ffi::types::{mg_connection, mg_server};
+use mongoose::abi::{mg_connection, mg_server};
 use mongoose::ffi::utility::{mg_get_header, mg_get_var, mg_parse_header, mg_parse_multipart};
 
 /// Turns without news after which a connection that should have ended is stuck.

@@ -9,17 +9,17 @@ use std::path::Path;
 
 use super::Env;
 use super::fields::Depth;
-use super::holding::{self, Discard, Held};
-use super::judging::{is_unknown_dir, own_place};
-use super::locking::locked_in;
-use super::lockings;
+use super::lock_log;
+use super::lock_method::locked_in;
 use super::locks::Keys;
 use super::request::{Reply, Request};
+use super::set_aside::{self, Held};
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::transfer::{MAX_LOOKS, failures, locked_inside};
-use super::tree::{Removal, Survey};
+use super::transfer_rules::{is_unknown_dir, own_place};
+use super::tree::{Discard, Removal, Survey};
 
 /// The removal of a directory.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Delete {
     target: Target,
     keys: Keys,
     locked: Vec<String>,
-    /// [`lockings::count`] when the last look began, and how many there were.
+    /// [`lock_log::count`] when the last look began, and how many there were.
     seen: u64,
     looks: usize,
     stage: Stage,
@@ -54,7 +54,7 @@ impl Delete {
         }
         if is_dir {
             let stage = Stage::Survey(Survey::new(target.full.clone()));
-            let (locked, seen) = (Vec::new(), lockings::count());
+            let (locked, seen) = (Vec::new(), lock_log::count());
             return Ok(Ok(Delete { target, keys, locked, seen, looks: 1, stage }));
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
@@ -100,11 +100,11 @@ impl Delete {
             return Err(locked_inside(&self.locked));
         }
         let place = own_place(&self.target).ok_or(Reply::from(409))?;
-        if lockings::was_one_in(&place, self.seen) {
+        if lock_log::was_one_in(&place, self.seen) {
             if self.looks >= MAX_LOOKS {
                 return Err(503.into());
             }
-            self.seen = lockings::count();
+            self.seen = lock_log::count();
             self.looks += 1;
             self.stage = Stage::Survey(Survey::new(self.target.full.clone()));
             return Ok(());
@@ -114,8 +114,8 @@ impl Delete {
         if is_unknown_dir(&self.target, &target) || target.is_link || !target.is_dir() {
             return Err(409.into());
         }
-        self.stage = match Held::take(&place, holding::Kind::Doomed) {
-            Ok(held) => Stage::Discard(held.doom()),
+        self.stage = match Held::take(&place, set_aside::Kind::Doomed) {
+            Ok(held) => Stage::Discard(Discard::of(held)),
             Err(_) => Stage::Removal(Removal::new(target.full.clone())),
         };
         Ok(())

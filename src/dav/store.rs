@@ -27,7 +27,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::fields::{MAX_TIMEOUT, push_escaped};
-use super::lockings;
+use super::lock_log;
 use super::locks::Lock;
 use super::sorted::Sorted;
 use super::temporary::{Temporary, above_standard, check_size, open_file};
@@ -357,7 +357,7 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
         };
     }
     if state.members.iter().any(|(_, member)| !member.locks.is_empty()) {
-        lockings::note(dir);
+        lock_log::note(dir);
     }
     let text = state.to_text();
     if text.len() as u64 > MAX_LEN {

@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use super::holding::Discard;
+use super::set_aside::sweep;
 use super::sorted::Sorted;
-use super::temporary::sweep;
-use super::tree::Removal;
+use super::tree::{Discard, Removal};
 
 /// As many directories are remembered.
 const MAX_DIRS: usize = 4096;
@@ -91,7 +90,7 @@ impl Sweeper {
 
 #[cfg(test)]
 mod tests {
-    use super::super::holding::{Held, Kind};
+    use super::super::set_aside::{Held, Kind};
     use super::super::temporary::fresh_name;
     use super::super::test_folder::Folder;
     use super::*;
@@ -127,7 +126,7 @@ mod tests {
             fs::create_dir_all(path.join("c/d")).unwrap();
             match name {
                 "a" => sweeper.remove(Removal::new(path)),
-                _ => sweeper.discard(Held::take(&path, Kind::Doomed).unwrap().doom()),
+                _ => sweeper.discard(Discard::of(Held::take(&path, Kind::Doomed).unwrap())),
             }
         }
         let mut portions = 0;

@@ -1,22 +1,19 @@
-//! Files that are complete before anybody sees them, and what is left of those whose maker died.
+//! Files that are complete before anybody sees them.
 //!
 //! A new file has no name until it is complete (`O_TMPFILE`), so that a process which is killed
 //! leaves nothing behind. Where it is to replace another, it bears a hidden name for the moment
 //! before it is renamed. Whoever makes something under such a name holds a lock (`flock`) on it:
-//! what nobody holds any more is swept away.
+//! what nobody holds any more is swept away (see [`super::set_aside::sweep`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-
-use super::holding::{Kind, give_back};
 
 /// What the names of temporary files and folders begin with; hidden like all of `STATE`.
 pub const PREFIX: &str = ".mongoose-dav.";
@@ -68,7 +65,7 @@ impl Temporary {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             };
-            if hold(&file) != Held::Theirs {
+            if lock(&file) != Owner::Theirs {
                 return Ok(Temporary::new(file, dir, Some(name)));
             }
         }
@@ -101,7 +98,7 @@ impl Temporary {
             }
             let name = fresh_name(&self.dir);
             // Before it can be seen: a sweep must not take it for what somebody left.
-            hold(&self.file);
+            lock(&self.file);
             match self.link(&name) {
                 Ok(()) => self.name = Some(name),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -156,7 +153,7 @@ impl TemporaryDir {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => above_standard(opened?)?,
             };
-            if hold(&held) != Held::Theirs && path.exists() {
+            if lock(&held) != Owner::Theirs && path.exists() {
                 return Ok(TemporaryDir { path, _held: held });
             }
         }
@@ -167,53 +164,6 @@ impl TemporaryDir {
 /// A folder that nobody else looks into before it gets the mode that it is to have.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(path)
-}
-
-/// What is left in `dir` of work that nobody does any more. Files are removed, folders returned.
-/// What was only held goes back to its place.
-pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = entry.path();
-        let name = entry.file_name();
-        if let Some(kind) = Kind::of(name.as_bytes()) {
-            folders.extend(sweep_held(&path, kind));
-            continue;
-        }
-        if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
-        let Ok(file) = open_left(&path) else { continue };
-        let Ok(meta) = file.metadata() else { continue };
-        if hold(&file) != Held::Ours {
-            continue;
-        }
-        if meta.is_dir() {
-            // Under the lock: whoever has just made it, and waits for the lock, sees that it is gone.
-            let doomed = fresh_name(dir);
-            folders.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
-        } else if meta.is_file() {
-            let _ = fs::remove_file(path);
-        }
-    }
-    Ok(folders)
-}
-
-/// Gives back what somebody who is no more has held; a folder to be removed.
-fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
-    let file = open_left(path).ok()?;
-    // Where nothing can be locked it may yet be in use. Whoever finds it gone gives up; that nobody
-    // finds it again would be worse.
-    if !file.metadata().ok()?.is_dir() || hold(&file) == Held::Theirs {
-        return None;
-    }
-    give_back(path, kind).unwrap_or_default()
-}
-
-fn open_left(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// A hidden name that is not in use, most likely.
@@ -235,7 +185,7 @@ pub fn random_bytes() -> [u8; 16] {
 
 /// Whose something temporary is.
 #[derive(Clone, Copy, PartialEq)]
-enum Held {
+pub enum Owner {
     Ours,
     Theirs,
     /// Some network file systems lock nothing: then nothing is swept there either.
@@ -243,11 +193,11 @@ enum Held {
 }
 
 /// Locks something temporary until it is closed.
-fn hold(file: &File) -> Held {
+pub fn lock(file: &File) -> Owner {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Held::Ours,
-        Err(Errno::AGAIN) => Held::Theirs,
-        Err(_) => Held::Unknown,
+        Ok(()) => Owner::Ours,
+        Err(Errno::AGAIN) => Owner::Theirs,
+        Err(_) => Owner::Unknown,
     }
 }
 
@@ -279,6 +229,7 @@ pub fn above_standard(file: File) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::set_aside::sweep;
     use super::super::test_folder::Folder;
     use super::*;
     use std::io::Write as _;

@@ -15,18 +15,18 @@ use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
 use super::fields::escape_path;
-use super::holding::{Discard, Held, Kind, install, is, rename};
-use super::judging::{Judged, own_place};
-use super::locking::locked_in;
-use super::lockings;
+use super::lock_log;
+use super::lock_method::locked_in;
 use super::multistatus::Multistatus;
 use super::request::{Reply, Request};
+use super::set_aside::{Held, Kind, install, is, rename};
 use super::stamp::stamp;
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
-use super::tree::{FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
+use super::transfer_rules::{Judged, own_place};
+use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
 use super::{Env, status_of};
 use crate::files::resolve;
 
@@ -48,7 +48,7 @@ pub struct Transfer {
     stage: Stage,
     /// What is locked and must not be lost.
     locked: Vec<String>,
-    /// [`lockings::count`] when the last look began, and how many there were.
+    /// [`lock_log::count`] when the last look began, and how many there were.
     seen: u64,
     looks: usize,
     /// The source of a move, while a copy of it is made.
@@ -193,7 +193,7 @@ impl Transfer {
         if target.is_dir() && !target.is_link {
             surveys.push((Survey::new(target.full.clone()), false));
         }
-        self.seen = lockings::count();
+        self.seen = lock_log::count();
         self.looks += 1;
         self.stage = Stage::Survey(surveys);
     }
@@ -236,8 +236,8 @@ impl Transfer {
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
         let own = own_place(source)
             .filter(|_| self.moves && self.made.is_none() && is_dir(source))
-            .is_some_and(|tree| lockings::was_one_in(&tree, self.seen));
-        let others = is_dir(target) && lockings::was_one_in(place, self.seen);
+            .is_some_and(|tree| lock_log::was_one_in(&tree, self.seen));
+        let others = is_dir(target) && lock_log::was_one_in(place, self.seen);
         if !own && !others {
             return Ok(false);
         }
@@ -336,7 +336,7 @@ impl Transfer {
         };
         // From now on others may lock it.
         self.made = None;
-        self.source = self.held.take().map(Held::doom);
+        self.source = self.held.take().map(Discard::of);
         self.replaced = old.map(Removal::of_hidden);
         self.stage = Stage::Carry(env.unix + PATIENCE, false);
         Ok(())

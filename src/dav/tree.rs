@@ -12,11 +12,11 @@ use std::vec::IntoIter;
 
 use rustix::io::Errno;
 
-use super::holding::Kind;
+use super::set_aside::{Held, Kind, give_back, sweep};
 use super::stamp::stamp;
 use super::status_of;
 use super::store::{self, STATE};
-use super::temporary::{above_standard, check_size, create_private_dir, open_file, sweep};
+use super::temporary::{above_standard, check_size, create_private_dir, open_file};
 
 /// Bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -416,9 +416,38 @@ pub fn is_own(name: &[u8]) -> bool {
     name.starts_with(STATE.as_bytes())
 }
 
+/// The removal of something held. What cannot be removed goes back to its place.
+#[derive(Debug)]
+pub struct Discard {
+    removal: Removal,
+    held: Held,
+}
+
+impl Discard {
+    /// Of what is doomed.
+    pub fn of(held: Held) -> Discard {
+        let held = held.doom();
+        Discard { removal: Removal::new(held.path()), held }
+    }
+
+    /// Works on; what could not be removed, and why, once all is done.
+    pub fn advance(&mut self, budget: &mut usize) -> Option<&[(Vec<u8>, u16)]> {
+        if !self.removal.advance(budget) {
+            return None;
+        }
+        let folder = self.held.folder();
+        if !self.removal.failures.is_empty() {
+            let _ = give_back(folder, Kind::Source);
+        } else {
+            let _ = fs::remove_dir(folder);
+        }
+        Some(&self.removal.failures)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::holding::Held;
+    use super::super::temporary::PREFIX;
     use super::super::test_folder::Folder;
     use super::super::xml::Name;
     use super::*;
@@ -641,5 +670,30 @@ mod tests {
         drop(held);
         assert!(survey.advance(&mut 100, &mut look).unwrap());
         assert!(folder.0.join("a/d").is_dir());
+    }
+
+    fn names_in(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_removed_goes_back() {
+        let folder = Folder::new();
+        let place = folder.0.join("d");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("a"), "").unwrap();
+        let mut discard = Discard::of(Held::take(&place, Kind::Source).unwrap());
+        assert!(names_in(&folder.0)[0].starts_with(PREFIX));
+        discard.removal.failures.push((b"b".to_vec(), 403));
+        while discard.advance(&mut 1).is_none() {}
+        // What of it is left, which is nothing here, is not hidden.
+        assert_eq!(names_in(&folder.0), Vec::<String>::new());
+        fs::create_dir(&place).unwrap();
+        let mut discard = Discard::of(Held::take(&place, Kind::Doomed).unwrap());
+        fs::write(discard.held.folder().join("b"), "").unwrap();
+        discard.removal.failures.push((b"b".to_vec(), 403));
+        while discard.advance(&mut 1).is_none() {}
+        assert_eq!(names_in(&folder.0), ["b"]);
     }
 }

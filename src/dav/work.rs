@@ -5,7 +5,7 @@ use std::fs;
 use super::Env;
 use super::bodies::{Change, propertyupdate};
 use super::deletion::Delete;
-use super::locking::{self, DeepLock};
+use super::lock_method::{self, DeepLock};
 use super::multistatus::{Multistatus, write_name};
 use super::properties::is_protected;
 use super::propfind::Propfind;
@@ -170,8 +170,8 @@ impl Work {
             b"PROPPATCH" => Err(proppatch(request, env)?),
             b"MKCOL" => Err(mkcol(request, env)?),
             b"DELETE" => Delete::begin(request, env)?.map(|delete| Stage::Delete(Box::new(delete))),
-            b"LOCK" => locking::lock(request, env)?.map(|lock| Stage::Lock(Box::new(lock))),
-            b"UNLOCK" => Err(locking::unlock(request, env)?),
+            b"LOCK" => lock_method::lock(request, env)?.map(|lock| Stage::Lock(Box::new(lock))),
+            b"UNLOCK" => Err(lock_method::unlock(request, env)?),
             method @ (b"COPY" | b"MOVE") => {
                 let transfer = Transfer::begin(request, env, sweeper, method == b"MOVE")?;
                 Ok(Stage::Transfer(Box::new(transfer)))

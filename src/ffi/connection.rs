@@ -4,11 +4,11 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::guard::{c_bytes, c_str, guard};
 use super::hold::Hold;
-use super::types::mg_connection;
-use crate::server::inbox::Message;
-use crate::server::slots::Slot;
+use crate::abi::mg_connection;
 use crate::server::websocket::write_frame_from_elsewhere;
 use crate::server::write::{Piece, write_from_elsewhere};
+use crate::shared::hub::Message;
+use crate::shared::slots::Slot;
 
 /// Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
 /// program writes itself. The bytes are copied. What the answer's header says decides whether the

@@ -6,10 +6,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::types::mg_server;
-use crate::server::inbox::Hub;
-use crate::server::thread_number;
+use crate::abi::mg_server;
 use crate::server::{FORKS, Server};
+use crate::shared::hub::Hub;
+use crate::shared::thread_number;
 
 /// Nobody is inside.
 const IDLE: u64 = 0;
@@ -114,7 +114,7 @@ impl Hold {
     /// Uses the server. No user code may run in `body`.
     pub fn with<R>(&self, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
         // Acquire: the thread that made the server may not have passed a lock since.
-        let server = self.hub.server.load(Ordering::Acquire);
+        let server = self.hub.server.load(Ordering::Acquire).cast::<Server>();
         // SAFETY: the server lives while a thread holds it, only the holder gets here, and no
         // reference outlives a call: `body` calls nothing that could come back here.
         unsafe { server.as_mut() }.map(body)
@@ -159,7 +159,7 @@ fn end(hub: &'static Hub) {
 }
 
 fn free(hub: &'static Hub) {
-    let server = hub.server.swap(std::ptr::null_mut(), Ordering::SeqCst);
+    let server = hub.server.swap(std::ptr::null_mut(), Ordering::SeqCst).cast::<Server>();
     if !server.is_null() {
         // SAFETY: it was boxed when the server was made, and the swap gave it to us alone.
         drop(unsafe { Box::from_raw(server) });
@@ -193,7 +193,7 @@ mod tests {
     fn who_comes_too_late_to_free_a_server_leaves_its_hub_alone() {
         let hub = Hub::acquire();
         let server = Box::new(Server::new(hub, std::ptr::null_mut()));
-        hub.server.store(Box::into_raw(server), Ordering::Release);
+        hub.server.store(Box::into_raw(server).cast(), Ordering::Release);
         let polling = Hold::poll(hub).expect("nobody is inside");
         std::thread::spawn(|| destroy(hub)).join().expect("no panic");
         assert!(!hub.server.load(Ordering::SeqCst).is_null());

@@ -1,9 +1,9 @@
-//! What C sees: the exported functions, the public structures, and nearly all `unsafe`.
+//! The exported functions: the only callers of user code, and nearly all `unsafe`. What they do is in the rooms
+//! below; an entry point converts, guards and delegates.
 
 pub mod connection;
 pub mod guard;
 pub mod hold;
 pub mod server;
-pub mod types;
 pub mod utility;
 pub mod variadic;

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use super::guard::{c_str, guard};
 use super::hold::{self, Hold, hub};
-use super::types::{mg_connection, mg_handler_t, mg_server};
+use crate::abi::IterateFn;
+use crate::abi::{mg_connection, mg_handler_t, mg_server};
 use crate::options::{OptionId, lookup};
 use crate::server::clock::unix_seconds;
-use crate::server::inbox::{Hub, IterateFn, Message, Param, Ticket};
-use crate::server::slots::Slot;
+use crate::server::iterate::Job;
 use crate::server::{FORKS, Server, Step};
+use crate::shared::hub::{Hub, Message, Param, Ticket};
+use crate::shared::slots::Slot;
 
 /// Makes a server. It does nothing until it is given options and polled: no socket and no file is
 /// opened here. `server_param` may be anything, also NULL; handlers see it as
@@ -34,7 +36,7 @@ pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server 
         let hub = Hub::acquire();
         hub.forks.store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
         let server = Box::new(Server::new(hub, server_param));
-        hub.server.store(Box::into_raw(server), Ordering::Release);
+        hub.server.store(Box::into_raw(server).cast(), Ordering::Release);
         ptr::from_ref(hub).cast_mut().cast()
     })
 }
@@ -405,9 +407,9 @@ fn on_server<R: Send + 'static>(
 
 /// Waits until the thread that polls the server has come to `run`, or as long as it may take.
 #[cold]
-fn hand_over(hub: &Hub, run: Box<dyn FnOnce(&mut Server) + Send>) {
+fn hand_over(hub: &Hub, job: Job) {
     let ticket = Arc::new(Ticket::default());
-    if hub.queue.push(Message::Run(run, ticket.clone())).is_ok() {
+    if hub.queue.push(Message::Run(Box::new(job), ticket.clone())).is_ok() {
         ticket.wait(patience(hub));
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::ptr;
 
 use super::guard::{c_buf, c_bytes, c_str, guard};
-use super::types::{MAX_VISIBLE_HEADERS, mg_connection};
+use crate::abi::{MAX_VISIBLE_HEADERS, mg_connection};
 use crate::auth::htpasswd;
 use crate::files::mime;
 use crate::http::form::{self, Var};

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 
 use super::connection::{Conn, Phase};
 use super::tls::Opening;
-use super::{Server, open_spare, slots};
+use super::{Server, open_spare};
+use crate::shared::slots;
 
 impl Server {
     /// Accepts one connection and returns its index.

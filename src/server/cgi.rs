@@ -17,7 +17,6 @@ use super::launch::{Launch, status_of};
 use super::programs::Output;
 use super::replies;
 use super::sending::reset_on_close;
-use super::slots::Shown;
 use super::step::Flow;
 use crate::cgi::header::{self, MAX_HEAD, Outcome};
 use crate::files::cache::Entry;
@@ -25,6 +24,7 @@ use crate::files::resolve;
 use crate::http::outlet::Outlet;
 use crate::http::request::{Framing, Head, Outcome as Parsed};
 use crate::http::status::{reason, write_status_line};
+use crate::shared::slots::Shown;
 
 /// While more than this waits to be sent, the program's output waits in its pipe.
 const HIGH_WATER: usize = 64 * 1024;

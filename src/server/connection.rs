@@ -5,18 +5,18 @@ use std::path::PathBuf;
 
 use mio::net::TcpStream;
 
-use super::Handler;
 use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
 use super::sending::FileBody;
-use super::slots::{Shown, Slot};
 use super::spares;
 use super::ssi::Page;
 use super::streams::Stream;
 use super::websocket::Socket;
+use crate::abi::Handler;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
 use crate::http::response::Answer;
+use crate::shared::slots::{Shown, Slot};
 use crate::tls::Session;
 
 /// Buffers above this size are given back to the allocator instead of being used again.

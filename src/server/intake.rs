@@ -9,7 +9,6 @@ use rustix::net::RecvFlags;
 use super::builtin::{Intake, Task};
 use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
 use super::dav::MAX_DOCUMENT;
-use super::slots::Shown;
 use super::step::Flow;
 use super::{SCRATCH, Server};
 use crate::http::chunked::Step as Chunk;
@@ -18,6 +17,7 @@ use crate::http::request::{
 };
 use crate::http::uri;
 use crate::log;
+use crate::shared::slots::Shown;
 
 /// While more than this waits to be sent, no further request is begun.
 const HIGH_WATER: usize = 256 * 1024;

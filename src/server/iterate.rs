@@ -6,10 +6,14 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
-use super::inbox::{IterateFn, Message, Param, Ticket};
-use super::slots::{Content, Generation, Slot};
 use super::{Server, Step};
+use crate::abi::IterateFn;
 use crate::options::{IterateContent, IterateOver};
+use crate::shared::hub::{Message, Param, Ticket};
+use crate::shared::slots::{Content, Generation, Slot};
+
+/// What another thread wants of the server beside walks; what comes of it goes by a way of its own.
+pub type Job = Box<dyn FnOnce(&mut Server) + Send>;
 
 /// One walk.
 pub struct Iteration {
@@ -185,7 +189,10 @@ impl Server {
             }
             Some(Message::Run(run, ticket)) => {
                 if ticket.begin() {
-                    run(self);
+                    match run.downcast::<Job>() {
+                        Ok(job) => (*job)(self),
+                        Err(_) => debug_assert!(false, "work of another kind"),
+                    }
                     ticket.finish(0);
                 }
                 true

@@ -12,28 +12,23 @@ pub mod clock;
 pub mod connection;
 mod dav;
 mod files;
-pub mod inbox;
 mod intake;
 pub mod iterate;
 mod launch;
 pub mod listener;
 mod listing;
-mod pool;
 mod programs;
-pub mod queue;
 pub mod replies;
 mod respond;
 mod routes;
 mod sending;
 pub mod settings;
-pub mod slots;
 mod spares;
 mod ssi;
 mod step;
 mod streams;
 #[cfg(test)]
 mod tests;
-pub mod thread_number;
 pub mod timers;
 mod tls;
 pub mod user;
@@ -41,7 +36,7 @@ pub mod websocket;
 pub mod write;
 
 use std::collections::VecDeque;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -55,27 +50,24 @@ use rustix::net::SendFlags;
 
 use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
-use self::inbox::{Hub, IterateFn, Message};
 use self::listener::Listener;
 use self::programs::Program;
 use self::routes::Routes;
-use self::slots::Slot;
 use self::spares::LargeBuffers;
 use self::timers::Timers;
 use self::tls::Tls;
+use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::auth::nonce::Nonces;
 use crate::dav::sweeping::Sweeper;
-use crate::ffi::types::mg_connection;
 use crate::files::cache::Cache;
 use crate::files::secrets::Secrets;
 use crate::files::shortcuts::Shortcuts;
 use crate::http::request::Head;
 use crate::log::{LogFile, Repeats};
 use crate::options::{OPTIONS, OptionId, Options};
+use crate::shared::hub::{Hub, Message};
+use crate::shared::slots::{self, Slot};
 use crate::websocket::deflate::Deflater;
-
-/// A handler of the program's.
-pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);

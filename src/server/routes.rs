@@ -1,6 +1,6 @@
 //! Which handler a path reaches.
 
-use super::Handler;
+use crate::abi::Handler;
 
 /// Up to this many, looking at each handler costs no more than a search.
 const FEW: usize = 8;
@@ -128,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ffi::types::mg_connection;
+    use crate::abi::mg_connection;
 
     /// Handlers that are told apart by their addresses.
     fn handler(place: usize) -> Handler {

@@ -6,7 +6,8 @@ use mio::Interest;
 
 use super::connection::Phase;
 use super::intake::Refill;
-use super::{Handler, Server, Step};
+use super::{Server, Step};
+use crate::abi::Handler;
 use crate::options::Config;
 
 /// Requests of one connection that are served in one turn.

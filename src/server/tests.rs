@@ -8,12 +8,13 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::inbox::{Hub, Message, Param, Ticket};
-use super::slots::Slot;
+use super::iterate::Job;
 use super::write::{Piece, write_from_elsewhere};
 use super::{Server, Step};
-use crate::ffi::types::mg_connection;
+use crate::abi::mg_connection;
 use crate::options::lookup;
+use crate::shared::hub::{Hub, Message, Param, Ticket};
+use crate::shared::slots::Slot;
 
 unsafe extern "C-unwind" fn never_called(_: *mut mg_connection) -> c_int {
     0
@@ -299,7 +300,9 @@ fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
 fn what_waits_is_sent_before_other_threads_have_their_way() {
     let (mut server, mut clients) = two_requests();
     let (report, outcome) = std::sync::mpsc::channel();
-    let work = move |server: &mut Server| report.send(server.dirty.is_empty()).expect("awaited");
+    let work: Job = Box::new(move |server: &mut Server| {
+        report.send(server.dirty.is_empty()).expect("awaited");
+    });
     server.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
     for _ in 0..2 {
         let slot = resume(&mut server).expect("a request");

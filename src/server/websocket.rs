@@ -10,13 +10,14 @@ use std::sync::atomic::Ordering;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
+use super::Server;
 use super::connection::{Conn, Outbox, Phase};
-use super::inbox::{Message, Verdict};
 use super::intake::Refill;
-use super::slots::{Content, Slot};
 use super::step::Flow;
-use super::{Handler, Server};
+use crate::abi::Handler;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
+use crate::shared::hub::{Message, Verdict};
+use crate::shared::slots::{Content, Slot};
 use crate::websocket::deflate::Deflate;
 use crate::websocket::frame;
 use crate::websocket::handshake::{self, Verdict as Handshake};

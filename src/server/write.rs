@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use super::Server;
 use super::connection::Phase;
-use super::inbox::{Hub, Message, Verdict};
-use super::slots::{Generation, Slot};
 use crate::http::response::{Answer, Written};
+use crate::shared::hub::{Hub, Message, Verdict};
+use crate::shared::slots::{Generation, Slot};
 
 /// One call of the writing family.
 #[derive(Clone, Copy)]

@@ -66,6 +66,12 @@ pub struct mg_connection {
 /// C++ handler may throw: the exception passes through `mg_poll_server`.
 pub type mg_handler_t = Option<unsafe extern "C-unwind" fn(conn: *mut mg_connection) -> c_int>;
 
+/// A handler of the program's.
+pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
+
+/// The function of `mg_iterate_over_connections`.
+pub type IterateFn = unsafe extern "C-unwind" fn(*mut mg_connection, *mut c_void);
+
 const _: () = {
     use std::mem::{align_of, offset_of, size_of};
     // The figure for machines with pointers of 8 bytes, and that for those of 4.

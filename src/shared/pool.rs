@@ -373,7 +373,7 @@ mod tests {
 
     /// As a connection does.
     fn use_slot(slot: &'static Slot) {
-        let hub = super::super::inbox::Hub::acquire();
+        let hub = super::super::hub::Hub::acquire();
         slot.open(hub, 0, ([127, 0, 0, 1], 1).into(), std::ptr::null_mut());
         hub.release();
         slot.close();

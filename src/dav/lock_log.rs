@@ -9,39 +9,39 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const MAX_PLACES: usize = 256;
 
 #[derive(Debug)]
-struct Lockings {
+struct LockLog {
     count: u64,
     places: VecDeque<PathBuf>,
 }
 
 /// Of all servers of this process. What others do while a tree is looked through is not noticed.
-static LOCKINGS: Mutex<Lockings> = Mutex::new(Lockings { count: 0, places: VecDeque::new() });
+static LOG: Mutex<LockLog> = Mutex::new(LockLog { count: 0, places: VecDeque::new() });
 
-fn lockings() -> MutexGuard<'static, Lockings> {
-    LOCKINGS.lock().unwrap_or_else(PoisonError::into_inner)
+fn log() -> MutexGuard<'static, LockLog> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Notes that a lock may have been taken in a directory, whose path has no links in it.
 pub fn note(dir: &Path) {
-    let mut lockings = lockings();
-    lockings.count += 1;
-    if lockings.places.len() == MAX_PLACES {
-        lockings.places.pop_front();
+    let mut log = log();
+    log.count += 1;
+    if log.places.len() == MAX_PLACES {
+        log.places.pop_front();
     }
-    lockings.places.push_back(dir.to_path_buf());
+    log.places.push_back(dir.to_path_buf());
 }
 
 /// How many there were so far.
 pub fn count() -> u64 {
-    lockings().count
+    log().count
 }
 
 /// Whether one of those since there were `count` was in a tree, whose path has no links in it.
 pub fn was_one_in(tree: &Path, count: u64) -> bool {
-    let lockings = lockings();
-    let new = usize::try_from(lockings.count.saturating_sub(count)).unwrap_or(usize::MAX);
-    let mut places = lockings.places.iter().rev().take(new);
-    new > lockings.places.len() || places.any(|dir| dir.starts_with(tree))
+    let log = log();
+    let new = usize::try_from(log.count.saturating_sub(count)).unwrap_or(usize::MAX);
+    let mut places = log.places.iter().rev().take(new);
+    new > log.places.len() || places.any(|dir| dir.starts_with(tree))
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_locking_is_noticed_in_its_tree_until_too_many_were_there() {
-        let (tree, other) = (Path::new("/lockings/tree"), Path::new("/lockings/tree2"));
+        let (tree, other) = (Path::new("/locked/tree"), Path::new("/locked/tree2"));
         let before = count();
         assert!(!was_one_in(tree, before));
         note(other);

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::inbox::Hub;
+use super::hub::Hub;
 use super::pool::{Pool, Rules};
 use super::thread_number;
-use crate::ffi::types::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
+use crate::abi::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
 use crate::http::request::Head;
 use crate::http::response::Answer;
 

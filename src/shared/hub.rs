@@ -3,6 +3,7 @@
 //! A [`Hub`] is the part of a server that every thread may touch at any time. Hubs are pooled and
 //! never unmapped, so that a connection pointer kept for too long still leads to a valid one.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -10,19 +11,18 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Server;
 use super::queue::Queue;
 use super::slots::{Generation, Slot};
-use crate::ffi::types::mg_connection;
-
-/// The callback of `mg_iterate_over_connections`.
-pub type IterateFn = unsafe extern "C-unwind" fn(*mut mg_connection, *mut c_void);
+use crate::abi::IterateFn;
 
 /// A pointer of the program's, carried to the callback and never followed.
 #[derive(Clone, Copy, Debug)]
 pub struct Param(pub *mut c_void);
 // SAFETY: the library only hands it back.
 unsafe impl Send for Param {}
+
+/// What the server is to do for another thread. Only the server knows its type.
+pub type Job = Box<dyn Any + Send>;
 
 /// One request of another thread.
 pub enum Message {
@@ -41,7 +41,7 @@ pub enum Message {
         ticket: Arc<Ticket>,
     },
     /// Anything else that needs the server; it answers through a ticket of its own.
-    Run(Box<dyn FnOnce(&mut Server) + Send>, Arc<Ticket>),
+    Run(Job, Arc<Ticket>),
     /// A line for the error log.
     Complain(&'static str),
 }
@@ -71,7 +71,7 @@ pub struct Hub {
     pub forks: AtomicU64,
     pub queue: Queue<Message, mio::Waker>,
     /// The server, for the thread that holds it. NULL once it is destroyed.
-    pub server: AtomicPtr<Server>,
+    pub server: AtomicPtr<c_void>,
     /// `mg_destroy_server` was called while a poll ran.
     pub doomed: AtomicBool,
     pub iterate_timeout_ms: AtomicU64,

@@ -1,7 +1,7 @@
 //! What is taken out of everybody's reach for a while, and given back or removed.
 //!
 //! It is moved into a hidden folder beside it, under the name that it had. The name of the folder
-//! says what is to become of it should its holder die, so that a sweep (see [`super::temporary`])
+//! says what is to become of it should its holder die, so that a sweep (see [`sweep`])
 //! knows what to do:
 //!
 //! ```text
@@ -11,16 +11,16 @@
 //! ```
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::temporary::{PREFIX, TemporaryDir, fresh_name};
-use super::tree::Removal;
+use super::temporary::{self, Owner, PREFIX, TemporaryDir, fresh_name};
 
 const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
@@ -84,19 +84,24 @@ impl Held {
         }
     }
 
+    /// The hidden folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder.path
+    }
+
     /// Where it is now.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)
     }
 
     /// It is not to come back, whatever happens from now on.
-    pub fn doom(mut self) -> Discard {
+    pub fn doom(mut self) -> Held {
         let hidden = fresh_name(self.folder.path.parent().unwrap_or(Path::new(".")));
         if self.kind != Kind::Doomed && fs::rename(&self.folder.path, &hidden).is_ok() {
             self.folder.path = hidden;
             self.kind = Kind::Doomed;
         }
-        Discard { removal: Removal::new(self.path()), held: self }
+        self
     }
 
     /// Removes it, where it is no directory. What cannot be removed comes back with a sweep.
@@ -117,27 +122,51 @@ impl Held {
     }
 }
 
-/// The removal of something held. What cannot be removed goes back to its place.
-#[derive(Debug)]
-pub struct Discard {
-    removal: Removal,
-    held: Held,
+/// What is left in `dir` of work that nobody does any more. Files are removed, folders returned.
+/// What was only held goes back to its place.
+pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let path = entry.path();
+        let name = entry.file_name();
+        if let Some(kind) = Kind::of(name.as_bytes()) {
+            folders.extend(sweep_held(&path, kind));
+            continue;
+        }
+        if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
+        let Ok(file) = open_left(&path) else { continue };
+        let Ok(meta) = file.metadata() else { continue };
+        if temporary::lock(&file) != Owner::Ours {
+            continue;
+        }
+        if meta.is_dir() {
+            // Under the lock: whoever has just made it, and waits for the lock, sees that it is gone.
+            let doomed = fresh_name(dir);
+            folders.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
+        } else if meta.is_file() {
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(folders)
 }
 
-impl Discard {
-    /// Works on; what could not be removed, and why, once all is done.
-    pub fn advance(&mut self, budget: &mut usize) -> Option<&[(Vec<u8>, u16)]> {
-        if !self.removal.advance(budget) {
-            return None;
-        }
-        let folder = &self.held.folder.path;
-        if !self.removal.failures.is_empty() {
-            let _ = give_back(folder, Kind::Source);
-        } else {
-            let _ = fs::remove_dir(folder);
-        }
-        Some(&self.removal.failures)
+/// Gives back what somebody who is no more has held; a folder to be removed.
+fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
+    let file = open_left(path).ok()?;
+    // Where nothing can be locked it may yet be in use. Whoever finds it gone gives up; that nobody
+    // finds it again would be worse.
+    if !file.metadata().ok()?.is_dir() || temporary::lock(&file) == Owner::Theirs {
+        return None;
     }
+    give_back(path, kind).unwrap_or_default()
+}
+
+fn open_left(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// Empties a folder of things held; it is returned if what is in it is to be removed.
@@ -221,7 +250,7 @@ fn cannot_exchange(error: &io::Error, new: &Path, place: &Path) -> bool {
 fn replace(new: &Path, place: &Path) -> io::Result<PathBuf> {
     let old = Held::take(place, Kind::Replaced)?;
     match rename(new, place, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(old.doom().held.folder.path),
+        Ok(()) => Ok(old.doom().folder.path.clone()),
         Err(error) => {
             let _ = old.put_back();
             Err(error)
@@ -248,8 +277,8 @@ pub fn is(error: &io::Error, errno: Errno) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::temporary::sweep;
     use super::super::test_folder::Folder;
+    use super::super::tree::Removal;
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -310,26 +339,6 @@ mod tests {
                 fs::remove_file(folder.0.join(name)).unwrap();
             }
         }
-    }
-
-    #[test]
-    fn what_cannot_be_removed_goes_back() {
-        let folder = Folder::new();
-        let place = folder.0.join("d");
-        fs::create_dir(&place).unwrap();
-        fs::write(place.join("a"), "").unwrap();
-        let mut discard = Held::take(&place, Kind::Source).unwrap().doom();
-        assert!(names(&folder.0)[0].starts_with(PREFIX));
-        discard.removal.failures.push((b"b".to_vec(), 403));
-        while discard.advance(&mut 1).is_none() {}
-        // What of it is left, which is nothing here, is not hidden.
-        assert_eq!(names(&folder.0), Vec::<String>::new());
-        fs::create_dir(&place).unwrap();
-        let mut discard = Held::take(&place, Kind::Doomed).unwrap().doom();
-        fs::write(discard.held.folder.path.join("b"), "").unwrap();
-        discard.removal.failures.push((b"b".to_vec(), 403));
-        while discard.advance(&mut 1).is_none() {}
-        assert_eq!(names(&folder.0), ["b"]);
     }
 
     #[test]
