@@ -60,7 +60,7 @@ struct Secret {
     found: Vec<FileId>,
     /// What is in use, though the path may lead elsewhere by now.
     in_use: Option<FileId>,
-    /// Device and inode of what is held open, for as long as it is.
+    /// Device and inode of what was seen to be open last.
     open: Option<(u64, u64)>,
 }
 
@@ -87,7 +87,6 @@ impl Secret {
 
     fn is(&self, id: &FileId) -> bool {
         self.found.iter().chain(&self.in_use).any(|known| known.is(id))
-            || self.open == Some((id.dev, id.ino))
     }
 
     /// Where its name, or that of the end of its links, stands.
@@ -145,16 +144,32 @@ impl Secrets {
         self.is_empty = false;
     }
 
-    /// Follows the paths, once in each look. `logs`: what is open, device and inode.
-    pub fn look(&mut self, look: u64, logs: [Option<(u64, u64)>; 2]) {
+    /// A log is open, by device and inode; `meta` is asked for what is known of it, once for each.
+    pub fn note_open(
+        &mut self,
+        place: Place,
+        open: Option<(u64, u64)>,
+        meta: impl FnOnce() -> Option<Metadata>,
+    ) {
+        let secret = &mut self.places[place as usize];
+        if open.is_some() && secret.open != open {
+            secret.open = open;
+            if let Some(meta) = meta() {
+                // Behind what the path leads to, which it may be.
+                let first = secret.found.first().copied();
+                secret.note(FileId::of(&meta));
+                first.into_iter().for_each(|first| secret.note(first));
+            }
+        }
+    }
+
+    /// Follows the paths, once in each look.
+    pub fn look(&mut self, look: u64) {
         if self.look == look || self.is_empty {
             return;
         }
         self.look = look;
         self.places.iter_mut().for_each(Secret::look);
-        for (place, open) in [Place::AccessLog, Place::ErrorLog].into_iter().zip(logs) {
-            self.places[place as usize].open = open;
-        }
     }
 
     /// Whether a file is hidden, whose path is `full`; `is_link`: by a symbolic link.
@@ -312,7 +327,7 @@ mod tests {
             assert_eq!(secrets.hides_at(&path), hidden, "{name}");
             if path.parent().unwrap().exists() {
                 fs::write(&path, "").unwrap();
-                secrets.look(1, [None, None]);
+                secrets.look(1);
                 assert_eq!(secrets.hides_at(&path), hidden, "{name}");
                 fs::remove_file(&path).unwrap();
             }
@@ -332,7 +347,7 @@ mod tests {
         for (look, name) in (1..).zip(["a", "b", "c"]) {
             fs::rename(&key, folder.0.join(name)).unwrap();
             folder.write("key");
-            secrets.look(look, [None, None]);
+            secrets.look(look);
             fs::hard_link(&key, folder.0.join(format!("other{name}"))).unwrap();
             assert!(hidden(&secrets, "key") && hidden(&secrets, name), "{name}");
             assert!(hidden(&secrets, &format!("other{name}")), "{name}");
@@ -346,6 +361,25 @@ mod tests {
         let other = FileId { born: Some(SystemTime::UNIX_EPOCH), ..FileId::of(&meta) };
         let knows_birth = meta.created().is_ok();
         assert_eq!(secrets.hides(&folder.0.join("public"), &other, false), !knows_birth);
+    }
+
+    #[test]
+    fn what_was_open_stays_hidden_though_no_look_has_met_it_at_its_path() {
+        let folder = Folder::new();
+        let mut secrets = Secrets::new();
+        secrets.set(Place::ErrorLog, Some(folder.0.join("log")));
+        let names = ["a", "b", "c"];
+        for name in names {
+            let meta = fs::metadata(folder.write(name)).unwrap();
+            for _ in 0..2 {
+                let open = Some((meta.dev(), meta.ino()));
+                secrets.note_open(Place::ErrorLog, open, || Some(meta.clone()));
+                secrets.note_open(Place::ErrorLog, None, || None);
+            }
+        }
+        folder.write("public");
+        assert!(names.iter().all(|name| secrets.hides_at(&folder.0.join(name))));
+        assert!(!secrets.hides_at(&folder.0.join("public")));
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl LogFile {
         self.open.as_ref().map(|open| open.identity)
     }
 
+    /// What is known of it.
+    pub fn metadata(&self) -> Option<fs::Metadata> {
+        self.open.as_ref()?.file.as_ref()?.metadata().ok()
+    }
+
     /// Forgets what waits: in the child of a fork, whose parent writes it. The file stays open, since the
     /// child may not be allowed to open it again.
     pub fn forget_waiting(&mut self) {

@@ -221,6 +221,9 @@ impl Server {
         };
         self.logs.access.flush(self.clock.unix);
         self.logs.tend(self.clock.unix);
+        if !self.files.secrets.is_empty() {
+            self.note_logs();
+        }
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.clock.update();

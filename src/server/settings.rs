@@ -63,6 +63,7 @@ impl Server {
             _ => self.options.set(id, value)?,
         }
         self.files.shortcuts.clear();
+        self.note_logs();
         self.apply(id);
         Ok(())
     }
@@ -117,8 +118,16 @@ impl Server {
     #[inline]
     pub(super) fn look_at_secrets(&mut self) {
         if !self.files.secrets.is_empty() {
-            let logs = [self.logs.access.identity(), self.logs.error.identity()];
-            self.files.secrets.look(self.files.look(), logs);
+            self.note_logs();
+            self.files.secrets.look(self.files.look());
+        }
+    }
+
+    /// Remembers which logs are open, since their paths may soon lead elsewhere.
+    pub(super) fn note_logs(&mut self) {
+        let logs = [(Place::AccessLog, &self.logs.access), (Place::ErrorLog, &self.logs.error)];
+        for (place, log) in logs {
+            self.files.secrets.note_open(place, log.identity(), || log.metadata());
         }
     }
 

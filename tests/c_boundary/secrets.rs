@@ -3,7 +3,7 @@
 use std::fs::{hard_link, remove_file, rename};
 use std::os::unix::fs::symlink;
 
-use crate::support::{Dav, Response, Scratch, Server, request};
+use crate::support::{Dav, Response, Scratch, Server, request, until};
 
 fn get(server: &Server, path: &str) -> Response {
     server.ask(format!("GET {path} HTTP/1.1\r\n\r\n"))
@@ -166,7 +166,8 @@ fn what_was_in_use_stays_hidden_when_something_takes_its_place() {
     scratch.write("root/fresh", users());
     rename(path("fresh"), path("users")).expect("renamed");
     assert_eq!(statuses(&["users", "kept", "backup"]), [404; 3]);
-    // A log is rotated, to any name.
+    // A log is rotated, to any name. Its lines may be written after the answer that they tell of.
+    until("there is a log", || std::path::Path::new(&path("log")).exists());
     rename(path("log"), path("yesterday")).expect("renamed");
     assert_eq!(statuses(&["yesterday", "log"]), [404; 2]);
     scratch.write("root/log.7.gz", "");
