@@ -161,11 +161,11 @@ static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 /// The text of an option for C. Programs keep such strings, and some free them: each value is
 /// copied with `malloc` when it is first asked for, and not touched again.
 fn shown(server: &mut Server, id: OptionId) -> *const c_char {
-    let text = server.options.get(id);
+    let text = server.cx.options.get(id);
     if text.is_empty() {
         return c"".as_ptr();
     }
-    let shown = &mut server.shown_options[id as usize];
+    let shown = &mut server.cx.shown_options[id as usize];
     if let Some(copy) = shown {
         return *copy;
     }

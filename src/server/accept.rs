@@ -35,7 +35,7 @@ impl Server {
     pub(super) fn accept(&mut self) -> Option<usize> {
         // There is nowhere to read to before there is an event queue, and no news of what comes.
         self.poll.as_ref()?;
-        let maximum = self.options.config.max_connections;
+        let maximum = self.cx.options.config.max_connections;
         while self.acceptor.left > 0 {
             let listener = self.acceptor.listener.as_mut()?;
             if !listener.ready || self.acceptor.paused {
@@ -49,7 +49,7 @@ impl Server {
             self.acceptor.left -= 1;
             match listener.accept() {
                 Ok((socket, peer)) => {
-                    let acl = self.options.config.access_control_list.as_ref();
+                    let acl = self.cx.options.config.access_control_list.as_ref();
                     if acl.is_some_and(|acl| !acl.allows(peer.ip())) {
                         continue;
                     }
@@ -96,7 +96,7 @@ impl Server {
     }
 
     fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<usize> {
-        let (phase, tls) = match self.tls.open()? {
+        let (phase, tls) = match self.cx.tls.open()? {
             Opening::Plain => (Phase::Head, None),
             Opening::Tls(session) => (Phase::Head, Some(session)),
             Opening::Nothing => (Phase::Barred, None),
@@ -113,7 +113,7 @@ impl Server {
                 self.conns.len() - 1
             }
         };
-        slot.open(self.hub, index as u32, peer, self.param);
+        slot.open(self.cx.hub, index as u32, peer, self.cx.param);
         let socket = mio::net::TcpStream::from_std(TcpStream::from(socket));
         self.conns[index] = Some(Box::new(Conn {
             slot,
@@ -136,8 +136,8 @@ impl Server {
             begun: tls.is_some() || phase == Phase::Barred,
             timed_out: false,
             linger: false,
-            last_active: self.clock.now,
-            since: self.clock.now,
+            last_active: self.cx.clock.now,
+            since: self.cx.clock.now,
             discarded: 0,
             input: Vec::new(),
             out: None,

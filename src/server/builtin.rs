@@ -179,7 +179,7 @@ impl Server {
 
     /// Whether who asks may change what the path of a request stands for.
     fn may_write(&mut self, index: usize) -> Result<(), Task> {
-        let Some(file) = self.options.config.dav_auth_file.clone() else {
+        let Some(file) = self.cx.options.config.dav_auth_file.clone() else {
             return Err(self.challenge(index, false));
         };
         self.authorise(index, &file, true)?;
@@ -187,11 +187,13 @@ impl Server {
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let copies = matches!(method, b"COPY" | b"MOVE");
         let path = exchange.path.clone();
-        let Some(full) = resolve::full_path(&self.options.config, &path) else {
+        let Some(full) = resolve::full_path(&self.cx.options.config, &path) else {
             return Err(Task::Reply(404));
         };
-        self.look_at_secrets();
-        if resolve::is_hidden(&self.options.config, &full) || self.files.secrets.hides_at(&full) {
+        self.cx.look_at_secrets();
+        if resolve::is_hidden(&self.cx.options.config, &full)
+            || self.cx.files.secrets.hides_at(&full)
+        {
             return Err(Task::Reply(404));
         }
         match copies && self.is_guarded(index, &full, &file) {
@@ -202,7 +204,7 @@ impl Server {
 
     /// Finds out what is to be done.
     pub(super) fn decide(&mut self, index: usize) -> Task {
-        self.files.ask();
+        self.cx.files.ask();
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
@@ -214,17 +216,17 @@ impl Server {
         if method == b"OPTIONS" {
             return self.tell_options(index);
         }
-        self.look_at_secrets();
+        self.cx.look_at_secrets();
         if reads
             && let Some(Some(conn)) = self.conns.get(index)
             && let Some(exchange) = conn.exchange.as_deref()
-            && let Some(known) = self.files.find(&exchange.path)
+            && let Some(known) = self.cx.files.find(&exchange.path)
         {
             return Task::File(known.into());
         }
         let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
         let path = std::mem::take(&mut exchange.path);
-        let full = resolve::full_path(&self.options.config, &path);
+        let full = resolve::full_path(&self.cx.options.config, &path);
         let slash = path.ends_with(b"/");
         if let Some(exchange) = self.exchange(index) {
             exchange.path = path;
@@ -237,7 +239,7 @@ impl Server {
             };
         }
         let (mut full, mut rest) = (full, Vec::new());
-        let found = self.files.get(&full);
+        let found = self.cx.files.get(&full);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
         if matches!(&found, Err(error) if is_too_long(error)) {
             // Nor could it be told whether there is a password file.
@@ -252,17 +254,17 @@ impl Server {
             // A slash behind a file must not lead to another password file than without it.
             full = without_slash(full);
         }
-        let passwords = resolve::password_file(&self.options.config, &full, is_dir);
-        let required = self.options.config.global_auth_file.is_some();
+        let passwords = resolve::password_file(&self.cx.options.config, &full, is_dir);
+        let required = self.cx.options.config.global_auth_file.is_some();
         if let Err(task) = self.authorise(index, &passwords, required) {
             return task;
         }
         let is_secret = match &found {
-            Ok(known) => self.files.secrets.hides(&full, &known.id, known.is_link),
+            Ok(known) => self.cx.files.secrets.hides(&full, &known.id, known.is_link),
             // It may be there all the same: a program on the way, or what may not be read.
-            Err(_) => self.files.secrets.hides_at(&full),
+            Err(_) => self.cx.files.secrets.hides_at(&full),
         };
-        if is_secret || resolve::is_hidden(&self.options.config, &full) {
+        if is_secret || resolve::is_hidden(&self.cx.options.config, &full) {
             return Task::Reply(404);
         }
         if is_propfind {
@@ -274,7 +276,7 @@ impl Server {
         match found {
             Ok(known) => {
                 let task = self.decide_file(index, &full, known, reads);
-                if matches!(task, Task::File(_)) && !self.options.config.enable_precompressed {
+                if matches!(task, Task::File(_)) && !self.cx.options.config.enable_precompressed {
                     self.remember(index, full, passwords);
                 }
                 task
@@ -289,14 +291,14 @@ impl Server {
     /// him. A collection takes its password file along.
     fn is_guarded(&mut self, index: usize, full: &Path, changes: &Path) -> bool {
         let full = without_slash(full.to_owned());
-        if self.options.config.global_auth_file.is_some() || full.is_dir() {
+        if self.cx.options.config.global_auth_file.is_some() || full.is_dir() {
             return false;
         }
-        let passwords = resolve::password_file(&self.options.config, &full, false);
+        let passwords = resolve::password_file(&self.cx.options.config, &full, false);
         if passwords == changes || self.stays_in_directory(index) {
             return false;
         }
-        match self.files.get(&passwords) {
+        match self.cx.files.get(&passwords) {
             Ok(reading) => !self.is_known_to_both(index, changes, &reading),
             Err(error) => !is_absence(&error),
         }
@@ -305,8 +307,8 @@ impl Server {
     /// Whether the user who was let in by the password file `granting` has the same password in
     /// `other`.
     fn is_known_to_both(&mut self, index: usize, granting: &Path, other: &Known) -> bool {
-        let Ok(granting) = self.files.get(granting) else { return false };
-        let domain = self.options.config.auth_domain.as_bytes();
+        let Ok(granting) = self.cx.files.get(granting) else { return false };
+        let domain = self.cx.options.config.auth_domain.as_bytes();
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return false };
         let hash = |file: &Known| {
@@ -336,7 +338,7 @@ impl Server {
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref()) else { return };
         if exchange.granted.is_none() {
-            self.files.shortcuts.add(&exchange.path, file, passwords);
+            self.cx.files.shortcuts.add(&exchange.path, file, passwords);
         }
     }
 
@@ -348,7 +350,7 @@ impl Server {
         if !reads {
             return self.wrong_method(index);
         }
-        if self.options.config.ssi_pattern.is_some() {
+        if self.cx.options.config.ssi_pattern.is_some() {
             let Some(exchange) = self.exchange(index) else { return Task::Reply(500) };
             let mut path = exchange.path.clone();
             if path.ends_with(b"/") {
@@ -358,7 +360,7 @@ impl Server {
                 return Task::Page(known, full.to_owned(), path);
             }
         }
-        if self.options.config.enable_precompressed {
+        if self.cx.options.config.enable_precompressed {
             return Task::File(self.negotiate(index, full, known));
         }
         Task::File(known.into())
@@ -370,11 +372,11 @@ impl Server {
             let mut path = full.as_os_str().to_owned();
             path.push(suffix);
             let path = Path::new(&path);
-            if resolve::is_hidden(&self.options.config, path) {
+            if resolve::is_hidden(&self.cx.options.config, path) {
                 return None;
             }
-            let known = self.files.get(path).ok()?;
-            let is_secret = self.files.secrets.hides(path, &known.id, known.is_link);
+            let known = self.cx.files.get(path).ok()?;
+            let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
             Some(known).filter(|_| !is_secret)
         };
         let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
@@ -386,15 +388,15 @@ impl Server {
     }
 
     fn decide_directory(&mut self, index: usize, full: PathBuf, reads: bool) -> Task {
-        for place in 0..self.options.config.index_files.len() {
-            let config = &self.options.config;
+        for place in 0..self.cx.options.config.index_files.len() {
+            let config = &self.cx.options.config;
             let name = config.index_files[place].clone();
             let page = full.join(&name);
             if resolve::is_hidden(config, &page) {
                 continue;
             }
-            let found = self.files.get(&page);
-            if self.files.secrets.hides_at(&page) {
+            let found = self.cx.files.get(&page);
+            if self.cx.files.secrets.hides_at(&page) {
                 continue;
             }
             if let Some(script) = self.script(index, &page, Vec::new(), name.as_bytes(), &found) {
@@ -404,7 +406,7 @@ impl Server {
                 return self.decide_file(index, &page, known, reads);
             }
         }
-        if !self.options.config.enable_directory_listing {
+        if !self.cx.options.config.enable_directory_listing {
             return Task::Reply(403);
         }
         if !reads {
@@ -435,7 +437,7 @@ impl Server {
         if exchange.is_some_and(|exchange| exchange.granted.as_deref() == Some(file)) {
             return Ok(());
         }
-        let passwords = match self.files.get(file) {
+        let passwords = match self.cx.files.get(file) {
             Ok(known) => known,
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(index, file, &error)),
@@ -444,20 +446,20 @@ impl Server {
             Ok(bytes) => bytes,
             Err(error) => return Err(self.refuse_everybody(index, file, &error)),
         };
-        let now = u64::from(self.clock.now) / 1000;
-        if self.nonces.is_none() {
-            self.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        let now = u64::from(self.cx.clock.now) / 1000;
+        if self.cx.nonces.is_none() {
+            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
         }
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let exchange = conn.and_then(|conn| conn.exchange.as_deref_mut());
-        let (Some(exchange), Some(nonces)) = (exchange, self.nonces.as_mut()) else {
+        let (Some(exchange), Some(nonces)) = (exchange, self.cx.nonces.as_mut()) else {
             return Err(Task::Reply(503));
         };
         if exchange.redirections > 0 {
             // The client has answered for another path: it has to ask for this one itself.
             return Err(Task::Reply(exchange.redirect_to_target()));
         }
-        let domain = &self.options.config.auth_domain;
+        let domain = &self.cx.options.config.auth_domain;
         match judge(exchange, &bytes, domain, nonces, now) {
             Verdict::Granted { user } => {
                 self.log_user(index, &user);
@@ -475,12 +477,12 @@ impl Server {
 
     /// Whether who asks has been let in where this file is.
     pub(super) fn may_see(&mut self, index: usize, full: &Path) -> bool {
-        let file = resolve::password_file(&self.options.config, full, false);
+        let file = resolve::password_file(&self.cx.options.config, full, false);
         let granted = self.exchange(index).and_then(|exchange| exchange.granted.as_ref());
         if granted == Some(&file) {
             return true;
         }
-        self.files.get(&file).is_err_and(|error| is_absence(&error))
+        self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
     /// Passwords that cannot be read let nobody in.
@@ -496,14 +498,14 @@ impl Server {
 
     /// 401: asks for a name and a password.
     fn challenge(&mut self, index: usize, stale: bool) -> Task {
-        let now = u64::from(self.clock.now) / 1000;
-        if self.nonces.is_none() {
-            self.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        let now = u64::from(self.cx.clock.now) / 1000;
+        if self.cx.nonces.is_none() {
+            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
         }
-        let Some(nonces) = self.nonces.as_mut() else { return Task::Reply(503) };
+        let Some(nonces) = self.cx.nonces.as_mut() else { return Task::Reply(503) };
         let nonce = nonces.issue(now);
         let mut field = Vec::new();
-        digest::challenge(&mut field, &self.options.config.auth_domain, &nonce, stale);
+        digest::challenge(&mut field, &self.cx.options.config.auth_domain, &nonce, stale);
         if let Some(exchange) = self.exchange(index) {
             exchange.fields.extend_from_slice(&field);
         }
@@ -512,7 +514,7 @@ impl Server {
 
     /// RFC 9110, section 15.5.6: 405 says what is allowed.
     pub(super) fn wrong_method(&mut self, index: usize) -> Task {
-        let with_writing = self.options.config.dav_auth_file.is_some();
+        let with_writing = self.cx.options.config.dav_auth_file.is_some();
         if let Some(exchange) = self.exchange(index) {
             dav::write_allow(&mut exchange.fields, with_writing, b"");
         }
@@ -521,7 +523,7 @@ impl Server {
 
     /// What WebDAV can do here depends on whether anybody may write.
     fn tell_options(&mut self, index: usize) -> Task {
-        let with_writing = self.options.config.dav_auth_file.is_some();
+        let with_writing = self.cx.options.config.dav_auth_file.is_some();
         if let Some(Exchange { fields, .. }) = self.exchange(index) {
             dav::write_allow(fields, with_writing, b"");
             // Some clients of Microsoft try another protocol unless they are told.

@@ -79,7 +79,7 @@ impl Server {
         let (file, rest) = resolve::split_at_file(full)?;
         let path = &self.exchange(index)?.path;
         let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
-        resolve::matches(&self.options.config.cgi_pattern, &file, &name).then_some((file, rest))
+        resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
     }
 
     /// The program that `full` is, if it is one. `found`: what is known of it as a file.
@@ -107,7 +107,8 @@ impl Server {
             page => Cow::Owned([path, page].concat()),
         };
         // A Lua page is none, whatever the pattern says.
-        if is_lua_page(full) || !resolve::matches(&self.options.config.cgi_pattern, full, &name) {
+        if is_lua_page(full) || !resolve::matches(&self.cx.options.config.cgi_pattern, full, &name)
+        {
             return None;
         }
         let knows_length = exchange.head.framing != Framing::Chunked;
@@ -118,7 +119,7 @@ impl Server {
         if !reads {
             return self.wrong_method(index);
         }
-        if !self.options.config.cgi_runs {
+        if !self.cx.options.config.cgi_runs {
             return Task::Reply(403);
         }
         match self.may_run(index, &script.file) {
@@ -182,7 +183,7 @@ impl Server {
             self.start_script(index, script)?;
         }
         let Some(program) = self.gateway(index) else { return Err(500) };
-        let piece = self.input.buf.get(content).unwrap_or_default().to_vec();
+        let piece = self.cx.input.buf.get(content).unwrap_or_default().to_vec();
         self.give_program(program, &piece, false).then_some(()).ok_or(503)
     }
 
@@ -248,16 +249,16 @@ impl Server {
             return Some(self.send_page(index));
         }
         let mut gateway = exchange.cgi.take()?;
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         if self.feed_program(gateway.program)
             && let Some(conn) = self.conn(index)
         {
             // It was not the client who was slow.
             conn.since = now;
         }
-        let mut buf = std::mem::take(&mut self.programs.buf);
+        let mut buf = std::mem::take(&mut self.cx.programs.buf);
         let moved = self.move_output(index, &mut gateway, &mut buf);
-        self.programs.buf = buf;
+        self.cx.programs.buf = buf;
         let has_no_end = matches!(gateway.stage, Stage::Content(Outlet::ToClose));
         match self.exchange(index) {
             Some(exchange) => exchange.cgi = Some(gateway),
@@ -312,14 +313,14 @@ impl Server {
                     return Moved::Waits;
                 }
             }
-            if self.turn.bytes == 0 {
+            if self.cx.turn.bytes == 0 {
                 self.make_ready(index);
                 return Moved::Waits;
             }
             let moved = match self.read_program(gateway.program, buf) {
                 Output::Wait => return Moved::Waits,
                 Output::Got(count) => {
-                    self.turn.bytes = self.turn.bytes.saturating_sub(count);
+                    self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
                     self.take_output(index, gateway, buf.get(..count).unwrap_or_default(), false)
                 }
                 Output::End => self.take_output(index, gateway, &[], true),
@@ -392,7 +393,7 @@ impl Server {
 
     /// Writes the head of the answer, and decides how its content ends.
     fn write_head(&mut self, index: usize, head: &header::Head) -> Option<Outlet> {
-        let date = self.clock.date();
+        let date = self.cx.clock.date();
         let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
         let exchange = conn.exchange.as_deref_mut()?;
         let out = &mut conn.out.as_deref_mut()?.bytes;
@@ -449,7 +450,7 @@ impl Server {
         }
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut())
-            && let Some(handler) = self.routes.find(&exchange.path)
+            && let Some(handler) = self.cx.routes.find(&exchange.path)
         {
             exchange.plan = Plan::Handler(handler);
         }

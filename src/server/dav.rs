@@ -52,7 +52,7 @@ pub struct Telling {
 impl Server {
     /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
     pub(super) fn decide_dav(&mut self, index: usize) -> Task {
-        self.look_at_secrets();
+        self.cx.look_at_secrets();
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
             return Task::Reply(500);
@@ -75,10 +75,10 @@ impl Server {
         let user = exchange.user.clone();
         let env = Env {
             user,
-            secrets: &self.files.secrets,
-            ..Env::new(&self.options.config, self.clock.unix)
+            secrets: &self.cx.files.secrets,
+            ..Env::new(&self.cx.options.config, self.cx.clock.unix)
         };
-        match Upload::begin(request, &env, &mut self.sweeper) {
+        match Upload::begin(request, &env, &mut self.cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(index, reply)),
         }
@@ -87,7 +87,7 @@ impl Server {
     /// The same work, or the refusal that it would come to.
     pub(super) fn judge_dav(&mut self, index: usize, work: Box<Work>) -> Task {
         let user = self.exchange(index).map(|exchange| exchange.user.clone()).unwrap_or_default();
-        let env = Env { user, ..Env::new(&self.options.config, self.clock.unix) };
+        let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
         match work.refusal(&env) {
             Some(reply) => Task::Reply(self.take_reply(index, reply)),
             None => Task::Dav(work),
@@ -96,12 +96,12 @@ impl Server {
 
     /// A piece of content has arrived: of a document, which is kept, or of an upload.
     pub(super) fn stream_to_dav(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
-        let maximum = self.options.config.max_buffered_bytes;
+        let maximum = self.cx.options.config.max_buffered_bytes;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut()) else {
             return Ok(());
         };
-        let piece = self.input.buf.get(content).unwrap_or_default();
+        let piece = self.cx.input.buf.get(content).unwrap_or_default();
         let work = match &mut exchange.task {
             Some(Task::Dav(work)) => work,
             Some(Task::Put(upload)) => match upload.write(piece) {
@@ -114,13 +114,13 @@ impl Server {
         if piece.len() > MAX_DOCUMENT - body.len().min(MAX_DOCUMENT) {
             return Err(413);
         }
-        if piece.len() > maximum.saturating_sub(self.buffered) {
+        if piece.len() > maximum.saturating_sub(self.cx.buffered) {
             return Err(503);
         }
         body.try_reserve(piece.len()).map_err(|_| 503u16)?;
         body.extend_from_slice(piece);
         exchange.charged += piece.len();
-        self.buffered += piece.len();
+        self.cx.buffered += piece.len();
         Ok(())
     }
 
@@ -137,21 +137,21 @@ impl Server {
     /// The connection of a task has gone: nothing of it stays behind.
     pub(super) fn abandon(&mut self, task: Task) {
         if let Task::Dav(work) = task {
-            work.abandon(&mut self.sweeper);
+            work.abandon(&mut self.cx.sweeper);
         }
     }
 
     /// Removes what abandoned work has left behind, in portions.
     pub(super) fn tidy(&mut self) {
-        if !self.sweeper.is_idle() {
-            self.sweeper.tidy(PORTION);
+        if !self.cx.sweeper.is_idle() {
+            self.cx.sweeper.tidy(PORTION);
         }
     }
 
     /// Does the next portion.
     pub(super) fn work_on(&mut self, index: usize) -> Flow {
-        self.look_at_secrets();
-        let now = self.clock.now;
+        self.cx.look_at_secrets();
+        let now = self.cx.clock.now;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(conn) = conn else { return Flow::Leave };
         // Whoever waits for us is not idle.
@@ -167,11 +167,11 @@ impl Server {
         let user = exchange.user.clone();
         let env = Env {
             user,
-            secrets: &self.files.secrets,
-            ..Env::new(&self.options.config, self.clock.unix)
+            secrets: &self.cx.files.secrets,
+            ..Env::new(&self.cx.options.config, self.cx.clock.unix)
         };
         let outcome = match &mut exchange.task {
-            Some(Task::Dav(work)) => work.advance(&env, &mut self.sweeper, PORTION),
+            Some(Task::Dav(work)) => work.advance(&env, &mut self.cx.sweeper, PORTION),
             Some(Task::Put(upload)) => match upload.advance(&env, &mut { PORTION }) {
                 Ok(reply) => reply.map(Outcome::Reply),
                 Err(reply) => Some(Outcome::Reply(reply)),
@@ -179,7 +179,7 @@ impl Server {
             _ => Some(Outcome::Reply(500.into())),
         };
         // What was found out before may be no more.
-        self.files.look_again();
+        self.cx.files.look_again();
         let Some(outcome) = outcome else {
             self.make_ready(index);
             return Flow::Leave;
@@ -191,7 +191,7 @@ impl Server {
         };
         if writes(exchange.buf.get(exchange.head.method.range()).unwrap_or_default()) {
             // What is no more takes room on the disk while it is open.
-            self.files.cache.close_files();
+            self.cx.files.cache.close_files();
         }
         let status = self.take_reply(index, reply);
         self.fail(index, status)
@@ -213,8 +213,8 @@ impl Server {
 
     /// Sends the next piece of what is told of a directory.
     pub(super) fn tell_on(&mut self, index: usize) -> Flow {
-        self.look_at_secrets();
-        let now = self.clock.now;
+        self.cx.look_at_secrets();
+        let now = self.cx.clock.now;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut);
         let Some(conn) = conn else { return Flow::Leave };
         // Whoever waits for us is not idle.
@@ -222,8 +222,8 @@ impl Server {
         let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
         let Some(telling) = Stream::telling(&mut exchange.stream) else { return Flow::Leave };
         let Telling { propfind, outlet } = telling;
-        let secrets = &self.files.secrets;
-        let env = Env { secrets, ..Env::new(&self.options.config, self.clock.unix) };
+        let secrets = &self.cx.files.secrets;
+        let env = Env { secrets, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
         match propfind.advance(&env, &mut { PORTION }) {
             Ok(true) => {
                 let piece = propfind.end();
@@ -266,7 +266,7 @@ impl Server {
 
     /// Puts fields and document of an answer where it is written; its status.
     fn take_reply(&mut self, index: usize, reply: Reply) -> u16 {
-        let with_writing = self.options.config.dav_auth_file.is_some();
+        let with_writing = self.cx.options.config.dav_auth_file.is_some();
         let Some(exchange) = self.exchange(index) else { return reply.status };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         if reply.status == 405 {

@@ -32,7 +32,7 @@ impl Server {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }
-        let date = self.clock.date();
+        let date = self.cx.clock.date();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -62,7 +62,7 @@ impl Server {
         }
 
         let persistent = exchange.persists(outcome != Outcome::NotModified);
-        let extra = &self.options.config.extra_headers;
+        let extra = &self.cx.options.config.extra_headers;
         let out = &mut out.bytes;
         let before = out.len();
         let begin = |status, out: &mut Vec<u8>| {
@@ -136,7 +136,7 @@ impl Server {
             return Flow::Again;
         }
         // While a body arrived, turns may have passed since the file was looked at.
-        let checked = if exchange.arrived == 0 { self.files.look() } else { 0 };
+        let checked = if exchange.arrived == 0 { self.cx.files.look() } else { 0 };
         exchange.file = Some(FileBody::new(file.known, first, more, tail, checked));
         conn.phase = Phase::Sending;
         Flow::Again

@@ -66,12 +66,12 @@ impl Server {
         if conn.tls.is_some() && conn.phase != Phase::Lingering {
             return self.refill_sealed(index);
         }
-        if !make_room(&mut self.input.buf, &mut self.input.unread, SCRATCH / 4) {
+        if !make_room(&mut self.cx.input.buf, &mut self.cx.input.unread, SCRATCH / 4) {
             return Refill::Lost;
         }
         // The last byte is for the NUL behind a message that ends the input.
-        let end = self.input.buf.len() - 1;
-        let space = &mut self.input.buf[self.input.unread.end..end];
+        let end = self.cx.input.buf.len() - 1;
+        let space = &mut self.cx.input.buf[self.cx.input.unread.end..end];
         let room = space.len();
         match receive(&conn.socket, space) {
             Ok(0) => {
@@ -83,10 +83,10 @@ impl Server {
                 // A short read emptied the socket, unless its end is behind what was read: that
                 // has been announced already and will not be announced again.
                 conn.readable = count == room || conn.read_closed;
-                conn.last_active = self.clock.now;
-                self.files.look_again();
-                self.input.unread.end += count;
-                self.turn.bytes = self.turn.bytes.saturating_sub(count);
+                conn.last_active = self.cx.clock.now;
+                self.cx.files.look_again();
+                self.cx.input.unread.end += count;
+                self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
                 Refill::Got
             }
             Err(rustix::io::Errno::AGAIN) => {
@@ -99,17 +99,17 @@ impl Server {
 
     /// Looks for the next request.
     pub(super) fn next_head(&mut self, index: usize) -> Flow {
-        let limit = self.options.config.max_request_header_bytes;
-        let blank = blank_prefix(&self.input.buf[self.input.unread.clone()]);
+        let limit = self.cx.options.config.max_request_header_bytes;
+        let blank = blank_prefix(&self.cx.input.buf[self.cx.input.unread.clone()]);
         if blank > 0 {
-            self.input.unread.start += blank;
+            self.cx.input.unread.start += blank;
             let Some(conn) = self.conn(index) else { return Flow::Leave };
             conn.blank = conn.blank.saturating_add(blank as u32);
             if conn.blank as usize > limit {
                 return self.refuse(index, 431, false);
             }
         }
-        if !self.input.unread.is_empty() {
+        if !self.cx.input.unread.is_empty() {
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
             };
@@ -123,13 +123,14 @@ impl Server {
                     return Flow::Leave;
                 }
             }
-            if self.turn.requests == 0 {
+            if self.cx.turn.requests == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
-            match self.input.head.parse(&self.input.buf[self.input.unread.clone()], limit) {
+            match self.cx.input.head.parse(&self.cx.input.buf[self.cx.input.unread.clone()], limit)
+            {
                 Outcome::Complete => {
-                    self.turn.requests -= 1;
+                    self.cx.turn.requests -= 1;
                     return self.begin_exchange(index);
                 }
                 Outcome::Partial => {}
@@ -140,7 +141,7 @@ impl Server {
             Refill::Got => Flow::Again,
             Refill::Wait => Flow::Leave,
             Refill::Eof => {
-                self.input.unread = 0..0;
+                self.cx.input.unread = 0..0;
                 self.drain_then_close(index)
             }
             Refill::Lost => {
@@ -152,19 +153,19 @@ impl Server {
 
     /// A head is complete: finds out who answers it, and whether its body is taken.
     fn begin_exchange(&mut self, index: usize) -> Flow {
-        let now = self.clock.now;
-        let mut exchange = self.spares.exchange();
-        std::mem::swap(&mut exchange.head, &mut self.input.head);
+        let now = self.cx.clock.now;
+        let mut exchange = self.cx.spares.exchange();
+        std::mem::swap(&mut exchange.head, &mut self.cx.input.head);
         let head_len = exchange.head.len;
         // Room for the content of a small request too: the buffer rarely grows twice.
         if exchange.buf.try_reserve(head_len + 512).is_err() {
             self.close(index);
             return Flow::Leave;
         }
-        let start = self.input.unread.start;
-        exchange.buf.extend_from_slice(&self.input.buf[start..start + head_len]);
-        self.input.unread.start += head_len;
-        if self.logs.access.is_on() {
+        let start = self.cx.input.unread.start;
+        exchange.buf.extend_from_slice(&self.cx.input.buf[start..start + head_len]);
+        self.cx.input.unread.start += head_len;
+        if self.cx.logs.access.is_on() {
             exchange.log = self.log_entry(index, &exchange, None);
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -182,7 +183,7 @@ impl Server {
         // Its target is no path, so that no handler can match.
         let supported = method != b"CONNECT";
         let understood = locate(&mut exchange) || !supported;
-        exchange.plan = match understood.then(|| self.routes.find(&exchange.path)).flatten() {
+        exchange.plan = match understood.then(|| self.cx.routes.find(&exchange.path)).flatten() {
             Some(handler) if supported => Plan::Handler(handler),
             _ => Plan::Builtin,
         };
@@ -218,7 +219,7 @@ impl Server {
         }
         // RFC 9110, section 10.1.1: one of HTTP/1.0 does not wait.
         let waits = expects == Expectation::Continue && minor > 0;
-        let config = &self.options.config;
+        let config = &self.cx.options.config;
         let too_long = |length| length > config.max_request_body_bytes as u64;
         if matches!(framing, Framing::Length(length) if too_long(length)) {
             return self.fail(index, 413);
@@ -243,10 +244,10 @@ impl Server {
             }
         }
         let kept = intake == Intake::Keep;
-        if kept && self.buffered >= self.options.config.max_buffered_bytes {
+        if kept && self.cx.buffered >= self.cx.options.config.max_buffered_bytes {
             return self.fail(index, 503);
         }
-        if waits && self.input.unread.is_empty() {
+        if waits && self.cx.input.unread.is_empty() {
             if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
                 return self.dispatch(index);
@@ -265,7 +266,7 @@ impl Server {
 
     /// Puts the name of an authenticated user into the log's line.
     pub(super) fn log_user(&mut self, index: usize, user: &[u8]) {
-        if !self.logs.access.is_on() {
+        if !self.cx.logs.access.is_on() {
             return;
         }
         let Some(mut exchange) = self.conn(index).and_then(|conn| conn.exchange.take()) else {
@@ -289,7 +290,7 @@ impl Server {
         let (line, status_at) = log::Request {
             peer,
             user,
-            time: self.clock.log_time(),
+            time: self.cx.clock.log_time(),
             method: exchange.buf.get(head.method.range()).unwrap_or_default(),
             target: exchange.buf.get(head.target.range()).unwrap_or_default(),
             minor: head.minor,
@@ -303,7 +304,7 @@ impl Server {
     /// Takes in the content of the current request.
     pub(super) fn take_body(&mut self, index: usize) -> Flow {
         loop {
-            if self.turn.bytes == 0 {
+            if self.cx.turn.bytes == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
@@ -337,15 +338,15 @@ impl Server {
                 return ControlFlow::Break(Flow::Leave);
             };
             let mut body = exchange.body.clone();
-            let before = self.input.unread.start;
-            let input = &self.input.buf[self.input.unread.clone()];
+            let before = self.cx.input.unread.start;
+            let input = &self.cx.input.buf[self.cx.input.unread.clone()];
             let content = match &mut body {
                 Body::Complete => return ControlFlow::Break(self.dispatch(index)),
                 Body::Length(left) => {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                     *left -= take as u64;
-                    let content = self.input.unread.start..self.input.unread.start + take;
-                    self.input.unread.start = content.end;
+                    let content = self.cx.input.unread.start..self.cx.input.unread.start + take;
+                    self.cx.input.unread.start = content.end;
                     if *left == 0 {
                         body = Body::Complete;
                     }
@@ -354,23 +355,23 @@ impl Server {
                 Body::Chunked(decoder) => match decoder.step(input) {
                     Ok(Chunk::Data { start, end }) => {
                         let content =
-                            self.input.unread.start + start..self.input.unread.start + end;
-                        self.input.unread.start = content.end;
+                            self.cx.input.unread.start + start..self.cx.input.unread.start + end;
+                        self.cx.input.unread.start = content.end;
                         content
                     }
                     Ok(Chunk::More) => {
-                        self.input.unread.start = self.input.unread.end;
+                        self.cx.input.unread.start = self.cx.input.unread.end;
                         0..0
                     }
                     Ok(Chunk::End(end)) => {
-                        self.input.unread.start += end;
+                        self.cx.input.unread.start += end;
                         body = Body::Complete;
                         0..0
                     }
                     Err(_) => return ControlFlow::Break(self.fail(index, 400)),
                 },
             };
-            let taken = self.input.unread.start - before;
+            let taken = self.cx.input.unread.start - before;
             let finished = matches!(body, Body::Complete);
             let announced = match &body {
                 Body::Chunked(decoder) => decoder.announced(),
@@ -387,7 +388,7 @@ impl Server {
             if let Err(status) = self.append(index, content) {
                 return ControlFlow::Break(self.fail(index, status));
             }
-            if !finished && (taken == 0 || self.input.unread.is_empty()) {
+            if !finished && (taken == 0 || self.cx.input.unread.is_empty()) {
                 return ControlFlow::Continue(());
             }
         }
@@ -395,7 +396,7 @@ impl Server {
 
     /// How long the content of the current request may be.
     fn content_limit(&mut self, index: usize) -> u64 {
-        let maximum = self.options.config.max_request_body_bytes as u64;
+        let maximum = self.cx.options.config.max_request_body_bytes as u64;
         match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
             Some(Task::Dav(_)) => maximum.min(MAX_DOCUMENT as u64),
             _ => maximum,
@@ -404,7 +405,7 @@ impl Server {
 
     /// Appends a piece of `scratch` to the content, within the limits.
     fn append(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
-        let config = &self.options.config;
+        let config = &self.cx.options.config;
         let (maximum, buffered) = (config.max_request_body_bytes, config.max_buffered_bytes);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Ok(());
@@ -421,24 +422,24 @@ impl Server {
         if content.len() > maximum.saturating_sub(so_far) {
             return Err(413);
         }
-        if content.len() > buffered.saturating_sub(self.buffered) {
+        if content.len() > buffered.saturating_sub(self.cx.buffered) {
             return Err(503);
         }
         // The buffer grows with what arrives, never with what the head claims. One byte more
         // is for the NUL behind the content.
-        let now = self.clock.now;
-        if !self.spares.buffers.grow(&mut exchange.buf, content.len() + 1, now) {
+        let now = self.cx.clock.now;
+        if !self.cx.spares.buffers.grow(&mut exchange.buf, content.len() + 1, now) {
             return Err(503);
         }
         exchange.charged += content.len();
-        self.buffered += content.len();
-        exchange.buf.extend_from_slice(&self.input.buf[content]);
+        self.cx.buffered += content.len();
+        exchange.buf.extend_from_slice(&self.cx.input.buf[content]);
         Ok(())
     }
 
     /// How much of a long body is to come, if it can be received where it is to lie.
     fn direct_target(&mut self, index: usize) -> Option<u64> {
-        let idle = self.input.unread.is_empty() && self.conn(index)?.tls.is_none();
+        let idle = self.cx.input.unread.is_empty() && self.conn(index)?.tls.is_none();
         match self.exchange(index)? {
             // Not before so much has arrived that the space for more is in proportion.
             Exchange { body: Body::Length(left), intake, buf, .. }
@@ -454,7 +455,7 @@ impl Server {
     }
 
     fn receive_direct(&mut self, index: usize, left: u64) -> Refill {
-        let limit = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
+        let limit = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Refill::Lost;
         };
@@ -468,7 +469,7 @@ impl Server {
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let growth = left.min(before).saturating_add(1);
         if exchange.buf.capacity() - before < growth.min(SCRATCH)
-            && !self.spares.buffers.grow(&mut exchange.buf, growth, self.clock.now)
+            && !self.cx.spares.buffers.grow(&mut exchange.buf, growth, self.cx.clock.now)
         {
             return Refill::Lost;
         }
@@ -490,8 +491,8 @@ impl Server {
             return Refill::Eof;
         }
         conn.readable = count == room || conn.read_closed;
-        conn.last_active = self.clock.now;
-        self.files.look_again();
+        conn.last_active = self.cx.clock.now;
+        self.cx.files.look_again();
         let body = count.min(left);
         exchange.arrived += body as u64;
         exchange.charged += body;
@@ -499,17 +500,17 @@ impl Server {
         if body == left {
             exchange.body = Body::Complete;
         }
-        self.buffered += body;
-        self.turn.bytes = self.turn.bytes.saturating_sub(count);
+        self.cx.buffered += body;
+        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
         // What follows the body belongs to the next request. Behind it is a byte for the NUL of a
         // message that ends the input.
         let excess = count - body;
-        if self.input.buf.len() <= excess {
-            self.input.buf.resize(excess + 1, 0);
+        if self.cx.input.buf.len() <= excess {
+            self.cx.input.buf.resize(excess + 1, 0);
         }
-        self.input.buf[..excess].copy_from_slice(&exchange.buf[before + body..]);
+        self.cx.input.buf[..excess].copy_from_slice(&exchange.buf[before + body..]);
         exchange.buf.truncate(before + body);
-        self.input.unread = 0..excess;
+        self.cx.input.unread = 0..excess;
         if body > limit {
             return Refill::Lost;
         }

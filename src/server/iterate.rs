@@ -69,7 +69,7 @@ impl Server {
         param: Param,
         ticket: Option<Arc<Ticket>>,
     ) -> (c_int, bool) {
-        let all = self.options.config.iterate_over == IterateOver::All;
+        let all = self.cx.options.config.iterate_over == IterateOver::All;
         let mut list = Vec::new();
         let fits = list.try_reserve(self.open).is_ok() && self.walks.list.try_reserve(1).is_ok();
         if !fits {
@@ -133,7 +133,7 @@ impl Server {
 
     fn visit(&mut self) -> Option<Step> {
         let calling = self.calling;
-        let shows = self.options.config.iterate_content == IterateContent::Last;
+        let shows = self.cx.options.config.iterate_content == IterateContent::Last;
         let iteration = self.walks.list.last_mut()?;
         while let Some(&(slot, generation)) = iteration.list.get(iteration.at) {
             iteration.at += 1;
@@ -159,7 +159,7 @@ impl Server {
     /// The function that [`Step::Iterate`] asked for has returned for `slot`.
     pub fn visited(&mut self, slot: &'static Slot) {
         // The program may have changed files.
-        self.files.look_again();
+        self.cx.files.look_again();
         if self.walks.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
             self.show_hidden();
         }

@@ -72,7 +72,7 @@ impl Server {
 
     /// Starts a program for a request; what fails is in the error log.
     pub(super) fn launch(&mut self, index: usize, launch: &Launch<'_>) -> io::Result<usize> {
-        let config = &self.options.config;
+        let config = &self.cx.options.config;
         let conn = self.conns.get(index).and_then(Option::as_ref);
         let Some((conn, exchange)) = conn.and_then(|conn| Some((conn, conn.exchange.as_deref()?)))
         else {
@@ -118,7 +118,7 @@ impl Server {
             environment: &environment,
             directory: file.parent().unwrap_or(Path::new("/")),
             has_input: launch.has_input,
-            is_heard: self.logs.error.is_on(),
+            is_heard: self.cx.logs.error.is_on(),
         };
         let name = crate::log::shown(&file);
         let started =
@@ -133,7 +133,7 @@ impl Server {
     /// before the client is asked for its content.
     pub(super) fn may_run(&mut self, index: usize, file: &Path) -> io::Result<()> {
         self.has_room_for_program().inspect_err(|error| self.complain_of(index, file, error))?;
-        if self.options.config.cgi_interpreter.is_some() {
+        if self.cx.options.config.cgi_interpreter.is_some() {
             return Ok(());
         }
         let allowed = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS);
@@ -143,7 +143,7 @@ impl Server {
     /// Whether another program may be started: content that takes its time may have been sent for
     /// one, and others started meanwhile.
     fn has_room_for_program(&self) -> io::Result<()> {
-        match self.options.config.max_cgi_processes {
+        match self.cx.options.config.max_cgi_processes {
             0 => Ok(()),
             most if self.running_programs() < most => Ok(()),
             _ => Err(io::Error::new(ErrorKind::WouldBlock, "max_cgi_processes are running")),

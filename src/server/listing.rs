@@ -62,8 +62,8 @@ impl Server {
 
     /// Reads on in a directory, or sends the next rows of its page.
     pub(super) fn send_listing(&mut self, index: usize) -> Flow {
-        self.look_at_secrets();
-        let (config, secrets) = (&self.options.config, &self.files.secrets);
+        self.cx.look_at_secrets();
+        let (config, secrets) = (&self.cx.options.config, &self.cx.files.secrets);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };

@@ -10,6 +10,7 @@ mod builtin;
 mod cgi;
 pub mod clock;
 pub mod connection;
+pub mod context;
 mod dav;
 mod files;
 mod intake;
@@ -35,7 +36,7 @@ pub mod user;
 pub mod websocket;
 pub mod write;
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,25 +47,13 @@ use mio::{Interest, Token};
 use rustix::net::SendFlags;
 
 use self::accept::Acceptor;
-use self::clock::Clock;
 use self::connection::{Conn, Exchange, Outbox, Phase, Record};
-use self::intake::Input;
+use self::context::Context;
 use self::iterate::Walks;
-use self::programs::Programs;
-use self::routes::Routes;
-use self::spares::Spares;
-use self::step::Turn;
-use self::timers::Timers;
-use self::tls::Tls;
 use crate::abi::{Handler, IterateFn, mg_connection};
-use crate::auth::nonce::Nonces;
-use crate::dav::sweeping::Sweeper;
-use crate::files::store::Store;
-use crate::log::Logs;
-use crate::options::{OPTIONS, OptionId, Options};
+use crate::options::OptionId;
 use crate::shared::hub::{Hub, Message};
 use crate::shared::slots::{self, Slot};
-use crate::websocket::deflate::Deflater;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
@@ -94,20 +83,8 @@ pub enum Step {
 
 /// A web server.
 pub struct Server {
-    pub hub: &'static Hub,
-    param: *mut c_void,
-    pub options: Options,
-    /// What C was shown of each option since it was set last.
-    pub shown_options: [Option<*const c_char>; OPTIONS.len()],
-    routes: Routes,
-    error_handler: Option<Handler>,
-    acceptor: Acceptor,
-    poll: Option<mio::Poll>,
-    /// Absent while they are gone through.
-    events: Option<mio::Events>,
-    forks: u64,
-    clock: Clock,
-    timers: Timers,
+    /// What its connections share.
+    pub cx: Context,
     /// Connections by index; a free place is `None`.
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
@@ -116,131 +93,99 @@ pub struct Server {
     current: Option<usize>,
     /// The connection whose handler runs.
     calling: Option<usize>,
-    input: Input,
-    turn: Turn,
+    acceptor: Acceptor,
+    poll: Option<mio::Poll>,
+    /// Absent while they are gone through.
+    events: Option<mio::Events>,
     inbox: Vec<Message>,
     walks: Walks,
     due: Vec<u32>,
-    spares: Spares,
-    /// Bytes of bodies and queues.
-    buffered: usize,
-    files: Store,
-    /// Made when a password is first asked for.
-    nonces: Option<Nonces>,
-    deflater: Deflater,
-    sweeper: Sweeper,
-    programs: Programs,
-    logs: Logs,
-    tls: Tls,
 }
 
 impl Server {
     /// A server that listens nowhere. Opens no descriptor.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
-        let clock = Clock::start();
-        let now = clock.now;
-        let mut server = Self {
-            hub,
-            param,
-            options: Options::new(),
-            shown_options: [None; OPTIONS.len()],
-            routes: Routes::default(),
-            error_handler: None,
-            acceptor: Acceptor::default(),
-            poll: None,
-            events: Some(mio::Events::with_capacity(EVENTS)),
-            forks: FORKS.load(Ordering::Relaxed),
-            clock,
-            timers: Timers::new(now),
+        Self {
+            cx: Context::new(hub, param),
             conns: Vec::new(),
             free: Vec::new(),
             open: 0,
             current: None,
             calling: None,
-            input: Input::default(),
-            turn: Turn::new(now),
+            acceptor: Acceptor::default(),
+            poll: None,
+            events: Some(mio::Events::with_capacity(EVENTS)),
             inbox: Vec::new(),
             walks: Walks::default(),
             due: Vec::new(),
-            spares: Spares::default(),
-            buffered: 0,
-            files: Store::default(),
-            nonces: None,
-            deflater: Deflater::new(),
-            sweeper: Sweeper::default(),
-            programs: Programs::new(now),
-            logs: Logs::default(),
-            tls: Tls::default(),
-        };
-        server.publish_limits();
-        server.renew_cache();
-        server
+        }
     }
 
     /// Adds a handler for every path that begins with `prefix`.
     pub fn add_handler(&mut self, prefix: &[u8], handler: Handler) {
-        self.routes.add(prefix, handler);
+        self.cx.routes.add(prefix, handler);
     }
 
     /// The handler that errors are shown to first.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
-        self.error_handler = handler;
+        self.cx.error_handler = handler;
     }
 
     /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
     /// something to do.
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
-        self.clock.update();
-        self.files.look_again();
+        self.cx.clock.update();
+        self.cx.files.look_again();
         // A handler that was left by an exception counts as returned, and its connection closes.
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
         self.drop_abandoned();
         self.current = None;
-        self.input.unread = 0..0;
+        self.cx.input.unread = 0..0;
         self.take_inbox();
         self.flush_dirty();
 
-        let busy = !self.turn.ready.is_empty()
-            || !self.programs.stirred.is_empty()
+        let busy = !self.cx.turn.ready.is_empty()
+            || !self.cx.programs.stirred.is_empty()
             || !self.walks.work.is_empty()
-            || !self.turn.sharing.is_empty()
-            || !self.sweeper.is_idle()
+            || !self.cx.turn.sharing.is_empty()
+            || !self.cx.sweeper.is_idle()
             || self.walks.list.iter().any(|iteration| iteration.is_foreign())
             || self.acceptor.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.acceptor.paused;
-        let now = self.clock.now;
-        let of_programs = (!self.programs.list.is_empty()).then(|| self.programs.timers.wait(now));
-        let due = [self.timers.wait(now), of_programs.flatten()];
+        let now = self.cx.clock.now;
+        let of_programs =
+            (!self.cx.programs.list.is_empty()).then(|| self.cx.programs.timers.wait(now));
+        let due = [self.cx.timers.wait(now), of_programs.flatten()];
         let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
-        self.logs.access.flush(self.clock.unix);
-        self.logs.tend(self.clock.unix);
-        if !self.files.secrets.is_empty() {
-            self.note_logs();
+        self.cx.logs.access.flush(self.cx.clock.unix);
+        self.cx.logs.tend(self.cx.clock.unix);
+        if !self.cx.files.secrets.is_empty() {
+            self.cx.note_logs();
         }
         self.wait(Duration::from_millis(u64::from(wait)));
 
-        self.clock.update();
+        self.cx.clock.update();
         self.take_inbox();
         let mut due = std::mem::take(&mut self.due);
-        self.timers.expire(self.clock.now, &mut due);
+        self.cx.timers.expire(self.cx.clock.now, &mut due);
         for id in due.drain(..) {
             self.timer_due(id as usize);
         }
         self.due = due;
-        if !self.programs.list.is_empty() {
+        if !self.cx.programs.list.is_empty() {
             self.tend_programs();
         }
         self.tidy();
-        self.spares.buffers.expire(self.clock.now);
-        self.turn.left = self.turn.ready.len();
-        self.turn.batch_time = self.clock.now;
+        self.cx.spares.buffers.expire(self.cx.clock.now);
+        self.cx.turn.left = self.cx.turn.ready.len();
+        self.cx.turn.batch_time = self.cx.clock.now;
         self.acceptor.left = ACCEPTS_PER_TURN;
     }
 
@@ -298,11 +243,11 @@ impl Server {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         drop(reserved);
-        self.hub.queue.set_waker(Some(waker));
+        self.cx.hub.queue.set_waker(Some(waker));
         self.poll = Some(poll);
-        if self.input.buf.is_empty() {
+        if self.cx.input.buf.is_empty() {
             // Zeroed by the kernel: what no input has reached yet takes no memory.
-            self.input.buf = vec![0; SCRATCH];
+            self.cx.input.buf = vec![0; SCRATCH];
         }
         self.acceptor.spare_fd = open_spare();
         Ok(())
@@ -319,7 +264,7 @@ impl Server {
         if !listener.is_valid() {
             self.complain(None, &format!("the program has closed the listening socket ({fd})"));
             self.replace_listener(None);
-            self.options.store_text(OptionId::ListeningPort, None);
+            self.cx.options.store_text(OptionId::ListeningPort, None);
             return;
         }
         match poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE) {
@@ -338,8 +283,8 @@ impl Server {
     /// the parent's: it must not be touched, only left.
     fn check_fork(&mut self) {
         let forks = FORKS.load(Ordering::Relaxed);
-        if self.forks != forks {
-            self.forks = forks;
+        if self.cx.forks != forks {
+            self.cx.forks = forks;
             self.leave_parent();
         }
     }
@@ -347,18 +292,18 @@ impl Server {
     /// Whether this is the child of a fork and has not left its parent yet: the event queue, and what waits to
     /// be sent or written, are the parent's.
     fn is_forked(&self) -> bool {
-        self.forks != FORKS.load(Ordering::Relaxed)
+        self.cx.is_unnoticed_child()
     }
 
     #[cold]
     fn leave_parent(&mut self) {
-        self.hub.queue.set_waker(None);
+        self.cx.hub.queue.set_waker(None);
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
-        self.nonces = None;
-        self.logs.leave_parent();
+        self.cx.nonces = None;
+        self.cx.logs.leave_parent();
         self.forget_all_programs();
-        self.sweeper = Sweeper::default();
+        self.cx.sweeper = Default::default();
         if let Some(listener) = &mut self.acceptor.listener {
             listener.registered = false;
         }
@@ -367,7 +312,7 @@ impl Server {
                 conn.registered = false;
                 conn.held_back = false;
                 // The parent goes on with it, and says when it ends.
-                tls::end_session(conn, &mut self.buffered);
+                tls::end_session(conn, &mut self.cx.buffered);
                 // It logs it, too.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -387,7 +332,7 @@ impl Server {
             && !conn.queued
         {
             conn.queued = true;
-            self.turn.ready.push_back(index as u32);
+            self.cx.turn.ready.push_back(index as u32);
         }
     }
 
@@ -405,14 +350,14 @@ impl Server {
     /// Sends what waits.
     #[inline]
     pub fn flush_dirty(&mut self) {
-        if !self.turn.dirty.is_empty() {
+        if !self.cx.turn.dirty.is_empty() {
             self.flush_in_order();
         }
     }
 
     fn flush_in_order(&mut self) {
         let mut at = 0;
-        while let Some(&index) = self.turn.dirty.get(at) {
+        while let Some(&index) = self.cx.turn.dirty.get(at) {
             at += 1;
             let index = index as usize;
             let is_current = self.current == Some(index);
@@ -425,7 +370,7 @@ impl Server {
                 }
             }
         }
-        self.turn.dirty.clear();
+        self.cx.turn.dirty.clear();
     }
 
     fn mark_dirty(&mut self, index: usize) {
@@ -436,7 +381,7 @@ impl Server {
             && !conn.dirty
         {
             conn.dirty = true;
-            self.turn.dirty.push(index as u32);
+            self.cx.turn.dirty.push(index as u32);
         }
     }
 
@@ -452,7 +397,7 @@ impl Server {
     }
 
     fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return false;
         };
@@ -505,7 +450,7 @@ impl Server {
         let counted = conn.slot.backlog.load(Ordering::Relaxed);
         if counted != backlog {
             conn.slot.backlog.store(backlog, Ordering::Relaxed);
-            self.buffered = (self.buffered + backlog).saturating_sub(counted);
+            self.cx.buffered = (self.cx.buffered + backlog).saturating_sub(counted);
         }
         if !out.records.is_empty() {
             self.log_sent(index, false);
@@ -521,7 +466,7 @@ impl Server {
             && conn.exchange.is_none()
             && let Some(out) = conn.out.take()
         {
-            self.spares.keep_outbox(out);
+            self.cx.spares.keep_outbox(out);
         }
         true
     }
@@ -545,7 +490,7 @@ impl Server {
             let count = number.format(count);
             let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
             let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
-            self.logs.access.add(&parts, self.clock.unix);
+            self.cx.logs.access.add(&parts, self.cx.clock.unix);
         }
     }
 
@@ -553,7 +498,7 @@ impl Server {
     fn outbox(&mut self, index: usize) -> Option<&mut Outbox> {
         let conn = self.conns.get_mut(index)?.as_mut()?;
         if conn.out.is_none() {
-            conn.out = Some(self.spares.outbox());
+            conn.out = Some(self.cx.spares.outbox());
         }
         conn.out.as_deref_mut()
     }
@@ -567,17 +512,17 @@ impl Server {
         };
         if conn.tls.is_some() {
             self.say_goodbye(&mut conn);
-            tls::end_session(&mut conn, &mut self.buffered);
+            tls::end_session(&mut conn, &mut self.cx.buffered);
         }
-        if conn.held_back && self.forks == FORKS.load(Ordering::Relaxed) {
+        if conn.held_back && self.cx.forks == FORKS.load(Ordering::Relaxed) {
             // Closing alone would drop it if the client has sent something meanwhile, and would not
             // send it while a forked child has the socket, too. That child must not do this.
             let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
         }
         self.open -= 1;
         let counted = conn.slot.backlog.load(Ordering::Relaxed);
-        self.buffered = self.buffered.saturating_sub(counted);
-        self.timers.clear(index as u32);
+        self.cx.buffered = self.cx.buffered.saturating_sub(counted);
+        self.cx.timers.clear(index as u32);
         if conn.registered
             && usize::BITS < 64
             && let Some(poll) = &self.poll
@@ -590,10 +535,10 @@ impl Server {
             self.recycle(exchange);
         }
         if let Some(socket) = conn.socket_state.take() {
-            self.buffered = self.buffered.saturating_sub(socket.buffered());
+            self.cx.buffered = self.cx.buffered.saturating_sub(socket.buffered());
         }
         if let Some(out) = conn.out.take() {
-            self.spares.keep_outbox(out);
+            self.cx.spares.keep_outbox(out);
         }
         let seen = conn.slot.close();
         slots::release(conn.slot, seen);
@@ -602,13 +547,13 @@ impl Server {
         self.free.push(index as u32);
         if self.current == Some(index) {
             self.current = None;
-            self.input.unread = 0..0;
+            self.cx.input.unread = 0..0;
         }
         self.acceptor.paused = false;
     }
 
     fn recycle(&mut self, mut exchange: Box<Exchange>) {
-        self.buffered = self.buffered.saturating_sub(exchange.charged);
+        self.cx.buffered = self.cx.buffered.saturating_sub(exchange.charged);
         if let Some(gateway) = exchange.cgi.take() {
             self.leave_program(&gateway);
         }
@@ -618,18 +563,18 @@ impl Server {
         if let Some(task) = exchange.task.take() {
             self.abandon(task);
         }
-        self.spares.keep_exchange(exchange, self.clock.now);
+        self.cx.spares.keep_exchange(exchange, self.cx.clock.now);
     }
 
     /// Writes a line to the error log, unless the same has failed too often in this second.
     pub fn complain(&mut self, index: Option<usize>, what: &str) {
         let conn = index.and_then(|index| self.conns.get(index)?.as_deref());
-        self.logs.complain(|| conn.map(Conn::address), what, self.clock.unix);
+        self.cx.logs.complain(|| conn.map(Conn::address), what, self.cx.clock.unix);
     }
 
     /// Whether somebody asked for the server's end.
     fn is_doomed(&self) -> bool {
-        self.hub.doomed.load(Ordering::Relaxed)
+        self.cx.hub.doomed.load(Ordering::Relaxed)
     }
 }
 
@@ -653,7 +598,7 @@ impl Drop for Server {
         for iteration in self.walks.list.drain(..) {
             iteration.abandon();
         }
-        self.logs.end(self.clock.unix);
+        self.cx.logs.end(self.cx.clock.unix);
     }
 }
 

@@ -120,11 +120,11 @@ impl Server {
     ) -> io::Result<usize> {
         let Some(poll) = &self.poll else { return Err(io::ErrorKind::NotConnected.into()) };
         let (child, pipes) = process::spawn(spec)?;
-        let id = match self.programs.free.pop() {
+        let id = match self.cx.programs.free.pop() {
             Some(id) => id,
             None => {
-                self.programs.list.push(None);
-                self.programs.list.len() - 1
+                self.cx.programs.list.push(None);
+                self.cx.programs.list.len() - 1
             }
         };
         let watch = |fd: RawFd, kind: usize, interest: Interest| {
@@ -140,7 +140,7 @@ impl Server {
         if let Some(pidfd) = child.pidfd() {
             watched = watched.and(watch(pidfd.as_raw_fd(), END, Interest::READABLE));
         }
-        self.programs.list[id] = Some(Box::new(Program {
+        self.cx.programs.list[id] = Some(Box::new(Program {
             child,
             name,
             owner: Some(index),
@@ -160,7 +160,7 @@ impl Server {
             unwanted: 0,
             has_ended: false,
             life: Life::Serving,
-            progress: self.clock.now,
+            progress: self.cx.clock.now,
             expired: false,
             stirred: false,
         }));
@@ -180,11 +180,11 @@ impl Server {
             Life::Finishing(_) => false,
             Life::Dying { .. } => !program.has_ended,
         };
-        self.programs.list.iter().flatten().filter(|program| runs(program)).count()
+        self.cx.programs.list.iter().flatten().filter(|program| runs(program)).count()
     }
 
     fn program(&mut self, id: usize) -> Option<&mut Program> {
-        self.programs.list.get_mut(id)?.as_deref_mut()
+        self.cx.programs.list.get_mut(id)?.as_deref_mut()
     }
 
     /// Whether this token is a program's; if so, what it announces is noted.
@@ -210,20 +210,20 @@ impl Server {
             && !program.stirred
         {
             program.stirred = true;
-            self.programs.stirred.push(id);
+            self.cx.programs.stirred.push(id);
         }
     }
 
     /// Looks after the programs of which there is news.
     pub(super) fn tend_programs(&mut self) {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let mut due = std::mem::take(&mut self.due);
-        self.programs.timers.expire(now, &mut due);
+        self.cx.programs.timers.expire(now, &mut due);
         for id in due.drain(..) {
             self.program_due(id as usize);
         }
         self.due = due;
-        for id in std::mem::take(&mut self.programs.stirred) {
+        for id in std::mem::take(&mut self.cx.programs.stirred) {
             if let Some(program) = self.program(id) {
                 program.stirred = false;
                 self.tend(id);
@@ -246,7 +246,7 @@ impl Server {
             return;
         }
         // Nobody wants the rest, but the program may want to write it.
-        let mut buf = std::mem::take(&mut self.programs.buf);
+        let mut buf = std::mem::take(&mut self.cx.programs.buf);
         let mut left = 16;
         while left > 0
             && let Output::Got(count) = self.read_program(id, &mut buf)
@@ -256,7 +256,7 @@ impl Server {
                 program.unwanted = program.unwanted.saturating_add(count);
             }
         }
-        self.programs.buf = buf;
+        self.cx.programs.buf = buf;
         let Some(program) = self.program(id) else { return };
         if program.unwanted > UNWANTED && matches!(program.life, Life::Finishing(_)) {
             let line = format!("{}: writes on after its answer", program.name);
@@ -297,7 +297,7 @@ impl Server {
 
     /// Moves content into the pipe; true if it had been blocked and all of it went.
     pub(super) fn feed_program(&mut self, id: usize) -> bool {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let Some(program) = self.program(id) else { return false };
         let Some(input) = &program.input else { return false };
         while program.input_ready && program.start < program.pending.len() {
@@ -349,7 +349,7 @@ impl Server {
 
     /// Reads output into `buf`, which is made as long as need be.
     pub(super) fn read_program(&mut self, id: usize, buf: &mut Vec<u8>) -> Output {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         buf.resize(PIPE, 0);
         let Some(program) = self.program(id) else { return Output::End };
         let Some(output) = &program.output else { return Output::End };
@@ -366,7 +366,7 @@ impl Server {
                 Ok(count) => {
                     program.left = program.left.map(|left| left.saturating_sub(count as u64));
                     program.progress = now;
-                    self.files.look_again();
+                    self.cx.files.look_again();
                     return Output::Got(count);
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -379,14 +379,14 @@ impl Server {
         }
         self.close_output(id);
         // It may have changed files.
-        self.files.look_again();
+        self.cx.files.look_again();
         Output::End
     }
 
     /// Its connection does without it from now on. `answered`: it has done what it was to do,
     /// and may end in peace; else it is told to.
     pub(super) fn release_program(&mut self, id: usize, answered: bool) {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let Some(program) = self.program(id) else { return };
         program.owner = None;
         (program.pending, program.start) = (Vec::new(), 0);
@@ -404,8 +404,8 @@ impl Server {
 
     /// Programs that run on after their answers are no client's: only so many may.
     fn bound_finishing(&mut self) {
-        let now = self.clock.now;
-        let finishing = self.programs.list.iter().enumerate().filter_map(|(id, program)| {
+        let now = self.cx.clock.now;
+        let finishing = self.cx.programs.list.iter().enumerate().filter_map(|(id, program)| {
             match program.as_deref()?.life {
                 Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
                 Life::Serving | Life::Dying { .. } => None,
@@ -420,7 +420,7 @@ impl Server {
     }
 
     fn end_program(&mut self, id: usize) {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let Some(program) = self.program(id) else { return };
         program.life = Life::Dying { since: now, killed: false };
         program.child.signal(Signal::TERM);
@@ -432,8 +432,8 @@ impl Server {
 
     /// Files the program's timer.
     fn file_program(&mut self, id: usize) {
-        let timeout = self.options.config.cgi_timeout_ms;
-        let now = self.clock.now;
+        let timeout = self.cx.options.config.cgi_timeout_ms;
+        let now = self.cx.clock.now;
         let Some(program) = self.program(id) else { return };
         let since = match program.life {
             Life::Serving => program.progress,
@@ -448,19 +448,19 @@ impl Server {
         if program.child.pidfd().is_none() {
             ahead = ahead.min(LOOK_MS);
         }
-        self.programs.timers.set(id as u32, now.wrapping_add(ahead), now);
+        self.cx.programs.timers.set(id as u32, now.wrapping_add(ahead), now);
     }
 
     /// Files the timers of all programs anew, as the option has changed.
     pub(super) fn file_programs(&mut self) {
-        for id in 0..self.programs.list.len() {
+        for id in 0..self.cx.programs.list.len() {
             self.file_program(id);
         }
     }
 
     fn program_due(&mut self, id: usize) {
-        let now = self.clock.now;
-        let timeout = self.options.config.cgi_timeout_ms;
+        let now = self.cx.clock.now;
+        let timeout = self.cx.options.config.cgi_timeout_ms;
         let Some(owner) = self.program(id).map(|program| program.owner) else { return };
         let waited_for = owner.is_none_or(|owner| self.waits_for_program(owner));
         let Some(program) = self.program(id) else { return };
@@ -567,24 +567,26 @@ impl Server {
         self.close_input(id);
         self.close_output(id);
         self.close_errors(id);
-        self.programs.timers.clear(id as u32);
-        let Some(program) = self.programs.list.get_mut(id).and_then(Option::take) else { return };
+        self.cx.programs.timers.clear(id as u32);
+        let Some(program) = self.cx.programs.list.get_mut(id).and_then(Option::take) else {
+            return;
+        };
         if let Some(pidfd) = program.child.pidfd() {
             self.unwatch(pidfd.as_raw_fd());
         }
-        self.programs.free.push(id);
+        self.cx.programs.free.push(id);
     }
 
     /// After a fork: they are the parent's children.
     pub(super) fn forget_all_programs(&mut self) {
-        self.programs.list.clear();
-        self.programs.free.clear();
-        self.programs.stirred.clear();
+        self.cx.programs.list.clear();
+        self.cx.programs.free.clear();
+        self.cx.programs.stirred.clear();
     }
 
     /// Ends all programs, and waits for a short time until they have ended.
     pub(super) fn end_programs(&mut self) {
-        for id in 0..self.programs.list.len() {
+        for id in 0..self.cx.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             match program.life {
                 Life::Dying { .. } => {}
@@ -593,9 +595,9 @@ impl Server {
                 _ => self.release_program(id, false),
             }
         }
-        self.programs.stirred.clear();
+        self.cx.programs.stirred.clear();
         for (signal, wait) in [(None, GRACE_MS), (Some(Signal::KILL), GRACE_MS)] {
-            for program in self.programs.list.iter().flatten() {
+            for program in self.cx.programs.list.iter().flatten() {
                 if let Some(signal) = signal {
                     program.child.signal(signal);
                 }
@@ -608,7 +610,7 @@ impl Server {
     }
 
     fn some_program_lives(&mut self) -> bool {
-        for id in 0..self.programs.list.len() {
+        for id in 0..self.cx.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             program.errors_ready = true;
             program.has_ended |= program.child.has_ended();
@@ -617,7 +619,7 @@ impl Server {
                 self.forget_program(id);
             }
         }
-        self.programs.list.iter().any(Option::is_some)
+        self.cx.programs.list.iter().any(Option::is_some)
     }
 }
 

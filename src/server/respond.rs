@@ -99,7 +99,7 @@ impl Server {
     /// The handler that [`Step::Call`] asked for has returned `result`.
     pub fn returned(&mut self, result: c_int) {
         // It may have changed files.
-        self.files.look_again();
+        self.cx.files.look_again();
         let Some(index) = self.calling.take() else { return };
         if self.conn(index).is_some_and(|conn| conn.socket_state.is_some()) {
             self.message_handled(index, result);
@@ -135,7 +135,7 @@ impl Server {
         }
         let standing = answer.handler_returned(&mut out.bytes);
         let mut fault = answer.take_fault();
-        let all = self.options.config.deferred_answers == DeferredAnswers::All;
+        let all = self.cx.options.config.deferred_answers == DeferredAnswers::All;
         let head = &exchange.head;
         let is_get = exchange.buf.get(head.method.range()) == Some(b"GET");
         let deferred = all || is_get && head.persistent && !exchange.last;
@@ -153,7 +153,7 @@ impl Server {
         } else {
             slot.set_answerable(false);
         }
-        if self.hub.queue.is_filled() {
+        if self.cx.hub.queue.is_filled() {
             self.take_inbox();
         }
         // And before the lock is given up it is judged, ahead of what is written next.
@@ -234,10 +234,10 @@ impl Server {
     /// Answers what is no understandable request, and ends the connection. `parsed`: the head was
     /// just looked at, and the log may show of it what was understood.
     pub(super) fn refuse(&mut self, index: usize, status: u16, parsed: bool) -> Flow {
-        let logged = self.logs.access.is_on();
-        let start = self.input.unread.start;
+        let logged = self.cx.logs.access.is_on();
+        let start = self.cx.input.unread.start;
         let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
-        let spare = self.spares.exchange();
+        let spare = self.cx.spares.exchange();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -247,15 +247,15 @@ impl Server {
             let mut exchange = spare;
             exchange.head = Default::default();
             if logged {
-                let head = Some(&self.input.head).filter(|_| parsed);
+                let head = Some(&self.cx.input.head).filter(|_| parsed);
                 let part = |span: Option<Span>| {
                     let range = span.map(Span::range)?;
-                    self.input.buf.get(start + range.start..start + range.end)
+                    self.cx.input.buf.get(start + range.start..start + range.end)
                 };
                 let (line, status_at) = log::Request {
                     peer: conn.peer,
                     user: None,
-                    time: self.clock.log_time(),
+                    time: self.cx.clock.log_time(),
                     method: part(head.map(|head| head.method)).unwrap_or_default(),
                     target: part(head.map(|head| head.target)).unwrap_or_default(),
                     minor: head.map_or(0, |head| head.minor),
@@ -267,7 +267,7 @@ impl Server {
             }
             conn.exchange = Some(exchange);
         }
-        self.input.unread = 0..0;
+        self.cx.input.unread = 0..0;
         self.set_timer(index);
         self.fail(index, status)
     }
@@ -282,7 +282,7 @@ impl Server {
             self.finish_exchange(index, false);
             return Flow::Again;
         }
-        let handler = self.error_handler;
+        let handler = self.cx.error_handler;
         let Some(mark) = self.outbox(index).map(|out| out.len()) else {
             return Flow::Leave;
         };
@@ -301,7 +301,7 @@ impl Server {
         exchange.buf.truncate(exchange.head.len);
         let charged = std::mem::take(&mut exchange.charged);
         let understood = exchange.shown.path_end > exchange.shown.path_at;
-        self.buffered = self.buffered.saturating_sub(charged);
+        self.cx.buffered = self.cx.buffered.saturating_sub(charged);
         if understood && !self.show(index) {
             return self.reply_error(index, status);
         }
@@ -322,7 +322,7 @@ impl Server {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }
-        let date = self.clock.date();
+        let date = self.cx.clock.date();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -332,7 +332,7 @@ impl Server {
         };
         let document = exchange.document.as_deref();
         let fields = &exchange.fields;
-        let extra = &self.options.config.extra_headers;
+        let extra = &self.cx.options.config.extra_headers;
         let reply = Reply { status, date, persistent, head_only, fields, extra, document };
         exchange.status = status;
         exchange.head_len = reply.write_error(&mut out.bytes) as u64;

@@ -42,7 +42,7 @@ pub struct FileBody {
 impl Server {
     /// Sends the next piece of a file, or of what is told of a directory.
     pub(super) fn send_file(&mut self, index: usize) -> Flow {
-        if self.turn.bytes == 0 {
+        if self.cx.turn.bytes == 0 {
             self.make_ready(index);
             return Flow::Leave;
         }
@@ -74,7 +74,7 @@ impl Server {
         if self.outbox(index).is_none() {
             return Flow::Leave;
         }
-        let look = self.files.look();
+        let look = self.cx.files.look();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -94,7 +94,7 @@ impl Server {
         if !self.flush_with(index, SendFlags::MORE) {
             return Flow::Leave;
         }
-        let (look, now) = (self.files.look(), self.clock.now);
+        let (look, now) = (self.cx.files.look(), self.cx.clock.now);
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -132,7 +132,7 @@ impl Server {
     }
 
     fn file_moved(&mut self, index: usize, count: usize) -> Flow {
-        self.turn.bytes = self.turn.bytes.saturating_sub(count);
+        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
         if let Some(exchange) = self.exchange(index)
             && exchange.file.as_ref().is_some_and(FileBody::is_sent)
         {

@@ -5,20 +5,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use mio::unix::SourceFd;
 
 use super::connection::Phase;
 use super::listener::Listener;
-use super::{FORKS, Server, user};
-use crate::files::cache::Cache;
+use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
-
-/// Files that are kept open at most.
-const CACHED_DESCRIPTORS: usize = 128;
 
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
 
@@ -26,7 +21,7 @@ impl Server {
     /// Sets an option; `None` and the empty text reset it. The sentence of an error is for people.
     pub fn set_option(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let value = value.filter(|value| !value.is_empty());
-        self.shown_options[id as usize] = None;
+        self.cx.shown_options[id as usize] = None;
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
             OptionId::SslCertificate => {
@@ -38,13 +33,16 @@ impl Server {
                         memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
                     };
                     if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
-                        self.files.secrets.note(Place::Key, &read);
+                        self.cx.files.secrets.note(Place::Key, &read);
                     }
                     return Err(refusal);
                 }
-                self.files.secrets.set(Place::Key, self.options.config.ssl_certificate.clone());
+                self.cx
+                    .files
+                    .secrets
+                    .set(Place::Key, self.cx.options.config.ssl_certificate.clone());
                 if let Some(read) = read {
-                    self.files.secrets.set_in_use(Place::Key, &read);
+                    self.cx.files.secrets.set_in_use(Place::Key, &read);
                 }
             }
             OptionId::RunAsUser => {
@@ -58,51 +56,55 @@ impl Server {
                         }
                     })?;
                 }
-                self.options.set(id, value)?;
+                self.cx.options.set(id, value)?;
             }
-            _ => self.options.set(id, value)?,
+            _ => self.cx.options.set(id, value)?,
         }
-        self.files.shortcuts.clear();
-        self.note_logs();
+        self.cx.files.shortcuts.clear();
+        self.cx.note_logs();
         self.apply(id);
         Ok(())
     }
 
     fn apply(&mut self, id: OptionId) {
-        let config = &self.options.config;
+        let config = &self.cx.options.config;
         match id {
             OptionId::AccessLogFile => {
-                if self.forks != FORKS.load(Ordering::Relaxed) {
+                if self.cx.is_unnoticed_child() {
                     // The parent writes what waits.
-                    self.logs.access.forget_waiting();
+                    self.cx.logs.access.forget_waiting();
                 }
-                self.logs.access.set_path(config.access_log_file.as_deref(), self.clock.unix);
-                self.files
+                self.cx.logs.access.set_path(config.access_log_file.as_deref(), self.cx.clock.unix);
+                self.cx
+                    .files
                     .secrets
                     .set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
-                self.logs.tend(self.clock.unix);
+                self.cx.logs.tend(self.cx.clock.unix);
             }
             OptionId::ErrorLogFile => {
-                self.logs.error.set_path(config.error_log_file.as_deref(), self.clock.unix);
-                self.files.secrets.set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
-                self.logs.tend(self.clock.unix);
+                self.cx.logs.error.set_path(config.error_log_file.as_deref(), self.cx.clock.unix);
+                self.cx
+                    .files
+                    .secrets
+                    .set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
+                self.cx.logs.tend(self.cx.clock.unix);
             }
             OptionId::GlobalAuthFile => {
-                self.files.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
+                self.cx.files.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());
             }
             OptionId::DavAuthFile => {
-                self.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
+                self.cx.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
-            OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.renew_cache(),
+            OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.cx.renew_cache(),
             OptionId::MaxConnections => self.acceptor.paused = false,
             OptionId::CgiTimeoutMs => {
-                self.clock.update();
+                self.cx.clock.update();
                 self.file_programs();
             }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {
-                self.clock.update();
+                self.cx.clock.update();
                 for index in 0..self.conns.len() {
                     let phase = self.conn(index).map(|conn| conn.phase);
                     if phase.is_some_and(|phase| phase != Phase::Lingering) {
@@ -110,47 +112,14 @@ impl Server {
                     }
                 }
             }
-            _ => self.publish_limits(),
+            _ => self.cx.publish_limits(),
         }
-    }
-
-    /// Finds out what the options that name keys, password files and logs lead to.
-    #[inline]
-    pub(super) fn look_at_secrets(&mut self) {
-        if !self.files.secrets.is_empty() {
-            self.note_logs();
-            self.files.secrets.look(self.files.look());
-        }
-    }
-
-    /// Remembers which logs are open, since their paths may soon lead elsewhere.
-    pub(super) fn note_logs(&mut self) {
-        let logs = [(Place::AccessLog, &self.logs.access), (Place::ErrorLog, &self.logs.error)];
-        for (place, log) in logs {
-            self.files.secrets.note_open(place, log.identity(), || log.metadata());
-        }
-    }
-
-    /// Forgets all files, whose fields hold media types.
-    pub(super) fn renew_cache(&mut self) {
-        let config = &self.options.config;
-        let types = config.extra_mime_types.clone();
-        self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
-    }
-
-    /// Tells other threads what they must not exceed.
-    pub(super) fn publish_limits(&self) {
-        let config = &self.options.config;
-        let hub = self.hub;
-        hub.iterate_timeout_ms.store(config.iterate_timeout_ms, Ordering::Relaxed);
-        hub.max_send_queue.store(config.max_send_queue_bytes, Ordering::Relaxed);
-        hub.max_buffered.store(config.max_buffered_bytes, Ordering::Relaxed);
     }
 
     fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let Some(value) = value else {
             self.replace_listener(None);
-            return self.options.set(OptionId::ListeningPort, None);
+            return self.cx.options.set(OptionId::ListeningPort, None);
         };
         let address = parse_listen(value).inspect_err(|refusal| {
             let value = shown(OsStr::from_bytes(value));
@@ -164,7 +133,7 @@ impl Server {
             })?;
             self.replace_listener(Some(listener));
         }
-        self.options.set(OptionId::ListeningPort, Some(value))?;
+        self.cx.options.set(OptionId::ListeningPort, Some(value))?;
         if address.port() == 0 {
             self.show_address(address.ip(), !value.contains(&b':'));
         }
@@ -205,11 +174,11 @@ impl Server {
             true => address.port().to_string(),
             false => SocketAddr::new(ip, address.port()).to_string(),
         };
-        self.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
+        self.cx.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
     }
 
     pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
-        self.shown_options[OptionId::ListeningPort as usize] = None;
+        self.cx.shown_options[OptionId::ListeningPort as usize] = None;
         if let (Some(poll), Some(old)) = (&self.poll, &self.acceptor.listener)
             && old.registered
             && old.is_valid()
@@ -225,7 +194,7 @@ impl Server {
     pub fn set_listening_socket(&mut self, fd: i32) {
         if fd == -1 {
             self.replace_listener(None);
-            self.options.store_text(OptionId::ListeningPort, None);
+            self.cx.options.store_text(OptionId::ListeningPort, None);
             return;
         }
         match Listener::adopt(fd) {

@@ -152,7 +152,7 @@ impl Level {
 impl Server {
     /// Whether a file is searched for tags.
     pub(super) fn has_tags(&self, full: &Path, path: &[u8]) -> bool {
-        let pattern = self.options.config.ssi_pattern.as_deref();
+        let pattern = self.cx.options.config.ssi_pattern.as_deref();
         pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
     }
 
@@ -229,7 +229,8 @@ impl Server {
             match level.next() {
                 Next::Text(piece) => {
                     // Short text may be a tag without an end, which took a search to find out.
-                    self.turn.bytes = self.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
+                    self.cx.turn.bytes =
+                        self.cx.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
                     let piece = level.buf.get(piece).unwrap_or_default();
                     let Some(out) = self.outbox(index) else { return Progress::Waits };
                     page.outlet.write(piece, &mut out.bytes);
@@ -237,7 +238,7 @@ impl Server {
                 Next::Tag(tag) => {
                     let tag = level.buf.get(tag).unwrap_or_default().to_vec();
                     // A turn has only so many tags: each may ask the file system.
-                    self.turn.bytes = self.turn.bytes.saturating_sub(PIECE);
+                    self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(PIECE);
                     if let Err(why) = self.obey(index, page, &tag) {
                         let name = page.levels.last().map(|level| shown(&level.file));
                         let (name, tag) =
@@ -260,10 +261,10 @@ impl Server {
         {
             return false;
         }
-        if self.turn.bytes == 0 {
+        if self.cx.turn.bytes == 0 {
             self.make_ready(index);
         }
-        self.turn.bytes > 0
+        self.cx.turn.bytes > 0
     }
 
     /// Moves output of the program that is included. False if there is none for now.
@@ -273,18 +274,18 @@ impl Server {
             self.release_program(part.program, false);
             return true;
         }
-        let mut buf = std::mem::take(&mut self.programs.buf);
+        let mut buf = std::mem::take(&mut self.cx.programs.buf);
         let output = self.read_program(part.program, &mut buf);
         let (piece, ended) = match output {
             Output::Wait => {
-                self.programs.buf = buf;
+                self.cx.programs.buf = buf;
                 page.part = Some(part);
                 return false;
             }
             Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
             Output::End => (&[][..], true),
         };
-        self.turn.bytes = self.turn.bytes.saturating_sub(piece.len());
+        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(piece.len());
         let mut failure = None;
         let content = match &mut part.head {
             None => piece.to_vec(),
@@ -304,7 +305,7 @@ impl Server {
                 }
             }
         };
-        self.programs.buf = buf;
+        self.cx.programs.buf = buf;
         if let Some(out) = self.outbox(index) {
             page.outlet.write(&content, &mut out.bytes);
         }
@@ -328,11 +329,11 @@ impl Server {
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
         let Some(level) = page.levels.last() else { return Ok(()) };
-        let trusted = self.options.config.enable_ssi_exec;
+        let trusted = self.cx.options.config.enable_ssi_exec;
         match directive? {
             Directive::Virtual(target) => {
                 let (path, query) = locate(&level.path, target).ok_or("no path")?;
-                let full = resolve::full_path(&self.options.config, &path).ok_or("no path")?;
+                let full = resolve::full_path(&self.cx.options.config, &path).ok_or("no path")?;
                 self.include(index, page, full, path, Some(&query))
             }
             Directive::File(name) => {
@@ -379,18 +380,20 @@ impl Server {
         if page.levels.iter().any(|level| level.file == full) {
             return Err("a page in itself");
         }
-        if resolve::is_hidden(&self.options.config, &full) {
+        if resolve::is_hidden(&self.cx.options.config, &full) {
             return Err("a hidden file");
         }
-        let found = self.files.get(&full);
+        let found = self.cx.files.get(&full);
         let (mut full, mut info) = (full, Vec::new());
         if found.is_err()
             && let Some((file, rest)) = resolve::split_at_file(&full)
         {
             (full, info) = (file, rest);
         }
-        self.look_at_secrets();
-        if resolve::is_hidden(&self.options.config, &full) || self.files.secrets.hides_at(&full) {
+        self.cx.look_at_secrets();
+        if resolve::is_hidden(&self.cx.options.config, &full)
+            || self.cx.files.secrets.hides_at(&full)
+        {
             return Err("a hidden file");
         }
         if !self.may_see(index, &full) {
@@ -400,8 +403,8 @@ impl Server {
             return Err("a page of Lua");
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
-        if resolve::matches(&self.options.config.cgi_pattern, &full, &name) {
-            if !self.options.config.cgi_runs {
+        if resolve::matches(&self.cx.options.config.cgi_pattern, &full, &name) {
+            if !self.cx.options.config.cgi_runs {
                 return Err("a program, and none is run");
             }
             let Some(query) = query else { return Err("a program is included by virtual") };

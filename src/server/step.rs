@@ -89,16 +89,16 @@ impl Server {
             } else if let Some(step) = self.next_visit() {
                 self.flush_late();
                 return step;
-            } else if self.turn.left > 0 && !self.turn.shares_now {
-                self.turn.left -= 1;
-                if let Some(index) = self.turn.ready.pop_front() {
+            } else if self.cx.turn.left > 0 && !self.cx.turn.shares_now {
+                self.cx.turn.left -= 1;
+                if let Some(index) = self.cx.turn.ready.pop_front() {
                     self.activate(index as usize);
                 }
             } else if let Some(index) = self.next_sharing() {
                 self.activate(index);
-            } else if self.turn.left > 0 {
+            } else if self.cx.turn.left > 0 {
                 // Those who waited have gone; it goes on with the others.
-                self.turn.shares_now = false;
+                self.cx.turn.shares_now = false;
             } else if let Some(index) = self.accept() {
                 if self.may_have_sent() {
                     self.activate(index);
@@ -112,8 +112,8 @@ impl Server {
                 }
             }
         }
-        self.hub.buffered.store(self.buffered, Ordering::Relaxed);
-        self.logs.access.flush(self.clock.unix);
+        self.cx.hub.buffered.store(self.cx.buffered, Ordering::Relaxed);
+        self.cx.logs.access.flush(self.cx.clock.unix);
         Step::Done
     }
 
@@ -131,16 +131,16 @@ impl Server {
         }
         let waiting = conn.input.len();
         if waiting > 0 {
-            if self.input.buf.len() <= waiting {
-                self.input.buf.resize(waiting + 1, 0);
+            if self.cx.input.buf.len() <= waiting {
+                self.cx.input.buf.resize(waiting + 1, 0);
             }
-            self.input.buf[..waiting].copy_from_slice(&conn.input);
+            self.cx.input.buf[..waiting].copy_from_slice(&conn.input);
             conn.input = Vec::new();
         }
-        self.input.unread = 0..waiting;
+        self.cx.input.unread = 0..waiting;
         self.current = Some(index);
-        self.turn.requests = REQUESTS_PER_TURN;
-        self.turn.bytes = BYTES_PER_TURN;
+        self.cx.turn.requests = REQUESTS_PER_TURN;
+        self.cx.turn.bytes = BYTES_PER_TURN;
         if conn.out.is_some() || conn.tls.is_some() {
             self.flush(index);
         }
@@ -189,7 +189,7 @@ impl Server {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let unread = &self.input.buf[self.input.unread.clone()];
+        let unread = &self.cx.input.buf[self.cx.input.unread.clone()];
         if !unread.is_empty() || conn.tls.as_ref().is_some_and(|session| session.has_partial()) {
             if conn.input.try_reserve_exact(unread.len()).is_err() {
                 self.close(index);
@@ -199,14 +199,14 @@ impl Server {
             let awaits_head = matches!(conn.phase, Phase::Head | Phase::Barred);
             if awaits_head && !conn.begun && !conn.paused {
                 conn.begun = true;
-                conn.since = self.clock.now;
+                conn.since = self.cx.clock.now;
             }
         }
         self.current = None;
-        self.input.unread = 0..0;
+        self.cx.input.unread = 0..0;
         if waits {
             self.mark_dirty(index);
-            if self.turn.dirty.len() >= BATCH {
+            if self.cx.turn.dirty.len() >= BATCH {
                 self.flush_dirty();
             }
             return;
@@ -216,7 +216,7 @@ impl Server {
             return;
         };
         if !conn.registered {
-            if self.turn.bytes == BYTES_PER_TURN {
+            if self.cx.turn.bytes == BYTES_PER_TURN {
                 self.acceptor.first_reads =
                     self.acceptor.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
             }
@@ -226,8 +226,9 @@ impl Server {
 
     /// Whether what a connection has to send can wait for that of others.
     fn may_wait(&mut self, index: usize) -> bool {
-        let has_company =
-            self.turn.left > 0 || !self.turn.dirty.is_empty() || !self.turn.sharing.is_empty();
+        let has_company = self.cx.turn.left > 0
+            || !self.cx.turn.dirty.is_empty()
+            || !self.cx.turn.sharing.is_empty();
         has_company
             && self.conn(index).is_some_and(|conn| {
                 let rests = matches!(conn.phase, Phase::Head | Phase::Deciding | Phase::Websocket);
@@ -238,10 +239,10 @@ impl Server {
     /// Sends what waits if its time is over: something takes long.
     #[inline]
     pub(super) fn flush_late(&mut self) {
-        let waits = !self.turn.dirty.is_empty() || !self.turn.sharing.is_empty();
-        if waits && self.clock.read() != self.turn.batch_time {
-            self.turn.batch_time = self.clock.read();
-            self.turn.shares_now = !self.turn.sharing.is_empty();
+        let waits = !self.cx.turn.dirty.is_empty() || !self.cx.turn.sharing.is_empty();
+        if waits && self.cx.clock.read() != self.cx.turn.batch_time {
+            self.cx.turn.batch_time = self.cx.clock.read();
+            self.cx.turn.shares_now = !self.cx.turn.sharing.is_empty();
             self.flush_dirty();
         }
     }
@@ -249,22 +250,23 @@ impl Server {
     /// Whether a request that needs to know of files waits for those of other connections that are
     /// about to be read. One look answers them all, once the last byte of each is there.
     pub(super) fn may_share(&mut self, index: usize) -> bool {
-        let needs_look = !self.files.was_asked() && self.options.config.document_root.is_some();
-        if self.turn.left == 0 || !needs_look {
+        let needs_look =
+            !self.cx.files.was_asked() && self.cx.options.config.document_root.is_some();
+        if self.cx.turn.left == 0 || !needs_look {
             return false;
         }
         let Some(conn) = self.conn(index) else { return false };
         conn.phase = Phase::Deciding;
-        self.turn.sharing.push_back(index as u32);
-        self.turn.shares_now |= self.turn.sharing.len() >= BATCH;
+        self.cx.turn.sharing.push_back(index as u32);
+        self.cx.turn.shares_now |= self.cx.turn.sharing.len() >= BATCH;
         true
     }
 
     /// The next connection whose request has waited to share a look.
     #[inline]
     fn next_sharing(&mut self) -> Option<usize> {
-        while let Some(index) = self.turn.sharing.pop_front() {
-            self.turn.shares_now &= !self.turn.sharing.is_empty();
+        while let Some(index) = self.cx.turn.sharing.pop_front() {
+            self.cx.turn.shares_now &= !self.cx.turn.sharing.is_empty();
             let index = index as usize;
             if self.conn(index).is_some_and(|conn| conn.phase == Phase::Deciding) {
                 return Some(index);
@@ -344,19 +346,23 @@ impl Server {
         let unread = conn.linger
             || conn.readable
             || !conn.input.is_empty()
-            || current && !self.input.unread.is_empty();
+            || current && !self.cx.input.unread.is_empty();
         if conn.eof || !unread {
             self.close(index);
             return Flow::Leave;
         }
         conn.phase = Phase::Lingering;
-        conn.since = self.clock.now;
+        conn.since = self.cx.clock.now;
         conn.input = Vec::new();
         if current {
-            self.input.unread = 0..0;
+            self.cx.input.unread = 0..0;
         }
         let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
-        self.timers.set(index as u32, self.clock.now.wrapping_add(LINGER_MS), self.clock.now);
+        self.cx.timers.set(
+            index as u32,
+            self.cx.clock.now.wrapping_add(LINGER_MS),
+            self.cx.clock.now,
+        );
         if current {
             return Flow::Again;
         }
@@ -372,10 +378,10 @@ impl Server {
                 // answer, while a reset at once could reach a client before it has.
                 return Flow::Leave;
             }
-            self.input.unread = 0..0;
+            self.cx.input.unread = 0..0;
             let refill = self.refill(index);
-            let count = self.input.unread.len() as u32;
-            self.input.unread = 0..0;
+            let count = self.cx.input.unread.len() as u32;
+            self.cx.input.unread = 0..0;
             let Some(conn) = self.conn(index) else {
                 return Flow::Leave;
             };
@@ -393,28 +399,28 @@ impl Server {
 
     /// Files the connection's timer: at the latest when one of its timeouts may be over.
     pub(super) fn set_timer(&mut self, index: usize) {
-        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.cx.options.config;
         let ahead = match self.conn(index).map(|conn| conn.socket_state.is_some()) {
             Some(true) => Some(self.websocket_horizon(index)).filter(|ms| *ms > 0),
             _ => [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min(),
         };
         match ahead {
             Some(ahead) => self.file_timer(index, ahead),
-            None => self.timers.clear(index as u32),
+            None => self.cx.timers.clear(index as u32),
         }
     }
 
     pub(super) fn file_timer(&mut self, index: usize, ahead: u64) {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
-        let now = self.clock.now;
-        self.timers.set(index as u32, now.wrapping_add(ahead), now);
+        let now = self.cx.clock.now;
+        self.cx.timers.set(index as u32, now.wrapping_add(ahead), now);
     }
 
     /// A timer has come due: closes the connection, or files the timer anew. Traffic does not
     /// touch timers, so most that come due find that there has been some.
     pub(super) fn timer_due(&mut self, index: usize) {
-        let now = self.clock.now;
-        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.options.config;
+        let now = self.cx.clock.now;
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.cx.options.config;
         let waits = self.waits_for_program(index);
         let Some(conn) = self.conn(index) else { return };
         if waits {

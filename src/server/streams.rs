@@ -41,7 +41,7 @@ impl Server {
         media_type: &str,
     ) -> Option<Outlet> {
         self.outbox(index)?;
-        let date = self.clock.date();
+        let date = self.cx.clock.date();
         let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
         let (exchange, out) = (conn.exchange.as_deref_mut()?, conn.out.as_deref_mut()?);
         // HTTP/1.0 knows no chunks.
@@ -56,7 +56,7 @@ impl Server {
             extend(out, &[b"Transfer-Encoding: chunked\r\n"]);
         }
         extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n"]);
-        extend(out, &[&self.options.config.extra_headers, b"\r\n"]);
+        extend(out, &[&self.cx.options.config.extra_headers, b"\r\n"]);
         exchange.status = status;
         exchange.head_len = (out.len() - before) as u64;
         Some(Outlet::choose(&exchange.head, status, None))
@@ -75,10 +75,10 @@ impl Server {
     /// Counts bytes that the answer needs against the limit of the server, until it is complete.
     /// False if that is reached.
     pub(super) fn charge(&mut self, index: usize, len: usize) -> bool {
-        let left = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
+        let left = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
         let Some(exchange) = self.exchange(index).filter(|_| len <= left) else { return false };
         exchange.charged += len;
-        self.buffered += len;
+        self.cx.buffered += len;
         true
     }
 }

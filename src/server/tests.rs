@@ -185,7 +185,7 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
     server.returned(0);
     turns(&mut server, 1);
     // As the child finds it.
-    server.forks = server.forks.wrapping_add(1);
+    server.cx.forks = server.cx.forks.wrapping_add(1);
     server.begin(0);
     assert!(slot.open_generation().is_none());
     drop(server);
@@ -234,7 +234,7 @@ fn two_requests() -> (Box<Server>, [TcpStream; 2]) {
     for client in &mut clients {
         client.write_all(REQUEST).expect("sent");
     }
-    while server.turn.ready.len() < 2 {
+    while server.cx.turn.ready.len() < 2 {
         server.begin(1);
     }
     (server, clients)
@@ -257,7 +257,7 @@ fn the_answers_of_a_turn_are_sent_in_it() {
     }
     assert!(resume(&mut server).is_none());
     assert!(clients.iter_mut().all(received));
-    assert!(server.turn.dirty.is_empty());
+    assert!(server.cx.turn.dirty.is_empty());
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
     // As a late answer leaves it that is complete when the turn begins.
     let index = server.index_of(slot).expect("open");
     server.conn(index).expect("open").dirty = true;
-    server.turn.dirty.push(index as u32);
+    server.cx.turn.dirty.push(index as u32);
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     std::thread::sleep(Duration::from_millis(30));
     server.returned(0);
@@ -301,7 +301,7 @@ fn what_waits_is_sent_before_other_threads_have_their_way() {
     let (mut server, mut clients) = two_requests();
     let (report, outcome) = std::sync::mpsc::channel();
     let work: Job = Box::new(move |server: &mut Server| {
-        report.send(server.turn.dirty.is_empty()).expect("awaited");
+        report.send(server.cx.turn.dirty.is_empty()).expect("awaited");
     });
     server.walks.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
     for _ in 0..2 {
@@ -322,7 +322,7 @@ fn a_forked_child_sends_nothing_that_waits() {
     server.returned(0);
     let Some(slot) = resume(&mut server) else { panic!("a second request") };
     // As the child finds it when its handler returns.
-    server.forks = server.forks.wrapping_add(1);
+    server.cx.forks = server.cx.forks.wrapping_add(1);
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     server.returned(0);
     assert!(resume(&mut server).is_none());
@@ -354,7 +354,7 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
     std::fs::write(folder.join("a"), "content").expect("a file");
     let root = folder.to_str().expect("text").to_owned();
     let (mut server, first) = server_and_client(&[("document_root", &root)]);
-    server.routes = super::Routes::default();
+    server.cx.routes = super::routes::Routes::default();
     let mut clients = vec![first];
     while clients.len() < 8 {
         let client = another(&clients[0]);
@@ -372,14 +372,14 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
         let mut left = clients.len();
         while left > 0 {
             server.begin(1);
-            let (in_turn, before) = (server.turn.left, server.files.cache.asked);
+            let (in_turn, before) = (server.cx.turn.left, server.cx.files.cache.asked);
             assert!(resume(&mut server).is_none());
             assert!(
-                server.files.cache.asked - before <= 1,
+                server.cx.files.cache.asked - before <= 1,
                 "{} of {in_turn}",
-                server.files.cache.asked
+                server.cx.files.cache.asked
             );
-            assert!(server.turn.sharing.is_empty() && server.turn.left == 0);
+            assert!(server.cx.turn.sharing.is_empty() && server.cx.turn.left == 0);
             left -= in_turn.min(left);
             most = most.max(in_turn);
         }

@@ -9,14 +9,13 @@
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use rustix::net::SendFlags;
 
 use super::connection::{Conn, Phase};
 use super::intake::{Refill, make_room, receive};
 use super::step::Flow;
-use super::{FORKS, SCRATCH, Server};
+use super::{SCRATCH, Server};
 use crate::http::request::Outcome;
 use crate::options::OptionId;
 use crate::tls::{Identity, Session};
@@ -78,8 +77,8 @@ impl Server {
         let identity = value.map(|path| Identity::load(Path::new(OsStr::from_bytes(path))));
         match identity.transpose() {
             Ok(identity) => {
-                self.options.set(OptionId::SslCertificate, value)?;
-                self.tls.speaks = identity.map_or(Speaks::Plain, Speaks::Tls);
+                self.cx.options.set(OptionId::SslCertificate, value)?;
+                self.cx.tls.speaks = identity.map_or(Speaks::Plain, Speaks::Tls);
                 Ok(())
             }
             Err(refusal) => {
@@ -93,10 +92,10 @@ impl Server {
     /// Something that was set for TLS was refused: where no certificate is in force, plain HTTP must
     /// not take its place. A library without TLS never speaks anything else.
     fn fail_closed(&mut self) {
-        if !cfg!(feature = "tls") || !matches!(self.tls.speaks, Speaks::Plain) {
+        if !cfg!(feature = "tls") || !matches!(self.cx.tls.speaks, Speaks::Plain) {
             return;
         }
-        self.tls.speaks = Speaks::Nothing;
+        self.cx.tls.speaks = Speaks::Nothing;
         for conn in self.conns.iter_mut().flatten() {
             match &mut conn.exchange {
                 _ if conn.socket_state.is_some() || conn.tls.is_some() => {}
@@ -112,8 +111,8 @@ impl Server {
     /// is. By then that may have changed.
     #[cold]
     pub(super) fn turn_down(&mut self, index: usize) -> Flow {
-        let (has_input, now) = (!self.input.unread.is_empty(), self.clock.now);
-        let opening = self.tls.open();
+        let (has_input, now) = (!self.cx.input.unread.is_empty(), self.cx.clock.now);
+        let opening = self.cx.tls.open();
         let Some(conn) = self.conn(index) else { return Flow::Leave };
         match opening {
             Some(Opening::Nothing) => {}
@@ -130,14 +129,14 @@ impl Server {
             }
             Some(Opening::Tls(_)) | None => return self.leave_barred(index),
         }
-        let limit = self.options.config.max_request_header_bytes;
-        let text = self.input.buf.get(self.input.unread.clone()).unwrap_or_default();
+        let limit = self.cx.options.config.max_request_header_bytes;
+        let text = self.cx.input.buf.get(self.cx.input.unread.clone()).unwrap_or_default();
         match text.trim_ascii_start().first() {
             Some(byte) if !byte.is_ascii_alphabetic() => return self.leave_barred(index),
             Some(_) => {
-                self.input.unread.start += text.len() - text.trim_ascii_start().len();
-                let text = self.input.buf.get(self.input.unread.clone()).unwrap_or_default();
-                match self.input.head.parse(text, limit) {
+                self.cx.input.unread.start += text.len() - text.trim_ascii_start().len();
+                let text = self.cx.input.buf.get(self.cx.input.unread.clone()).unwrap_or_default();
+                match self.cx.input.head.parse(text, limit) {
                     Outcome::Complete => return self.refuse_barred(index, true),
                     Outcome::Refused(_) => return self.refuse_barred(index, false),
                     Outcome::Partial => {}
@@ -156,9 +155,9 @@ impl Server {
     fn refuse_barred(&mut self, index: usize, parsed: bool) -> Flow {
         self.complain(Some(index), "no certificate is in force: a request is answered with 503");
         // The program's own page of errors is an answer in plain HTTP, too.
-        let handler = self.error_handler.take();
+        let handler = self.cx.error_handler.take();
         let flow = self.refuse(index, 503, parsed);
-        self.error_handler = handler;
+        self.cx.error_handler = handler;
         flow
     }
 
@@ -174,7 +173,7 @@ impl Server {
     pub(super) fn refill_sealed(&mut self, index: usize) -> Refill {
         let refill = self.receive_sealed(index);
         self.count_session(index);
-        let is_full = self.buffered > self.options.config.max_buffered_bytes;
+        let is_full = self.cx.buffered > self.cx.options.config.max_buffered_bytes;
         if is_full
             && let Some(conn) = self.conn(index)
             && conn.phase == Phase::Head
@@ -191,15 +190,15 @@ impl Server {
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
         let Some(session) = conn.tls.as_deref_mut() else { return };
         let (waiting, counted) = session.recount();
-        self.buffered = (self.buffered + waiting).saturating_sub(counted);
+        self.cx.buffered = (self.cx.buffered + waiting).saturating_sub(counted);
     }
 
     fn receive_sealed(&mut self, index: usize) -> Refill {
         // What is decrypted is shorter than what it was.
-        if !make_room(&mut self.input.buf, &mut self.input.unread, WIRE + 1) {
+        if !make_room(&mut self.cx.input.buf, &mut self.cx.input.unread, WIRE + 1) {
             return Refill::Lost;
         }
-        let wire = &mut self.tls.received;
+        let wire = &mut self.cx.tls.received;
         wire.resize(WIRE, 0);
         loop {
             let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -209,11 +208,11 @@ impl Server {
             if !conn.readable {
                 return Refill::Wait;
             }
-            if self.turn.bytes == 0 {
+            if self.cx.turn.bytes == 0 {
                 self.make_ready(index);
                 return Refill::Wait;
             }
-            let wire = &mut self.tls.received;
+            let wire = &mut self.cx.tls.received;
             let begin = session.begin_input(wire);
             let count = match receive(&conn.socket, &mut wire[begin..]) {
                 Ok(0) => {
@@ -228,10 +227,10 @@ impl Server {
                 Err(_) => return Refill::Lost,
             };
             conn.readable = begin + count == wire.len() || conn.read_closed;
-            self.files.look_again();
-            self.turn.bytes = self.turn.bytes.saturating_sub(count);
+            self.cx.files.look_again();
+            self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
             let (was_fresh, was_handshaking) = (session.is_fresh(), session.is_handshaking());
-            let (scratch, end) = (&mut self.input.buf, &mut self.input.unread.end);
+            let (scratch, end) = (&mut self.cx.input.buf, &mut self.cx.input.unread.end);
             let before = *end;
             let received = session.receive(&mut wire[..begin + count], |piece| {
                 if let Some(place) = scratch.get_mut(*end..*end + piece.len()) {
@@ -252,21 +251,21 @@ impl Server {
             // Records without content are no traffic, or they would keep an idle connection for ever. A
             // long record on a slow link is, where content is waited for.
             let awaits_content = matches!(conn.phase, Phase::Body | Phase::Websocket);
-            if self.input.unread.end > before
+            if self.cx.input.unread.end > before
                 || was_handshaking
                 || awaits_content && session.has_partial()
             {
-                conn.last_active = self.clock.now;
+                conn.last_active = self.cx.clock.now;
             }
-            let is_idle = self.input.unread.is_empty() && !session.has_partial();
+            let is_idle = self.cx.input.unread.is_empty() && !session.has_partial();
             if !session.is_handshaking()
                 && (was_handshaking || is_idle && conn.phase == Phase::Head)
             {
                 // What came so far belonged to no request.
                 conn.begun = false;
-                conn.since = self.clock.now;
+                conn.since = self.cx.clock.now;
             }
-            if self.input.unread.end > before {
+            if self.cx.input.unread.end > before {
                 return Refill::Got;
             }
             if ended {
@@ -280,7 +279,7 @@ impl Server {
         if is_text {
             self.complain(Some(index), "plain HTTP where TLS is spoken");
             if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) {
-                end_session(conn, &mut self.buffered);
+                end_session(conn, &mut self.cx.buffered);
             }
             let Some(out) = self.outbox(index) else { return Refill::Lost };
             out.bytes.extend_from_slice(NOT_PLAIN);
@@ -295,7 +294,7 @@ impl Server {
         conn.phase = Phase::Draining;
         conn.linger = true;
         conn.begun = false;
-        self.input.unread = 0..0;
+        self.cx.input.unread = 0..0;
         Refill::Wait
     }
 
@@ -316,14 +315,14 @@ impl Server {
     }
 
     fn send_records(&mut self, index: usize, flags: SendFlags) -> bool {
-        let now = self.clock.now;
-        if self.forks != FORKS.load(Ordering::Relaxed) {
+        let now = self.cx.clock.now;
+        if self.cx.is_unnoticed_child() {
             // A child must not send under the keys of its parent. It drops them when it polls.
             return true;
         }
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return false };
         let Some(session) = conn.tls.as_deref_mut() else { return true };
-        let records = &mut self.tls.sealed;
+        let records = &mut self.cx.tls.sealed;
         let is_last = conn.phase == Phase::Draining;
         while conn.writable {
             let plain = conn.out.as_ref().map_or(&[][..], |out| out.pending());
@@ -374,12 +373,12 @@ impl Server {
             Phase::Body | Phase::Deciding | Phase::Working => answer_has_begun,
             Phase::Calling | Phase::Sending | Phase::Relaying => true,
         };
-        let is_child = self.forks != FORKS.load(Ordering::Relaxed);
+        let is_child = self.cx.is_unnoticed_child();
         if is_cut || is_child || !conn.writable || conn.gone || conn.backlog() > 0 {
             return;
         }
         let Some(session) = conn.tls.as_deref_mut() else { return };
-        let records = &mut self.tls.sealed;
+        let records = &mut self.cx.tls.sealed;
         if session.fill(&[], true, records).is_ok() && !records.is_empty() {
             // Who has gone need not be told.
             let _ = rustix::net::send(&conn.socket, records, SendFlags::NOSIGNAL);

@@ -73,7 +73,7 @@ impl Server {
             websocket_delivery,
             max_websocket_message_bytes,
             ..
-        } = &self.options.config;
+        } = &self.cx.options.config;
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
@@ -99,7 +99,7 @@ impl Server {
             WebsocketDelivery::Frames => Unit::Frame,
         };
         let receiver = Receiver::new(unit, *max_websocket_message_bytes, deflate);
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         exchange.status = 101;
         exchange.head_len = response.len() as u64;
         let socket = Socket {
@@ -140,7 +140,7 @@ impl Server {
                     return Flow::Leave;
                 }
             }
-            if self.turn.requests == 0 || self.turn.bytes == 0 {
+            if self.cx.turn.requests == 0 || self.cx.turn.bytes == 0 {
                 self.make_ready(index);
                 return Flow::Leave;
             }
@@ -164,38 +164,38 @@ impl Server {
 
     /// Acts on the next frames of the input. `None` if there is nothing complete.
     fn next_event(&mut self, index: usize) -> Option<Flow> {
-        if self.input.unread.is_empty() {
+        if self.cx.input.unread.is_empty() {
             return None;
         }
-        let limit = self.options.config.max_buffered_bytes;
-        let frames = self.options.config.websocket_delivery == WebsocketDelivery::Frames;
-        let start = self.input.unread.start;
+        let limit = self.cx.options.config.max_buffered_bytes;
+        let frames = self.cx.options.config.websocket_delivery == WebsocketDelivery::Frames;
+        let start = self.cx.input.unread.start;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
         let socket = conn.socket_state.as_deref_mut()?;
         let before = socket.receiver.buffered();
-        let step = socket.receiver.step(&mut self.input.buf[self.input.unread.clone()]);
+        let step = socket.receiver.step(&mut self.cx.input.buf[self.cx.input.unread.clone()]);
         let after = socket.receiver.buffered();
-        self.buffered = (self.buffered + after).saturating_sub(before);
+        self.cx.buffered = (self.cx.buffered + after).saturating_sub(before);
         // After our Close the client's messages come too late.
         let open = socket.sent_close.is_none();
-        self.turn.requests = self.turn.requests.saturating_sub(1);
+        self.cx.turn.requests = self.cx.turn.requests.saturating_sub(1);
         let flow = match step {
             Step::More { consumed } => {
-                self.input.unread.start += consumed;
-                if after > before && self.buffered > limit {
+                self.cx.input.unread.start += consumed;
+                if after > before && self.cx.buffered > limit {
                     return Some(self.fail_websocket(index, TRY_AGAIN_LATER));
                 }
                 return None;
             }
             Step::Message { wsbits, payload, consumed, .. } => {
-                self.input.unread.start += consumed;
+                self.cx.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
                 self.deliver(index, wsbits, payload, start, None)
             }
             Step::Ping { payload, consumed } => {
-                self.input.unread.start += consumed;
+                self.cx.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
@@ -206,14 +206,14 @@ impl Server {
                 self.deliver(index, 0x80 | frame::PING, payload, start, None)
             }
             Step::Pong { payload, consumed } => {
-                self.input.unread.start += consumed;
+                self.cx.input.unread.start += consumed;
                 if !open || !frames {
                     return Some(Flow::Again);
                 }
                 self.deliver(index, 0x80 | frame::PONG, payload, start, None)
             }
             Step::Close { code, payload, consumed } => {
-                self.input.unread.start += consumed;
+                self.cx.input.unread.start += consumed;
                 self.deliver(index, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
             Step::Fail { code } => self.fail_websocket(index, code),
@@ -238,7 +238,7 @@ impl Server {
             return;
         };
         let payload = match payload {
-            Payload::Input(range) => &self.input.buf[start + range.start..start + range.end],
+            Payload::Input(range) => &self.cx.input.buf[start + range.start..start + range.end],
             Payload::Own => without_nul(socket.receiver.own()),
         };
         frame::write_header(&mut out.bytes, frame::PONG, payload.len(), false);
@@ -267,8 +267,8 @@ impl Server {
             Payload::Input(range) => {
                 let (begin, end) = (start + range.start, start + range.end);
                 // The NUL takes the place of the next frame's first byte, which is put back.
-                let byte = std::mem::replace(&mut self.input.buf[end], 0);
-                slot.show_message(&mut self.input.buf[begin..end], wsbits);
+                let byte = std::mem::replace(&mut self.cx.input.buf[end], 0);
+                slot.show_message(&mut self.cx.input.buf[begin..end], wsbits);
                 Some((begin..end, byte))
             }
             Payload::Own => {
@@ -288,23 +288,24 @@ impl Server {
         conn.phase = Phase::Websocket;
         let Some(socket) = conn.socket_state.as_deref_mut() else { return };
         let Some(shown) = socket.shown.take() else { return };
-        if shown.is_data && self.options.config.iterate_content == IterateContent::Last {
+        if shown.is_data && self.cx.options.config.iterate_content == IterateContent::Last {
             let before = socket.last.0.len();
-            let room = self.options.config.max_buffered_bytes.saturating_sub(self.buffered);
+            let room = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
             let message = match &shown.borrowed {
-                Some((range, _)) => self.input.buf.get(range.clone()).unwrap_or_default(),
+                Some((range, _)) => self.cx.input.buf.get(range.clone()).unwrap_or_default(),
                 None => without_nul(socket.receiver.own()),
             };
             keep_message(&mut socket.last.0, message, room);
             socket.last.1 = shown.wsbits;
-            self.buffered = (self.buffered + socket.last.0.len()).saturating_sub(before);
+            self.cx.buffered = (self.cx.buffered + socket.last.0.len()).saturating_sub(before);
         }
         if let Some((range, byte)) = shown.borrowed {
-            self.input.buf[range.end] = byte;
+            self.cx.input.buf[range.end] = byte;
         } else {
             let before = socket.receiver.buffered();
             socket.receiver.release();
-            self.buffered = (self.buffered + socket.receiver.buffered()).saturating_sub(before);
+            self.cx.buffered =
+                (self.cx.buffered + socket.receiver.buffered()).saturating_sub(before);
         }
         match shown.close {
             Some(code) => {
@@ -337,7 +338,7 @@ impl Server {
     /// Sends a Close frame, unless one is sent.
     fn begin_close(&mut self, index: usize, code: Option<u16>) {
         self.stop_frames(index);
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         if self.outbox(index).is_none() {
             return;
         }
@@ -354,7 +355,7 @@ impl Server {
         let payload = payload.as_ref().map_or(&[][..], |code| code);
         frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
         out.bytes.extend_from_slice(payload);
-        self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+        self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
     }
 
     /// Both sides have closed, or there is no talking to the client: ends the connection once all
@@ -367,7 +368,8 @@ impl Server {
                 // Memory for half a message is of use to others while this one lingers.
                 let before = socket.receiver.buffered();
                 socket.receiver.close();
-                self.buffered = (self.buffered + socket.receiver.buffered()).saturating_sub(before);
+                self.cx.buffered =
+                    (self.cx.buffered + socket.receiver.buffered()).saturating_sub(before);
             }
         }
         if self.current != Some(index) {
@@ -380,7 +382,7 @@ impl Server {
         let index = self.index_of(slot)?;
         // Behind a Close nothing may be sent: nobody writes between the look into the inbox and it.
         let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
-        if self.hub.queue.is_filled() {
+        if self.cx.hub.queue.is_filled() {
             // What other threads wrote before stays before.
             self.take_inbox();
         }
@@ -388,7 +390,7 @@ impl Server {
             return None;
         }
         self.outbox(index)?;
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
         let (socket, out) = (conn.socket_state.as_deref_mut()?, conn.out.as_deref_mut()?);
         let answers_close = socket.shown.as_ref().is_some_and(|shown| shown.close.is_some());
@@ -398,7 +400,7 @@ impl Server {
         out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
         let before = out.position();
         match &socket.deflate {
-            Some(deflate) => self.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
+            Some(deflate) => self.cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
             None => {
                 let at = out.bytes.len();
                 frame::write_header(&mut out.bytes, opcode, data.len(), false);
@@ -415,7 +417,7 @@ impl Server {
         if opcode == frame::CLOSE {
             socket.sent_close = Some(Close { at: now });
             slot.set_takes_frames(false);
-            self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+            self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
         }
         self.mark_dirty(index);
         Some(queued)
@@ -423,7 +425,7 @@ impl Server {
 
     /// A frame that another thread has written.
     pub(super) fn take_frame(&mut self, index: usize, bytes: &[u8], header_len: usize) {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         if self.outbox(index).is_none() {
             return;
         }
@@ -439,20 +441,20 @@ impl Server {
         match &socket.deflate {
             Some(deflate) => {
                 let data = bytes.get(header_len..).unwrap_or_default();
-                self.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
+                self.cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
             }
             None => out.bytes.extend_from_slice(bytes),
         }
         if opcode == frame::CLOSE {
             socket.sent_close = Some(Close { at: now });
-            self.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+            self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
         }
         self.mark_dirty(index);
     }
 
     /// Milliseconds between pings; 0 for none.
     fn ping_interval(&self) -> u64 {
-        let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = self.options.config;
+        let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = self.cx.options.config;
         match (websocket_ping_interval_ms, idle_timeout_ms) {
             (0, _) => 0,
             (interval, 0) => interval,
@@ -463,7 +465,7 @@ impl Server {
 
     /// How far ahead a websocket's timer is filed at most; 0 for never.
     pub(super) fn websocket_horizon(&mut self, index: usize) -> u64 {
-        let idle = self.options.config.idle_timeout_ms;
+        let idle = self.cx.options.config.idle_timeout_ms;
         let socket = self.conn(index).and_then(|conn| conn.socket_state.as_deref());
         let wakes = match socket.is_some_and(|socket| socket.sent_close.is_some()) {
             true => u64::from(CLOSING_MS),
@@ -478,8 +480,8 @@ impl Server {
 
     /// A websocket's timer has come due: pings, or closes.
     pub(super) fn websocket_due(&mut self, index: usize) {
-        let now = self.clock.now;
-        let idle = self.options.config.idle_timeout_ms;
+        let now = self.cx.clock.now;
+        let idle = self.cx.options.config.idle_timeout_ms;
         let interval = self.ping_interval();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
         let quiet = u64::from(now.wrapping_sub(conn.last_active));

@@ -112,7 +112,7 @@ impl Server {
         let mut late = loop {
             self.take_inbox();
             let late = slot.answer();
-            if !self.hub.queue.is_filled() {
+            if !self.cx.hub.queue.is_filled() {
                 break late;
             }
         };
@@ -163,7 +163,7 @@ impl Server {
     }
 
     pub(super) fn has_room(&mut self, index: usize, len: usize) -> bool {
-        let config = &self.options.config;
+        let config = &self.cx.options.config;
         let (queue, total) = (config.max_send_queue_bytes, config.max_buffered_bytes);
         let Some(conn) = self.conns.get(index).and_then(Option::as_ref) else {
             return false;
@@ -171,17 +171,17 @@ impl Server {
         let waiting = conn.backlog();
         let uncounted = waiting.saturating_sub(conn.slot.backlog.load(Ordering::Relaxed));
         len <= queue.saturating_sub(waiting)
-            && len <= total.saturating_sub(self.buffered.saturating_add(uncounted))
+            && len <= total.saturating_sub(self.cx.buffered.saturating_add(uncounted))
     }
 
     /// Takes what other threads have asked for: bytes go to their connections at once, requests
     /// wait until no handler runs.
     pub(super) fn take_inbox(&mut self) {
-        if !self.hub.queue.is_filled() {
+        if !self.cx.hub.queue.is_filled() {
             return;
         }
         let mut inbox = std::mem::take(&mut self.inbox);
-        self.hub.queue.take(&mut inbox);
+        self.cx.hub.queue.take(&mut inbox);
         for message in inbox.drain(..) {
             match message {
                 Message::Write { slot, generation, bytes, charged, verdict } => {

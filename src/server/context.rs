@@ -1,0 +1,129 @@
+//! What all connections of a server share, and may use while they have their turn.
+//!
+//! Not in it: the connections, the kernel's event queue, and the way in. What is handed a `Context` cannot reach
+//! them.
+
+use std::ffi::{c_char, c_void};
+use std::sync::atomic::Ordering;
+
+use super::FORKS;
+use super::clock::Clock;
+use super::intake::Input;
+use super::programs::Programs;
+use super::routes::Routes;
+use super::spares::Spares;
+use super::step::Turn;
+use super::timers::Timers;
+use super::tls::Tls;
+use crate::abi::Handler;
+use crate::auth::nonce::Nonces;
+use crate::dav::sweeping::Sweeper;
+use crate::files::cache::Cache;
+use crate::files::secrets::Place;
+use crate::files::store::Store;
+use crate::log::Logs;
+use crate::options::{OPTIONS, Options};
+use crate::shared::hub::Hub;
+use crate::websocket::deflate::Deflater;
+
+/// Files that are kept open at most.
+const CACHED_DESCRIPTORS: usize = 128;
+
+/// See the module.
+pub struct Context {
+    pub hub: &'static Hub,
+    pub param: *mut c_void,
+    pub options: Options,
+    /// What C was shown of each option since it was set last.
+    pub shown_options: [Option<*const c_char>; OPTIONS.len()],
+    pub(super) routes: Routes,
+    pub error_handler: Option<Handler>,
+    /// The forks that the server knows of.
+    pub forks: u64,
+    pub clock: Clock,
+    pub(super) timers: Timers,
+    pub(super) input: Input,
+    pub(super) turn: Turn,
+    pub spares: Spares,
+    /// Bytes of bodies and queues.
+    pub buffered: usize,
+    pub files: Store,
+    /// Made when a password is first asked for.
+    pub nonces: Option<Nonces>,
+    pub deflater: Deflater,
+    pub sweeper: Sweeper,
+    pub(super) programs: Programs,
+    pub logs: Logs,
+    pub(super) tls: Tls,
+}
+
+impl Context {
+    /// With default options.
+    pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
+        let clock = Clock::start();
+        let now = clock.now;
+        let mut context = Self {
+            hub,
+            param,
+            options: Options::new(),
+            shown_options: [None; OPTIONS.len()],
+            routes: Routes::default(),
+            error_handler: None,
+            forks: FORKS.load(Ordering::Relaxed),
+            clock,
+            timers: Timers::new(now),
+            input: Input::default(),
+            turn: Turn::new(now),
+            spares: Spares::default(),
+            buffered: 0,
+            files: Store::default(),
+            nonces: None,
+            deflater: Deflater::new(),
+            sweeper: Sweeper::default(),
+            programs: Programs::new(now),
+            logs: Logs::default(),
+            tls: Tls::default(),
+        };
+        context.publish_limits();
+        context.renew_cache();
+        context
+    }
+
+    /// Finds out what the options that name keys, password files and logs lead to.
+    #[inline]
+    pub fn look_at_secrets(&mut self) {
+        if !self.files.secrets.is_empty() {
+            self.note_logs();
+            self.files.secrets.look(self.files.look());
+        }
+    }
+
+    /// Remembers which logs are open, since their paths may soon lead elsewhere.
+    pub fn note_logs(&mut self) {
+        let logs = [(Place::AccessLog, &self.logs.access), (Place::ErrorLog, &self.logs.error)];
+        for (place, log) in logs {
+            self.files.secrets.note_open(place, log.identity(), || log.metadata());
+        }
+    }
+
+    /// Forgets all files, whose fields hold media types.
+    pub fn renew_cache(&mut self) {
+        let config = &self.options.config;
+        let types = config.extra_mime_types.clone();
+        self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+    }
+
+    /// Tells other threads what they must not exceed.
+    pub fn publish_limits(&self) {
+        let config = &self.options.config;
+        let hub = self.hub;
+        hub.iterate_timeout_ms.store(config.iterate_timeout_ms, Ordering::Relaxed);
+        hub.max_send_queue.store(config.max_send_queue_bytes, Ordering::Relaxed);
+        hub.max_buffered.store(config.max_buffered_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether this process is the child of a fork that the server has not noticed yet.
+    pub fn is_unnoticed_child(&self) -> bool {
+        self.forks != FORKS.load(Ordering::Relaxed)
+    }
+}
