@@ -457,7 +457,8 @@ fn a_client_that_does_not_read_holds_no_more_than_without_tls() {
     std::fs::create_dir_all(scratch.join("root")).expect("a root");
     let file = std::fs::File::create(scratch.join("root/huge")).expect("a file");
     file.set_len(1 << 30).expect("a sparse file");
-    let server = serve(&[&root]);
+    // Twenty handshakes take long on an emulated machine.
+    let server = serve(&[&root, "idle_timeout_ms=300000", "request_timeout_ms=300000"]);
     let resident = || {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", server.program.id()));
         let text = text.expect("its memory");
