@@ -1,12 +1,15 @@
 //! What happens when an option changes.
 
 use std::ffi::{CStr, OsStr};
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use mio::unix::SourceFd;
+use rustix::fs::OFlags;
 
 use super::connection::Phase;
 use super::listener::Listener;
@@ -16,6 +19,9 @@ use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
 
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
+
+/// As much of a file that was refused is searched for a key.
+const MAX_KEY_FILE: u64 = 1 << 20;
 
 impl Server {
     /// Sets an option; `None` and the empty text reset it. The sentence of an error is for people.
@@ -28,10 +34,6 @@ impl Server {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
                 if let Err(refusal) = self.set_certificate(value) {
                     // It may be a key all the same, with a password for example.
-                    let holds_key = |path| {
-                        let text = std::fs::read(OsStr::from_bytes(path)).unwrap_or_default();
-                        memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
-                    };
                     if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
                         self.cx.files.secrets.note(Place::Key, &read);
                     }
@@ -217,6 +219,18 @@ impl Server {
 }
 
 /// A path that stays the same when the program changes its directory.
+/// Whether there is a key in a file that was refused.
+fn holds_key(path: &[u8]) -> bool {
+    let mut options = OpenOptions::new();
+    // A FIFO must not hold the server up.
+    options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let Ok(file) = options.open(OsStr::from_bytes(path)) else { return false };
+    let mut text = Vec::new();
+    file.metadata().is_ok_and(|meta| meta.is_file())
+        && file.take(MAX_KEY_FILE).read_to_end(&mut text).is_ok()
+        && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
+}
+
 fn absolute(path: Option<&Path>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }

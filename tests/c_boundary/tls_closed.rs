@@ -94,6 +94,7 @@ fn plain_http_is_not_spoken_once_a_certificate_was_refused() {
 
 #[test]
 fn a_good_certificate_or_an_explicit_unset_opens_the_port_again() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let (good, other) = (Authority::get().identity("ec"), Authority::get().identity("rsa"));
     let bad = scratch.join("none.pem");

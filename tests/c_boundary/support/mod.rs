@@ -51,11 +51,10 @@ pub fn runner() -> String {
 /// Whether the C programs run under qemu's emulation of a machine, which shows some things that no
 /// real one would: then it is said what is not tried.
 pub fn under_qemu(not_tried: &str) -> bool {
-    let emulated = runner().starts_with("qemu-");
-    if emulated {
+    if is_emulated() {
         eprintln!("not tried under qemu: {not_tried}");
     }
-    emulated
+    is_emulated()
 }
 
 /// Whether the C programs run under valgrind (`MG_TEST_VALGRIND=1`).
@@ -63,9 +62,13 @@ pub fn under_valgrind() -> bool {
     std::env::var_os("MG_TEST_VALGRIND").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// `count`, or less of it where valgrind makes each step dear.
-pub fn as_many_as(count: usize, under_valgrind_only: usize) -> usize {
-    if under_valgrind() { under_valgrind_only } else { count }
+/// `count`, or less of it where valgrind, or an emulator, makes each step dear.
+pub fn as_many_as(count: usize, where_dear: usize) -> usize {
+    if under_valgrind() || is_emulated() { where_dear } else { count }
+}
+
+fn is_emulated() -> bool {
+    runner().starts_with("qemu-")
 }
 
 /// Bytes as text that shows every control character.
