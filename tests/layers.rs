@@ -11,7 +11,8 @@ const FLOORS: &[&[&str]] = &[
     &["dav"],
     &["files"],
     &["cgi", "auth", "websocket", "tls", "shared"],
-    &["http", "options", "log"],
+    &["options"],
+    &["http", "log"],
     &["acl", "pattern", "abi"],
 ];
 
