@@ -9,6 +9,8 @@ pub struct Logs {
     pub access: LogFile,
     pub error: LogFile,
     repeats: Repeats,
+    /// The second in which they were tended last.
+    tended: u64,
 }
 
 impl Logs {
@@ -40,16 +42,23 @@ impl Logs {
         }
     }
 
-    /// Opens logs that could not be opened before, and tells what became of them.
+    /// Opens logs that could not be opened before, and tells what became of them: once a second, however
+    /// often it is asked to.
+    #[inline]
     pub fn tend(&mut self, now: u64) {
-        let needs_care = self.access.needs_care(now) || self.error.needs_care(now);
-        if needs_care || self.repeats.are_due(now) {
+        if self.tended != now {
             self.tend_now(now);
         }
     }
 
+    /// The same, in any case.
     #[cold]
-    fn tend_now(&mut self, now: u64) {
+    pub fn tend_now(&mut self, now: u64) {
+        self.tended = now;
+        let needs_care = self.access.needs_care(now) || self.error.needs_care(now);
+        if !needs_care && !self.repeats.are_due(now) {
+            return;
+        }
         self.access.tend(now);
         self.error.tend(now);
         for repeated in self.repeats.take(now) {
@@ -79,6 +88,6 @@ impl Logs {
         for repeated in self.repeats.take_all(now) {
             self.tell_repeated(repeated, now);
         }
-        self.tend(now);
+        self.tend_now(now);
     }
 }

@@ -81,7 +81,7 @@ impl Server {
                     .files
                     .secrets
                     .set(Place::AccessLog, absolute(config.access_log_file.as_deref()));
-                self.cx.logs.tend(self.cx.clock.unix);
+                self.cx.logs.tend_now(self.cx.clock.unix);
             }
             OptionId::ErrorLogFile => {
                 self.cx.logs.error.set_path(config.error_log_file.as_deref(), self.cx.clock.unix);
@@ -89,7 +89,7 @@ impl Server {
                     .files
                     .secrets
                     .set(Place::ErrorLog, absolute(config.error_log_file.as_deref()));
-                self.cx.logs.tend(self.cx.clock.unix);
+                self.cx.logs.tend_now(self.cx.clock.unix);
             }
             OptionId::GlobalAuthFile => {
                 self.cx.files.secrets.set(Place::GlobalPasswords, config.global_auth_file.clone());

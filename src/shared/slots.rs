@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use super::hub::Hub;
 use super::pool::{Pool, Rules};
-use super::thread_number;
 use crate::abi::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
 use crate::http::request::Head;
 use crate::http::response::Answer;
@@ -40,8 +39,8 @@ pub struct Slot {
     hub: AtomicPtr<Hub>,
     /// Where the server keeps the rest of this connection.
     index: AtomicU32,
-    /// The number of the thread that has `answer`, 0 for none. Not a `Mutex`: whatever this word is
-    /// when the pool makes it 0, somebody who waits for it must not wait for ever.
+    /// Whoever has `answer`, 0 for nobody. Not a `Mutex`: whatever this word is when the pool makes it 0,
+    /// a thread that waits for it must not wait for ever.
     lock: AtomicU32,
     /// Bytes that other threads have queued and the I/O thread has not taken yet.
     pub incoming: AtomicUsize,
@@ -159,8 +158,9 @@ impl Slot {
     /// The answer that is being given late, if there is one. Who waits for it sleeps now and then,
     /// as whoever has it may be a thread of lower priority.
     pub fn answer(&self) -> LateAnswer<'_> {
-        let me = (thread_number::current() as u32).max(1);
         let mut tries = 0_u32;
+        // Where this thread's stack is tells it from all others that may have the lock or wait for it.
+        let me = ((&raw const tries).addr() >> 4) as u32 | 1;
         while self.lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
             match tries {
                 0..64 => std::hint::spin_loop(),
