@@ -180,3 +180,34 @@ fn who_is_removed_while_his_content_comes_is_not_let_in() {
     assert_eq!(dav.scratch.read("root/a.txt"), "taken");
     dav.server.stop();
 }
+
+#[test]
+fn a_refusal_stands_whose_content_has_been_thrown_away() {
+    let scratch = Scratch::new();
+    scratch.write("root/a/b", "");
+    let dav = Dav::start_in(scratch, &[]);
+    let file = |name: &str| dav.scratch.join(&format!("root/{name}"));
+    let fifo = std::process::Command::new("mkfifo").arg(file("fifo")).status();
+    assert!(fifo.is_ok_and(|status| status.success()), "mkfifo");
+    let program = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; cat\n";
+    for (method, target, refusal) in [("PUT", "/fifo", 403), ("POST", "/new.cgi", 404)] {
+        let asked = dav.request(method, target, "", "content");
+        let (first, rest) = asked.split_at(asked.len() - 1);
+        let mut client = dav.server.client();
+        assert_eq!(client.ask(get("/alive")).text(), "alive");
+        client.send_through(first);
+        // What was sent before has been read when this is answered.
+        assert_eq!(dav.server.ask(get("/alive")).text(), "alive");
+        if method == "PUT" {
+            let _ = std::fs::remove_file(file("fifo"));
+            dav.scratch.write("root/fifo", "kept");
+        } else {
+            dav.scratch.write_program("root/new.cgi", program);
+        }
+        client.send(rest);
+        assert_eq!(client.response().status, refusal, "{method} {target}");
+        assert_eq!(client.ask(get("/alive")).text(), "alive");
+    }
+    assert_eq!(dav.scratch.read("root/fifo"), "kept");
+    dav.server.stop();
+}
