@@ -168,6 +168,8 @@ pub struct Server {
     /// whether they have waited long enough.
     sharing: VecDeque<u32>,
     shares_now: bool,
+    /// The current connection has waited so in this turn.
+    has_shared: bool,
     /// Made when a password is first asked for.
     nonces: Option<Nonces>,
     deflater: Deflater,
@@ -241,6 +243,7 @@ impl Server {
             looked: 0,
             sharing: VecDeque::new(),
             shares_now: false,
+            has_shared: false,
             nonces: None,
             deflater: Deflater::new(),
             sweeper: Sweeper::default(),

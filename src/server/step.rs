@@ -55,10 +55,12 @@ impl Server {
                 return step;
             } else if self.turn > 0 && !self.shares_now {
                 self.turn -= 1;
+                self.has_shared = false;
                 if let Some(index) = self.ready.pop_front() {
                     self.activate(index as usize);
                 }
             } else if let Some(index) = self.next_sharing() {
+                self.has_shared = true;
                 self.activate(index);
             } else if self.turn > 0 {
                 // Those who waited have gone; it goes on with the others.
@@ -212,7 +214,8 @@ impl Server {
     /// about to be read. One look answers them all, once the last byte of each is there.
     pub(super) fn may_share(&mut self, index: usize) -> bool {
         let needs_look = self.looked != self.look && self.options.config.document_root.is_some();
-        if self.turn == 0 || !needs_look {
+        // Once in a turn, or who always has another request would keep all others waiting for ever.
+        if self.turn == 0 || self.has_shared || !needs_look {
             return false;
         }
         let Some(conn) = self.conn(index) else { return false };

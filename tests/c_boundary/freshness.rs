@@ -211,3 +211,35 @@ fn a_refusal_stands_whose_content_has_been_thrown_away() {
     assert_eq!(dav.scratch.read("root/fifo"), "kept");
     dav.server.stop();
 }
+
+#[test]
+fn who_sends_many_requests_gets_no_more_than_his_share_of_a_turn() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "").write("root/b.txt", "");
+    let log = format!("access_log_file={}", scratch.join("log"));
+    let mut server = serve(&scratch, &["--step", &log]);
+    let mut clients: Vec<Client> = (0..80).map(|_| server.client()).collect();
+    for _ in 0..3 {
+        server.tell("poll 5");
+        server.expect_line("polled");
+    }
+    // Two need one look after the other, and so many others need one that these are shared before all
+    // were read from.
+    let pair = "GET /a.txt HTTP/1.1\r\n\r\nGET /alive HTTP/1.1\r\n\r\n";
+    for client in &mut clients[..2] {
+        client.send_through(pair.repeat(1000));
+    }
+    for client in &mut clients[2..] {
+        client.send_through(get("/b.txt"));
+    }
+    server.tell("poll 1");
+    server.expect_line("polled");
+    let lines = scratch.read("log");
+    let count = |target: &str| lines.matches(&format!("\"GET {target} ")).count();
+    assert_eq!(count("/b.txt"), clients.len() - 2);
+    // 256 when its turn comes, and as many when it has waited for a look.
+    let many = count("/a.txt") + count("/alive");
+    assert!(many <= 2 * 2 * 256, "{many} requests");
+    server.tell("run");
+    server.stop();
+}
