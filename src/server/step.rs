@@ -91,7 +91,9 @@ impl Server {
         };
         conn.queued = false;
         conn.paused = false;
-        if conn.gone {
+        // Both ends have said that they send no more, perhaps: what has come is read before it is closed,
+        // or that would be a reset, and what is on its way to the client would be lost.
+        if conn.gone && conn.phase != Phase::Lingering {
             self.close(index);
             return;
         }
