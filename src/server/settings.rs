@@ -1,7 +1,8 @@
 //! What happens when an option changes.
 
 use std::ffi::{CStr, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -33,11 +34,8 @@ impl Server {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
                 if let Err(refusal) = self.set_certificate(value) {
                     // It may be a key all the same, with a password for example.
-                    let holds_key = |path| {
-                        let text = std::fs::read(OsStr::from_bytes(path)).unwrap_or_default();
-                        memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
-                    };
-                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
+                    let path = Path::new(OsStr::from_bytes(value.unwrap_or_default()));
+                    if let Some(read) = read.filter(|read| read.is_file() && holds_key(path)) {
                         self.secrets.note(Place::Key, &read);
                     }
                     return Err(refusal);
@@ -243,6 +241,13 @@ impl Server {
     pub fn listening_socket(&self) -> i32 {
         self.listener.as_ref().map_or(-1, Listener::fd)
     }
+}
+
+/// Whether there is a private key in a file, of which not more is read than of any certificate.
+fn holds_key(path: &Path) -> bool {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(1 << 20).read_to_end(&mut text));
+    read.is_ok() && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
 }
 
 /// A path that stays the same when the program changes its directory.
