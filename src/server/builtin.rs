@@ -130,6 +130,16 @@ impl Server {
                 }
                 task
             }
+            // Its content has been thrown away: what needs it cannot be done any more.
+            (task, Some(again))
+                if task.intake() == Intake::Discard && again.intake() != Intake::Discard =>
+            {
+                self.abandon(again);
+                if let Some(exchange) = self.exchange(index) {
+                    exchange.fields = fields;
+                }
+                task
+            }
             (task, Some(again)) => {
                 self.abandon(task);
                 again

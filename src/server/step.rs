@@ -49,6 +49,8 @@ pub(super) struct Turn {
     /// whether they have waited long enough.
     pub sharing: VecDeque<u32>,
     pub shares_now: bool,
+    /// The current connection has waited so in this turn.
+    pub has_shared: bool,
 }
 
 impl Turn {
@@ -62,6 +64,7 @@ impl Turn {
             batch_time: now,
             sharing: VecDeque::new(),
             shares_now: false,
+            has_shared: false,
         }
     }
 }
@@ -91,10 +94,12 @@ impl Server {
                 return step;
             } else if self.cx.turn.left > 0 && !self.cx.turn.shares_now {
                 self.cx.turn.left -= 1;
+                self.cx.turn.has_shared = false;
                 if let Some(index) = self.cx.turn.ready.pop_front() {
                     self.activate(index as usize);
                 }
             } else if let Some(index) = self.next_sharing() {
+                self.cx.turn.has_shared = true;
                 self.activate(index);
             } else if self.cx.turn.left > 0 {
                 // Those who waited have gone; it goes on with the others.
@@ -125,7 +130,9 @@ impl Server {
         };
         conn.queued = false;
         conn.paused = false;
-        if conn.gone {
+        // Both ends have said that they send no more, perhaps: what has come is read before it is closed,
+        // or that would be a reset, and what is on its way to the client would be lost.
+        if conn.gone && conn.phase != Phase::Lingering {
             self.close(index);
             return;
         }
@@ -252,7 +259,8 @@ impl Server {
     pub(super) fn may_share(&mut self, index: usize) -> bool {
         let needs_look =
             !self.cx.files.was_asked() && self.cx.options.config.document_root.is_some();
-        if self.cx.turn.left == 0 || !needs_look {
+        // Once in a turn, or a client that always has another request would keep all others waiting for ever.
+        if self.cx.turn.left == 0 || self.cx.turn.has_shared || !needs_look {
             return false;
         }
         let Some(conn) = self.conn(index) else { return false };

@@ -164,6 +164,29 @@ fn a_client_that_sends_more_than_is_thrown_away_is_not_reset_at_once() {
 }
 
 #[test]
+fn a_client_that_sends_no_more_gets_what_is_still_on_its_way() {
+    let scratch = Scratch::new();
+    scratch.write("root/big", vec![b'x'; 400_000]);
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut server = Server::start(&["--step", &root]);
+    let mut client = server.client();
+    client.send_through(
+        "GET /big HTTP/1.1\r\n\r\nPOST /none HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
+    );
+    server.tell("poll 20");
+    server.expect_line("polled");
+    // Both have been answered. The rest comes together with the end.
+    client.send_through([b'x'; 100_000]).finish_sending();
+    server.tell("poll 20");
+    server.expect_line("polled");
+    assert_eq!(client.response().body.len(), 400_000);
+    assert_eq!(client.response().status, 404);
+    client.expect_closed();
+    server.tell("run");
+    server.stop();
+}
+
+#[test]
 fn an_unknown_expectation_is_refused_without_its_content() {
     let dav = start(&[]);
     for target in ["/echo", "/a.txt", "/x.cgi"] {

@@ -180,3 +180,66 @@ fn who_is_removed_while_his_content_comes_is_not_let_in() {
     assert_eq!(dav.scratch.read("root/a.txt"), "taken");
     dav.server.stop();
 }
+
+#[test]
+fn a_refusal_stands_whose_content_has_been_thrown_away() {
+    let scratch = Scratch::new();
+    scratch.write("root/a/b", "");
+    let dav = Dav::start_in(scratch, &[]);
+    let file = |name: &str| dav.scratch.join(&format!("root/{name}"));
+    let fifo = std::process::Command::new("mkfifo").arg(file("fifo")).status();
+    assert!(fifo.is_ok_and(|status| status.success()), "mkfifo");
+    let program = "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n'; cat\n";
+    for (method, target, refusal) in [("PUT", "/fifo", 403), ("POST", "/new.cgi", 404)] {
+        let asked = dav.request(method, target, "", "content");
+        let (first, rest) = asked.split_at(asked.len() - 1);
+        let mut client = dav.server.client();
+        assert_eq!(client.ask(get("/alive")).text(), "alive");
+        client.send_through(first);
+        // What was sent before has been read when this is answered.
+        assert_eq!(dav.server.ask(get("/alive")).text(), "alive");
+        if method == "PUT" {
+            let _ = std::fs::remove_file(file("fifo"));
+            dav.scratch.write("root/fifo", "kept");
+        } else {
+            dav.scratch.write_program("root/new.cgi", program);
+        }
+        client.send(rest);
+        assert_eq!(client.response().status, refusal, "{method} {target}");
+        assert_eq!(client.ask(get("/alive")).text(), "alive");
+    }
+    assert_eq!(dav.scratch.read("root/fifo"), "kept");
+    dav.server.stop();
+}
+
+#[test]
+fn who_sends_many_requests_gets_no_more_than_his_share_of_a_turn() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "").write("root/b.txt", "");
+    let log = format!("access_log_file={}", scratch.join("log"));
+    let mut server = serve(&scratch, &["--step", &log]);
+    let mut clients: Vec<Client> = (0..80).map(|_| server.client()).collect();
+    for _ in 0..3 {
+        server.tell("poll 5");
+        server.expect_line("polled");
+    }
+    // Two need one look after the other, and so many others need one that these are shared before all
+    // were read from.
+    let pair = "GET /a.txt HTTP/1.1\r\n\r\nGET /alive HTTP/1.1\r\n\r\n";
+    for client in &mut clients[..2] {
+        client.send_through(pair.repeat(1000));
+    }
+    for client in &mut clients[2..] {
+        client.send_through(get("/b.txt"));
+    }
+    server.tell("poll 1");
+    server.expect_line("polled");
+    let lines = scratch.read("log");
+    let count = |target: &str| lines.matches(&format!("\"GET {target} ")).count();
+    assert_eq!(count("/b.txt"), clients.len() - 2);
+    // 256 when its turn comes, and as many when it has waited for a look.
+    let many = count("/a.txt") + count("/alive");
+    assert!(many <= 2 * 2 * 256, "{many} requests");
+    server.tell("run");
+    server.stop();
+}
