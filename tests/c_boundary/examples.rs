@@ -141,6 +141,7 @@ fn static_files_serves_a_folder() {
 
 #[test]
 fn cgi_keeps_a_guest_book() {
+    needs!("python3");
     let kind = "application/x-www-form-urlencoded";
     let scratch = Scratch::new();
     let source = crate::support::root().join("examples/cgi");

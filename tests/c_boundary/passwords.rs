@@ -223,6 +223,7 @@ fn the_access_log_names_the_user() {
 
 #[test]
 fn a_password_file_from_an_editor_of_windows_lets_the_same_users_in() {
+    needs!("curl");
     let scratch = site();
     let jane = joe().replace("joe", "jane");
     let server = serve(&scratch, &[]);

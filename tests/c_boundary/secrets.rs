@@ -190,6 +190,7 @@ fn what_was_in_use_stays_hidden_when_something_takes_its_place() {
 #[cfg(feature = "tls")]
 #[test]
 fn a_key_below_the_root_is_hidden_and_certificates_are_not() {
+    needs!("openssl");
     use crate::support::{Authority, Client, Tunnel};
     let authority = Authority::get();
     let scratch = Scratch::new();

@@ -507,6 +507,7 @@ fn ends_in_spite_of(client: &mut Tls, mut noise: impl FnMut(&mut Tls) -> Vec<u8>
 
 #[test]
 fn records_without_content_do_not_keep_a_connection_that_is_idle() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let log = format!("error_log_file={}", scratch.join("error.log"));
     let mut server = serve(&["idle_timeout_ms=300", &log]);
@@ -541,6 +542,7 @@ fn records_without_content_do_not_keep_a_connection_that_is_idle() {
 
 #[test]
 fn a_long_record_on_a_slow_link_is_traffic() {
+    needs!("openssl");
     let server = serve(&["idle_timeout_ms=1000"]);
     let mut client = Tls::connect(server.port);
     // Nothing else comes from the server any more, not even a ticket.
@@ -567,6 +569,7 @@ fn a_long_record_on_a_slow_link_is_traffic() {
 
 #[test]
 fn records_that_are_not_complete_count_as_buffered() {
+    needs!("openssl");
     let args = ["max_buffered_bytes=60000", "request_timeout_ms=0", "idle_timeout_ms=0"];
     let server = serve(&args);
     let post =
