@@ -152,6 +152,17 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
 }
 
 #[test]
+fn what_is_shipped_was_optimised_as_a_whole() {
+    build();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/libmongoose.a");
+    let members = run(Command::new("ar").arg("t").arg(archive));
+    // Without link-time optimisation every crate has objects of its own; this one has them always.
+    let is_ours = |name: &&str| name.ends_with(".rcgu.o") && !name.starts_with("compiler_builtins");
+    let objects: Vec<&str> = members.lines().filter(is_ours).collect();
+    assert_eq!(objects.len(), 1, "{objects:?}");
+}
+
+#[test]
 fn nothing_is_installed_that_was_not_built() {
     let stage = fresh_folder("nothing-stage");
     let mut command = make(&["install", "BUILD=/nonexistent", "CARGO=/nonexistent/cargo"]);
