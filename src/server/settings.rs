@@ -1,7 +1,8 @@
 //! What happens when an option changes.
 
 use std::ffi::{CStr, OsStr};
-use std::io;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ use crate::options::{OptionId, parse_listen};
 /// Files that are kept open at most.
 const CACHED_DESCRIPTORS: usize = 128;
 
+/// So much of a file that was refused as a certificate is searched for a key.
+const MAX_KEY_FILE: u64 = 1 << 20;
+
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
 
 impl Server {
@@ -33,11 +37,9 @@ impl Server {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
                 if let Err(refusal) = self.set_certificate(value) {
                     // It may be a key all the same, with a password for example.
-                    let holds_key = |path| {
-                        let text = std::fs::read(OsStr::from_bytes(path)).unwrap_or_default();
-                        memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
-                    };
-                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
+                    if let (Some(path), Some(read)) = (value, read)
+                        && holds_key(Path::new(OsStr::from_bytes(path)), &read)
+                    {
                         self.secrets.note(Place::Key, &read);
                     }
                     return Err(refusal);
@@ -243,6 +245,17 @@ impl Server {
     pub fn listening_socket(&self) -> i32 {
         self.listener.as_ref().map_or(-1, Listener::fd)
     }
+}
+
+/// Whether a file that was refused as a certificate has a key in it. What is no file, as a FIFO, could be
+/// waited for without end.
+fn holds_key(path: &Path, meta: &Metadata) -> bool {
+    let mut text = Vec::new();
+    meta.is_file()
+        && File::open(path).is_ok_and(|file| {
+            file.take(MAX_KEY_FILE).read_to_end(&mut text).is_ok()
+                && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
+        })
 }
 
 /// A path that stays the same when the program changes its directory.
