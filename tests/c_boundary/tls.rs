@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{
     Authority, Client, Dav, Program, Scratch, Server, Tunnel, Websocket, WebsocketServer,
-    as_many_as, deadline, for_each, has_32_bits, request, until,
+    as_many_as, deadline, for_each, has_32_bits, outside, request, until,
 };
 
 /// `ssl_certificate=…` for one of the authority's identities.
@@ -33,7 +33,7 @@ fn stop((server, tunnel): (Server, Tunnel)) {
 
 fn curl(args: &[&str]) -> Output {
     let limit = deadline().as_secs().to_string();
-    Command::new("curl")
+    outside("curl")
         .args(["-sS", "--max-time", &limit, "--cacert", &Authority::get().trusted()])
         .args(args)
         .output()
@@ -77,7 +77,7 @@ fn python(program: &str, port: u16) -> String {
         def connect(**more):\n    \
             raw = socket.create_connection(('127.0.0.1', port), float(sys.argv[3]))\n    \
             return context.wrap_socket(raw, server_hostname='localhost', **more)\n";
-    let output = Command::new("python3")
+    let output = outside("python3")
         .args(["-c", &format!("{prelude}{program}"), &port.to_string()])
         .args([&Authority::get().trusted(), &deadline().as_secs().to_string()])
         .output()
@@ -395,7 +395,7 @@ fn the_certificate_may_be_set_renewed_and_unset_while_the_server_serves() {
 /// What `openssl` prints.
 #[track_caller]
 fn openssl(args: &[&str]) -> String {
-    let output = Command::new("openssl").args(args).output().expect("openssl");
+    let output = outside("openssl").args(args).output().expect("openssl");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "openssl {args:?}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
