@@ -4,7 +4,7 @@
 #[path = "c_boundary/support/needs.rs"]
 mod needs;
 
-use needs::lacks;
+use needs::{lacks, outside};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -152,6 +152,17 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
 }
 
 #[test]
+fn what_is_shipped_was_optimised_as_a_whole() {
+    build();
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/libmongoose.a");
+    let members = run(Command::new("ar").arg("t").arg(archive));
+    // Without link-time optimisation every crate has objects of its own; this one has them always.
+    let is_ours = |name: &&str| name.ends_with(".rcgu.o") && !name.starts_with("compiler_builtins");
+    let objects: Vec<&str> = members.lines().filter(is_ours).collect();
+    assert_eq!(objects.len(), 1, "{objects:?}");
+}
+
+#[test]
 fn nothing_is_installed_that_was_not_built() {
     let stage = fresh_folder("nothing-stage");
     let mut command = make(&["install", "BUILD=/nonexistent", "CARGO=/nonexistent/cargo"]);
@@ -242,7 +253,7 @@ fn by_hand(source: &Path, prefix: &Path) {
 fn by_pkg_config(source: &Path, stage: &Path) {
     let libraries = stage.join("opt/web/lib");
     let flags = |extra: &[&str]| {
-        let text = run(Command::new("pkg-config")
+        let text = run(outside("pkg-config")
             .env("PKG_CONFIG_PATH", libraries.join("pkgconfig"))
             .env("PKG_CONFIG_SYSROOT_DIR", stage)
             .args(["--cflags", "--libs", "mongoose"])
@@ -257,7 +268,7 @@ fn by_pkg_config(source: &Path, stage: &Path) {
     for library in ["-lpthread", "-lm", "-ldl"] {
         assert!(private.iter().any(|flag| flag == library), "{private:?}");
     }
-    let version = run(Command::new("pkg-config")
+    let version = run(outside("pkg-config")
         .env("PKG_CONFIG_PATH", libraries.join("pkgconfig"))
         .args(["--modversion", "mongoose"]));
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
@@ -284,8 +295,8 @@ fn by_cmake(folder: &Path, libraries: &Path) {
     fs::create_dir_all(&build).expect("folder for cmake");
     let mut root = std::ffi::OsString::from("-Dmongoose_DIR=");
     root.push(libraries.join("cmake/mongoose"));
-    run(Command::new("cmake").current_dir(&build).arg(root).arg(".."));
-    run(Command::new("cmake").current_dir(&build).args(["--build", "."]));
+    run(outside("cmake").current_dir(&build).arg(root).arg(".."));
+    run(outside("cmake").current_dir(&build).args(["--build", "."]));
     runs(&build.join("shared"), libraries);
     runs(&build.join("static"), Path::new("/nonexistent"));
 }

@@ -121,12 +121,22 @@ impl Server {
             is_heard: self.cx.logs.error.is_on(),
         };
         let name = crate::log::shown(&file);
-        let started =
-            self.has_room_for_program().and_then(|()| self.start_program(index, &spec, name));
-        if let Err(error) = &started {
-            self.complain_of(index, &file, error);
-        }
-        started
+        self.has_room_for_program().inspect_err(|error| self.complain_of(index, &file, error))?;
+        self.start_program(index, &spec, name).inspect_err(|error| {
+            let name = crate::log::shown(&file);
+            let is_absent = error.kind() == ErrorKind::NotFound;
+            let what = match &interpreter {
+                Some(interpreter) if launch.command.is_none() => {
+                    format!("cannot run {name} by {}: {error}", crate::log::shown(interpreter))
+                }
+                // The kernel says the same of the program in its first line.
+                None if is_absent && file.exists() => {
+                    format!("cannot run {name}: its first line names a program that is not there")
+                }
+                _ => format!("cannot run {name}: {error}"),
+            };
+            self.complain(Some(index), &what);
+        })
     }
 
     /// Whether a program may be run at all: the commonest reason for a failure is best known

@@ -3,8 +3,10 @@
 //! A program has an owner, the connection whose request it answers. One whose answer is complete,
 //! or whose client has gone, has none; it is looked after until it has ended and is reaped.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -629,10 +631,8 @@ fn token(id: usize, kind: usize) -> Token {
 
 /// A line of a program's as text.
 fn printable(line: &[u8]) -> String {
-    let mut text = String::with_capacity(line.len());
-    let line = String::from_utf8_lossy(line);
-    crate::log::push_harmless(&mut text, line.trim_end_matches('\r'));
-    text
+    let end = line.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
+    crate::log::shown(OsStr::from_bytes(&line[..end]))
 }
 
 #[cfg(test)]
@@ -642,6 +642,6 @@ mod tests {
     #[test]
     fn a_line_of_the_error_log_is_harmless() {
         assert_eq!(printable("caf\u{e9}\tx\r".as_bytes()), "caf\u{e9} x");
-        assert_eq!(printable(b"a\x1b[31m\rb\xff"), "a\\u{1b}[31m\\u{d}b\u{fffd}");
+        assert_eq!(printable(b"a\x1b[31m\rb\xff"), "a\\u{1b}[31m\\u{d}b\\xff");
     }
 }

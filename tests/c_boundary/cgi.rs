@@ -422,7 +422,7 @@ fn who_is_let_in_has_a_name() {
         .output()
         .expect("md5sum");
     std::fs::write(passwords, line.stdout).expect("a password file");
-    let out = std::process::Command::new("curl")
+    let out = crate::support::outside("curl")
         .args(["-sS", "--max-time", "20", "--digest", "-u", "joe:pw"])
         .arg(format!("http://127.0.0.1:{}/d/env.cgi/info", server.port))
         .output()
@@ -481,6 +481,25 @@ fn the_access_log_counts_what_was_sent() {
     let text = scratch.read("access.log");
     assert!(text.contains("\"GET /x.cgi?q HTTP/1.1\" 201 5 "), "{text}");
     assert!(text.contains("\"GET /x.cgi/more HTTP/1.1\" 201 5 "), "{text}");
+}
+
+#[test]
+fn the_error_log_says_which_program_is_missing() {
+    if crate::support::under_qemu("how posix_spawn tells that a program cannot be run") {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.write_program("root/x.cgi", "#!/nonexistent/first\necho\n");
+    let file = scratch.join("root/x.cgi");
+    let by = format!("cannot run {file} by /nonexistent/php: No such file");
+    let first = format!("cannot run {file}: its first line names a program that is not there\n");
+    for (args, complaint) in [(&["cgi_interpreter=/nonexistent/php"][..], by), (&[], first)] {
+        let server = serve(&scratch, args);
+        assert_eq!(get(&server, "/x.cgi").status, 500);
+        server.stop();
+        let log = scratch.read("error.log");
+        assert!(log.contains(&complaint), "{complaint:?} in\n{log}");
+    }
 }
 
 #[test]

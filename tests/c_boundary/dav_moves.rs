@@ -212,7 +212,7 @@ fn lease(path: &str) -> std::process::Child {
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
         print('held', flush=True)\n\
         time.sleep(60)\n";
-    let mut command = std::process::Command::new("python3");
+    let mut command = crate::support::outside("python3");
     let mut holder = command
         .args(["-c", HOLD, path])
         .stdout(std::process::Stdio::piped())

@@ -1,9 +1,7 @@
 //! Final answers that do not wait for content which is of no use, and content that is refused as soon
 //! as it is known to be too long.
 
-use std::process::Command;
-
-use crate::support::{Client, Dav, Scratch, Server, deadline, for_each, shown, until};
+use crate::support::{Client, Dav, Scratch, Server, deadline, for_each, outside, shown, until};
 
 /// Method, target, fields, and the status that is known at the head.
 const KNOWN_AT_THE_HEAD: &[(&str, &str, &str, u16)] = &[
@@ -224,7 +222,7 @@ fn the_error_handler_answers_early_too() {
 
 /// The status that curl ends with, and that of each answer.
 fn curl(dav: &Dav, target: &str, args: &[&str]) -> (String, Vec<String>) {
-    let out = Command::new("curl")
+    let out = outside("curl")
         .args(["-sS", "-m", &deadline().as_secs().to_string()])
         .args(["--http1.1", "-v", "-w", "%{stdout}%{http_code}", "-o", "/dev/null"])
         .args(args)

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Response, Scratch, Server};
+use crate::support::{Response, Scratch, Server, outside};
 
 fn site() -> Scratch {
     let scratch = Scratch::new();
@@ -27,7 +27,7 @@ fn serve(scratch: &Scratch, args: &[&str]) -> Server {
 
 /// The status and the body that curl ends with.
 fn curl(server: &Server, target: &str, args: &[&str]) -> String {
-    let out = Command::new("curl")
+    let out = outside("curl")
         .args(["-sS", "--max-time", "20", "-w", " %{http_code}"])
         .args(args)
         .arg(format!("http://127.0.0.1:{}{target}", server.port))
@@ -131,7 +131,7 @@ fn wget_gets_a_guarded_file_with_the_right_password_only() {
     let scratch = site();
     let server = serve(&scratch, &[]);
     let fetch = |user: &str, password: &str, target: &str| {
-        let out = Command::new("wget")
+        let out = outside("wget")
             .args(["-q", "-O", "-", "--no-config", "--no-proxy", "--tries=1", "--timeout=20"])
             .args([format!("--user={user}"), format!("--password={password}")])
             .arg(format!("http://127.0.0.1:{}{target}", server.port))

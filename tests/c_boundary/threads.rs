@@ -89,6 +89,32 @@ fn a_late_write_never_reaches_a_client_that_came_after() {
 }
 
 #[test]
+fn nor_does_one_to_a_connection_that_only_a_walk_has_seen() {
+    for walk in ["keep_each", "io keep_each"] {
+        let mut server = Server::start(&["idle_timeout_ms=0", "iterate_over=all"]);
+        let mut former = server.client();
+        assert_eq!(former.ask("GET /nothing HTTP/1.1\r\n\r\n").status, 404);
+        server.tell(&format!("{walk} a"));
+        server.expect_line("kept 1");
+        drop(former);
+        until("the end of the connection is noticed", || {
+            server.tell("io iterate");
+            server.program.expect_start("iterated ").starts_with("0 ")
+        });
+        let mut latter = server.client();
+        latter.send(request("GET", "1.1", &["keep b"]));
+        server.expect_line("kept b");
+        let stray = "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nstray";
+        assert_eq!(server.late("a", stray), 0);
+        assert!(
+            server.late("b", "write HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nown") > 0
+        );
+        assert_eq!(latter.response().text(), "own");
+        server.stop();
+    }
+}
+
+#[test]
 fn a_walk_for_a_server_that_has_ended_does_not_visit_the_clients_of_its_successor() {
     Program::start("successor.c", &[]).wait_for_end();
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{
     Authority, Client, Dav, Program, Scratch, Server, Tunnel, Websocket, WebsocketServer,
-    as_many_as, deadline, for_each, request, until,
+    as_many_as, deadline, for_each, has_32_bits, outside, request, until,
 };
 
 /// `ssl_certificate=…` for one of the authority's identities.
@@ -33,7 +33,7 @@ fn stop((server, tunnel): (Server, Tunnel)) {
 
 fn curl(args: &[&str]) -> Output {
     let limit = deadline().as_secs().to_string();
-    Command::new("curl")
+    outside("curl")
         .args(["-sS", "--max-time", &limit, "--cacert", &Authority::get().trusted()])
         .args(args)
         .output()
@@ -77,7 +77,7 @@ fn python(program: &str, port: u16) -> String {
         def connect(**more):\n    \
             raw = socket.create_connection(('127.0.0.1', port), float(sys.argv[3]))\n    \
             return context.wrap_socket(raw, server_hostname='localhost', **more)\n";
-    let output = Command::new("python3")
+    let output = outside("python3")
         .args(["-c", &format!("{prelude}{program}"), &port.to_string()])
         .args([&Authority::get().trusted(), &deadline().as_secs().to_string()])
         .output()
@@ -395,7 +395,7 @@ fn the_certificate_may_be_set_renewed_and_unset_while_the_server_serves() {
 /// What `openssl` prints.
 #[track_caller]
 fn openssl(args: &[&str]) -> String {
-    let output = Command::new("openssl").args(args).output().expect("openssl");
+    let output = outside("openssl").args(args).output().expect("openssl");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "openssl {args:?}: {error}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -595,7 +595,7 @@ fn what_is_logged_and_listed_is_what_it_would_be_without() {
 }
 
 #[test]
-fn forked_workers_serve_with_the_certificate_and_the_tickets_of_their_parent() {
+fn forked_workers_serve_with_the_certificate_of_their_parent() {
     needs!("openssl");
     let identity = Authority::get().identity("ec");
     let mut program = Program::start("fork.c", &["workers", &identity]);
@@ -608,6 +608,14 @@ fn forked_workers_serve_with_the_certificate_and_the_tickets_of_their_parent() {
         assert_eq!(client.ask("GET /pid HTTP/1.1\r\n\r\n").text(), first);
         assert_ne!(first, parent);
     }
+    program.stop();
+}
+
+/// Sessions that one worker began are resumed by the others, of which all began `hours` ago.
+fn resumes_across_workers(hours: &str) {
+    let identity = Authority::get().identity("ec");
+    let mut program = Program::start("fork.c", &["workers", &identity, hours]);
+    let port = program.port();
     let scratch = Scratch::new();
     let kept = scratch.join("session");
     let ask = "GET /pid HTTP/1.1\r\nConnection: close\r\n\r\n";
@@ -615,9 +623,21 @@ fn forked_workers_serve_with_the_certificate_and_the_tickets_of_their_parent() {
     // Whichever of them is asked, also one that has given out no ticket itself.
     for _ in 0..as_many_as(12, 3) {
         let text = s_client(port, &["-ign_eof", "-sess_in", &kept], ask);
-        assert!(text.contains("\nReused, "), "{text}");
+        assert!(text.contains("\nReused, "), "{hours}: {text}");
     }
     program.stop();
+}
+
+#[test]
+fn forked_workers_take_each_others_tickets_however_long_they_run() {
+    needs!("openssl");
+    resumes_across_workers("0");
+    // Another function tells the time there.
+    if !has_32_bits() {
+        for hours in ["7", "100"] {
+            resumes_across_workers(hours);
+        }
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn hello() -> Vec<u8> {
 
 #[test]
 fn plain_http_is_not_spoken_once_a_certificate_was_refused() {
+    needs!("openssl");
     let scratch = Scratch::new();
     let (access, error) = (scratch.join("access.log"), scratch.join("error.log"));
     let mut server = Server::start(&[
@@ -173,6 +174,7 @@ fn connections_that_were_plain_before_are_served_no_more() {
 
 #[test]
 fn a_server_that_begins_with_a_bad_certificate_is_closed_also_in_its_children() {
+    needs!("openssl");
     let refused = "ssl_certificate=/nonexistent/none.pem";
     for habits in [&[][..], &["--habit=fork"]] {
         let args = [&[refused, "listening_port=127.0.0.1:0"], habits].concat();

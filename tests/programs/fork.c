@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "check.h"
 #include "mongoose.h"
@@ -12,12 +14,25 @@ static struct mg_server *server;
 static volatile sig_atomic_t stop;
 static int fork_wanted;
 
+/* In place of the C library's, for workers that have run for long. */
+static time_t seconds_ahead;
+static int times_told;
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  int result = (int) syscall(SYS_clock_gettime, clock, time);
+  if (result == 0 && clock == CLOCK_REALTIME) {
+    time->tv_sec += seconds_ahead;
+    times_told++;
+  }
+  return result;
+}
+
 static void on_signal(int number) {
   (void) number;
   stop = 1;
 }
 
 static int pid(struct mg_connection *conn) {
+  CHECK(seconds_ahead == 0 || times_told > 0);
   mg_printf_data(conn, "%d", (int) getpid());
   return 1;
 }
@@ -131,6 +146,7 @@ int main(int argc, char *argv[]) {
     wait_for_end_of_input();
     end_child(children[0]);
   } else if (strcmp(how, "workers") == 0) {
+    if (argc > 3) seconds_ahead = 3600 * atoi(argv[3]);
     for (i = 0; i < 4; i++) children[i] = start_child(0);
     SAY("PORT %s", port_of(mg_get_option(server, "listening_port")));
     wait_for_end_of_input();

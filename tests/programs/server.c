@@ -121,6 +121,10 @@ static void write_file(const char *name, const char *text, int len) {
   fclose(file);
 }
 
+static void keep_each(struct mg_connection *conn, void *key) {
+  keep((const char *) key, conn);
+}
+
 static void count_one(struct mg_connection *conn, void *param) {
   (void) conn;
   (*(int *) param)++;
@@ -272,6 +276,9 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   } else if (strcmp(verb, "iterate") == 0) {
     len = mg_iterate_over_connections(server, count_one, &number);
     SAY("iterated %d called %d", len, number);
+  } else if (strcmp(verb, "keep_each") == 0) { /* under one key, so that the last one stays */
+    len = mg_iterate_over_connections(server, keep_each, step);
+    SAY("kept %d", len);
   } else if (strcmp(verb, "push") == 0) {
     unescape(step);
     len = mg_iterate_over_connections(server, write_to_each, step);

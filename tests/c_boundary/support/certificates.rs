@@ -17,7 +17,9 @@ const RSA: &[&str] = &["-newkey", "rsa:2048"];
 const ED25519: &[&str] = &["-newkey", "ed25519"];
 
 impl Authority {
+    #[track_caller]
     pub fn get() -> &'static Authority {
+        super::needs::assert_named("openssl");
         static AUTHORITY: OnceLock<Authority> = OnceLock::new();
         AUTHORITY.get_or_init(|| {
             let folder = work_dir().join("certificates");

@@ -21,7 +21,7 @@ mod websocket;
 pub use certificates::Authority;
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
-pub use needs::lacks;
+pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
 pub use scratch::{Elsewhere, Scratch};
 pub use server::{Server, request};

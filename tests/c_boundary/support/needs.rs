@@ -1,6 +1,7 @@
 //! Programs from outside that a test cannot do without.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,8 +20,31 @@ macro_rules! needs {
     };
 }
 
+thread_local! {
+    /// What the test on this thread has named by `needs!`.
+    static NAMED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// A command for a program from outside. The test has to name it by `needs!`: without that it fails where
+/// the program is missing, and only there.
+#[track_caller]
+pub fn outside(tool: &str) -> Command {
+    assert_named(tool);
+    Command::new(tool)
+}
+
+/// See [`outside`].
+#[track_caller]
+pub fn assert_named(tool: &str) {
+    let is_named = NAMED.with_borrow(|named| named.contains(tool));
+    // Further threads of a test have no name.
+    let is_test = std::thread::current().name().is_some();
+    assert!(is_named || !is_test, "the test runs {tool:?}, and does not say needs!({tool:?})");
+}
+
 /// Whether one of these is missing. Then it is noted for the end of `make test`.
 pub fn lacks(tools: &[&str]) -> bool {
+    NAMED.with_borrow_mut(|named| named.extend(tools.iter().map(|tool| tool.to_string())));
     let missing: Vec<_> = tools.iter().filter_map(|tool| package_if_missing(tool)).collect();
     if missing.is_empty() {
         return false;
