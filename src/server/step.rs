@@ -229,7 +229,7 @@ impl Server {
 
     /// The next connection whose request has waited to share a look.
     #[inline]
-    fn next_sharing(&mut self) -> Option<usize> {
+    pub(super) fn next_sharing(&mut self) -> Option<usize> {
         while let Some(index) = self.sharing.pop_front() {
             self.shares_now &= !self.sharing.is_empty();
             let index = index as usize;
