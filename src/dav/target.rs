@@ -98,9 +98,12 @@ impl Target {
         }
     }
 
-    /// Whether it is a directory, and not a link, with something in it that an option names.
+    /// Whether it is a directory with something in it that an option names, or a link on the way there.
     pub fn holds_secrets(&self, env: &Env<'_>) -> bool {
-        let dir = self.home.as_ref().filter(|_| self.is_dir() && !self.is_link);
+        if self.is_link {
+            return env.secrets.lie_behind(&self.full);
+        }
+        let dir = self.home.as_ref().filter(|_| self.is_dir());
         dir.is_some_and(|home| env.secrets.lie_below(&home.dir))
     }
 

@@ -14,6 +14,8 @@ use std::time::SystemTime;
 
 /// As many files are remembered that a path led to before.
 const MAX_FORMER: usize = 8;
+/// As many links are followed on one way, as by the kernel.
+const MAX_LINKS: usize = 40;
 /// What is written to change a password file has its name, a dot, and so many digits.
 const TEMPORARY_DIGITS: usize = 16;
 
@@ -220,6 +222,30 @@ impl Secrets {
         let mut names = self.places.iter().flat_map(Secret::names);
         names.any(|path| without_links(parent_of(path)).starts_with(dir))
     }
+
+    /// Whether the way to something that is hidden leads through the symbolic link at `link`: without
+    /// that it would not be found, and with another one something else would.
+    pub fn lie_behind(&self, link: &Path) -> bool {
+        let mut paths = self.places.iter().filter_map(|secret| secret.path.as_ref());
+        paths.any(|path| leads_through(path, link, MAX_LINKS))
+    }
+}
+
+/// Whether a path leads through the symbolic link at `link`, before its last name.
+fn leads_through(path: &Path, link: &Path, links_left: usize) -> bool {
+    let above = || path.ancestors().skip(1);
+    let is_it =
+        |above: &Path| above.file_name() == link.file_name() && share_directory(above, link);
+    if above().any(is_it) {
+        return true;
+    }
+    // What a link on the way leads to may have links in it as well.
+    let follow = |above: &Path| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some(parent_of(above).join(fs::read_link(above).ok()?).join(rest))
+    };
+    let next = above().find_map(follow).filter(|_| links_left > 0);
+    next.is_some_and(|next| leads_through(&next, link, links_left - 1))
 }
 
 /// Whether `name` is that of the file at `path`, or one that is made of it.

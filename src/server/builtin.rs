@@ -117,6 +117,7 @@ impl Server {
             return task;
         }
         exchange.granted = None;
+        exchange.document = None;
         let fields = std::mem::take(&mut exchange.fields);
         let again = match &task {
             Task::Put(_) => self.may_write(index).err(),
@@ -196,6 +197,11 @@ impl Server {
         let Some(exchange) = self.exchange(index) else { return Err(Task::Reply(500)) };
         let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
         let copies = matches!(method, b"COPY" | b"MOVE");
+        let target = exchange.buf.get(exchange.head.target.range()).unwrap_or_default();
+        if target.contains(&b'#') {
+            // Cut off as for others, a `#` that was not escaped would be the loss of another file.
+            return Err(Task::Reply(400));
+        }
         let path = exchange.path.clone();
         let Some(full) = resolve::full_path(&self.cx.options.config, &path) else {
             return Err(Task::Reply(404));

@@ -585,6 +585,10 @@ impl Drop for Server {
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
+        // Their requests were complete before the one that ended the server was looked at.
+        while let Some(index) = self.next_sharing() {
+            self.decide_now(index);
+        }
         for index in 0..self.conns.len() {
             // What is answered goes out as far as the socket takes it at once: a handler may
             // answer and end the server.

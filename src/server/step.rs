@@ -272,7 +272,7 @@ impl Server {
 
     /// The next connection whose request has waited to share a look.
     #[inline]
-    fn next_sharing(&mut self) -> Option<usize> {
+    pub(super) fn next_sharing(&mut self) -> Option<usize> {
         while let Some(index) = self.cx.turn.sharing.pop_front() {
             self.cx.turn.shares_now &= !self.cx.turn.sharing.is_empty();
             let index = index as usize;

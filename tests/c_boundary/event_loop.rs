@@ -1,7 +1,8 @@
 //! The loop among C programs that re-enter it, throw through it, fork around it and end it.
 
 use crate::support::{
-    Client, Link, Program, Server, as_many_as, compile_program, exchange, request, under_valgrind,
+    Client, Link, Program, Scratch, Server, as_many_as, compile_program, exchange, request,
+    under_valgrind,
 };
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -108,6 +109,30 @@ fn a_handler_that_destroys_the_server_has_answered_before() {
     let response = client.response();
     assert_eq!((response.status, response.text().as_str()), (200, "farewell"));
     server.expect_line("destroyed: NULL");
+    server.program.stop();
+}
+
+#[test]
+fn who_asked_for_a_file_before_the_server_was_destroyed_gets_it() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "content");
+    let root = format!("document_root={}", scratch.join("root"));
+    let log = format!("access_log_file={}", scratch.join("log"));
+    let mut server = Server::start(&["--step", &root, &log]);
+    let mut clients = [0; 3].map(|_| server.client());
+    server.tell("poll 5");
+    server.expect_line("polled");
+    clients[0].send_through("GET /a.txt HTTP/1.1\r\n\r\n");
+    clients[1].send_through("GET /a.txt HTTP/1.1\r\n\r\n");
+    clients[2].send_through(request("GET", "1.1", &["destroy"]));
+    server.tell("poll 1");
+    server.expect_line("destroyed: NULL");
+    server.expect_line("polled");
+    for client in &mut clients[..2] {
+        assert_eq!(client.response().text(), "content");
+        client.expect_closed();
+    }
+    assert_eq!(scratch.read("log").matches("\"GET /a.txt HTTP/1.1\" 200 7 ").count(), 2);
     server.program.stop();
 }
 

@@ -138,6 +138,30 @@ fn what_options_name_does_not_go_with_its_directory() {
 }
 
 #[test]
+fn the_way_to_what_options_name_stays_as_it_is() {
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.join(&format!("root/{name}"));
+    scratch.write("root/real/users", users()).write("root/mine/users", "joe:");
+    for (target, link) in [("inner", "outer"), ("real", "inner"), ("mine", "other")] {
+        symlink(target, path(link)).expect("a link");
+    }
+    let passwords = format!("dav_auth_file={}", path("outer/users"));
+    let dav = Dav::start_in(scratch, &[&passwords]);
+    for link in ["/outer", "/inner"] {
+        assert_eq!(dav.status("DELETE", link, "", ""), 403, "{link}");
+        assert_eq!(dav.status("MOVE", link, "Destination: /elsewhere\r\n", ""), 403, "{link}");
+        for source in ["/mine", "/other"] {
+            assert_eq!(dav.transfer("MOVE", source, link), 403, "{source} {link}");
+            assert_eq!(dav.transfer("COPY", source, link), 403, "{source} {link}");
+        }
+    }
+    // Other links are anybody's.
+    assert_eq!(dav.transfer("MOVE", "/other", "/another"), 201);
+    assert_eq!(dav.status("DELETE", "/another", "", ""), 204);
+    dav.stop();
+}
+
+#[test]
 fn what_was_in_use_stays_hidden_when_something_takes_its_place() {
     let scratch = Scratch::new();
     let path = |name: &str| scratch.join(&format!("root/{name}"));

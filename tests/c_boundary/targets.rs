@@ -137,6 +137,10 @@ fn a_destination_has_them_too_but_no_fragment_and_no_other_scheme() {
         let answer = ask(&dav.server, &request("COPY", "/a", destination));
         assert_eq!(answer.status, status, "{destination}");
     }
+    for method in ["PUT", "DELETE", "PROPPATCH", "LOCK"] {
+        let answer = ask(&dav.server, &dav.request(method, "/b#c", "", ""));
+        assert_eq!(answer.status, 400, "{method}");
+    }
     let copy = std::fs::read(path(&dav.scratch, "root/~")).expect("a copy");
     assert_eq!((copy.as_slice(), dav.read("b").as_str()), (&b"moved"[..], "kept"));
     // Where the target names the host, it is the one that Destination is compared with.
