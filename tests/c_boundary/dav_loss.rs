@@ -162,7 +162,9 @@ fn a_server_that_is_killed_leaves_each_file_old_or_new_and_nothing_else() {
         assert!(text.contains("<p xmlns=\"u:1\">kept</p>"), "round {round}: {text}");
     }
     // Else it was always killed too early, or too late.
-    if !crate::support::under_valgrind() {
+    let is_slow = crate::support::under_valgrind()
+        || crate::support::under_qemu("how many moves have begun when they are cut short");
+    if !is_slow {
         assert!(begun > 10 && finished < 190, "{begun} begun, {finished} finished");
     }
     dav.stop();

@@ -315,7 +315,9 @@ fn a_large_directory_is_told_of_as_the_client_takes_it() {
     }
     assert_eq!(client.response().text(), "alive");
     let grown = (peak() - before) * 1024;
-    assert!(grown < text.len() / 2 || under_valgrind(), "{grown} of {}", text.len());
+    let is_own =
+        !under_valgrind() && !crate::support::under_qemu("memory, most of which is its own");
+    assert!(!is_own || grown < text.len() / 2, "{grown} of {}", text.len());
     // The first is the directory itself.
     let mut names: Vec<&str> =
         text.split("<D:href>/d/").skip(2).filter_map(|part| part.get(..5)).collect();

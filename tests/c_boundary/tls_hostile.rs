@@ -475,8 +475,9 @@ fn a_client_that_does_not_read_holds_no_more_than_without_tls() {
     }
     assert_eq!(Tls::connect(server.port).ask(ALIVE), b"alive");
     let grown = resident().saturating_sub(before);
-    let bound = if under_valgrind() { usize::MAX } else { clients.len() * 192 * 1024 };
-    assert!(grown < bound, "{} bytes each", grown / clients.len());
+    let is_own =
+        !under_valgrind() && !crate::support::under_qemu("memory, most of which is its own");
+    assert!(!is_own || grown < clients.len() * 192 * 1024, "{} bytes each", grown / clients.len());
     drop(clients);
     stop(server);
 }
