@@ -19,10 +19,10 @@ use super::slots::Slot;
 
 /// Blocks whose memory is kept for a while after all their slots were retired: a program that
 /// looks into a connection a little too late sees empty strings there rather than NULL.
-const GRACE: usize = 4;
+const GRACE: usize = 2;
 /// Blocks of which slots were handed out lately. They are given back as a whole, which takes one
 /// call of the kernel; older ones, in which a few connections live on, page by page.
-const RECENT: usize = 8;
+const RECENT: usize = 4;
 /// Blocks that are mapped with one call.
 const SEGMENT_BLOCKS: usize = 64;
 /// Bytes of a block, rounded up to pages: with pages of 4 KiB nearly nothing of it is left over.
