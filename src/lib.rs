@@ -19,5 +19,7 @@ pub mod options;
 pub mod pattern;
 pub mod server;
 pub mod shared;
+#[cfg(test)]
+mod test_folder;
 pub mod tls;
 pub mod websocket;

@@ -175,36 +175,8 @@ fn create_beside(file: &Path, private: bool) -> io::Result<(PathBuf, File)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_folder::Folder;
     use std::os::unix::fs::symlink;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    /// A folder of its own for a test, removed at its end.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("htpasswd-test-{}-{count}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir(&folder).unwrap();
-            Folder(folder)
-        }
-
-        fn names(&self) -> Vec<String> {
-            let entries = fs::read_dir(&self.0).unwrap();
-            let name = |e: io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
-            let mut names: Vec<String> = entries.map(name).collect();
-            names.sort();
-            names
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn line(user: &str, domain: &str, password: &str) -> String {
         let joined = format!("{user}:{domain}:{password}");

@@ -22,8 +22,6 @@ pub mod store;
 pub mod sweeping;
 pub mod target;
 pub mod temporary;
-#[cfg(test)]
-mod test_folder;
 pub mod transfer;
 pub mod transfer_rules;
 pub mod tree;

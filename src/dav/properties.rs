@@ -175,9 +175,9 @@ impl Resource<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_folder::Folder;
     use super::*;
     use crate::options::Config;
+    use crate::test_folder::Folder;
     use std::fs;
 
     fn told(resource: &Resource<'_>, wanted: &Wanted) -> Vec<(u16, String)> {

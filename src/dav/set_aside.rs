@@ -277,17 +277,9 @@ pub fn is(error: &io::Error, errno: Errno) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_folder::Folder;
     use super::super::tree::Removal;
     use super::*;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let entries = fs::read_dir(dir).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+    use crate::test_folder::Folder;
 
     #[test]
     fn what_is_held_is_out_of_reach_and_goes_back() {
@@ -297,7 +289,7 @@ mod tests {
         for taken in [false, true] {
             let held = Held::take(&place, Kind::Source).unwrap();
             assert!(!place.exists() && held.path().join("e").exists());
-            assert!(names(&folder.0)[0].starts_with(SOURCE));
+            assert!(folder.names()[0].starts_with(SOURCE));
             assert!(sweep(&folder.0).unwrap().is_empty());
             assert!(!place.exists(), "whoever holds it lives");
             if taken {
@@ -305,7 +297,7 @@ mod tests {
             }
             held.put_back().unwrap();
         }
-        assert_eq!(names(&folder.0), ["d", "recovered.d"]);
+        assert_eq!(folder.names(), ["d", "recovered.d"]);
         assert!(folder.0.join("recovered.d/e").exists());
         assert_eq!(fs::read(place).unwrap(), b"other");
     }
@@ -331,11 +323,11 @@ mod tests {
             for left in sweep(&folder.0).unwrap() {
                 assert!(Removal::new(left).advance(&mut 9));
             }
-            assert_eq!(names(&folder.0), expected, "{kind:?} {taken}");
+            assert_eq!(folder.names(), expected, "{kind:?} {taken}");
             if taken {
                 assert_eq!(fs::read(&place).unwrap(), b"new");
             }
-            for name in names(&folder.0) {
+            for name in folder.names() {
                 fs::remove_file(folder.0.join(name)).unwrap();
             }
         }
@@ -371,7 +363,7 @@ mod tests {
         let held = Held::take(&place, Kind::Source).unwrap();
         fs::write(&place, "new").unwrap();
         held.put_back().unwrap();
-        let found = names(&folder.0);
+        let found = folder.names();
         assert_eq!(found.len(), 2, "{found:?}");
         let other = found.iter().find(|found| **found != name).unwrap();
         assert!(other.starts_with("recovered.\u{e4}") && other.ends_with("\u{e4}.txt"), "{other}");

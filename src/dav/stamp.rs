@@ -55,8 +55,8 @@ fn nanoseconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_folder::Folder;
     use super::*;
+    use crate::test_folder::Folder;
 
     #[test]
     fn no_time_is_given_twice_unless_the_clock_is_set_back() {

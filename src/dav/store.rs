@@ -428,8 +428,8 @@ fn text_of(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_folder::Folder;
     use super::*;
+    use crate::test_folder::Folder;
     use proptest::prelude::*;
 
     fn lock(dir: &Path) -> Lock {

@@ -92,8 +92,8 @@ impl Sweeper {
 mod tests {
     use super::super::set_aside::{Held, Kind};
     use super::super::temporary::fresh_name;
-    use super::super::test_folder::Folder;
     use super::*;
+    use crate::test_folder::Folder;
     use std::fs;
 
     #[test]

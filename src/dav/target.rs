@@ -282,9 +282,9 @@ fn is_absence(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_folder::Folder;
     use super::*;
     use crate::options::Config;
+    use crate::test_folder::Folder;
     use std::os::unix::fs::symlink;
 
     #[test]

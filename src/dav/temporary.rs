@@ -230,24 +230,16 @@ pub fn above_standard(file: File) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::super::set_aside::sweep;
-    use super::super::test_folder::Folder;
     use super::*;
+    use crate::test_folder::Folder;
     use std::io::Write as _;
-
-    fn names(folder: &Folder) -> Vec<String> {
-        let entries = fs::read_dir(&folder.0).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
 
     #[test]
     fn a_file_has_no_name_before_it_is_complete() {
         let folder = Folder::new();
         let temporary = Temporary::create(&folder.0).unwrap();
         temporary.file().write_all(b"new").unwrap();
-        assert!(names(&folder).is_empty());
+        assert!(folder.names().is_empty());
         let target = folder.0.join("a");
         temporary.publish(&target, false).unwrap();
         let second = Temporary::create(&folder.0).unwrap();
@@ -255,7 +247,7 @@ mod tests {
         assert_eq!(fs::read(&target).unwrap(), b"new");
         Temporary::create(&folder.0).unwrap().publish(&target, true).unwrap();
         assert_eq!(fs::read(&target).unwrap(), b"");
-        assert_eq!(names(&folder), ["a"]);
+        assert_eq!(folder.names(), ["a"]);
     }
 
     #[test]
@@ -265,17 +257,17 @@ mod tests {
         for text in ["one", "two"] {
             let temporary = Temporary::named(&folder.0).unwrap();
             temporary.file().write_all(text.as_bytes()).unwrap();
-            assert!(names(&folder)[0].starts_with(PREFIX));
+            assert!(folder.names()[0].starts_with(PREFIX));
             sweep(&folder.0).unwrap();
             temporary.publish(&target, true).unwrap();
             assert_eq!(fs::read(&target).unwrap(), text.as_bytes());
-            assert_eq!(names(&folder), ["a"]);
+            assert_eq!(folder.names(), ["a"]);
         }
         drop(Temporary::named(&folder.0).unwrap());
         let third = Temporary::named(&folder.0).unwrap();
         assert_eq!(third.publish(&target, false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         Temporary::named(&folder.0).unwrap().publish(&folder.0.join("b"), false).unwrap();
-        assert_eq!(names(&folder), ["a", "b"]);
+        assert_eq!(folder.names(), ["a", "b"]);
     }
 
     #[test]
@@ -290,7 +282,7 @@ mod tests {
         // Folders get another name first, so that whoever has just made one sees that it is gone.
         let swept = sweep(&folder.0).unwrap();
         assert!(swept.len() == 1 && swept[0].exists() && !left.exists(), "{swept:?}");
-        assert_eq!(names(&folder).len(), 4);
+        assert_eq!(folder.names().len(), 4);
         assert!(held.path.exists());
         let path = held.path.clone();
         drop(held);

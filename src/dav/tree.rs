@@ -448,9 +448,9 @@ impl Discard {
 #[cfg(test)]
 mod tests {
     use super::super::temporary::PREFIX;
-    use super::super::test_folder::Folder;
     use super::super::xml::Name;
     use super::*;
+    use crate::test_folder::Folder;
     use std::os::unix::fs::symlink;
 
     fn sample(root: &Path) {
@@ -672,11 +672,6 @@ mod tests {
         assert!(folder.0.join("a/d").is_dir());
     }
 
-    fn names_in(dir: &Path) -> Vec<String> {
-        let entries = fs::read_dir(dir).unwrap();
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-
     #[test]
     fn what_cannot_be_removed_goes_back() {
         let folder = Folder::new();
@@ -684,16 +679,16 @@ mod tests {
         fs::create_dir(&place).unwrap();
         fs::write(place.join("a"), "").unwrap();
         let mut discard = Discard::of(Held::take(&place, Kind::Source).unwrap());
-        assert!(names_in(&folder.0)[0].starts_with(PREFIX));
+        assert!(folder.names()[0].starts_with(PREFIX));
         discard.removal.failures.push((b"b".to_vec(), 403));
         while discard.advance(&mut 1).is_none() {}
         // What of it is left, which is nothing here, is not hidden.
-        assert_eq!(names_in(&folder.0), Vec::<String>::new());
+        assert_eq!(folder.names(), Vec::<String>::new());
         fs::create_dir(&place).unwrap();
         let mut discard = Discard::of(Held::take(&place, Kind::Doomed).unwrap());
         fs::write(discard.held.folder().join("b"), "").unwrap();
         discard.removal.failures.push((b"b".to_vec(), 403));
         while discard.advance(&mut 1).is_none() {}
-        assert_eq!(names_in(&folder.0), ["b"]);
+        assert_eq!(folder.names(), ["b"]);
     }
 }

@@ -292,32 +292,7 @@ fn without_links(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new() -> Folder {
-            static COUNT: AtomicUsize = AtomicUsize::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("secrets-test-{}-{count}", std::process::id());
-            let folder = std::env::temp_dir().join(name);
-            fs::create_dir(&folder).unwrap();
-            Folder(folder)
-        }
-
-        fn write(&self, name: &str) -> PathBuf {
-            let path = self.0.join(name);
-            fs::write(&path, name).unwrap();
-            path
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::test_folder::Folder;
 
     #[test]
     fn names_beside_the_file_are_hidden_by_what_the_file_is() {
@@ -367,20 +342,20 @@ mod tests {
     fn what_a_path_led_to_stays_hidden_and_its_inode_does_not() {
         let folder = Folder::new();
         let mut secrets = Secrets::new();
-        let key = folder.write("key");
+        let key = folder.write("key", "key");
         secrets.set(Place::Key, Some(key.clone()));
         let hidden = |secrets: &Secrets, name: &str| secrets.hides_at(&folder.0.join(name));
         for (look, name) in (1..).zip(["a", "b", "c"]) {
             fs::rename(&key, folder.0.join(name)).unwrap();
-            folder.write("key");
+            folder.write("key", "key");
             secrets.look(look);
             fs::hard_link(&key, folder.0.join(format!("other{name}"))).unwrap();
             assert!(hidden(&secrets, "key") && hidden(&secrets, name), "{name}");
             assert!(hidden(&secrets, &format!("other{name}")), "{name}");
         }
         // Another option is another file, and the first stays what it was.
-        folder.write("public");
-        secrets.set(Place::Key, Some(folder.write("new")));
+        folder.write("public", "public");
+        secrets.set(Place::Key, Some(folder.write("new", "new")));
         assert!(hidden(&secrets, "new") && hidden(&secrets, "a") && !hidden(&secrets, "public"));
         // A file that gets the inode of one that is gone is not that.
         let meta = fs::metadata(folder.0.join("a")).unwrap();
@@ -396,14 +371,14 @@ mod tests {
         secrets.set(Place::ErrorLog, Some(folder.0.join("log")));
         let names = ["a", "b", "c"];
         for name in names {
-            let meta = fs::metadata(folder.write(name)).unwrap();
+            let meta = fs::metadata(folder.write(name, name)).unwrap();
             for _ in 0..2 {
                 let open = Some((meta.dev(), meta.ino()));
                 secrets.note_open(Place::ErrorLog, open, || Some(meta.clone()));
                 secrets.note_open(Place::ErrorLog, None, || None);
             }
         }
-        folder.write("public");
+        folder.write("public", "public");
         assert!(names.iter().all(|name| secrets.hides_at(&folder.0.join(name))));
         assert!(!secrets.hides_at(&folder.0.join("public")));
     }
@@ -413,7 +388,7 @@ mod tests {
         let folder = Folder::new();
         let mut secrets = Secrets::default();
         secrets.set(Place::Key, None);
-        assert!(secrets.is_empty() && !secrets.hides_at(&folder.write("a")));
+        assert!(secrets.is_empty() && !secrets.hides_at(&folder.write("a", "a")));
         assert!(!secrets.hides_at(Path::new("/")) && !secrets.lie_below(Path::new("/")));
     }
 }

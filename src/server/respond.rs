@@ -237,14 +237,13 @@ impl Server {
         let logged = self.cx.logs.access.is_on();
         let start = self.cx.input.unread.start;
         let Some(begin) = self.outbox(index).map(|out| out.position()) else { return Flow::Leave };
-        let spare = self.cx.spares.exchange();
         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
             return Flow::Leave;
         };
         conn.linger = true;
         conn.begun = false;
         if conn.exchange.is_none() {
-            let mut exchange = spare;
+            let mut exchange = self.cx.spares.exchange();
             exchange.head = Default::default();
             if logged {
                 let head = Some(&self.cx.input.head).filter(|_| parsed);
