@@ -33,6 +33,15 @@ impl Server {
         self.program.tell(line);
     }
 
+    /// Returns when all that was sent before has been looked at, and its requests have been decided on as
+    /// far as they go. (An answer to another client would not show it: of requests that are read in one
+    /// turn, one may be answered before another is decided on.) The program was started with `--step`.
+    pub fn settle(&mut self) {
+        self.tell("poll 3");
+        self.expect_line("polled");
+        self.tell("run");
+    }
+
     /// Lets another thread use the connection that a handler kept under `key`; what came back.
     pub fn late(&mut self, key: &str, step: &str) -> i64 {
         self.tell(&format!("late {key} {step}"));
