@@ -19,6 +19,7 @@ pub mod options;
 pub mod pattern;
 pub mod server;
 pub mod shared;
+pub mod site;
 #[cfg(test)]
 mod test_folder;
 pub mod tls;

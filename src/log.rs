@@ -26,6 +26,16 @@ pub struct Request<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
+/// Puts the name of a user into such a line, whose status belongs at `status_at`.
+pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
+    let mut name = Vec::new();
+    escape(&mut name, user, true);
+    if let Some(at) = memchr::memmem::find(line, b" - - ").map(|at| at + 3) {
+        line.splice(at..at + 1, name.iter().copied());
+        *status_at += name.len() - 1;
+    }
+}
+
 impl Request<'_> {
     /// The line without status and byte count, and where these belong.
     pub fn format(&self) -> (Vec<u8>, usize) {

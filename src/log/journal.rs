@@ -1,5 +1,7 @@
 //! Both logs of a server, and what goes into the error log.
 
+use std::net::SocketAddr;
+
 use super::file::LogFile;
 use super::repeats::Repeats;
 
@@ -14,9 +16,8 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Writes a line to the error log. `peer`: the client's address, if it is about one; it is asked for only
-    /// if a line is written.
-    pub fn complain(&mut self, peer: impl FnOnce() -> Option<String>, what: &str, now: u64) {
+    /// Writes a line to the error log. `peer`: the client's address, if it is about one.
+    pub fn complain(&mut self, peer: Option<SocketAddr>, what: &str, now: u64) {
         if !self.error.is_on() {
             return;
         }
@@ -24,7 +25,8 @@ impl Logs {
             self.tell_repeated(repeated, now);
         }
         if self.repeats.note(what) {
-            self.tell(peer().as_deref().unwrap_or("-"), what, now);
+            let peer = peer.map(|peer| peer.to_string());
+            self.tell(peer.as_deref().unwrap_or("-"), what, now);
         }
     }
 
@@ -68,7 +70,7 @@ impl Logs {
             return;
         }
         if let Some(news) = self.access.take_news(false, now) {
-            self.complain(|| None, &format!("access_log_file: {news}"), now);
+            self.complain(None, &format!("access_log_file: {news}"), now);
         }
         if let Some(news) = self.error.take_news(true, now) {
             self.tell("-", &format!("error_log_file: {news}"), now);

@@ -63,8 +63,7 @@ impl Server {
                     // The client left while it waited, or a signal came.
                     Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
                     _ => {
-                        let error = format!("cannot accept: {error}");
-                        self.complain(None, &error);
+                        self.cx.complain(&format!("cannot accept: {error}"));
                         self.acceptor.paused = true;
                     }
                 },
@@ -84,12 +83,12 @@ impl Server {
         };
         self.acceptor.spare_fd = open_spare();
         match accepted {
-            Ok(()) => self.complain(None, "out of file descriptors: a client is turned away"),
+            Ok(()) => self.cx.complain("out of file descriptors: a client is turned away"),
             Err(error) => {
                 // Tried again when the next client knocks, or a connection closes.
                 self.acceptor.paused = true;
                 if error.kind() != std::io::ErrorKind::WouldBlock {
-                    self.complain(None, "out of file descriptors: clients have to wait");
+                    self.cx.complain("out of file descriptors: clients have to wait");
                 }
             }
         }
@@ -119,7 +118,7 @@ impl Server {
             slot,
             number: self.acceptor.accepted,
             socket,
-            peer: peer.ip(),
+            peer,
             phase,
             readable: true,
             writable: true,
@@ -146,7 +145,10 @@ impl Server {
             tls,
         }));
         self.open += 1;
-        self.set_timer(index);
+        let Self { conns, cx, .. } = self;
+        if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) {
+            conn.set_timer(cx);
+        }
         Some(index)
     }
 }

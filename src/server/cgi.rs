@@ -4,14 +4,10 @@
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
 //! while the program's pipe is full, and output in the pipe while the client's socket is.
 
-use std::borrow::Cow;
-use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
-use super::Server;
-use super::builtin::{Task, is_lua_page};
-use super::connection::{Body, Exchange, Phase, Plan};
+use super::connection::{Body, Conn, Exchange, NO_REQUEST, Phase, Plan};
+use super::context::Context;
 use super::intake::locate;
 use super::launch::{Launch, status_of};
 use super::programs::Output;
@@ -19,27 +15,16 @@ use super::replies;
 use super::sending::reset_on_close;
 use super::step::Flow;
 use crate::cgi::header::{self, MAX_HEAD, Outcome};
-use crate::files::cache::Entry;
-use crate::files::resolve;
 use crate::http::outlet::Outlet;
 use crate::http::request::{Framing, Head, Outcome as Parsed};
 use crate::http::status::{reason, write_status_line};
 use crate::shared::slots::Shown;
+use crate::site::{Script, Site};
 
 /// While more than this waits to be sent, the program's output waits in its pipe.
 const HIGH_WATER: usize = 64 * 1024;
 /// How often programs may send one request from one path to another.
 const REDIRECTIONS: u8 = 10;
-
-/// A program that is to answer a request.
-pub struct Script {
-    file: PathBuf,
-    /// The part of the request's path that leads to it, and what follows.
-    name: Vec<u8>,
-    info: Vec<u8>,
-    /// The length of the content is known before it comes; else that is kept until it is.
-    pub knows_length: bool,
-}
 
 /// A program that answers a request.
 pub struct Gateway {
@@ -69,77 +54,18 @@ enum Moved {
     Lost,
 }
 
-impl Server {
-    /// The program that a path leads through, and what of the path is behind it.
-    pub(super) fn program_on_the_way(
-        &mut self,
-        index: usize,
-        full: &Path,
-    ) -> Option<(PathBuf, Vec<u8>)> {
-        let (file, rest) = resolve::split_at_file(full)?;
-        let path = &self.exchange(index)?.path;
-        let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
-        resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
+impl Context {
+    /// An exchange does without its program from now on.
+    pub fn leave_program(&mut self, gateway: &Gateway) {
+        let answered = matches!(gateway.stage, Stage::Answered);
+        self.release_program(gateway.program, answered);
     }
+}
 
-    /// The program that `full` is, if it is one. `found`: what is known of it as a file.
-    pub(super) fn script(
-        &mut self,
-        index: usize,
-        full: &Path,
-        info: Vec<u8>,
-        page: &[u8],
-        found: &io::Result<Entry>,
-    ) -> Option<Script> {
-        let is_file = match found {
-            Ok(_) => true,
-            // It may be executed without being readable.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                std::fs::metadata(full).is_ok_and(|meta| meta.is_file())
-            }
-            Err(_) => !info.is_empty(),
-        };
-        let conn = self.conns.get(index).and_then(Option::as_ref);
-        let exchange = conn.and_then(|conn| conn.exchange.as_deref()).filter(|_| is_file)?;
-        let path = exchange.path.strip_suffix(info.as_slice()).unwrap_or(&exchange.path);
-        let name = match page {
-            b"" => Cow::Borrowed(path),
-            page => Cow::Owned([path, page].concat()),
-        };
-        // A Lua page is none, whatever the pattern says.
-        if is_lua_page(full) || !resolve::matches(&self.cx.options.config.cgi_pattern, full, &name)
-        {
-            return None;
-        }
-        let knows_length = exchange.head.framing != Framing::Chunked;
-        Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
-    }
-
-    pub(super) fn decide_script(&mut self, index: usize, script: Script, reads: bool) -> Task {
-        if !reads {
-            return self.wrong_method(index);
-        }
-        if !self.cx.options.config.cgi_runs {
-            return Task::Reply(403);
-        }
-        match self.may_run(index, &script.file) {
-            Ok(()) => Task::Run(Box::new(script)),
-            Err(error) => Task::Reply(self.put_off(index, status_of(&error))),
-        }
-    }
-
-    /// The status for a program that could not be started. If that may change, the client is told
-    /// to come again.
-    fn put_off(&mut self, index: usize, status: u16) -> u16 {
-        if let Some(exchange) = self.exchange(index).filter(|_| status == 503) {
-            exchange.fields.extend_from_slice(b"Retry-After: 1\r\n");
-        }
-        status
-    }
-
+impl Conn {
     /// Starts the program. The status of a failure is for the client.
-    fn start_script(&mut self, index: usize, script: &Script) -> Result<(), u16> {
-        let Some(exchange) = self.exchange(index) else { return Err(500) };
+    fn start_script(&mut self, cx: &mut Context, script: &Script) -> Result<(), u16> {
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Err(500) };
         let Exchange { head, buf, shown, .. } = exchange;
         let bytes = buf.get(..head.len).unwrap_or_default();
         let content_length = match head.framing {
@@ -161,12 +87,15 @@ impl Server {
             has_input,
             command: None,
         };
-        let program = match self.launch(index, &launch) {
+        let program = match self.launch(cx, &launch) {
             Ok(program) => program,
-            Err(error) => return Err(self.put_off(index, status_of(&error))),
+            Err(error) => {
+                let Some(exchange) = self.exchange.as_deref_mut() else { return Err(500) };
+                return Err(Site { exchange, cx }.put_off(status_of(&error)));
+            }
         };
         let gateway = Gateway { program, stage: Stage::Head(Vec::new()) };
-        if let Some(exchange) = self.exchange(index) {
+        if let Some(exchange) = self.exchange.as_deref_mut() {
             exchange.cgi = Some(Box::new(gateway));
         }
         Ok(())
@@ -175,155 +104,145 @@ impl Server {
     /// Hands the program a piece of content that has arrived in `scratch`.
     pub(super) fn stream_to_program(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         script: &Script,
         content: Range<usize>,
     ) -> Result<(), u16> {
-        if self.gateway(index).is_none() {
-            self.start_script(index, script)?;
+        if self.gateway().is_none() {
+            self.start_script(cx, script)?;
         }
-        let Some(program) = self.gateway(index) else { return Err(500) };
-        let piece = self.cx.input.buf.get(content).unwrap_or_default().to_vec();
-        self.give_program(program, &piece, false).then_some(()).ok_or(503)
+        let Some(program) = self.gateway() else { return Err(500) };
+        let piece = cx.input.buf.get(content).unwrap_or_default().to_vec();
+        cx.give_program(program, &piece, false).then_some(()).ok_or(503)
     }
 
     /// The number of the program that answers a request.
-    fn gateway(&mut self, index: usize) -> Option<usize> {
-        let exchange = self.exchange(index)?;
+    fn gateway(&self) -> Option<usize> {
+        let exchange = self.exchange.as_deref()?;
         let of_page = exchange.page.as_ref().and_then(|page| page.program());
         exchange.cgi.as_ref().map(|gateway| gateway.program).or(of_page)
     }
 
     /// Whether the program has taken the content that has arrived.
-    pub(super) fn gateway_takes(&mut self, index: usize) -> bool {
-        match self.gateway(index) {
-            Some(program) => self.program_takes(program),
+    pub(super) fn gateway_takes(&self, cx: &Context) -> bool {
+        match self.gateway() {
+            Some(program) => cx.program_takes(program),
             None => true,
         }
     }
 
     /// Whether there is output that was left for later.
-    pub(super) fn has_output(&mut self, index: usize) -> bool {
-        match self.gateway(index) {
-            Some(program) => self.program_has_output(program),
-            None => self.exchange(index).is_some_and(|exchange| exchange.page.is_some()),
+    pub(super) fn has_output(&self, cx: &Context) -> bool {
+        match self.gateway() {
+            Some(program) => cx.program_has_output(program),
+            None => self.exchange.as_deref().is_some_and(|exchange| exchange.page.is_some()),
         }
     }
 
     /// Whether it is the program that keeps a connection waiting, and not the client.
-    pub(super) fn waits_for_program(&mut self, index: usize) -> bool {
-        let Some(program) = self.gateway(index) else { return false };
-        let takes = self.program_takes(program);
-        self.conn(index).is_some_and(|conn| match conn.phase {
-            Phase::Body => !takes && conn.backlog() < HIGH_WATER,
-            Phase::Relaying => conn.backlog() < HIGH_WATER,
+    pub(super) fn waits_for_program(&self, cx: &Context) -> bool {
+        let Some(program) = self.gateway() else { return false };
+        let takes = cx.program_takes(program);
+        match self.phase {
+            Phase::Body => !takes && self.backlog() < HIGH_WATER,
+            Phase::Relaying => self.backlog() < HIGH_WATER,
             _ => false,
-        })
+        }
     }
 
     /// All content has come: what remains is the answer.
-    pub(super) fn begin_relay(&mut self, index: usize, script: &Script) -> Flow {
-        let running = self.gateway(index).is_some();
-        if !running && let Err(status) = self.start_script(index, script) {
-            return self.fail(index, status);
+    pub(super) fn begin_relay(&mut self, cx: &mut Context, script: &Script) -> Flow {
+        let running = self.gateway().is_some();
+        if !running && let Err(status) = self.start_script(cx, script) {
+            return self.fail(cx, status);
         }
-        let Some(program) = self.gateway(index) else { return Flow::Leave };
-        let Some(conn) = self.conn(index) else { return Flow::Leave };
-        conn.phase = Phase::Relaying;
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let Some(program) = self.gateway() else { return Flow::Leave };
+        self.phase = Phase::Relaying;
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
         let head_len = exchange.head.len;
         if running || exchange.buf.len() <= head_len {
-            self.give_program(program, &[], true);
+            cx.give_program(program, &[], true);
         } else {
             let head = exchange.buf.get(..head_len).unwrap_or_default().to_vec();
             let whole = std::mem::replace(&mut exchange.buf, head);
-            self.give_whole(program, whole, head_len);
+            cx.give_whole(program, whole, head_len);
         }
         Flow::Again
     }
 
     /// Moves what can be moved, both ways. `None`: it goes on as it does without a program.
-    pub(super) fn relay(&mut self, index: usize) -> Option<Flow> {
-        let exchange = self.exchange(index)?;
+    pub(super) fn relay(&mut self, cx: &mut Context) -> Option<Flow> {
+        let exchange = self.exchange.as_deref_mut()?;
         if exchange.page.is_some() {
-            return Some(self.send_page(index));
+            return Some(self.send_page(cx));
         }
         let mut gateway = exchange.cgi.take()?;
-        let now = self.cx.clock.now;
-        if self.feed_program(gateway.program)
-            && let Some(conn) = self.conn(index)
-        {
+        let now = cx.clock.now;
+        if cx.feed_program(gateway.program) {
             // It was not the client who was slow.
-            conn.since = now;
+            self.since = now;
         }
-        let mut buf = std::mem::take(&mut self.cx.programs.buf);
-        let moved = self.move_output(index, &mut gateway, &mut buf);
-        self.cx.programs.buf = buf;
+        let mut buf = std::mem::take(&mut cx.programs.buf);
+        let moved = self.move_output(cx, &mut gateway, &mut buf);
+        cx.programs.buf = buf;
         let has_no_end = matches!(gateway.stage, Stage::Content(Outlet::ToClose));
-        match self.exchange(index) {
+        match self.exchange.as_deref_mut() {
             Some(exchange) => exchange.cgi = Some(gateway),
-            None => self.leave_program(&gateway),
+            None => cx.leave_program(&gateway),
         }
         match moved {
             Moved::Waits => None,
             Moved::Lost => Some(Flow::Leave),
             Moved::Complete => {
-                let exchange = self.exchange(index)?;
+                let exchange = self.exchange.as_deref_mut()?;
                 let persistent = exchange.head.persistent && !exchange.last;
-                self.finish_exchange(index, persistent);
+                self.finish_exchange(cx, persistent);
                 Some(Flow::Again)
             }
-            Moved::Elsewhere(location) => Some(self.redirect(index, &location)),
+            Moved::Elsewhere(location) => Some(self.redirect(cx, &location)),
             Moved::Failed(status, why) => {
                 if !why.is_empty() {
-                    let name = self.name_of(index);
-                    self.complain(Some(index), &format!("{name}: {why}"));
+                    let name = self.name_of(cx);
+                    self.complain(cx, &format!("{name}: {why}"));
                 }
-                if has_no_end && let Some(conn) = self.conn(index) {
-                    reset_on_close(&conn.socket);
-                    self.close(index);
-                    return Some(Flow::Leave);
+                if has_no_end {
+                    reset_on_close(&self.socket);
+                    return Some(Flow::Close);
                 }
-                Some(self.fail(index, status))
+                Some(self.fail(cx, status))
             }
         }
     }
 
-    fn name_of(&mut self, index: usize) -> String {
-        let program = self.gateway(index);
-        program.map(|program| self.program_name(program)).unwrap_or_default()
+    fn name_of(&mut self, cx: &mut Context) -> String {
+        let program = self.gateway();
+        program.map(|program| cx.program_name(program)).unwrap_or_default()
     }
 
-    /// The exchange does without its program from now on.
-    pub(super) fn leave_program(&mut self, gateway: &Gateway) {
-        let answered = matches!(gateway.stage, Stage::Answered);
-        self.release_program(gateway.program, answered);
-    }
-
-    fn move_output(&mut self, index: usize, gateway: &mut Gateway, buf: &mut Vec<u8>) -> Moved {
-        if self.program_expired(gateway.program) {
+    fn move_output(&mut self, cx: &mut Context, gateway: &mut Gateway, buf: &mut Vec<u8>) -> Moved {
+        if cx.program_expired(gateway.program) {
             return Moved::Failed(504, "");
         }
         loop {
-            if self.conn(index).is_some_and(|conn| conn.backlog() >= HIGH_WATER) {
-                if !self.flush(index) {
+            if self.backlog() >= HIGH_WATER {
+                if !self.flush(cx) {
                     return Moved::Lost;
                 }
-                if self.conn(index).is_some_and(|conn| conn.backlog() >= HIGH_WATER) {
+                if self.backlog() >= HIGH_WATER {
                     return Moved::Waits;
                 }
             }
-            if self.cx.turn.bytes == 0 {
-                self.make_ready(index);
+            if cx.turn.bytes == 0 {
+                self.make_ready(cx);
                 return Moved::Waits;
             }
-            let moved = match self.read_program(gateway.program, buf) {
+            let moved = match cx.read_program(gateway.program, buf) {
                 Output::Wait => return Moved::Waits,
                 Output::Got(count) => {
-                    self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
-                    self.take_output(index, gateway, buf.get(..count).unwrap_or_default(), false)
+                    cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
+                    self.take_output(cx, gateway, buf.get(..count).unwrap_or_default(), false)
                 }
-                Output::End => self.take_output(index, gateway, &[], true),
+                Output::End => self.take_output(cx, gateway, &[], true),
             };
             if !matches!(moved, Moved::Waits) {
                 return moved;
@@ -334,14 +253,12 @@ impl Server {
     /// Makes of a piece of output what it stands for. `ended`: it was the last.
     fn take_output(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         gateway: &mut Gateway,
         piece: &[u8],
         ended: bool,
     ) -> Moved {
-        if self.outbox(index).is_none() {
-            return Moved::Lost;
-        }
+        self.outbox(cx);
         if let Stage::Head(so_far) = &mut gateway.stage {
             so_far.extend_from_slice(piece);
             let may_end = ended || so_far.len() >= MAX_HEAD || piece.contains(&b'\n');
@@ -357,12 +274,12 @@ impl Server {
                 gateway.stage = Stage::Elsewhere(location);
             } else {
                 let rest = so_far.split_off(head.len.min(so_far.len()));
-                let Some(outlet) = self.write_head(index, &head) else { return Moved::Lost };
+                let Some(outlet) = self.write_head(cx, &head) else { return Moved::Lost };
                 gateway.stage = Stage::Content(outlet);
-                return self.take_output(index, gateway, &rest, ended);
+                return self.take_output(cx, gateway, &rest, ended);
             }
         }
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let conn = Some(&mut *self);
         let Some(out) = conn.and_then(|conn| conn.out.as_deref_mut()) else {
             return Moved::Lost;
         };
@@ -392,9 +309,9 @@ impl Server {
     }
 
     /// Writes the head of the answer, and decides how its content ends.
-    fn write_head(&mut self, index: usize, head: &header::Head) -> Option<Outlet> {
-        let date = self.cx.clock.date();
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
+    fn write_head(&mut self, cx: &mut Context, head: &header::Head) -> Option<Outlet> {
+        let date = cx.clock.date();
+        let conn = &mut *self;
         let exchange = conn.exchange.as_deref_mut()?;
         let out = &mut conn.out.as_deref_mut()?.bytes;
         let outlet = Outlet::choose(&exchange.head, head.status, head.content_length);
@@ -433,28 +350,30 @@ impl Server {
 
     /// Answers what would have been answered to a request for `location`: RFC 3875,
     /// section 6.2.2.
-    fn redirect(&mut self, index: usize, location: &[u8]) -> Flow {
-        let name = self.name_of(index);
-        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
+    fn redirect(&mut self, cx: &mut Context, location: &[u8]) -> Flow {
+        let name = self.name_of(cx);
+        let Some(exchange) = self.exchange.as_deref_mut() else {
+            return self.cannot_be(cx, NO_REQUEST);
+        };
         let gateway = exchange.cgi.take();
         exchange.redirections += 1;
         let count = exchange.redirections;
         let understood = exchange.become_request_for(location);
         if let Some(gateway) = gateway {
-            self.leave_program(&gateway);
+            cx.leave_program(&gateway);
         }
         if !understood || count > REDIRECTIONS {
             let why = if understood { "too many redirections" } else { "wrote no location" };
-            self.complain(Some(index), &format!("{name}: {why}"));
-            return self.fail(index, if understood { 500 } else { 502 });
+            self.complain(cx, &format!("{name}: {why}"));
+            return self.fail(cx, if understood { 500 } else { 502 });
         }
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut);
+        let conn = Some(&mut *self);
         if let Some(exchange) = conn.and_then(|conn| conn.exchange.as_deref_mut())
-            && let Some(handler) = self.cx.routes.find(&exchange.path)
+            && let Some(handler) = cx.routes.find(&exchange.path)
         {
             exchange.plan = Plan::Handler(handler);
         }
-        self.dispatch(index)
+        self.dispatch(cx)
     }
 }
 
@@ -494,7 +413,7 @@ impl Exchange {
     }
 
     /// Leaves it to the client to ask for what this request has become.
-    pub(super) fn redirect_to_target(&mut self) -> u16 {
+    pub fn redirect_to_target(&mut self) -> u16 {
         self.fields.extend_from_slice(b"Location: ");
         let target = self.buf.get(self.head.target.range()).unwrap_or_default();
         self.fields.extend_from_slice(target);

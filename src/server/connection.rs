@@ -1,26 +1,34 @@
 //! One client: what the I/O thread keeps of a connection beside its slot.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use mio::net::TcpStream;
+use rustix::net::SendFlags;
 
-use super::builtin::{Intake, Task};
 use super::cgi::Gateway;
+use super::context::Context;
 use super::sending::FileBody;
 use super::spares;
 use super::ssi::Page;
+use super::step::Flow;
 use super::streams::Stream;
 use super::websocket::Socket;
 use crate::abi::Handler;
 use crate::http::chunked::Decoder;
 use crate::http::request::Head;
 use crate::http::response::Answer;
-use crate::shared::slots::{Shown, Slot};
+use crate::log;
+use crate::shared::slots::{self, Shown, Slot};
+use crate::site::{Intake, Task};
 use crate::tls::Session;
 
 /// Buffers above this size are given back to the allocator instead of being used again.
 const KEEP_CAPACITY: usize = spares::SMALL;
+
+/// For [`Conn::cannot_be`].
+pub const NO_REQUEST: &str = "a connection has lost the request that it works on";
 
 /// What a connection is doing. An idle one is in `Head` and owns no buffer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +64,7 @@ pub enum Phase {
 pub struct Conn {
     pub slot: &'static Slot,
     pub socket: TcpStream,
-    pub peer: IpAddr,
+    pub peer: SocketAddr,
     pub phase: Phase,
     /// The socket may have something to read.
     pub readable: bool,
@@ -106,12 +114,44 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The client's address for the error log. The port is not known any more where the client has reset the
-    /// connection.
-    pub fn address(&self) -> String {
-        let (ip, port) =
-            (self.peer.to_canonical(), self.socket.peer_addr().map(|peer| peer.port()));
-        port.map_or_else(|_| ip.to_string(), |port| SocketAddr::new(ip, port).to_string())
+    /// The number under which the server and its lists know the connection.
+    pub fn index(&self) -> u32 {
+        self.slot.index() as u32
+    }
+
+    /// Writes a line about this client to the error log, unless the same has failed too often in this
+    /// second.
+    pub fn complain(&self, cx: &mut Context, what: &str) {
+        cx.complain_of(self.peer, what);
+    }
+
+    /// Says in the error log that the library has a fault, and ends the connection.
+    #[cold]
+    pub fn cannot_be(&self, cx: &mut Context, what: &'static str) -> Flow {
+        debug_assert!(false, "{what}");
+        self.complain(cx, what);
+        Flow::Close
+    }
+
+    /// Whether it has its turn.
+    pub fn is_current(&self, cx: &Context) -> bool {
+        cx.turn.current == Some(self.index() as usize)
+    }
+
+    /// Has the server look at it, in this turn or the next.
+    pub fn make_ready(&mut self, cx: &mut Context) {
+        if !self.queued {
+            self.queued = true;
+            cx.turn.ready.push_back(self.index());
+        }
+    }
+
+    /// Has the server send what was queued for it outside its own turn.
+    pub fn mark_dirty(&mut self, cx: &mut Context) {
+        if !self.is_current(cx) && !self.dirty {
+            self.dirty = true;
+            cx.turn.dirty.push(self.index());
+        }
     }
 
     /// Whether something has arrived that is about to be read: a handler may have kept the thread
@@ -129,11 +169,133 @@ impl Conn {
     pub fn backlog(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
     }
+
+    /// The outbox, made if there is none.
+    #[inline]
+    pub fn outbox(&mut self, cx: &mut Context) -> &mut Outbox {
+        self.out.get_or_insert_with(|| cx.spares.outbox())
+    }
+
+    /// Sends as much of the outbox as the socket takes. False if the connection has failed.
+    pub fn flush(&mut self, cx: &mut Context) -> bool {
+        // What is sent last waits for the end of the connection, which follows at once: both go
+        // into one segment.
+        let last = self.phase == Phase::Draining;
+        self.held_back |= last && (self.backlog() > 0 || self.tls.is_some());
+        let flags = if last { SendFlags::MORE } else { SendFlags::empty() };
+        self.flush_with(cx, flags)
+    }
+
+    /// As [`Conn::flush`], with flags for the kernel.
+    pub fn flush_with(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
+        if self.tls.is_some() {
+            let is_well = self.send_sealed(cx, flags);
+            self.count_sent(cx);
+            return is_well;
+        }
+        let Some(out) = self.out.as_mut() else { return true };
+        let mut is_well = true;
+        while !out.is_empty() && self.writable {
+            match rustix::net::send(&self.socket, out.pending(), flags | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    // A websocket lives by what it receives.
+                    if self.socket_state.is_none() {
+                        self.last_active = cx.clock.now;
+                    }
+                    if count < out.len() {
+                        // A short write means a full socket; its event comes when there is room.
+                        self.writable = false;
+                    }
+                    out.consume(count);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => self.writable = false,
+                Err(_) => {
+                    is_well = false;
+                    break;
+                }
+            }
+        }
+        self.count_sent(cx);
+        is_well
+    }
+
+    /// Corrects the account of what waits, logs the answers that are sent now, and gives an empty outbox
+    /// back.
+    #[inline(always)]
+    fn count_sent(&mut self, cx: &mut Context) {
+        let Some(out) = self.out.as_mut() else { return };
+        let backlog = out.len();
+        let counted = self.slot.backlog.load(Ordering::Relaxed);
+        if counted != backlog {
+            self.slot.backlog.store(backlog, Ordering::Relaxed);
+            cx.buffered = (cx.buffered + backlog).saturating_sub(counted);
+        }
+        if !out.records.is_empty() {
+            self.log_sent(cx, false);
+        }
+        if backlog == 0
+            && self.exchange.is_none()
+            && let Some(out) = self.out.take()
+        {
+            cx.spares.keep_outbox(out);
+        }
+    }
+
+    /// Writes the access log for answers that are sent; for all there are if `all`.
+    fn log_sent(&mut self, cx: &mut Context, all: bool) {
+        let Some(out) = self.out.as_mut() else { return };
+        let taken = out.taken();
+        let sent = out.records.iter().take_while(|record| all || record.end <= taken).count();
+        for record in out.records.drain(..sent) {
+            let Record { entry, head_len, end, status } = record;
+            let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
+            let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+            let status = match status {
+                0 => "-",
+                status => digits.format(status),
+            };
+            let count = number.format(count);
+            let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
+            let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
+            cx.logs.access.add(&parts, cx.clock.unix);
+        }
+    }
+
+    /// Ends it: nothing of it is left but a socket that closes when this is dropped.
+    pub fn end(&mut self, cx: &mut Context) {
+        self.finish_log(cx);
+        self.log_sent(cx, true);
+        if self.tls.is_some() {
+            self.say_goodbye(cx);
+            self.end_session(cx);
+        }
+        if self.held_back && !cx.is_unnoticed_child() {
+            // Closing alone would drop it if the client has sent something meanwhile, and would not
+            // send it while a forked child has the socket, too. That child must not do this.
+            let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        }
+        let counted = self.slot.backlog.load(Ordering::Relaxed);
+        cx.buffered = cx.buffered.saturating_sub(counted);
+        cx.timers.clear(self.index());
+        if let Some(exchange) = self.exchange.take() {
+            cx.recycle(exchange);
+        }
+        if let Some(socket) = self.socket_state.take() {
+            cx.buffered = cx.buffered.saturating_sub(socket.buffered());
+        }
+        if let Some(out) = self.out.take() {
+            cx.spares.keep_outbox(out);
+        }
+        let seen = self.slot.close();
+        slots::release(self.slot, seen);
+    }
 }
 
 /// One request and its answer.
-#[derive(Default)]
 pub struct Exchange {
+    /// Whom it is with.
+    pub client: SocketAddr,
     /// The head, then the content. It does not move while the program may look at it.
     pub buf: Vec<u8>,
     pub head: Head,
@@ -210,11 +372,63 @@ pub struct LogEntry {
     pub begin: u64,
 }
 
+impl Default for Exchange {
+    fn default() -> Self {
+        Self {
+            client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            buf: Vec::new(),
+            head: Head::default(),
+            path: Vec::new(),
+            shown: Shown::default(),
+            body: Body::Complete,
+            intake: Intake::Discard,
+            plan: Plan::Builtin,
+            task: None,
+            answer: None,
+            status: 0,
+            head_len: 0,
+            fields: Vec::new(),
+            document: None,
+            mark: 0,
+            last: false,
+            user: Vec::new(),
+            granted: None,
+            spent: false,
+            cgi: None,
+            page: None,
+            redirections: 0,
+            file: None,
+            stream: None,
+            log: None,
+            arrived: 0,
+            charged: 0,
+            held: Vec::new(),
+        }
+    }
+}
+
 impl Exchange {
     /// Whether the connection stays open behind an answer of the library's own. `has_length`: there
     /// is a Content-Length in its head, without which a client of HTTP/1.0 waits for the end.
     pub fn persists(&self, has_length: bool) -> bool {
         self.head.persistent && !self.last && (has_length || self.head.minor > 0)
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &[u8] {
+        self.buf.get(self.head.method.range()).unwrap_or_default()
+    }
+
+    /// Its head, as it was sent.
+    pub fn head_bytes(&self) -> &[u8] {
+        self.buf.get(..self.head.len).unwrap_or_default()
+    }
+
+    /// Names the user in the line of the access log.
+    pub fn log_user(&mut self, user: &[u8]) {
+        if let Some(LogEntry { line, status_at, .. }) = &mut self.log {
+            log::set_user(line, status_at, user);
+        }
     }
 
     /// Makes it fit for another request, keeping its buffers. Returns one that is too large.

@@ -4,11 +4,14 @@
 //! them.
 
 use std::ffi::{c_char, c_void};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use super::FORKS;
 use super::clock::Clock;
+use super::connection::Exchange;
 use super::intake::Input;
+use super::iterate::Hidden;
 use super::programs::Programs;
 use super::routes::Routes;
 use super::spares::Spares;
@@ -23,7 +26,7 @@ use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::Logs;
 use crate::options::{OPTIONS, Options};
-use crate::shared::hub::Hub;
+use crate::shared::hub::{Hub, Message};
 use crate::websocket::deflate::Deflater;
 
 /// Files that are kept open at most.
@@ -55,6 +58,10 @@ pub struct Context {
     pub(super) programs: Programs,
     pub logs: Logs,
     pub(super) tls: Tls,
+    /// Contents of connections that the program does not see for now.
+    pub(super) hidden: Vec<Hidden>,
+    /// What other threads wrote, taken from the queue and not yet brought to its connection.
+    pub pending: Vec<Message>,
 }
 
 impl Context {
@@ -83,6 +90,8 @@ impl Context {
             programs: Programs::new(now),
             logs: Logs::default(),
             tls: Tls::default(),
+            hidden: Vec::new(),
+            pending: Vec::new(),
         };
         context.publish_limits();
         context.renew_cache();
@@ -120,6 +129,32 @@ impl Context {
         hub.iterate_timeout_ms.store(config.iterate_timeout_ms, Ordering::Relaxed);
         hub.max_send_queue.store(config.max_send_queue_bytes, Ordering::Relaxed);
         hub.max_buffered.store(config.max_buffered_bytes, Ordering::Relaxed);
+    }
+
+    /// Writes a line to the error log, unless the same has failed too often in this second.
+    pub fn complain(&mut self, what: &str) {
+        self.logs.complain(None, what, self.clock.unix);
+    }
+
+    /// As [`Context::complain`], about a client.
+    pub fn complain_of(&mut self, client: SocketAddr, what: &str) {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        self.logs.complain(Some(client), what, self.clock.unix);
+    }
+
+    /// Takes back an exchange that is over.
+    pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
+        self.buffered = self.buffered.saturating_sub(exchange.charged);
+        if let Some(gateway) = exchange.cgi.take() {
+            self.leave_program(&gateway);
+        }
+        if let Some(page) = exchange.page.take() {
+            self.leave_page(&page);
+        }
+        if let Some(task) = exchange.task.take() {
+            self.abandon(task);
+        }
+        self.spares.keep_exchange(exchange, self.clock.now);
     }
 
     /// Whether this process is the child of a fork that the server has not noticed yet.

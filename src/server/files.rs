@@ -5,38 +5,24 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use super::connection::Phase;
+use super::connection::{Conn, Phase};
+use super::context::Context;
+use super::random_token;
 use super::replies;
 use super::sending::FileBody;
 use super::step::Flow;
-use super::{Server, random_token};
 use crate::files::cache::Content;
 use crate::files::representation::Representation;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::range::{self, Multipart, Ranges};
 use crate::http::status::write_status_line;
 
-impl Server {
-    /// Whether a condition of the request does not hold for a file.
-    pub(super) fn is_precondition_failed(&mut self, index: usize, file: &Representation) -> bool {
-        let Some(exchange) = self.exchange(index) else { return false };
-        let bytes = exchange.buf.get(..exchange.head.len).unwrap_or_default();
-        let etag = file.etag();
-        let validators = Validators { etag: &etag, modified: file.known.modified };
-        let outcome = conditional::evaluate(&exchange.head, bytes, Some(validators));
-        outcome == Outcome::PreconditionFailed
-    }
-
+impl Conn {
     /// Sends a file, the ranges that are asked for, or word that the client has it already.
-    pub(super) fn begin_file(&mut self, index: usize, file: Representation) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let date = self.cx.clock.date();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+    pub(super) fn begin_file(&mut self, cx: &mut Context, file: Representation) -> Flow {
+        self.outbox(cx);
+        let date = cx.clock.date();
+        let (Some(exchange), Some(out)) = (self.exchange.as_deref_mut(), self.out.as_deref_mut())
         else {
             return Flow::Leave;
         };
@@ -47,7 +33,7 @@ impl Server {
         let validators = Validators { etag: &etag, modified: known.modified };
         let outcome = conditional::evaluate(head, bytes, Some(validators));
         if outcome == Outcome::PreconditionFailed {
-            return self.fail(index, 412);
+            return self.fail(cx, 412);
         }
         let is_get = bytes.get(head.method.range()) == Some(b"GET");
         let ranges = match head.value(bytes, "range") {
@@ -58,11 +44,11 @@ impl Server {
         };
         if outcome == Outcome::Proceed && ranges == Ranges::Unsatisfiable {
             range::unsatisfied_range(known.len, &mut exchange.fields);
-            return self.fail(index, 416);
+            return self.fail(cx, 416);
         }
 
         let persistent = exchange.persists(outcome != Outcome::NotModified);
-        let extra = &self.cx.options.config.extra_headers;
+        let extra = &cx.options.config.extra_headers;
         let out = &mut out.bytes;
         let before = out.len();
         let begin = |status, out: &mut Vec<u8>| {
@@ -122,7 +108,7 @@ impl Server {
         exchange.head_len = (out.len() - before) as u64;
         let has_content = !first.is_empty() || !more.is_empty();
         if exchange.head.is_head || !has_content {
-            self.finish_exchange(index, persistent);
+            self.finish_exchange(cx, persistent);
             return Flow::Again;
         }
         if let Content::Bytes(content) = &known.content
@@ -132,18 +118,18 @@ impl Server {
             // Into the same send as the head.
             let range = first.start as usize..first.end as usize;
             out.extend_from_slice(content.get(range).unwrap_or_default());
-            self.finish_exchange(index, persistent);
+            self.finish_exchange(cx, persistent);
             return Flow::Again;
         }
         // While a body arrived, turns may have passed since the file was looked at.
-        let checked = if exchange.arrived == 0 { self.cx.files.look() } else { 0 };
+        let checked = if exchange.arrived == 0 { cx.files.look() } else { 0 };
         exchange.file = Some(FileBody::new(file.known, first, more, tail, checked));
-        conn.phase = Phase::Sending;
+        self.phase = Phase::Sending;
         Flow::Again
     }
 }
 
-pub(super) fn status_of(error: &io::Error) -> u16 {
+pub fn status_of(error: &io::Error) -> u16 {
     match error.kind() {
         ErrorKind::PermissionDenied => 403,
         _ => match error.raw_os_error().map(Errno::from_raw_os_error) {

@@ -6,11 +6,10 @@ use std::ops::{ControlFlow, Range};
 use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 
-use super::builtin::{Intake, Task};
-use super::connection::{Body, Exchange, LogEntry, Phase, Plan};
-use super::dav::MAX_DOCUMENT;
+use super::SCRATCH;
+use super::connection::{Body, Conn, Exchange, LogEntry, NO_REQUEST, Phase, Plan};
+use super::context::Context;
 use super::step::Flow;
-use super::{SCRATCH, Server};
 use crate::http::chunked::Step as Chunk;
 use crate::http::request::{
     Expectation, Field, Framing, Head, Outcome, Span, blank_prefix, is_host,
@@ -18,6 +17,8 @@ use crate::http::request::{
 use crate::http::uri;
 use crate::log;
 use crate::shared::slots::Shown;
+use crate::site::dav::MAX_DOCUMENT;
+use crate::site::{Intake, Site, Task};
 
 /// While more than this waits to be sent, no further request is begun.
 const HIGH_WATER: usize = 256 * 1024;
@@ -50,47 +51,44 @@ pub(super) enum Refill {
     Lost,
 }
 
-impl Server {
+impl Conn {
     /// Receives into `scratch` behind the unread input.
-    pub(super) fn refill(&mut self, index: usize) -> Refill {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Refill::Lost;
-        };
-        if conn.eof {
+    pub(super) fn refill(&mut self, cx: &mut Context) -> Refill {
+        if self.eof {
             return Refill::Eof;
         }
-        if !conn.readable {
+        if !self.readable {
             return Refill::Wait;
         }
         // While it lingers, what comes is thrown away and need not be understood.
-        if conn.tls.is_some() && conn.phase != Phase::Lingering {
-            return self.refill_sealed(index);
+        if self.tls.is_some() && self.phase != Phase::Lingering {
+            return self.refill_sealed(cx);
         }
-        if !make_room(&mut self.cx.input.buf, &mut self.cx.input.unread, SCRATCH / 4) {
+        if !make_room(&mut cx.input.buf, &mut cx.input.unread, SCRATCH / 4) {
             return Refill::Lost;
         }
         // The last byte is for the NUL behind a message that ends the input.
-        let end = self.cx.input.buf.len() - 1;
-        let space = &mut self.cx.input.buf[self.cx.input.unread.end..end];
+        let end = cx.input.buf.len() - 1;
+        let space = &mut cx.input.buf[cx.input.unread.end..end];
         let room = space.len();
-        match receive(&conn.socket, space) {
+        match receive(&self.socket, space) {
             Ok(0) => {
-                conn.eof = true;
-                conn.readable = false;
+                self.eof = true;
+                self.readable = false;
                 Refill::Eof
             }
             Ok(count) => {
                 // A short read emptied the socket, unless its end is behind what was read: that
                 // has been announced already and will not be announced again.
-                conn.readable = count == room || conn.read_closed;
-                conn.last_active = self.cx.clock.now;
-                self.cx.files.look_again();
-                self.cx.input.unread.end += count;
-                self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
+                self.readable = count == room || self.read_closed;
+                self.last_active = cx.clock.now;
+                cx.files.look_again();
+                cx.input.unread.end += count;
+                cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
                 Refill::Got
             }
             Err(rustix::io::Errno::AGAIN) => {
-                conn.readable = false;
+                self.readable = false;
                 Refill::Wait
             }
             Err(_) => Refill::Lost,
@@ -98,92 +96,81 @@ impl Server {
     }
 
     /// Looks for the next request.
-    pub(super) fn next_head(&mut self, index: usize) -> Flow {
-        let limit = self.cx.options.config.max_request_header_bytes;
-        let blank = blank_prefix(&self.cx.input.buf[self.cx.input.unread.clone()]);
+    pub(super) fn next_head(&mut self, cx: &mut Context) -> Flow {
+        let limit = cx.options.config.max_request_header_bytes;
+        let blank = blank_prefix(&cx.input.buf[cx.input.unread.clone()]);
         if blank > 0 {
-            self.cx.input.unread.start += blank;
-            let Some(conn) = self.conn(index) else { return Flow::Leave };
-            conn.blank = conn.blank.saturating_add(blank as u32);
-            if conn.blank as usize > limit {
-                return self.refuse(index, 431, false);
+            cx.input.unread.start += blank;
+            self.blank = self.blank.saturating_add(blank as u32);
+            if self.blank as usize > limit {
+                return self.refuse(cx, 431, false);
             }
         }
-        if !self.cx.input.unread.is_empty() {
-            let Some(conn) = self.conn(index) else {
-                return Flow::Leave;
-            };
-            if conn.backlog() > HIGH_WATER {
+        if !cx.input.unread.is_empty() {
+            if self.backlog() > HIGH_WATER {
                 // The answers so far have to go first.
-                if !self.flush(index) {
-                    return Flow::Leave;
+                if !self.flush(cx) {
+                    return Flow::Close;
                 }
-                if let Some(conn) = self.conn(index).filter(|conn| conn.backlog() > HIGH_WATER) {
-                    conn.paused = true;
+                if self.backlog() > HIGH_WATER {
+                    self.paused = true;
                     return Flow::Leave;
                 }
             }
-            if self.cx.turn.requests == 0 {
-                self.make_ready(index);
+            if cx.turn.requests == 0 {
+                self.make_ready(cx);
                 return Flow::Leave;
             }
-            match self.cx.input.head.parse(&self.cx.input.buf[self.cx.input.unread.clone()], limit)
-            {
+            match cx.input.head.parse(&cx.input.buf[cx.input.unread.clone()], limit) {
                 Outcome::Complete => {
-                    self.cx.turn.requests -= 1;
-                    return self.begin_exchange(index);
+                    cx.turn.requests -= 1;
+                    return self.begin_exchange(cx);
                 }
                 Outcome::Partial => {}
-                Outcome::Refused(status) => return self.refuse(index, status, true),
+                Outcome::Refused(status) => return self.refuse(cx, status, true),
             }
         }
-        match self.refill(index) {
+        match self.refill(cx) {
             Refill::Got => Flow::Again,
             Refill::Wait => Flow::Leave,
             Refill::Eof => {
-                self.cx.input.unread = 0..0;
-                self.drain_then_close(index)
+                cx.input.unread = 0..0;
+                self.drain_then_close(cx)
             }
-            Refill::Lost => {
-                self.close(index);
-                Flow::Leave
-            }
+            Refill::Lost => Flow::Close,
         }
     }
 
     /// A head is complete: finds out who answers it, and whether its body is taken.
-    fn begin_exchange(&mut self, index: usize) -> Flow {
-        let now = self.cx.clock.now;
-        let mut exchange = self.cx.spares.exchange();
-        std::mem::swap(&mut exchange.head, &mut self.cx.input.head);
+    fn begin_exchange(&mut self, cx: &mut Context) -> Flow {
+        let now = cx.clock.now;
+        let mut exchange = cx.spares.exchange();
+        exchange.client = self.peer;
+        std::mem::swap(&mut exchange.head, &mut cx.input.head);
         let head_len = exchange.head.len;
         // Room for the content of a small request too: the buffer rarely grows twice.
         if exchange.buf.try_reserve(head_len + 512).is_err() {
-            self.close(index);
-            return Flow::Leave;
+            return Flow::Close;
         }
-        let start = self.cx.input.unread.start;
-        exchange.buf.extend_from_slice(&self.cx.input.buf[start..start + head_len]);
-        self.cx.input.unread.start += head_len;
-        if self.cx.logs.access.is_on() {
-            exchange.log = self.log_entry(index, &exchange, None);
+        let start = cx.input.unread.start;
+        exchange.buf.extend_from_slice(&cx.input.buf[start..start + head_len]);
+        cx.input.unread.start += head_len;
+        if cx.logs.access.is_on() {
+            exchange.log = Some(self.log_entry(cx, &exchange, None));
         }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        if !conn.begun {
-            conn.since = now;
+        if !self.begun {
+            self.since = now;
         }
-        conn.begun = false;
-        conn.blank = 0;
-        conn.phase = Phase::Body;
+        self.begun = false;
+        self.blank = 0;
+        self.phase = Phase::Body;
 
         let head = &exchange.head;
         let method = &exchange.buf[head.method.range()];
         // Its target is no path, so that no handler can match.
         let supported = method != b"CONNECT";
         let understood = locate(&mut exchange) || !supported;
-        exchange.plan = match understood.then(|| self.cx.routes.find(&exchange.path)).flatten() {
+        exchange.plan = match understood.then(|| cx.routes.find(&exchange.path)).flatten() {
             Some(handler) if supported => Plan::Handler(handler),
             _ => Plan::Builtin,
         };
@@ -196,67 +183,68 @@ impl Server {
         let (framing, expects, minor) = (head.framing, head.expects, head.minor);
         let handled = matches!(exchange.plan, Plan::Handler(_));
         exchange.intake = if handled { Intake::Keep } else { Intake::Discard };
-        let Some(conn) = self.conn(index) else {
-            return Flow::Leave;
-        };
-        conn.exchange = Some(exchange);
+        self.exchange = Some(exchange);
 
         if !supported {
-            let task = self.wrong_method(index);
-            if let Some(exchange) = self.exchange(index) {
-                exchange.task = Some(task);
-            }
-            return self.dispatch(index);
+            let Some(exchange) = self.exchange.as_deref_mut() else {
+                return self.cannot_be(cx, NO_REQUEST);
+            };
+            let task = Site { exchange: &mut *exchange, cx }.wrong_method();
+            exchange.task = Some(task);
+            return self.dispatch(cx);
         }
         if !understood {
-            return self.fail(index, 400);
+            return self.fail(cx, 400);
         }
         if framing == Framing::Empty && expects != Expectation::Unknown {
-            return self.dispatch(index);
+            return self.dispatch(cx);
         }
         if expects == Expectation::Unknown {
-            return self.fail(index, 417);
+            return self.fail(cx, 417);
         }
         // RFC 9110, section 10.1.1: one of HTTP/1.0 does not wait.
         let waits = expects == Expectation::Continue && minor > 0;
-        let config = &self.cx.options.config;
+        let config = &cx.options.config;
         let too_long = |length| length > config.max_request_body_bytes as u64;
         if matches!(framing, Framing::Length(length) if too_long(length)) {
-            return self.fail(index, 413);
+            return self.fail(cx, 413);
         }
         let mut intake = Intake::Keep;
         if !handled {
-            let mut task = self.decide(index);
+            let Some(exchange) = self.exchange.as_deref_mut() else {
+                return self.cannot_be(cx, NO_REQUEST);
+            };
+            let mut site = Site { exchange, cx };
+            let mut task = site.decide();
             let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
             let leaves_at_once = waits || !is_short;
             if leaves_at_once {
-                task = self.judge_early(index, task);
+                task = site.judge_early(task);
             }
             intake = task.intake();
             let is_final = task.is_final();
-            let Some(exchange) = self.exchange(index) else { return Flow::Leave };
-            exchange.intake = intake;
-            exchange.task = Some(task);
+            site.exchange.intake = intake;
+            site.exchange.task = Some(task);
             if is_final && leaves_at_once {
                 // RFC 9110, section 15.5: a client need not send all of it to learn that. Some send
                 // chunks only when they have been asked for a password.
-                return self.dispatch(index);
+                return self.dispatch(cx);
             }
         }
         let kept = intake == Intake::Keep;
-        if kept && self.cx.buffered >= self.cx.options.config.max_buffered_bytes {
-            return self.fail(index, 503);
+        if kept && cx.buffered >= cx.options.config.max_buffered_bytes {
+            return self.fail(cx, 503);
         }
-        if waits && self.cx.input.unread.is_empty() {
+        if waits && cx.input.unread.is_empty() {
             if intake == Intake::Discard {
                 // RFC 9110, section 10.1.1: a body of no use is answered without being asked for.
-                return self.dispatch(index);
+                return self.dispatch(cx);
             }
-            let Some(out) = self.outbox(index) else {
-                return Flow::Leave;
-            };
+            let out = self.outbox(cx);
             out.bytes.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            if let Some(log) = self.exchange(index).and_then(|exchange| exchange.log.as_mut()) {
+            if let Some(log) =
+                self.exchange.as_deref_mut().and_then(|exchange| exchange.log.as_mut())
+            {
                 // What the log counts begins behind it.
                 log.begin += 25;
             }
@@ -264,33 +252,19 @@ impl Server {
         Flow::Again
     }
 
-    /// Puts the name of an authenticated user into the log's line.
-    pub(super) fn log_user(&mut self, index: usize, user: &[u8]) {
-        if !self.cx.logs.access.is_on() {
-            return;
-        }
-        let Some(mut exchange) = self.conn(index).and_then(|conn| conn.exchange.take()) else {
-            return;
-        };
-        exchange.log = self.log_entry(index, &exchange, Some(user));
-        if let Some(conn) = self.conn(index) {
-            conn.exchange = Some(exchange);
-        }
-    }
-
     fn log_entry(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         exchange: &Exchange,
         user: Option<&[u8]>,
-    ) -> Option<LogEntry> {
-        let begin = self.outbox(index)?.position();
-        let peer = self.conn(index)?.peer;
+    ) -> LogEntry {
+        let begin = self.outbox(cx).position();
+        let peer = self.peer.ip();
         let head = &exchange.head;
         let (line, status_at) = log::Request {
             peer,
             user,
-            time: self.cx.clock.log_time(),
+            time: cx.clock.log_time(),
             method: exchange.buf.get(head.method.range()).unwrap_or_default(),
             target: exchange.buf.get(head.target.range()).unwrap_or_default(),
             minor: head.minor,
@@ -298,55 +272,54 @@ impl Server {
             user_agent: head.value(&exchange.buf, "user-agent"),
         }
         .format();
-        Some(LogEntry { line, status_at, begin })
+        LogEntry { line, status_at, begin }
     }
 
     /// Takes in the content of the current request.
-    pub(super) fn take_body(&mut self, index: usize) -> Flow {
+    pub(super) fn take_body(&mut self, cx: &mut Context) -> Flow {
         loop {
-            if self.cx.turn.bytes == 0 {
-                self.make_ready(index);
+            if cx.turn.bytes == 0 {
+                self.make_ready(cx);
                 return Flow::Leave;
             }
-            match self.take_arrived(index) {
+            match self.take_arrived(cx) {
                 ControlFlow::Break(flow) => return flow,
                 ControlFlow::Continue(()) => {}
             }
-            if !self.takes_content(index) {
+            if !self.takes_content(cx) {
                 return Flow::Leave;
             }
-            let refill = match self.direct_target(index) {
-                Some(left) => self.receive_direct(index, left),
-                None => self.refill(index),
+            let refill = match self.direct_target(cx) {
+                Some(left) => self.receive_direct(cx, left),
+                None => self.refill(cx),
             };
             match refill {
                 Refill::Got => {}
                 Refill::Wait => return Flow::Leave,
                 // The rest of the request will never come.
                 Refill::Eof | Refill::Lost => {
-                    self.close(index);
-                    return Flow::Leave;
+                    return Flow::Close;
                 }
             }
         }
     }
 
     /// Moves what of the body is in `scratch` to its place.
-    fn take_arrived(&mut self, index: usize) -> ControlFlow<Flow> {
+    fn take_arrived(&mut self, cx: &mut Context) -> ControlFlow<Flow> {
         loop {
-            let Some(exchange) = self.exchange(index) else {
-                return ControlFlow::Break(Flow::Leave);
+            let Some(exchange) = self.exchange.as_deref_mut() else {
+                return ControlFlow::Break(self.cannot_be(cx, NO_REQUEST));
             };
             let mut body = exchange.body.clone();
-            let before = self.cx.input.unread.start;
-            let input = &self.cx.input.buf[self.cx.input.unread.clone()];
+            let before = cx.input.unread.start;
+            let input = &cx.input.buf[cx.input.unread.clone()];
             let content = match &mut body {
-                Body::Complete => return ControlFlow::Break(self.dispatch(index)),
+                Body::Complete => return ControlFlow::Break(self.dispatch(cx)),
                 Body::Length(left) => {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                     *left -= take as u64;
-                    let content = self.cx.input.unread.start..self.cx.input.unread.start + take;
-                    self.cx.input.unread.start = content.end;
+                    let content = cx.input.unread.start..cx.input.unread.start + take;
+                    cx.input.unread.start = content.end;
                     if *left == 0 {
                         body = Body::Complete;
                     }
@@ -354,93 +327,89 @@ impl Server {
                 }
                 Body::Chunked(decoder) => match decoder.step(input) {
                     Ok(Chunk::Data { start, end }) => {
-                        let content =
-                            self.cx.input.unread.start + start..self.cx.input.unread.start + end;
-                        self.cx.input.unread.start = content.end;
+                        let content = cx.input.unread.start + start..cx.input.unread.start + end;
+                        cx.input.unread.start = content.end;
                         content
                     }
                     Ok(Chunk::More) => {
-                        self.cx.input.unread.start = self.cx.input.unread.end;
+                        cx.input.unread.start = cx.input.unread.end;
                         0..0
                     }
                     Ok(Chunk::End(end)) => {
-                        self.cx.input.unread.start += end;
+                        cx.input.unread.start += end;
                         body = Body::Complete;
                         0..0
                     }
-                    Err(_) => return ControlFlow::Break(self.fail(index, 400)),
+                    Err(_) => return ControlFlow::Break(self.fail(cx, 400)),
                 },
             };
-            let taken = self.cx.input.unread.start - before;
+            let taken = cx.input.unread.start - before;
             let finished = matches!(body, Body::Complete);
             let announced = match &body {
                 Body::Chunked(decoder) => decoder.announced(),
                 _ => 0,
             };
-            let too_long = announced > self.content_limit(index);
-            if let Some(exchange) = self.exchange(index) {
+            let too_long = announced > self.content_limit(cx);
+            if let Some(exchange) = self.exchange.as_deref_mut() {
                 exchange.body = body;
                 exchange.arrived += taken as u64;
             }
             if too_long {
-                return ControlFlow::Break(self.fail(index, 413));
+                return ControlFlow::Break(self.fail(cx, 413));
             }
-            if let Err(status) = self.append(index, content) {
-                return ControlFlow::Break(self.fail(index, status));
+            if let Err(status) = self.append(cx, content) {
+                return ControlFlow::Break(self.fail(cx, status));
             }
-            if !finished && (taken == 0 || self.cx.input.unread.is_empty()) {
+            if !finished && (taken == 0 || cx.input.unread.is_empty()) {
                 return ControlFlow::Continue(());
             }
         }
     }
 
     /// How long the content of the current request may be.
-    fn content_limit(&mut self, index: usize) -> u64 {
-        let maximum = self.cx.options.config.max_request_body_bytes as u64;
-        match self.exchange(index).and_then(|exchange| exchange.task.as_ref()) {
+    fn content_limit(&mut self, cx: &mut Context) -> u64 {
+        let maximum = cx.options.config.max_request_body_bytes as u64;
+        match self.exchange.as_deref_mut().and_then(|exchange| exchange.task.as_ref()) {
             Some(Task::Dav(_)) => maximum.min(MAX_DOCUMENT as u64),
             _ => maximum,
         }
     }
 
     /// Appends a piece of `scratch` to the content, within the limits.
-    fn append(&mut self, index: usize, content: Range<usize>) -> Result<(), u16> {
-        let config = &self.cx.options.config;
+    fn append(&mut self, cx: &mut Context, content: Range<usize>) -> Result<(), u16> {
+        let config = &cx.options.config;
         let (maximum, buffered) = (config.max_request_body_bytes, config.max_buffered_bytes);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Ok(());
-        };
-        let Some(exchange) = conn.exchange.as_mut() else {
+        let Some(exchange) = self.exchange.as_mut() else {
             return Ok(());
         };
         match exchange.intake {
             Intake::Keep => {}
-            Intake::Stream if !content.is_empty() => return self.stream(index, content),
+            Intake::Stream if !content.is_empty() => return self.stream(cx, content),
             Intake::Stream | Intake::Discard => return Ok(()),
         }
         let so_far = exchange.buf.len() - exchange.head.len;
         if content.len() > maximum.saturating_sub(so_far) {
             return Err(413);
         }
-        if content.len() > buffered.saturating_sub(self.cx.buffered) {
+        if content.len() > buffered.saturating_sub(cx.buffered) {
             return Err(503);
         }
         // The buffer grows with what arrives, never with what the head claims. One byte more
         // is for the NUL behind the content.
-        let now = self.cx.clock.now;
-        if !self.cx.spares.buffers.grow(&mut exchange.buf, content.len() + 1, now) {
+        let now = cx.clock.now;
+        if !cx.spares.buffers.grow(&mut exchange.buf, content.len() + 1, now) {
             return Err(503);
         }
         exchange.charged += content.len();
-        self.cx.buffered += content.len();
-        exchange.buf.extend_from_slice(&self.cx.input.buf[content]);
+        cx.buffered += content.len();
+        exchange.buf.extend_from_slice(&cx.input.buf[content]);
         Ok(())
     }
 
     /// How much of a long body is to come, if it can be received where it is to lie.
-    fn direct_target(&mut self, index: usize) -> Option<u64> {
-        let idle = self.cx.input.unread.is_empty() && self.conn(index)?.tls.is_none();
-        match self.exchange(index)? {
+    fn direct_target(&mut self, cx: &mut Context) -> Option<u64> {
+        let idle = cx.input.unread.is_empty() && self.tls.is_none();
+        match self.exchange.as_deref_mut()? {
             // Not before so much has arrived that the space for more is in proportion.
             Exchange { body: Body::Length(left), intake, buf, .. }
                 if idle
@@ -454,45 +423,42 @@ impl Server {
         }
     }
 
-    fn receive_direct(&mut self, index: usize, left: u64) -> Refill {
-        let limit = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
+    fn receive_direct(&mut self, cx: &mut Context, left: u64) -> Refill {
+        let limit = cx.options.config.max_buffered_bytes.saturating_sub(cx.buffered);
+        let Some(exchange) = self.exchange.as_mut() else {
             return Refill::Lost;
         };
-        let Some(exchange) = conn.exchange.as_mut() else {
-            return Refill::Lost;
-        };
-        if !conn.readable {
+        if !self.readable {
             return Refill::Wait;
         }
         let before = exchange.buf.len();
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let growth = left.min(before).saturating_add(1);
         if exchange.buf.capacity() - before < growth.min(SCRATCH)
-            && !self.cx.spares.buffers.grow(&mut exchange.buf, growth, self.cx.clock.now)
+            && !cx.spares.buffers.grow(&mut exchange.buf, growth, cx.clock.now)
         {
             return Refill::Lost;
         }
         let room = exchange.buf.capacity() - before;
         let count = loop {
             let space = spare_capacity(&mut exchange.buf);
-            match rustix::net::recv(&conn.socket, space, RecvFlags::empty()) {
+            match rustix::net::recv(&self.socket, space, RecvFlags::empty()) {
                 Ok((count, _)) => break count,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    conn.readable = false;
+                    self.readable = false;
                     return Refill::Wait;
                 }
                 Err(_) => return Refill::Lost,
             }
         };
         if count == 0 {
-            conn.eof = true;
+            self.eof = true;
             return Refill::Eof;
         }
-        conn.readable = count == room || conn.read_closed;
-        conn.last_active = self.cx.clock.now;
-        self.cx.files.look_again();
+        self.readable = count == room || self.read_closed;
+        self.last_active = cx.clock.now;
+        cx.files.look_again();
         let body = count.min(left);
         exchange.arrived += body as u64;
         exchange.charged += body;
@@ -500,17 +466,17 @@ impl Server {
         if body == left {
             exchange.body = Body::Complete;
         }
-        self.cx.buffered += body;
-        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
+        cx.buffered += body;
+        cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
         // What follows the body belongs to the next request. Behind it is a byte for the NUL of a
         // message that ends the input.
         let excess = count - body;
-        if self.cx.input.buf.len() <= excess {
-            self.cx.input.buf.resize(excess + 1, 0);
+        if cx.input.buf.len() <= excess {
+            cx.input.buf.resize(excess + 1, 0);
         }
-        self.cx.input.buf[..excess].copy_from_slice(&exchange.buf[before + body..]);
+        cx.input.buf[..excess].copy_from_slice(&exchange.buf[before + body..]);
         exchange.buf.truncate(before + body);
-        self.cx.input.unread = 0..excess;
+        cx.input.unread = 0..excess;
         if body > limit {
             return Refill::Lost;
         }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::sync::Arc;
 
+use super::context::Context;
 use super::{Server, Step};
 use crate::abi::IterateFn;
 use crate::options::{IterateContent, IterateOver};
@@ -44,7 +45,6 @@ impl Iteration {
 #[derive(Default)]
 pub(super) struct Walks {
     pub list: Vec<Iteration>,
-    pub hidden: Vec<Hidden>,
     /// Requests of other threads that are not begun.
     pub work: VecDeque<Message>,
 }
@@ -54,6 +54,23 @@ pub(super) struct Hidden {
     slot: &'static Slot,
     generation: Generation,
     content: Content,
+}
+
+impl Context {
+    /// The content of a connection is gone: nothing is to be shown again.
+    pub(super) fn forget_hidden(&mut self, slot: &'static Slot) {
+        for hidden in self.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot)) {
+            hidden.content = Content::none();
+        }
+    }
+
+    fn show_hidden(&mut self) {
+        if let Some(Hidden { slot, generation, content }) = self.hidden.pop()
+            && slot.open_generation() == Some(generation)
+        {
+            slot.swap_content(content);
+        }
+    }
 }
 
 impl Server {
@@ -102,14 +119,14 @@ impl Server {
 
     /// How many walks and hidden contents there are.
     pub fn walks(&self) -> (usize, usize) {
-        (self.walks.list.len(), self.walks.hidden.len())
+        (self.walks.list.len(), self.cx.hidden.len())
     }
 
     /// Ends what has been begun since [`Server::walks`]: done, or left by an exception.
     pub fn end_walks(&mut self, (iterations, hidden): (usize, usize)) {
         self.walks.list.truncate(iterations);
-        while self.walks.hidden.len() > hidden {
-            self.show_hidden();
+        while self.cx.hidden.len() > hidden {
+            self.cx.show_hidden();
         }
     }
 
@@ -145,7 +162,7 @@ impl Server {
                     let conn = self.conns.get_mut(index).and_then(Option::as_mut);
                     let last = conn.filter(|_| shows).and_then(|conn| conn.last_message());
                     let content = slot.swap_content(last.unwrap_or_else(Content::none));
-                    self.walks.hidden.push(Hidden { slot, generation, content });
+                    self.cx.hidden.push(Hidden { slot, generation, content });
                 }
                 return Some(step);
             }
@@ -160,31 +177,15 @@ impl Server {
     pub fn visited(&mut self, slot: &'static Slot) {
         // The program may have changed files.
         self.cx.files.look_again();
-        if self.walks.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
-            self.show_hidden();
-        }
-    }
-
-    /// The content of a connection is gone: nothing is to be shown again.
-    pub(super) fn forget_hidden(&mut self, slot: &'static Slot) {
-        for hidden in self.walks.hidden.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot))
-        {
-            hidden.content = Content::none();
-        }
-    }
-
-    fn show_hidden(&mut self) {
-        if let Some(Hidden { slot, generation, content }) = self.walks.hidden.pop()
-            && slot.open_generation() == Some(generation)
-        {
-            slot.swap_content(content);
+        if self.cx.hidden.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot)) {
+            self.cx.show_hidden();
         }
     }
 
     /// Forgets walks on the I/O thread that an exception has ended.
     pub(super) fn drop_abandoned(&mut self) {
-        while !self.walks.hidden.is_empty() {
-            self.show_hidden();
+        while !self.cx.hidden.is_empty() {
+            self.cx.show_hidden();
         }
         self.walks.list.retain(Iteration::is_foreign);
     }

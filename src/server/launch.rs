@@ -5,14 +5,16 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
-use super::Server;
+use super::connection::Conn;
+use super::context::Context;
+use super::programs::Owner;
 use crate::cgi::environment::{self, Request};
 use crate::cgi::process::Spec;
 use crate::files::resolve;
 use crate::http::uri;
+use crate::site::Site;
 
 /// What is to be run for a request, and what it is told of it.
 pub(super) struct Launch<'a> {
@@ -42,38 +44,40 @@ impl Default for Launch<'_> {
     }
 }
 
-impl Server {
+impl Conn {
     /// Starts a program whose output becomes part of a page.
     pub(super) fn start_included(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         file: PathBuf,
         name: Vec<u8>,
         info: Vec<u8>,
         query: &[u8],
     ) -> Result<usize, &'static str> {
-        self.may_run(index, &file).map_err(|_| "a program that may not be run")?;
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Err("no request") };
+        let may_run = Site { exchange, cx }.may_run(&file);
+        may_run.map_err(|_| "a program that may not be run")?;
         let launch = Launch { file: &file, name: &name, info: &info, query, ..Launch::default() };
-        self.launch(index, &launch).map_err(|_| "a program that cannot be run")
+        self.launch(cx, &launch).map_err(|_| "a program that cannot be run")
     }
 
     /// Starts a shell command of the page `file`.
     pub(super) fn start_command(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         file: &Path,
         name: &[u8],
         command: &[u8],
     ) -> Result<usize, &'static str> {
         let command = Some(Path::new(OsStr::from_bytes(command)));
         let launch = Launch { file, name, command, ..Launch::default() };
-        self.launch(index, &launch).map_err(|_| "a command that cannot be run")
+        self.launch(cx, &launch).map_err(|_| "a command that cannot be run")
     }
 
     /// Starts a program for a request; what fails is in the error log.
-    pub(super) fn launch(&mut self, index: usize, launch: &Launch<'_>) -> io::Result<usize> {
-        let config = &self.cx.options.config;
-        let conn = self.conns.get(index).and_then(Option::as_ref);
+    pub(super) fn launch(&mut self, cx: &mut Context, launch: &Launch<'_>) -> io::Result<usize> {
+        let config = &cx.options.config;
+        let conn = Some(&*self);
         let Some((conn, exchange)) = conn.and_then(|conn| Some((conn, conn.exchange.as_deref()?)))
         else {
             return Err(ErrorKind::NotConnected.into());
@@ -118,11 +122,15 @@ impl Server {
             environment: &environment,
             directory: file.parent().unwrap_or(Path::new("/")),
             has_input: launch.has_input,
-            is_heard: self.cx.logs.error.is_on(),
+            is_heard: cx.logs.error.is_on(),
         };
         let name = crate::log::shown(&file);
-        self.has_room_for_program().inspect_err(|error| self.complain_of(index, &file, error))?;
-        self.start_program(index, &spec, name).inspect_err(|error| {
+        let (client, index) = (self.peer, self.index());
+        cx.has_room_for_program().inspect_err(|error| {
+            cx.complain_of(client, &format!("cannot run {name}: {error}"));
+        })?;
+        let owner = Owner { index, address: client };
+        cx.start_program(owner, &spec, name).inspect_err(|error| {
             let name = crate::log::shown(&file);
             let is_absent = error.kind() == ErrorKind::NotFound;
             let what = match &interpreter {
@@ -135,34 +143,8 @@ impl Server {
                 }
                 _ => format!("cannot run {name}: {error}"),
             };
-            self.complain(Some(index), &what);
+            cx.complain_of(client, &what);
         })
-    }
-
-    /// Whether a program may be run at all: the commonest reason for a failure is best known
-    /// before the client is asked for its content.
-    pub(super) fn may_run(&mut self, index: usize, file: &Path) -> io::Result<()> {
-        self.has_room_for_program().inspect_err(|error| self.complain_of(index, file, error))?;
-        if self.cx.options.config.cgi_interpreter.is_some() {
-            return Ok(());
-        }
-        let allowed = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS);
-        allowed.map_err(io::Error::from).inspect_err(|error| self.complain_of(index, file, error))
-    }
-
-    /// Whether another program may be started: content that takes its time may have been sent for
-    /// one, and others started meanwhile.
-    fn has_room_for_program(&self) -> io::Result<()> {
-        match self.cx.options.config.max_cgi_processes {
-            0 => Ok(()),
-            most if self.running_programs() < most => Ok(()),
-            _ => Err(io::Error::new(ErrorKind::WouldBlock, "max_cgi_processes are running")),
-        }
-    }
-
-    fn complain_of(&mut self, index: usize, file: &Path, error: &io::Error) {
-        let name = crate::log::shown(file);
-        self.complain(Some(index), &format!("cannot run {name}: {error}"));
     }
 }
 
@@ -179,7 +161,7 @@ fn origin_form(target: &[u8]) -> Vec<u8> {
 }
 
 /// What to tell the client of a program that cannot be started.
-pub(super) fn status_of(error: &io::Error) -> u16 {
+pub fn status_of(error: &io::Error) -> u16 {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => 403,
         Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM | Errno::NOSPC) => 503,

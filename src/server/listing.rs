@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use super::Server;
-use super::connection::Phase;
+use super::connection::{Conn, NO_REQUEST, Phase};
+use super::context::Context;
 use super::files::status_of;
 use super::step::Flow;
 use super::streams::Stream;
@@ -31,16 +31,15 @@ pub struct Listing {
     portion: Vec<u8>,
 }
 
-impl Server {
+impl Conn {
     /// Begins to read a directory that is to be listed.
-    pub(super) fn begin_listing(&mut self, index: usize, path: PathBuf) -> Flow {
+    pub(super) fn begin_listing(&mut self, cx: &mut Context, path: PathBuf) -> Flow {
         let reader = match Reader::open(&path) {
             Ok(reader) => reader,
-            Err(error) => return self.fail(index, status_of(&error)),
+            Err(error) => return self.fail(cx, status_of(&error)),
         };
-        let Some(conn) = self.conn(index) else { return Flow::Leave };
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-        conn.phase = Phase::Sending;
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
+        self.phase = Phase::Sending;
         let query = exchange.shown.query.clone();
         let query = query.and_then(|query| exchange.buf.get(query));
         let order = Order::from_query(query);
@@ -55,25 +54,22 @@ impl Server {
         };
         exchange.stream = Some(Box::new(Stream::Listing(listing)));
         if exchange.head.is_head {
-            return self.begin_rows(index);
+            return self.begin_rows(cx);
         }
         Flow::Again
     }
 
     /// Reads on in a directory, or sends the next rows of its page.
-    pub(super) fn send_listing(&mut self, index: usize) -> Flow {
-        self.cx.look_at_secrets();
-        let (config, secrets) = (&self.cx.options.config, &self.cx.files.secrets);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let exchange = conn.exchange.as_deref_mut();
+    pub(super) fn send_listing(&mut self, cx: &mut Context) -> Flow {
+        cx.look_at_secrets();
+        let (config, secrets) = (&cx.options.config, &cx.files.secrets);
+        let exchange = self.exchange.as_deref_mut();
         let Some(listing) = exchange.and_then(|exchange| Stream::listing(&mut exchange.stream))
         else {
             return Flow::Leave;
         };
         let Listing { reader, path, rows, .. } = listing;
-        let Some(open) = reader else { return self.send_rows(index) };
+        let Some(open) = reader else { return self.send_rows(cx) };
         let mut is_hidden = |name: &[u8], found: Found<'_>| {
             let full = path.join(OsStr::from_bytes(name));
             match found {
@@ -84,50 +80,49 @@ impl Server {
         match open.advance(NAMES, &mut is_hidden) {
             Ok(Some(portion)) => {
                 let weight = portion.iter().map(Entry::weight).sum();
-                if rows.add(portion).is_err() || !self.charge(index, weight) {
-                    return self.abandon_listing(index, 503);
+                if rows.add(portion).is_err() || !self.charge(cx, weight) {
+                    return self.abandon_listing(cx, 503);
                 }
-                self.make_ready(index);
+                self.make_ready(cx);
                 Flow::Leave
             }
             Ok(None) => {
                 *reader = None;
-                self.begin_rows(index)
+                self.begin_rows(cx)
             }
-            Err(error) => self.abandon_listing(index, status_of(&error)),
+            Err(error) => self.abandon_listing(cx, status_of(&error)),
         }
     }
 
-    fn abandon_listing(&mut self, index: usize, status: u16) -> Flow {
-        if let Some(exchange) = self.exchange(index) {
+    fn abandon_listing(&mut self, cx: &mut Context, status: u16) -> Flow {
+        if let Some(exchange) = self.exchange.as_deref_mut() {
             exchange.stream = None;
         }
-        self.fail(index, status)
+        self.fail(cx, status)
     }
 
     /// Sends the head of the answer, and the page up to the first row.
-    fn begin_rows(&mut self, index: usize) -> Flow {
-        let Some(outlet) = self.begin_stream(index, 200, "text/html; charset=utf-8") else {
+    fn begin_rows(&mut self, cx: &mut Context) -> Flow {
+        let Some(outlet) = self.begin_stream(cx, 200, "text/html; charset=utf-8") else {
             return Flow::Leave;
         };
-        let Some(exchange) = self.exchange(index) else { return Flow::Leave };
+        let Some(exchange) = self.exchange.as_deref_mut() else {
+            return self.cannot_be(cx, NO_REQUEST);
+        };
         if exchange.head.is_head {
             let persistent = exchange.head.persistent && !exchange.last;
-            self.finish_exchange(index, persistent);
+            self.finish_exchange(cx, persistent);
             return Flow::Again;
         }
         let Some(listing) = Stream::listing(&mut exchange.stream) else { return Flow::Leave };
         listing.outlet = outlet;
         listing::head(&mut listing.portion, &exchange.path, listing.order);
-        self.send_rows(index)
+        self.send_rows(cx)
     }
 
     /// Sends some rows; behind the last one the end of the page.
-    fn send_rows(&mut self, index: usize) -> Flow {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+    fn send_rows(&mut self, cx: &mut Context) -> Flow {
+        let (Some(exchange), Some(out)) = (self.exchange.as_deref_mut(), self.out.as_deref_mut())
         else {
             return Flow::Leave;
         };
@@ -144,8 +139,7 @@ impl Server {
         }
         let portion = &mut listing.portion;
         if out.bytes.try_reserve(portion.len() + 32).is_err() {
-            self.close(index);
-            return Flow::Leave;
+            return Flow::Close;
         }
         listing.outlet.write(portion, &mut out.bytes);
         portion.clear();
@@ -153,10 +147,10 @@ impl Server {
             listing.outlet.finish(&mut out.bytes);
         }
         if is_last {
-            self.finish_exchange(index, persistent);
+            self.finish_exchange(cx, persistent);
             return Flow::Again;
         }
-        self.make_ready(index);
+        self.make_ready(cx);
         Flow::Leave
     }
 }

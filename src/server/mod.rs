@@ -12,10 +12,10 @@ pub mod clock;
 pub mod connection;
 pub mod context;
 mod dav;
-mod files;
+pub mod files;
 mod intake;
 pub mod iterate;
-mod launch;
+pub mod launch;
 pub mod listener;
 mod listing;
 mod programs;
@@ -26,7 +26,7 @@ mod sending;
 pub mod settings;
 mod spares;
 mod ssi;
-mod step;
+pub mod step;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -44,16 +44,16 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use rustix::net::SendFlags;
 
 use self::accept::Acceptor;
-use self::connection::{Conn, Exchange, Outbox, Phase, Record};
+use self::connection::{Conn, Phase};
 use self::context::Context;
 use self::iterate::Walks;
+use self::step::Flow;
 use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::options::OptionId;
 use crate::shared::hub::{Hub, Message};
-use crate::shared::slots::{self, Slot};
+use crate::shared::slots::Slot;
 
 const LISTENER: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX);
@@ -89,8 +89,6 @@ pub struct Server {
     conns: Vec<Option<Box<Conn>>>,
     free: Vec<u32>,
     open: usize,
-    /// The connection that has its turn.
-    current: Option<usize>,
     /// The connection whose handler runs.
     calling: Option<usize>,
     acceptor: Acceptor,
@@ -110,7 +108,6 @@ impl Server {
             conns: Vec::new(),
             free: Vec::new(),
             open: 0,
-            current: None,
             calling: None,
             acceptor: Acceptor::default(),
             poll: None,
@@ -142,7 +139,7 @@ impl Server {
             self.close(index);
         }
         self.drop_abandoned();
-        self.current = None;
+        self.cx.turn.current = None;
         self.cx.input.unread = 0..0;
         self.take_inbox();
         self.flush_dirty();
@@ -182,7 +179,7 @@ impl Server {
         if !self.cx.programs.list.is_empty() {
             self.tend_programs();
         }
-        self.tidy();
+        self.cx.tidy();
         self.cx.spares.buffers.expire(self.cx.clock.now);
         self.cx.turn.left = self.cx.turn.ready.len();
         self.cx.turn.batch_time = self.cx.clock.now;
@@ -193,7 +190,7 @@ impl Server {
         if self.poll.is_none()
             && let Err(error) = self.open_poll()
         {
-            self.complain(None, &format!("cannot make an event queue: {error}"));
+            self.cx.complain(&format!("cannot make an event queue: {error}"));
             std::thread::sleep(duration);
             return;
         }
@@ -212,7 +209,7 @@ impl Server {
                         }
                         self.acceptor.paused = false;
                     }
-                    token if self.program_event(token) => {}
+                    token if self.cx.program_event(token) => {}
                     token => {
                         let index = index_of_token(token);
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -229,7 +226,7 @@ impl Server {
                         // Who waits for an answer is read again when that is complete.
                         let reads = conn.readable && conn.phase != Phase::Answering;
                         if reads || unblocked || conn.gone {
-                            self.make_ready(index);
+                            conn.make_ready(&mut self.cx);
                         }
                     }
                 }
@@ -243,6 +240,7 @@ impl Server {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         drop(reserved);
+        self.cx.programs.registry = Some(poll.registry().try_clone()?);
         self.cx.hub.queue.set_waker(Some(waker));
         self.poll = Some(poll);
         if self.cx.input.buf.is_empty() {
@@ -262,7 +260,7 @@ impl Server {
         }
         let fd = listener.fd();
         if !listener.is_valid() {
-            self.complain(None, &format!("the program has closed the listening socket ({fd})"));
+            self.cx.complain(&format!("the program has closed the listening socket ({fd})"));
             self.replace_listener(None);
             self.cx.options.store_text(OptionId::ListeningPort, None);
             return;
@@ -273,9 +271,7 @@ impl Server {
                 // Connections that came before are not announced again.
                 listener.ready = true;
             }
-            Err(error) => {
-                self.complain(None, &format!("cannot watch the listening socket: {error}"))
-            }
+            Err(error) => self.cx.complain(&format!("cannot watch the listening socket: {error}")),
         }
     }
 
@@ -298,11 +294,12 @@ impl Server {
     #[cold]
     fn leave_parent(&mut self) {
         self.cx.hub.queue.set_waker(None);
+        self.cx.programs.registry = None;
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
         self.cx.nonces = None;
         self.cx.logs.leave_parent();
-        self.forget_all_programs();
+        self.cx.forget_all_programs();
         self.cx.sweeper = Default::default();
         if let Some(listener) = &mut self.acceptor.listener {
             listener.registered = false;
@@ -312,7 +309,7 @@ impl Server {
                 conn.registered = false;
                 conn.held_back = false;
                 // The parent goes on with it, and says when it ends.
-                tls::end_session(conn, &mut self.cx.buffered);
+                conn.end_session(&mut self.cx);
                 // It logs it, too.
                 if let Some(exchange) = conn.exchange.as_deref_mut() {
                     exchange.log = None;
@@ -323,16 +320,6 @@ impl Server {
                 }
                 self.close(index);
             }
-        }
-    }
-
-    /// Puts a connection on the list of those to look at.
-    fn make_ready(&mut self, index: usize) {
-        if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut)
-            && !conn.queued
-        {
-            conn.queued = true;
-            self.cx.turn.ready.push_back(index as u32);
         }
     }
 
@@ -360,169 +347,24 @@ impl Server {
         while let Some(&index) = self.cx.turn.dirty.get(at) {
             at += 1;
             let index = index as usize;
-            let is_current = self.current == Some(index);
-            if let Some(conn) = self.conn(index) {
-                conn.dirty = false;
-                // What that one has written may yet be taken back; it is flushed when its turn ends.
-                if !is_current {
-                    self.flush(index);
-                    self.settle(index);
-                }
+            let Self { conns, cx, .. } = self;
+            let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) else { continue };
+            conn.dirty = false;
+            // What that one has written may yet be taken back; it is flushed when its turn ends.
+            if cx.turn.current != Some(index)
+                && (!conn.flush(cx) || matches!(conn.settle(cx), Flow::Close))
+            {
+                self.close(index);
             }
         }
         self.cx.turn.dirty.clear();
     }
 
-    fn mark_dirty(&mut self, index: usize) {
-        if self.current == Some(index) {
-            return;
-        }
-        if let Some(conn) = self.conn(index)
-            && !conn.dirty
-        {
-            conn.dirty = true;
-            self.cx.turn.dirty.push(index as u32);
-        }
-    }
-
-    /// Sends as much of the outbox as the socket takes. False if the connection is no more.
-    fn flush(&mut self, index: usize) -> bool {
-        // What is sent last waits for the end of the connection, which follows at once: both go
-        // into one segment.
-        let Some(conn) = self.conn(index) else { return false };
-        let last = conn.phase == Phase::Draining;
-        conn.held_back |= last && (conn.backlog() > 0 || conn.tls.is_some());
-        let flags = if last { SendFlags::MORE } else { SendFlags::empty() };
-        self.flush_with(index, flags)
-    }
-
-    fn flush_with(&mut self, index: usize, flags: SendFlags) -> bool {
-        let now = self.cx.clock.now;
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return false;
-        };
-        if conn.tls.is_some() {
-            let failed = !self.send_sealed(index, flags);
-            return self.flushed(index, failed);
-        }
-        let Some(out) = conn.out.as_mut() else {
-            return true;
-        };
-        let mut failed = false;
-        while !out.is_empty() && conn.writable {
-            let flags = flags | SendFlags::NOSIGNAL;
-            match rustix::net::send(&conn.socket, out.pending(), flags) {
-                Ok(count) => {
-                    // A websocket lives by what it receives.
-                    if conn.socket_state.is_none() {
-                        conn.last_active = now;
-                    }
-                    if count < out.len() {
-                        // A short write means a full socket; its event comes when there is room.
-                        conn.writable = false;
-                    }
-                    out.consume(count);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => conn.writable = false,
-                Err(_) => {
-                    failed = true;
-                    break;
-                }
-            }
-        }
-        self.flushed(index, failed)
-    }
-
-    /// Draws up the account after bytes were sent.
-    #[inline(always)]
-    fn flushed(&mut self, index: usize, failed: bool) -> bool {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return false;
-        };
-        let Some(out) = conn.out.as_mut() else {
-            if failed {
-                self.close(index);
-            }
-            return !failed;
-        };
-        let backlog = out.len();
-        let counted = conn.slot.backlog.load(Ordering::Relaxed);
-        if counted != backlog {
-            conn.slot.backlog.store(backlog, Ordering::Relaxed);
-            self.cx.buffered = (self.cx.buffered + backlog).saturating_sub(counted);
-        }
-        if !out.records.is_empty() {
-            self.log_sent(index, false);
-        }
-        if failed {
-            self.close(index);
-            return false;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return false;
-        };
-        if backlog == 0
-            && conn.exchange.is_none()
-            && let Some(out) = conn.out.take()
-        {
-            self.cx.spares.keep_outbox(out);
-        }
-        true
-    }
-
-    /// Writes the access log for answers that are sent; for all there are if `all`.
-    fn log_sent(&mut self, index: usize, all: bool) {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(out) = conn.out.as_mut() else { return };
-        let taken = out.taken();
-        let sent = out.records.iter().take_while(|record| all || record.end <= taken).count();
-        for record in out.records.drain(..sent) {
-            let Record { entry, head_len, end, status } = record;
-            let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
-            let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
-            let status = match status {
-                0 => "-",
-                status => digits.format(status),
-            };
-            let count = number.format(count);
-            let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
-            let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
-            self.cx.logs.access.add(&parts, self.cx.clock.unix);
-        }
-    }
-
-    /// The outbox of a connection, made if it has none.
-    fn outbox(&mut self, index: usize) -> Option<&mut Outbox> {
-        let conn = self.conns.get_mut(index)?.as_mut()?;
-        if conn.out.is_none() {
-            conn.out = Some(self.cx.spares.outbox());
-        }
-        conn.out.as_deref_mut()
-    }
-
     /// Ends a connection at once.
     fn close(&mut self, index: usize) {
-        self.finish_log(index);
-        self.log_sent(index, true);
-        let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else {
-            return;
-        };
-        if conn.tls.is_some() {
-            self.say_goodbye(&mut conn);
-            tls::end_session(&mut conn, &mut self.cx.buffered);
-        }
-        if conn.held_back && self.cx.forks == FORKS.load(Ordering::Relaxed) {
-            // Closing alone would drop it if the client has sent something meanwhile, and would not
-            // send it while a forked child has the socket, too. That child must not do this.
-            let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
-        }
+        let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else { return };
+        conn.end(&mut self.cx);
         self.open -= 1;
-        let counted = conn.slot.backlog.load(Ordering::Relaxed);
-        self.cx.buffered = self.cx.buffered.saturating_sub(counted);
-        self.cx.timers.clear(index as u32);
         if conn.registered
             && usize::BITS < 64
             && let Some(poll) = &self.poll
@@ -531,45 +373,14 @@ impl Server {
             // and there is no room in a token to tell them from those of the next connection.
             let _ = poll.registry().deregister(&mut conn.socket);
         }
-        if let Some(exchange) = conn.exchange.take() {
-            self.recycle(exchange);
-        }
-        if let Some(socket) = conn.socket_state.take() {
-            self.cx.buffered = self.cx.buffered.saturating_sub(socket.buffered());
-        }
-        if let Some(out) = conn.out.take() {
-            self.cx.spares.keep_outbox(out);
-        }
-        let seen = conn.slot.close();
-        slots::release(conn.slot, seen);
         // An index that is still in a list is not given out again before the list is emptied:
         // a stale entry then finds either nobody or a connection that is merely looked at.
         self.free.push(index as u32);
-        if self.current == Some(index) {
-            self.current = None;
+        if self.cx.turn.current == Some(index) {
+            self.cx.turn.current = None;
             self.cx.input.unread = 0..0;
         }
         self.acceptor.paused = false;
-    }
-
-    fn recycle(&mut self, mut exchange: Box<Exchange>) {
-        self.cx.buffered = self.cx.buffered.saturating_sub(exchange.charged);
-        if let Some(gateway) = exchange.cgi.take() {
-            self.leave_program(&gateway);
-        }
-        if let Some(page) = exchange.page.take() {
-            self.leave_page(&page);
-        }
-        if let Some(task) = exchange.task.take() {
-            self.abandon(task);
-        }
-        self.cx.spares.keep_exchange(exchange, self.cx.clock.now);
-    }
-
-    /// Writes a line to the error log, unless the same has failed too often in this second.
-    pub fn complain(&mut self, index: Option<usize>, what: &str) {
-        let conn = index.and_then(|index| self.conns.get(index)?.as_deref());
-        self.cx.logs.complain(|| conn.map(Conn::address), what, self.cx.clock.unix);
     }
 
     /// Whether somebody asked for the server's end.
@@ -587,15 +398,23 @@ impl Drop for Server {
         }
         // Their requests were complete before the one that ended the server was looked at.
         while let Some(index) = self.next_sharing() {
-            self.decide_now(index);
+            let Self { conns, cx, .. } = self;
+            if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut)
+                && matches!(conn.decide_now(cx), Flow::Close)
+            {
+                self.close(index);
+            }
         }
         for index in 0..self.conns.len() {
             // What is answered goes out as far as the socket takes it at once: a handler may
             // answer and end the server.
-            self.flush(index);
+            let Self { conns, cx, .. } = self;
+            if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) {
+                conn.flush(cx);
+            }
             self.close(index);
         }
-        self.end_programs();
+        self.cx.end_programs();
         for message in self.walks.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }

@@ -5,15 +5,18 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
-use mio::{Interest, Token};
+use mio::{Interest, Registry, Token};
 use rustix::process::Signal;
 
 use super::Server;
+use super::connection::Conn;
+use super::context::Context;
 use super::timers::Timers;
 use crate::cgi::process::{self, Child, Input, Spec};
 
@@ -42,7 +45,7 @@ pub(super) struct Program {
     child: Child,
     /// What the error log calls it.
     name: String,
-    owner: Option<usize>,
+    owner: Option<Owner>,
     input: Option<Input>,
     input_ready: bool,
     /// The program was slower than the client.
@@ -71,6 +74,13 @@ pub(super) struct Program {
     stirred: bool,
 }
 
+/// The connection whose request a program answers.
+#[derive(Clone, Copy)]
+pub(super) struct Owner {
+    pub index: u32,
+    pub address: SocketAddr,
+}
+
 /// The programs of a server.
 pub(super) struct Programs {
     /// By number; a free place is `None`.
@@ -81,6 +91,10 @@ pub(super) struct Programs {
     pub stirred: Vec<usize>,
     /// Where their output is read to.
     pub buf: Vec<u8>,
+    /// How the kernel is told which pipes to watch; present while there is an event queue.
+    pub registry: Option<Registry>,
+    /// Connections to look at, since there is news of their programs.
+    woken: Vec<u32>,
 }
 
 impl Programs {
@@ -91,6 +105,8 @@ impl Programs {
             timers: Timers::new(now),
             stirred: Vec::new(),
             buf: Vec::new(),
+            registry: None,
+            woken: Vec::new(),
         }
     }
 }
@@ -113,24 +129,56 @@ pub(super) enum Output {
 }
 
 impl Server {
+    /// Looks after the programs of which there is news.
+    pub(super) fn tend_programs(&mut self) {
+        let Self { conns, cx, .. } = self;
+        let mut due = std::mem::take(&mut self.due);
+        cx.programs.timers.expire(cx.clock.now, &mut due);
+        for id in due.drain(..) {
+            let id = id as usize;
+            let Some(owner) = cx.program(id).map(|program| program.owner) else { continue };
+            let conn = owner.and_then(|owner| conns.get_mut(owner.index as usize)?.as_deref_mut());
+            let waited_for = conn.is_none_or(|conn: &mut Conn| conn.waits_for_program(cx));
+            cx.program_due(id, waited_for);
+        }
+        self.due = due;
+        for id in std::mem::take(&mut cx.programs.stirred) {
+            if let Some(program) = cx.program(id) {
+                program.stirred = false;
+                cx.tend(id);
+            }
+        }
+        let mut woken = std::mem::take(&mut cx.programs.woken);
+        for index in woken.drain(..) {
+            if let Some(conn) = conns.get_mut(index as usize).and_then(Option::as_deref_mut) {
+                conn.make_ready(cx);
+            }
+        }
+        cx.programs.woken = woken;
+    }
+}
+
+impl Context {
     /// Starts a program for a connection and returns its number.
     pub(super) fn start_program(
         &mut self,
-        index: usize,
+        owner: Owner,
         spec: &Spec<'_>,
         name: String,
     ) -> io::Result<usize> {
-        let Some(poll) = &self.poll else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(registry) = &self.programs.registry else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let (child, pipes) = process::spawn(spec)?;
-        let id = match self.cx.programs.free.pop() {
+        let id = match self.programs.free.pop() {
             Some(id) => id,
             None => {
-                self.cx.programs.list.push(None);
-                self.cx.programs.list.len() - 1
+                self.programs.list.push(None);
+                self.programs.list.len() - 1
             }
         };
         let watch = |fd: RawFd, kind: usize, interest: Interest| {
-            poll.registry().register(&mut SourceFd(&fd), token(id, kind), interest)
+            registry.register(&mut SourceFd(&fd), token(id, kind), interest)
         };
         let mut watched = watch(pipes.output.as_raw_fd(), OUTPUT, Interest::READABLE);
         if let Some(input) = &pipes.input {
@@ -142,10 +190,10 @@ impl Server {
         if let Some(pidfd) = child.pidfd() {
             watched = watched.and(watch(pidfd.as_raw_fd(), END, Interest::READABLE));
         }
-        self.cx.programs.list[id] = Some(Box::new(Program {
+        self.programs.list[id] = Some(Box::new(Program {
             child,
             name,
-            owner: Some(index),
+            owner: Some(owner),
             input: pipes.input,
             input_ready: true,
             input_blocked: false,
@@ -162,7 +210,7 @@ impl Server {
             unwanted: 0,
             has_ended: false,
             life: Life::Serving,
-            progress: self.cx.clock.now,
+            progress: self.clock.now,
             expired: false,
             stirred: false,
         }));
@@ -174,19 +222,33 @@ impl Server {
         Ok(id)
     }
 
+    /// Whether another program may be started: content that takes its time may have been sent for
+    /// one, and others started meanwhile.
+    pub fn has_room_for_program(&self) -> io::Result<()> {
+        match self.options.config.max_cgi_processes {
+            0 => Ok(()),
+            most if self.running_programs() < most => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::WouldBlock, "max_cgi_processes are running")),
+        }
+    }
+
     /// How many answer a request, or do not end though they were told to. Those that have written
     /// their answers have a bound of their own.
-    pub(super) fn running_programs(&self) -> usize {
+    fn running_programs(&self) -> usize {
         let runs = |program: &Program| match program.life {
             Life::Serving => program.output.is_some(),
             Life::Finishing(_) => false,
             Life::Dying { .. } => !program.has_ended,
         };
-        self.cx.programs.list.iter().flatten().filter(|program| runs(program)).count()
+        self.programs.list.iter().flatten().filter(|program| runs(program)).count()
+    }
+
+    fn running(&self, id: usize) -> Option<&Program> {
+        self.programs.list.get(id)?.as_deref()
     }
 
     fn program(&mut self, id: usize) -> Option<&mut Program> {
-        self.cx.programs.list.get_mut(id)?.as_deref_mut()
+        self.programs.list.get_mut(id)?.as_deref_mut()
     }
 
     /// Whether this token is a program's; if so, what it announces is noted.
@@ -212,24 +274,7 @@ impl Server {
             && !program.stirred
         {
             program.stirred = true;
-            self.cx.programs.stirred.push(id);
-        }
-    }
-
-    /// Looks after the programs of which there is news.
-    pub(super) fn tend_programs(&mut self) {
-        let now = self.cx.clock.now;
-        let mut due = std::mem::take(&mut self.due);
-        self.cx.programs.timers.expire(now, &mut due);
-        for id in due.drain(..) {
-            self.program_due(id as usize);
-        }
-        self.due = due;
-        for id in std::mem::take(&mut self.cx.programs.stirred) {
-            if let Some(program) = self.program(id) {
-                program.stirred = false;
-                self.tend(id);
-            }
+            self.programs.stirred.push(id);
         }
     }
 
@@ -244,11 +289,11 @@ impl Server {
             program.output_ready = true;
         }
         if let Some(owner) = program.owner {
-            self.make_ready(owner);
+            self.programs.woken.push(owner.index);
             return;
         }
         // Nobody wants the rest, but the program may want to write it.
-        let mut buf = std::mem::take(&mut self.cx.programs.buf);
+        let mut buf = std::mem::take(&mut self.programs.buf);
         let mut left = 16;
         while left > 0
             && let Output::Got(count) = self.read_program(id, &mut buf)
@@ -258,11 +303,11 @@ impl Server {
                 program.unwanted = program.unwanted.saturating_add(count);
             }
         }
-        self.cx.programs.buf = buf;
+        self.programs.buf = buf;
         let Some(program) = self.program(id) else { return };
         if program.unwanted > UNWANTED && matches!(program.life, Life::Finishing(_)) {
             let line = format!("{}: writes on after its answer", program.name);
-            self.complain(None, &line);
+            self.complain(&line);
             self.end_program(id);
         }
         if left == 0 {
@@ -299,7 +344,7 @@ impl Server {
 
     /// Moves content into the pipe; true if it had been blocked and all of it went.
     pub(super) fn feed_program(&mut self, id: usize) -> bool {
-        let now = self.cx.clock.now;
+        let now = self.clock.now;
         let Some(program) = self.program(id) else { return false };
         let Some(input) = &program.input else { return false };
         while program.input_ready && program.start < program.pending.len() {
@@ -331,27 +376,27 @@ impl Server {
     }
 
     /// Whether the program has taken all content that was given to it.
-    pub(super) fn program_takes(&mut self, id: usize) -> bool {
-        self.program(id).is_none_or(|program| program.pending.is_empty())
+    pub(super) fn program_takes(&self, id: usize) -> bool {
+        self.running(id).is_none_or(|program| program.pending.is_empty())
     }
 
     /// Whether there is output to be read.
-    pub(super) fn program_has_output(&mut self, id: usize) -> bool {
-        self.program(id).is_some_and(|program| program.output_ready)
+    pub(super) fn program_has_output(&self, id: usize) -> bool {
+        self.running(id).is_some_and(|program| program.output_ready)
     }
 
     /// What the error log calls it.
-    pub(super) fn program_name(&mut self, id: usize) -> String {
-        self.program(id).map(|program| program.name.clone()).unwrap_or_default()
+    pub(super) fn program_name(&self, id: usize) -> String {
+        self.running(id).map(|program| program.name.clone()).unwrap_or_default()
     }
 
-    pub(super) fn program_expired(&mut self, id: usize) -> bool {
-        self.program(id).is_some_and(|program| program.expired)
+    pub(super) fn program_expired(&self, id: usize) -> bool {
+        self.running(id).is_some_and(|program| program.expired)
     }
 
     /// Reads output into `buf`, which is made as long as need be.
     pub(super) fn read_program(&mut self, id: usize, buf: &mut Vec<u8>) -> Output {
-        let now = self.cx.clock.now;
+        let now = self.clock.now;
         buf.resize(PIPE, 0);
         let Some(program) = self.program(id) else { return Output::End };
         let Some(output) = &program.output else { return Output::End };
@@ -368,7 +413,7 @@ impl Server {
                 Ok(count) => {
                     program.left = program.left.map(|left| left.saturating_sub(count as u64));
                     program.progress = now;
-                    self.cx.files.look_again();
+                    self.files.look_again();
                     return Output::Got(count);
                 }
                 Err(rustix::io::Errno::INTR) => {}
@@ -381,14 +426,14 @@ impl Server {
         }
         self.close_output(id);
         // It may have changed files.
-        self.cx.files.look_again();
+        self.files.look_again();
         Output::End
     }
 
     /// Its connection does without it from now on. `answered`: it has done what it was to do,
     /// and may end in peace; else it is told to.
     pub(super) fn release_program(&mut self, id: usize, answered: bool) {
-        let now = self.cx.clock.now;
+        let now = self.clock.now;
         let Some(program) = self.program(id) else { return };
         program.owner = None;
         (program.pending, program.start) = (Vec::new(), 0);
@@ -406,8 +451,8 @@ impl Server {
 
     /// Programs that run on after their answers are no client's: only so many may.
     fn bound_finishing(&mut self) {
-        let now = self.cx.clock.now;
-        let finishing = self.cx.programs.list.iter().enumerate().filter_map(|(id, program)| {
+        let now = self.clock.now;
+        let finishing = self.programs.list.iter().enumerate().filter_map(|(id, program)| {
             match program.as_deref()?.life {
                 Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
                 Life::Serving | Life::Dying { .. } => None,
@@ -416,13 +461,13 @@ impl Server {
         let (count, oldest) = (finishing.clone().count(), finishing.max());
         if let Some((_, id)) = oldest.filter(|_| count > MAX_FINISHING) {
             let name = self.program_name(id);
-            self.complain(None, &format!("{name}: too many programs run on after their answers"));
+            self.complain(&format!("{name}: too many programs run on after their answers"));
             self.end_program(id);
         }
     }
 
     fn end_program(&mut self, id: usize) {
-        let now = self.cx.clock.now;
+        let now = self.clock.now;
         let Some(program) = self.program(id) else { return };
         program.life = Life::Dying { since: now, killed: false };
         program.child.signal(Signal::TERM);
@@ -434,8 +479,8 @@ impl Server {
 
     /// Files the program's timer.
     fn file_program(&mut self, id: usize) {
-        let timeout = self.cx.options.config.cgi_timeout_ms;
-        let now = self.cx.clock.now;
+        let timeout = self.options.config.cgi_timeout_ms;
+        let now = self.clock.now;
         let Some(program) = self.program(id) else { return };
         let since = match program.life {
             Life::Serving => program.progress,
@@ -450,33 +495,33 @@ impl Server {
         if program.child.pidfd().is_none() {
             ahead = ahead.min(LOOK_MS);
         }
-        self.cx.programs.timers.set(id as u32, now.wrapping_add(ahead), now);
+        self.programs.timers.set(id as u32, now.wrapping_add(ahead), now);
     }
 
     /// Files the timers of all programs anew, as the option has changed.
     pub(super) fn file_programs(&mut self) {
-        for id in 0..self.cx.programs.list.len() {
+        for id in 0..self.programs.list.len() {
             self.file_program(id);
         }
     }
 
-    fn program_due(&mut self, id: usize) {
-        let now = self.cx.clock.now;
-        let timeout = self.cx.options.config.cgi_timeout_ms;
-        let Some(owner) = self.program(id).map(|program| program.owner) else { return };
-        let waited_for = owner.is_none_or(|owner| self.waits_for_program(owner));
+    /// A program's timer has come due. `waited_for`: it is not a client that is slow.
+    fn program_due(&mut self, id: usize, waited_for: bool) {
+        let now = self.clock.now;
+        let timeout = self.options.config.cgi_timeout_ms;
         let Some(program) = self.program(id) else { return };
+        let owner = program.owner;
         let over = |since: u32| timeout > 0 && u64::from(now.wrapping_sub(since)) >= timeout;
         match program.life {
             Life::Serving if !waited_for => program.progress = now,
             Life::Serving if over(program.progress) && !program.expired => {
                 program.expired = true;
                 let line = format!("{}: silent for {timeout} ms", program.name);
-                self.complain(owner, &line);
+                self.complain_of_owner(owner, &line);
             }
             Life::Finishing(since) if over(since) => {
                 let line = format!("{}: runs on after its answer", program.name);
-                self.complain(None, &line);
+                self.complain(&line);
                 self.end_program(id);
             }
             Life::Dying { since, .. } if now.wrapping_sub(since) >= GRACE_MS => {
@@ -536,7 +581,14 @@ impl Server {
             text.push_str(" (what follows is left out)");
         }
         let owner = program.owner;
-        self.complain(owner, &text);
+        self.complain_of_owner(owner, &text);
+    }
+
+    fn complain_of_owner(&mut self, owner: Option<Owner>, what: &str) {
+        match owner {
+            Some(Owner { address, .. }) => self.complain_of(address, what),
+            None => self.complain(what),
+        }
     }
 
     fn close_input(&mut self, id: usize) {
@@ -560,8 +612,8 @@ impl Server {
 
     /// A forked child may hold the same pipe open: closing ours would not end its events.
     fn unwatch(&self, fd: RawFd) {
-        if let Some(poll) = &self.poll {
-            let _ = poll.registry().deregister(&mut SourceFd(&fd));
+        if let Some(registry) = &self.programs.registry {
+            let _ = registry.deregister(&mut SourceFd(&fd));
         }
     }
 
@@ -569,26 +621,26 @@ impl Server {
         self.close_input(id);
         self.close_output(id);
         self.close_errors(id);
-        self.cx.programs.timers.clear(id as u32);
-        let Some(program) = self.cx.programs.list.get_mut(id).and_then(Option::take) else {
+        self.programs.timers.clear(id as u32);
+        let Some(program) = self.programs.list.get_mut(id).and_then(Option::take) else {
             return;
         };
         if let Some(pidfd) = program.child.pidfd() {
             self.unwatch(pidfd.as_raw_fd());
         }
-        self.cx.programs.free.push(id);
+        self.programs.free.push(id);
     }
 
     /// After a fork: they are the parent's children.
     pub(super) fn forget_all_programs(&mut self) {
-        self.cx.programs.list.clear();
-        self.cx.programs.free.clear();
-        self.cx.programs.stirred.clear();
+        self.programs.list.clear();
+        self.programs.free.clear();
+        self.programs.stirred.clear();
     }
 
     /// Ends all programs, and waits for a short time until they have ended.
     pub(super) fn end_programs(&mut self) {
-        for id in 0..self.cx.programs.list.len() {
+        for id in 0..self.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             match program.life {
                 Life::Dying { .. } => {}
@@ -597,9 +649,9 @@ impl Server {
                 _ => self.release_program(id, false),
             }
         }
-        self.cx.programs.stirred.clear();
+        self.programs.stirred.clear();
         for (signal, wait) in [(None, GRACE_MS), (Some(Signal::KILL), GRACE_MS)] {
-            for program in self.cx.programs.list.iter().flatten() {
+            for program in self.programs.list.iter().flatten() {
                 if let Some(signal) = signal {
                     program.child.signal(signal);
                 }
@@ -612,7 +664,7 @@ impl Server {
     }
 
     fn some_program_lives(&mut self) -> bool {
-        for id in 0..self.cx.programs.list.len() {
+        for id in 0..self.programs.list.len() {
             let Some(program) = self.program(id) else { continue };
             program.errors_ready = true;
             program.has_ended |= program.child.has_ended();
@@ -621,7 +673,7 @@ impl Server {
                 self.forget_program(id);
             }
         }
-        self.cx.programs.list.iter().any(Option::is_some)
+        self.programs.list.iter().any(Option::is_some)
     }
 }
 

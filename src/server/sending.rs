@@ -11,7 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-use super::Server;
+use super::connection::Conn;
+use super::context::Context;
 use super::step::Flow;
 use super::streams::Stream;
 use crate::files::cache::{Content, Entry};
@@ -39,83 +40,74 @@ pub struct FileBody {
     copies: bool,
 }
 
-impl Server {
+impl Conn {
     /// Sends the next piece of a file, or of what is told of a directory.
-    pub(super) fn send_file(&mut self, index: usize) -> Flow {
-        if self.cx.turn.bytes == 0 {
-            self.make_ready(index);
+    pub(super) fn send_file(&mut self, cx: &mut Context) -> Flow {
+        if cx.turn.bytes == 0 {
+            self.make_ready(cx);
             return Flow::Leave;
         }
-        let Some(conn) = self.conn(index) else { return Flow::Leave };
-        let is_plain = conn.tls.is_none();
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        let is_plain = self.tls.is_none();
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
         if is_plain && exchange.file.as_ref().is_some_and(FileBody::is_transfer) {
-            return self.transfer(index);
+            return self.transfer(cx);
         }
         let is_listing = Stream::listing(&mut exchange.stream).is_some();
         let is_telling = Stream::telling(&mut exchange.stream).is_some();
-        if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
-            if !self.flush(index) {
-                return Flow::Leave;
+        if self.backlog() >= PIECE {
+            if !self.flush(cx) {
+                return Flow::Close;
             }
-            if self.conn(index).is_some_and(|conn| conn.backlog() >= PIECE) {
+            if self.backlog() >= PIECE {
                 return Flow::Leave;
             }
         }
         match () {
-            () if is_listing => self.send_listing(index),
-            () if is_telling => self.tell_on(index),
-            () => self.copy(index),
+            () if is_listing => self.send_listing(cx),
+            () if is_telling => self.tell_on(cx),
+            () => self.copy(cx),
         }
     }
 
     /// Moves the next piece of a file to the outbox.
-    fn copy(&mut self, index: usize) -> Flow {
-        if self.outbox(index).is_none() {
-            return Flow::Leave;
-        }
-        let look = self.cx.files.look();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let (Some(exchange), Some(out)) = (conn.exchange.as_deref_mut(), conn.out.as_deref_mut())
+    fn copy(&mut self, cx: &mut Context) -> Flow {
+        self.outbox(cx);
+        let look = cx.files.look();
+        let (Some(exchange), Some(out)) = (self.exchange.as_deref_mut(), self.out.as_deref_mut())
         else {
             return Flow::Leave;
         };
         match exchange.file.as_mut().map(|body| body.read(&mut out.bytes, look)) {
-            Some(Ok(count)) => self.file_moved(index, count),
-            Some(Err(_)) | None => self.break_off(index),
+            Some(Ok(count)) => self.file_moved(cx, count),
+            Some(Err(_)) | None => self.break_off(cx),
         }
     }
 
     /// Sends a piece of a file straight to the socket, once all that stands before it is out.
-    fn transfer(&mut self, index: usize) -> Flow {
+    fn transfer(&mut self, cx: &mut Context) -> Flow {
         // The head goes into one segment with what follows.
-        if !self.flush_with(index, SendFlags::MORE) {
+        if !self.flush_with(cx, SendFlags::MORE) {
             return Flow::Leave;
         }
-        let (look, now) = (self.cx.files.look(), self.cx.clock.now);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        if !conn.writable || conn.backlog() > 0 {
+        let (look, now) = (cx.files.look(), cx.clock.now);
+        if !self.writable || self.backlog() > 0 {
             return Flow::Leave;
         }
-        let body = conn.exchange.as_deref_mut().and_then(|exchange| exchange.file.as_mut());
-        let (Some(body), Some(out)) = (body, conn.out.as_deref_mut()) else {
+        let body = self.exchange.as_deref_mut().and_then(|exchange| exchange.file.as_mut());
+        let (Some(body), Some(out)) = (body, self.out.as_deref_mut()) else {
             return Flow::Leave;
         };
-        match body.transfer(&conn.socket, TRANSFER_PER_TURN, look) {
+        match body.transfer(&self.socket, TRANSFER_PER_TURN, look) {
             Ok(count) => {
                 out.pass(count);
-                conn.last_active = now;
+                self.last_active = now;
                 // Who tried again at once would send what trickles out of a full socket in bits.
                 let whole = count == TRANSFER_PER_TURN || !body.is_transfer();
-                conn.writable = whole || has_room(&conn.socket);
-                self.file_moved(index, count)
+                self.writable = whole || has_room(&self.socket);
+                self.file_moved(cx, count)
             }
             Err(Errno::AGAIN) => {
-                conn.writable = false;
+                self.writable = false;
                 Flow::Leave
             }
             Err(Errno::INTR) => Flow::Again,
@@ -123,30 +115,26 @@ impl Server {
                 body.copies = true;
                 Flow::Again
             }
-            Err(CHANGED | Errno::IO) => self.break_off(index),
-            Err(_) => {
-                self.close(index);
-                Flow::Leave
-            }
+            Err(CHANGED | Errno::IO) => self.break_off(cx),
+            Err(_) => Flow::Close,
         }
     }
 
-    fn file_moved(&mut self, index: usize, count: usize) -> Flow {
-        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
-        if let Some(exchange) = self.exchange(index)
+    fn file_moved(&mut self, cx: &mut Context, count: usize) -> Flow {
+        cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
+        if let Some(exchange) = self.exchange.as_deref_mut()
             && exchange.file.as_ref().is_some_and(FileBody::is_sent)
         {
             let persistent = exchange.head.persistent && !exchange.last;
-            self.finish_exchange(index, persistent);
+            self.finish_exchange(cx, persistent);
         }
         Flow::Again
     }
 
     /// The promised length cannot be kept, or not with bytes that belong together.
-    fn break_off(&mut self, index: usize) -> Flow {
-        self.complain(Some(index), CHANGED_MEANWHILE);
-        self.close(index);
-        Flow::Leave
+    fn break_off(&mut self, cx: &mut Context) -> Flow {
+        self.complain(cx, CHANGED_MEANWHILE);
+        Flow::Close
     }
 }
 

@@ -51,7 +51,7 @@ impl Server {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {
                         let name = shown(OsStr::from_bytes(name));
-                        self.complain(None, &format!("run_as_user: {name}: {error}"));
+                        self.cx.complain(&format!("run_as_user: {name}: {error}"));
                         match error.kind() {
                             io::ErrorKind::NotFound => c"There is no such user",
                             _ => c"Cannot change to this user",
@@ -101,16 +101,15 @@ impl Server {
             OptionId::MaxConnections => self.acceptor.paused = false,
             OptionId::CgiTimeoutMs => {
                 self.cx.clock.update();
-                self.file_programs();
+                self.cx.file_programs();
             }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {
                 self.cx.clock.update();
-                for index in 0..self.conns.len() {
-                    let phase = self.conn(index).map(|conn| conn.phase);
-                    if phase.is_some_and(|phase| phase != Phase::Lingering) {
-                        self.set_timer(index);
+                for conn in self.conns.iter_mut().flatten() {
+                    if conn.phase != Phase::Lingering {
+                        conn.set_timer(&mut self.cx);
                     }
                 }
             }
@@ -125,12 +124,12 @@ impl Server {
         };
         let address = parse_listen(value).inspect_err(|refusal| {
             let value = shown(OsStr::from_bytes(value));
-            self.complain(None, &format!("listening_port: {value}: {}", refusal.to_string_lossy()));
+            self.cx.complain(&format!("listening_port: {value}: {}", refusal.to_string_lossy()));
         })?;
         let current = self.acceptor.listener.as_ref().and_then(Listener::address);
         if current != Some(address) {
             let listener = self.bind(address).map_err(|error| {
-                self.complain(None, &format!("listening_port: cannot bind to {address}: {error}"));
+                self.cx.complain(&format!("listening_port: cannot bind to {address}: {error}"));
                 CANNOT_BIND
             })?;
             self.replace_listener(Some(listener));
@@ -160,10 +159,9 @@ impl Server {
         self.replace_listener(None);
         Listener::bind(address).inspect_err(|_| match Listener::bind(old_address) {
             Ok(listener) => self.replace_listener(Some(listener)),
-            Err(error) => self.complain(
-                None,
-                &format!("listening_port: cannot bind to {old_address} again: {error}"),
-            ),
+            Err(error) => self
+                .cx
+                .complain(&format!("listening_port: cannot bind to {old_address} again: {error}")),
         })
     }
 
@@ -208,7 +206,7 @@ impl Server {
                     self.show_address(address.ip(), bare);
                 }
             }
-            Err(error) => self.complain(None, &format!("cannot use descriptor {fd}: {error}")),
+            Err(error) => self.cx.complain(&format!("cannot use descriptor {fd}: {error}")),
         }
     }
 

@@ -8,9 +8,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Server;
-use super::builtin::{is_lua_page, write_escaped_path};
-use super::connection::Phase;
+use super::connection::{Conn, Phase};
+use super::context::Context;
 use super::programs::Output;
 use super::sending::CHANGED_MEANWHILE;
 use super::step::Flow;
@@ -21,6 +20,7 @@ use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
 use crate::http::uri;
 use crate::log::shown;
+use crate::site::{Site, is_lua_page, write_escaped_path};
 
 /// Pages in pages, and tags in one answer.
 const DEPTH: usize = 16;
@@ -149,101 +149,104 @@ impl Level {
     }
 }
 
-impl Server {
-    /// Whether a file is searched for tags.
-    pub(super) fn has_tags(&self, full: &Path, path: &[u8]) -> bool {
-        let pattern = self.cx.options.config.ssi_pattern.as_deref();
-        pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
-    }
-
-    /// Begins to send a page. `path`: what it is for clients.
-    pub(super) fn begin_expansion(
-        &mut self,
-        index: usize,
-        known: Entry,
-        file: PathBuf,
-        path: Vec<u8>,
-    ) -> Flow {
-        let Some(outlet) = self.begin_stream(index, 200, known.media_type()) else {
-            return Flow::Leave;
-        };
-        let Some(conn) = self.conn(index) else { return Flow::Leave };
-        conn.phase = Phase::Relaying;
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
-        let levels = vec![Level::new(known, file, path, true)];
-        exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
-        Flow::Again
-    }
-
-    /// Puts the next pieces of the page into the outbox.
-    pub(super) fn send_page(&mut self, index: usize) -> Flow {
-        let Some(mut page) = self.exchange(index).and_then(|exchange| exchange.page.take()) else {
-            return Flow::Leave;
-        };
-        let progress = self.put_together(index, &mut page);
-        let outlet = page.outlet;
-        match self.exchange(index) {
-            Some(exchange) => exchange.page = Some(page),
-            None => {
-                self.leave_page(&page);
-                return Flow::Leave;
-            }
-        }
-        match progress {
-            Progress::Waits => return Flow::Leave,
-            Progress::Complete => {}
-            Progress::Broken => return self.cut_off(index, outlet, CHANGED_MEANWHILE),
-        }
-        let persistent =
-            self.exchange(index).is_some_and(|exchange| exchange.head.persistent && !exchange.last);
-        self.finish_exchange(index, persistent);
-        Flow::Again
-    }
-
-    /// The page needs its program no more.
+impl Context {
+    /// A page needs its program no more.
     pub(super) fn leave_page(&mut self, page: &Page) {
         if let Some(program) = page.program() {
             self.release_program(program, false);
         }
     }
 
-    fn put_together(&mut self, index: usize, page: &mut Page) -> Progress {
+    /// Whether a file is searched for tags.
+    pub fn has_tags(&self, full: &Path, path: &[u8]) -> bool {
+        let pattern = self.options.config.ssi_pattern.as_deref();
+        pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
+    }
+}
+
+impl Conn {
+    /// Begins to send a page. `path`: what it is for clients.
+    pub(super) fn begin_expansion(
+        &mut self,
+        cx: &mut Context,
+        known: Entry,
+        file: PathBuf,
+        path: Vec<u8>,
+    ) -> Flow {
+        let Some(outlet) = self.begin_stream(cx, 200, known.media_type()) else {
+            return Flow::Leave;
+        };
+        self.phase = Phase::Relaying;
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
+        let levels = vec![Level::new(known, file, path, true)];
+        exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
+        Flow::Again
+    }
+
+    /// Puts the next pieces of the page into the outbox.
+    pub(super) fn send_page(&mut self, cx: &mut Context) -> Flow {
+        let Some(mut page) = self.exchange.as_deref_mut().and_then(|exchange| exchange.page.take())
+        else {
+            return Flow::Leave;
+        };
+        let progress = self.put_together(cx, &mut page);
+        let outlet = page.outlet;
+        match self.exchange.as_deref_mut() {
+            Some(exchange) => exchange.page = Some(page),
+            None => {
+                cx.leave_page(&page);
+                return Flow::Leave;
+            }
+        }
+        match progress {
+            Progress::Waits => return Flow::Leave,
+            Progress::Complete => {}
+            Progress::Broken => return self.cut_off(cx, outlet, CHANGED_MEANWHILE),
+        }
+        let persistent = self
+            .exchange
+            .as_deref_mut()
+            .is_some_and(|exchange| exchange.head.persistent && !exchange.last);
+        self.finish_exchange(cx, persistent);
+        Flow::Again
+    }
+
+    fn put_together(&mut self, cx: &mut Context, page: &mut Page) -> Progress {
         loop {
-            if !self.has_room_for_more(index) {
+            if !self.has_room_for_more(cx) {
                 return Progress::Waits;
             }
             if page.outlet == Outlet::Nothing {
                 return Progress::Complete;
             }
             if page.part.is_some() {
-                if !self.take_part(index, page) {
+                if !self.take_part(cx, page) {
                     return Progress::Waits;
                 }
                 continue;
             }
             let Some(level) = page.levels.last_mut() else {
-                let Some(out) = self.outbox(index) else { return Progress::Waits };
+                let out = self.outbox(cx);
                 page.outlet.finish(&mut out.bytes);
                 return Progress::Complete;
             };
             match level.next() {
                 Next::Text(piece) => {
                     // Short text may be a tag without an end, which took a search to find out.
-                    self.cx.turn.bytes =
-                        self.cx.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
+                    cx.turn.bytes = cx.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
                     let piece = level.buf.get(piece).unwrap_or_default();
-                    let Some(out) = self.outbox(index) else { return Progress::Waits };
+                    let out = self.outbox(cx);
                     page.outlet.write(piece, &mut out.bytes);
                 }
                 Next::Tag(tag) => {
                     let tag = level.buf.get(tag).unwrap_or_default().to_vec();
                     // A turn has only so many tags: each may ask the file system.
-                    self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(PIECE);
-                    if let Err(why) = self.obey(index, page, &tag) {
+                    cx.turn.bytes = cx.turn.bytes.saturating_sub(PIECE);
+                    if let Err(why) = self.obey(cx, page, &tag) {
                         let name = page.levels.last().map(|level| shown(&level.file));
                         let (name, tag) =
                             (name.unwrap_or_default(), shown(OsStr::from_bytes(&tag)));
-                        self.complain(Some(index), &format!("{name}: {why}: {tag}"));
+                        self.complain(cx, &format!("{name}: {why}: {tag}"));
                     }
                 }
                 Next::Broken => return Progress::Broken,
@@ -255,37 +258,37 @@ impl Server {
     }
 
     /// Whether the connection may be given more to send in this turn.
-    fn has_room_for_more(&mut self, index: usize) -> bool {
-        if self.conn(index).is_none_or(|conn| conn.backlog() >= HIGH_WATER)
-            && (!self.flush(index) || self.conn(index).is_some_and(|c| c.backlog() >= HIGH_WATER))
+    fn has_room_for_more(&mut self, cx: &mut Context) -> bool {
+        if Some(&mut *self).is_none_or(|conn| conn.backlog() >= HIGH_WATER)
+            && (!self.flush(cx) || (self.backlog() >= HIGH_WATER))
         {
             return false;
         }
-        if self.cx.turn.bytes == 0 {
-            self.make_ready(index);
+        if cx.turn.bytes == 0 {
+            self.make_ready(cx);
         }
-        self.cx.turn.bytes > 0
+        cx.turn.bytes > 0
     }
 
     /// Moves output of the program that is included. False if there is none for now.
-    fn take_part(&mut self, index: usize, page: &mut Page) -> bool {
+    fn take_part(&mut self, cx: &mut Context, page: &mut Page) -> bool {
         let Some(mut part) = page.part.take() else { return true };
-        if self.program_expired(part.program) {
-            self.release_program(part.program, false);
+        if cx.program_expired(part.program) {
+            cx.release_program(part.program, false);
             return true;
         }
-        let mut buf = std::mem::take(&mut self.cx.programs.buf);
-        let output = self.read_program(part.program, &mut buf);
+        let mut buf = std::mem::take(&mut cx.programs.buf);
+        let output = cx.read_program(part.program, &mut buf);
         let (piece, ended) = match output {
             Output::Wait => {
-                self.cx.programs.buf = buf;
+                cx.programs.buf = buf;
                 page.part = Some(part);
                 return false;
             }
             Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
             Output::End => (&[][..], true),
         };
-        self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(piece.len());
+        cx.turn.bytes = cx.turn.bytes.saturating_sub(piece.len());
         let mut failure = None;
         let content = match &mut part.head {
             None => piece.to_vec(),
@@ -305,23 +308,24 @@ impl Server {
                 }
             }
         };
-        self.cx.programs.buf = buf;
-        if let Some(out) = self.outbox(index) {
+        cx.programs.buf = buf;
+        {
+            let out = self.outbox(cx);
             page.outlet.write(&content, &mut out.bytes);
         }
         if let Some(why) = failure {
-            let name = self.program_name(part.program);
-            self.complain(Some(index), &format!("{name}: {why}"));
+            let name = cx.program_name(part.program);
+            self.complain(cx, &format!("{name}: {why}"));
         }
         if ended || failure.is_some() {
-            self.release_program(part.program, ended);
+            cx.release_program(part.program, ended);
         } else {
             page.part = Some(part);
         }
         true
     }
 
-    fn obey(&mut self, index: usize, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
+    fn obey(&mut self, cx: &mut Context, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
         page.tags += 1;
         if page.tags > TAGS {
             // Said once, not for each of them.
@@ -329,12 +333,12 @@ impl Server {
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
         let Some(level) = page.levels.last() else { return Ok(()) };
-        let trusted = self.cx.options.config.enable_ssi_exec;
+        let trusted = cx.options.config.enable_ssi_exec;
         match directive? {
             Directive::Virtual(target) => {
                 let (path, query) = locate(&level.path, target).ok_or("no path")?;
-                let full = resolve::full_path(&self.cx.options.config, &path).ok_or("no path")?;
-                self.include(index, page, full, path, Some(&query))
+                let full = resolve::full_path(&cx.options.config, &path).ok_or("no path")?;
+                self.include(cx, page, full, path, Some(&query))
             }
             Directive::File(name) => {
                 if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
@@ -346,7 +350,7 @@ impl Server {
                 let name = Path::new(std::ffi::OsStr::from_bytes(&name));
                 let folder = level.file.parent().unwrap_or(Path::new(""));
                 let path = [folder_of(&level.path), name.as_os_str().as_bytes()].concat();
-                self.include(index, page, folder.join(name), path, None)
+                self.include(cx, page, folder.join(name), path, None)
             }
             Directive::Absolute(_) | Directive::Command(_) if !trusted => {
                 Err("enable_ssi_exec is not yes")
@@ -354,11 +358,11 @@ impl Server {
             Directive::Absolute(file) => {
                 let file = Path::new(std::ffi::OsStr::from_bytes(file));
                 let path = level.path.clone();
-                self.include(index, page, file.to_owned(), path, None)
+                self.include(cx, page, file.to_owned(), path, None)
             }
             Directive::Command(command) => {
                 let (file, path) = (level.file.clone(), level.path.clone());
-                let program = self.start_command(index, &file, &path, command)?;
+                let program = self.start_command(cx, &file, &path, command)?;
                 page.part = Some(Part { program, head: None });
                 Ok(())
             }
@@ -368,7 +372,7 @@ impl Server {
     /// Puts a file into a page. `query`: it is asked for by its path, and may be a program.
     fn include(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         page: &mut Page,
         full: PathBuf,
         path: Vec<u8>,
@@ -380,40 +384,39 @@ impl Server {
         if page.levels.iter().any(|level| level.file == full) {
             return Err("a page in itself");
         }
-        if resolve::is_hidden(&self.cx.options.config, &full) {
+        if resolve::is_hidden(&cx.options.config, &full) {
             return Err("a hidden file");
         }
-        let found = self.cx.files.get(&full);
+        let found = cx.files.get(&full);
         let (mut full, mut info) = (full, Vec::new());
         if found.is_err()
             && let Some((file, rest)) = resolve::split_at_file(&full)
         {
             (full, info) = (file, rest);
         }
-        self.cx.look_at_secrets();
-        if resolve::is_hidden(&self.cx.options.config, &full)
-            || self.cx.files.secrets.hides_at(&full)
-        {
+        cx.look_at_secrets();
+        if resolve::is_hidden(&cx.options.config, &full) || cx.files.secrets.hides_at(&full) {
             return Err("a hidden file");
         }
-        if !self.may_see(index, &full) {
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Err("no request") };
+        if !(Site { exchange, cx }).may_see(&full) {
             return Err("a file that asks for another password");
         }
         if is_lua_page(&full) {
             return Err("a page of Lua");
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
-        if resolve::matches(&self.cx.options.config.cgi_pattern, &full, &name) {
-            if !self.cx.options.config.cgi_runs {
+        if resolve::matches(&cx.options.config.cgi_pattern, &full, &name) {
+            if !cx.options.config.cgi_runs {
                 return Err("a program, and none is run");
             }
             let Some(query) = query else { return Err("a program is included by virtual") };
-            let program = self.start_included(index, full, name, info, query)?;
+            let program = self.start_included(cx, full, name, info, query)?;
             page.part = Some(Part { program, head: Some(Vec::new()) });
             return Ok(());
         }
         let known = found.ok().ok_or("no such file")?;
-        let has_tags = self.has_tags(&full, &path);
+        let has_tags = cx.has_tags(&full, &path);
         page.levels.push(Level::new(known, full, path, has_tags));
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use mio::Interest;
 
-use super::connection::Phase;
+use super::connection::{Conn, Phase};
+use super::context::Context;
 use super::intake::Refill;
 use super::{Server, Step};
 use crate::abi::Handler;
@@ -36,6 +37,8 @@ pub(super) struct Turn {
     pub ready: VecDeque<u32>,
     /// How many of `ready` belong to this turn.
     pub left: usize,
+    /// The connection that has its turn.
+    pub current: Option<usize>,
     /// Requests that the current connection may still have served.
     pub requests: usize,
     /// Bytes that the current connection may still move.
@@ -58,6 +61,7 @@ impl Turn {
         Self {
             ready: VecDeque::new(),
             left: 0,
+            current: None,
             requests: 0,
             bytes: 0,
             dirty: Vec::new(),
@@ -70,10 +74,12 @@ impl Turn {
 }
 
 /// How it goes on with the current connection.
-pub(super) enum Flow {
+pub enum Flow {
     Again,
-    /// It is done for this turn, or closed.
+    /// It is done for this turn.
     Leave,
+    /// It ends at once.
+    Close,
     Call(Handler),
 }
 
@@ -83,10 +89,17 @@ impl Server {
         // A handler may have forked: what waits to be sent is the parent's.
         self.check_fork();
         while !self.is_doomed() {
-            if let Some(index) = self.current {
-                match self.drive(index) {
+            if let Some(index) = self.cx.turn.current {
+                let Self { conns, cx, .. } = self;
+                let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) else {
+                    debug_assert!(false, "the current connection is closed");
+                    cx.turn.current = None;
+                    continue;
+                };
+                match conn.drive(cx) {
                     Flow::Again => {}
-                    Flow::Leave => self.leave(),
+                    Flow::Leave => self.leave(index),
+                    Flow::Close => self.close(index),
                     Flow::Call(handler) => return self.call(index, handler),
                 }
             } else if let Some(step) = self.next_visit() {
@@ -125,9 +138,8 @@ impl Server {
     /// Makes a connection the current one.
     fn activate(&mut self, index: usize) {
         self.flush_late();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
+        let Self { conns, cx, .. } = self;
+        let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) else { return };
         conn.queued = false;
         conn.paused = false;
         // Both ends have said that they send no more, perhaps: what has come is read before it is closed,
@@ -138,109 +150,47 @@ impl Server {
         }
         let waiting = conn.input.len();
         if waiting > 0 {
-            if self.cx.input.buf.len() <= waiting {
-                self.cx.input.buf.resize(waiting + 1, 0);
+            if cx.input.buf.len() <= waiting {
+                cx.input.buf.resize(waiting + 1, 0);
             }
-            self.cx.input.buf[..waiting].copy_from_slice(&conn.input);
+            cx.input.buf[..waiting].copy_from_slice(&conn.input);
             conn.input = Vec::new();
         }
-        self.cx.input.unread = 0..waiting;
-        self.current = Some(index);
-        self.cx.turn.requests = REQUESTS_PER_TURN;
-        self.cx.turn.bytes = BYTES_PER_TURN;
-        if conn.out.is_some() || conn.tls.is_some() {
-            self.flush(index);
-        }
-    }
-
-    // Called from one place, several times for each request.
-    #[inline(always)]
-    fn drive(&mut self, index: usize) -> Flow {
-        let Some(conn) = self.conn(index) else {
-            return Flow::Leave;
-        };
-        if std::mem::take(&mut conn.timed_out) {
-            if conn.tls.as_ref().is_some_and(|session| session.is_handshaking()) {
-                return self.give_up_handshake(index);
-            }
-            if conn.phase == Phase::Barred {
-                return self.leave_barred(index);
-            }
-            return self.refuse(index, 408, false);
-        }
-        match conn.phase {
-            Phase::Head => self.next_head(index),
-            Phase::Barred => self.turn_down(index),
-            Phase::Body => match self.relay(index) {
-                Some(flow) => flow,
-                None => self.take_body(index),
-            },
-            Phase::Deciding => self.decide_now(index),
-            Phase::Calling | Phase::Answering => Flow::Leave,
-            Phase::Sending => self.send_file(index),
-            Phase::Working => self.work_on(index),
-            Phase::Relaying => self.relay(index).unwrap_or(Flow::Leave),
-            Phase::Websocket => self.take_frames(index),
-            Phase::Draining => self.drain_then_close(index),
-            Phase::Lingering => self.discard(index),
+        cx.input.unread = 0..waiting;
+        cx.turn.current = Some(index);
+        cx.turn.requests = REQUESTS_PER_TURN;
+        cx.turn.bytes = BYTES_PER_TURN;
+        if (conn.out.is_some() || conn.tls.is_some()) && !conn.flush(cx) {
+            self.close(index);
         }
     }
 
     /// Ends the turn of the current connection: sends what it has, keeps what it has not parsed.
-    fn leave(&mut self) {
-        let Some(index) = self.current else { return };
-        let waits = self.may_wait(index);
-        if !waits && !self.flush(index) {
+    fn leave(&mut self, index: usize) {
+        let Self { conns, cx, .. } = self;
+        let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) else { return };
+        let waits = conn.may_wait(cx);
+        if !waits && !conn.flush(cx) || !conn.keep_unread(cx) {
+            self.close(index);
             return;
         }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        let unread = &self.cx.input.buf[self.cx.input.unread.clone()];
-        if !unread.is_empty() || conn.tls.as_ref().is_some_and(|session| session.has_partial()) {
-            if conn.input.try_reserve_exact(unread.len()).is_err() {
-                self.close(index);
-                return;
-            }
-            conn.input.extend_from_slice(unread);
-            let awaits_head = matches!(conn.phase, Phase::Head | Phase::Barred);
-            if awaits_head && !conn.begun && !conn.paused {
-                conn.begun = true;
-                conn.since = self.cx.clock.now;
-            }
-        }
-        self.current = None;
-        self.cx.input.unread = 0..0;
+        cx.turn.current = None;
         if waits {
-            self.mark_dirty(index);
-            if self.cx.turn.dirty.len() >= BATCH {
+            conn.mark_dirty(cx);
+            if cx.turn.dirty.len() >= BATCH {
                 self.flush_dirty();
             }
             return;
         }
-        self.settle(index);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return;
-        };
-        if !conn.registered {
-            if self.cx.turn.bytes == BYTES_PER_TURN {
+        if matches!(conn.settle(cx), Flow::Close) {
+            self.close(index);
+        } else if !conn.registered {
+            if cx.turn.bytes == BYTES_PER_TURN {
                 self.acceptor.first_reads =
                     self.acceptor.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
             }
             self.register(index);
         }
-    }
-
-    /// Whether what a connection has to send can wait for that of others.
-    fn may_wait(&mut self, index: usize) -> bool {
-        let has_company = self.cx.turn.left > 0
-            || !self.cx.turn.dirty.is_empty()
-            || !self.cx.turn.sharing.is_empty();
-        has_company
-            && self.conn(index).is_some_and(|conn| {
-                let rests = matches!(conn.phase, Phase::Head | Phase::Deciding | Phase::Websocket);
-                rests && conn.registered && (1..=MAX_WAITING).contains(&conn.backlog())
-            })
     }
 
     /// Sends what waits if its time is over: something takes long.
@@ -252,22 +202,6 @@ impl Server {
             self.cx.turn.shares_now = !self.cx.turn.sharing.is_empty();
             self.flush_dirty();
         }
-    }
-
-    /// Whether a request that needs to know of files waits for those of other connections that are
-    /// about to be read. One look answers them all, once the last byte of each is there.
-    pub(super) fn may_share(&mut self, index: usize) -> bool {
-        let needs_look =
-            !self.cx.files.was_asked() && self.cx.options.config.document_root.is_some();
-        // Once in a turn, or a client that always has another request would keep all others waiting for ever.
-        if self.cx.turn.left == 0 || self.cx.turn.has_shared || !needs_look {
-            return false;
-        }
-        let Some(conn) = self.conn(index) else { return false };
-        conn.phase = Phase::Deciding;
-        self.cx.turn.sharing.push_back(index as u32);
-        self.cx.turn.shares_now |= self.cx.turn.sharing.len() >= BATCH;
-        true
     }
 
     /// The next connection whose request has waited to share a look.
@@ -307,175 +241,241 @@ impl Server {
         match poll.registry().register(&mut conn.socket, token, interest) {
             Ok(()) => conn.registered = true,
             Err(error) => {
-                self.complain(Some(index), &format!("cannot watch the connection: {error}"));
+                let address = conn.peer;
+                self.cx.complain_of(address, &format!("cannot watch the connection: {error}"));
                 self.close(index);
             }
         }
     }
 
-    /// Draws the conclusions from a flush: whoever waited for it goes on.
-    pub(super) fn settle(&mut self, index: usize) {
-        let Some(conn) = self.conn(index) else { return };
-        if conn.backlog() > 0 && !conn.writable {
-            return;
+    /// A timer has come due.
+    pub(super) fn timer_due(&mut self, index: usize) {
+        let Self { conns, cx, .. } = self;
+        if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut)
+            && matches!(conn.timer_due(cx), Flow::Close)
+        {
+            self.close(index);
         }
-        let phase = conn.phase;
-        match phase {
-            Phase::Draining => {
-                self.drain_then_close(index);
+    }
+}
+
+impl Conn {
+    // Called from one place, several times for each request.
+    #[inline(always)]
+    fn drive(&mut self, cx: &mut Context) -> Flow {
+        if std::mem::take(&mut self.timed_out) {
+            if self.tls.as_ref().is_some_and(|session| session.is_handshaking()) {
+                return self.give_up_handshake(cx);
             }
-            // What goes out need not have been in the outbox.
-            Phase::Sending if conn.writable => self.make_ready(index),
-            Phase::Body | Phase::Relaying if self.has_output(index) => self.make_ready(index),
-            _ => {}
+            if self.phase == Phase::Barred {
+                return Flow::Close;
+            }
+            return self.refuse(cx, 408, false);
+        }
+        match self.phase {
+            Phase::Head => self.next_head(cx),
+            Phase::Barred => self.turn_down(cx),
+            Phase::Body => match self.relay(cx) {
+                Some(flow) => flow,
+                None => self.take_body(cx),
+            },
+            Phase::Deciding => self.decide_now(cx),
+            Phase::Calling | Phase::Answering => Flow::Leave,
+            Phase::Sending => self.send_file(cx),
+            Phase::Working => self.work_on(cx),
+            Phase::Relaying => self.relay(cx).unwrap_or(Flow::Leave),
+            Phase::Websocket => self.take_frames(cx),
+            Phase::Draining => self.drain_then_close(cx),
+            Phase::Lingering => self.discard(cx),
         }
     }
 
-    /// Ends the connection once all is sent, without losing the answer to unread input.
-    pub(super) fn drain_then_close(&mut self, index: usize) -> Flow {
-        let Some(conn) = self.conn(index) else {
+    /// Whether what it has to send can wait for that of others.
+    fn may_wait(&self, cx: &Context) -> bool {
+        let has_company =
+            cx.turn.left > 0 || !cx.turn.dirty.is_empty() || !cx.turn.sharing.is_empty();
+        let rests = matches!(self.phase, Phase::Head | Phase::Deciding | Phase::Websocket);
+        has_company && rests && self.registered && (1..=MAX_WAITING).contains(&self.backlog())
+    }
+
+    /// Keeps what has been read and not been parsed. False if there is no memory for it.
+    fn keep_unread(&mut self, cx: &mut Context) -> bool {
+        let unread = &cx.input.buf[std::mem::take(&mut cx.input.unread)];
+        if unread.is_empty() && self.tls.as_ref().is_none_or(|session| !session.has_partial()) {
+            return true;
+        }
+        if self.input.try_reserve_exact(unread.len()).is_err() {
+            return false;
+        }
+        self.input.extend_from_slice(unread);
+        let awaits_head = matches!(self.phase, Phase::Head | Phase::Barred);
+        if awaits_head && !self.begun && !self.paused {
+            self.begun = true;
+            self.since = cx.clock.now;
+        }
+        true
+    }
+
+    /// Whether a request that needs to know of files waits for those of other connections that are
+    /// about to be read. One look answers them all, once the last byte of each is there.
+    pub(super) fn may_share(&mut self, cx: &mut Context) -> bool {
+        let needs_look = !cx.files.was_asked() && cx.options.config.document_root.is_some();
+        // Once in a turn, or a client that always has another request would keep all others waiting for ever.
+        if cx.turn.left == 0 || cx.turn.has_shared || !needs_look {
+            return false;
+        }
+        self.phase = Phase::Deciding;
+        cx.turn.sharing.push_back(self.index());
+        cx.turn.shares_now |= cx.turn.sharing.len() >= BATCH;
+        true
+    }
+
+    /// Goes on with what waited for room in the outbox, after a flush.
+    pub(super) fn settle(&mut self, cx: &mut Context) -> Flow {
+        if self.backlog() > 0 && !self.writable {
             return Flow::Leave;
-        };
-        conn.phase = Phase::Draining;
-        if conn.must_send() {
-            if !conn.writable || !self.flush(index) {
+        }
+        match self.phase {
+            Phase::Draining => return self.drain_then_close(cx),
+            // What goes out need not have been in the outbox.
+            Phase::Sending if self.writable => self.make_ready(cx),
+            Phase::Body | Phase::Relaying if self.has_output(cx) => self.make_ready(cx),
+            _ => {}
+        }
+        Flow::Leave
+    }
+
+    /// Ends the connection once all is sent, without losing the answer to unread input.
+    pub(super) fn drain_then_close(&mut self, cx: &mut Context) -> Flow {
+        self.phase = Phase::Draining;
+        if self.must_send() {
+            if !self.writable {
                 return Flow::Leave;
             }
-            if self.conn(index).is_some_and(|conn| conn.must_send()) {
+            if !self.flush(cx) {
+                return Flow::Close;
+            }
+            if self.must_send() {
                 return Flow::Leave;
             }
         }
-        let current = self.current == Some(index);
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
+        let is_current = self.is_current(cx);
         // Closing a socket with unread input resets the connection, and the client may lose
         // what it has not read yet (RFC 9112, section 9.6).
-        let unread = conn.linger
-            || conn.readable
-            || !conn.input.is_empty()
-            || current && !self.cx.input.unread.is_empty();
-        if conn.eof || !unread {
-            self.close(index);
-            return Flow::Leave;
+        let unread = self.linger
+            || self.readable
+            || !self.input.is_empty()
+            || is_current && !cx.input.unread.is_empty();
+        if self.eof || !unread {
+            return Flow::Close;
         }
-        conn.phase = Phase::Lingering;
-        conn.since = self.cx.clock.now;
-        conn.input = Vec::new();
-        if current {
-            self.cx.input.unread = 0..0;
+        self.phase = Phase::Lingering;
+        self.since = cx.clock.now;
+        self.input = Vec::new();
+        if is_current {
+            cx.input.unread = 0..0;
         }
-        let _ = rustix::net::shutdown(&conn.socket, rustix::net::Shutdown::Write);
-        self.cx.timers.set(
-            index as u32,
-            self.cx.clock.now.wrapping_add(LINGER_MS),
-            self.cx.clock.now,
-        );
-        if current {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+        self.file_timer(cx, LINGER_MS.into());
+        if is_current {
             return Flow::Again;
         }
-        self.make_ready(index);
+        self.make_ready(cx);
         Flow::Leave
     }
 
     /// Throws input away until the client closes, for a while.
-    fn discard(&mut self, index: usize) -> Flow {
+    fn discard(&mut self, cx: &mut Context) -> Flow {
         loop {
-            if self.conn(index).is_some_and(|conn| conn.discarded > LINGER_BYTES) {
+            if self.discarded > LINGER_BYTES {
                 // The rest stays unread until the time is over. Who can send no more looks for the
                 // answer, while a reset at once could reach a client before it has.
                 return Flow::Leave;
             }
-            self.cx.input.unread = 0..0;
-            let refill = self.refill(index);
-            let count = self.cx.input.unread.len() as u32;
-            self.cx.input.unread = 0..0;
-            let Some(conn) = self.conn(index) else {
-                return Flow::Leave;
-            };
-            conn.discarded = conn.discarded.saturating_add(count);
+            cx.input.unread = 0..0;
+            let refill = self.refill(cx);
+            let count = cx.input.unread.len() as u32;
+            cx.input.unread = 0..0;
+            self.discarded = self.discarded.saturating_add(count);
             match refill {
                 Refill::Wait => return Flow::Leave,
                 Refill::Got => {}
                 Refill::Eof | Refill::Lost => {
-                    self.close(index);
-                    return Flow::Leave;
+                    return Flow::Close;
                 }
             }
         }
     }
 
     /// Files the connection's timer: at the latest when one of its timeouts may be over.
-    pub(super) fn set_timer(&mut self, index: usize) {
-        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.cx.options.config;
-        let ahead = match self.conn(index).map(|conn| conn.socket_state.is_some()) {
-            Some(true) => Some(self.websocket_horizon(index)).filter(|ms| *ms > 0),
-            _ => [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min(),
+    pub(super) fn set_timer(&mut self, cx: &mut Context) {
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
+        let ahead = match self.socket_state.is_some() {
+            true => Some(self.websocket_horizon(cx)).filter(|ms| *ms > 0),
+            false => [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min(),
         };
         match ahead {
-            Some(ahead) => self.file_timer(index, ahead),
-            None => self.cx.timers.clear(index as u32),
+            Some(ahead) => self.file_timer(cx, ahead),
+            None => cx.timers.clear(self.index()),
         }
     }
 
-    pub(super) fn file_timer(&mut self, index: usize, ahead: u64) {
+    pub(super) fn file_timer(&mut self, cx: &mut Context, ahead: u64) {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
-        let now = self.cx.clock.now;
-        self.cx.timers.set(index as u32, now.wrapping_add(ahead), now);
+        let now = cx.clock.now;
+        cx.timers.set(self.index(), now.wrapping_add(ahead), now);
     }
 
     /// A timer has come due: closes the connection, or files the timer anew. Traffic does not
     /// touch timers, so most that come due find that there has been some.
-    pub(super) fn timer_due(&mut self, index: usize) {
-        let now = self.cx.clock.now;
-        let Config { idle_timeout_ms, request_timeout_ms, .. } = self.cx.options.config;
-        let waits = self.waits_for_program(index);
-        let Some(conn) = self.conn(index) else { return };
+    pub(super) fn timer_due(&mut self, cx: &mut Context) -> Flow {
+        let now = cx.clock.now;
+        let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
+        let waits = self.waits_for_program(cx);
         if waits {
             // That has a timeout of its own.
-            (conn.last_active, conn.since) = (now, now);
+            (self.last_active, self.since) = (now, now);
         }
-        let since = u64::from(now.wrapping_sub(conn.since));
-        let quiet = u64::from(now.wrapping_sub(conn.last_active));
-        if conn.phase == Phase::Lingering {
+        let since = u64::from(now.wrapping_sub(self.since));
+        let quiet = u64::from(now.wrapping_sub(self.last_active));
+        if self.phase == Phase::Lingering {
             match u64::from(LINGER_MS).checked_sub(since) {
-                None | Some(0) => self.close(index),
-                Some(left) => self.file_timer(index, left),
+                None | Some(0) => return Flow::Close,
+                Some(left) => self.file_timer(cx, left),
             }
-            return;
+            return Flow::Leave;
         }
-        if conn.socket_state.is_some() {
-            self.websocket_due(index);
-            return;
+        if self.socket_state.is_some() {
+            return self.websocket_due(cx);
         }
         let mut next = [idle_timeout_ms, request_timeout_ms]
             .into_iter()
             .filter(|ms| *ms > 0)
             .min()
             .unwrap_or(u64::MAX);
-        let unread = conn.has_unread();
-        let awaits_head = matches!(conn.phase, Phase::Head | Phase::Barred);
-        let receiving = conn.phase == Phase::Body || awaits_head && conn.begun;
+        let unread = self.has_unread();
+        let awaits_head = matches!(self.phase, Phase::Head | Phase::Barred);
+        let receiving = self.phase == Phase::Body || awaits_head && self.begun;
         if receiving && request_timeout_ms > 0 {
-            let arrived = conn.exchange.as_ref().map_or(0, |exchange| exchange.arrived);
+            let arrived = self.exchange.as_ref().map_or(0, |exchange| exchange.arrived);
             // As long again for each 16 KiB: slow links may upload, drops may not hold a request.
             let allowed = request_timeout_ms.saturating_mul(1 + arrived / 16_384);
             if since >= allowed {
-                conn.timed_out = true;
-                self.make_ready(index);
-                return;
+                self.timed_out = true;
+                self.make_ready(cx);
+                return Flow::Leave;
             }
             next = next.min(allowed - since);
         }
         if idle_timeout_ms > 0 {
             if quiet >= idle_timeout_ms && !unread {
-                self.close(index);
-                return;
+                return Flow::Close;
             }
             next = next.min(idle_timeout_ms.saturating_sub(quiet).max(1));
         }
         if next < u64::MAX {
-            self.file_timer(index, next);
+            self.file_timer(cx, next);
         }
+        Flow::Leave
     }
 }

@@ -1,6 +1,7 @@
 //! Answers of the library's own whose length is not known when they begin.
 
-use super::Server;
+use super::connection::Conn;
+use super::context::Context;
 use super::dav::Telling;
 use super::files::extend;
 use super::listing::Listing;
@@ -32,17 +33,17 @@ impl Stream {
     }
 }
 
-impl Server {
+impl Conn {
     /// Writes the head of such an answer, and decides how its content is delimited.
     pub(super) fn begin_stream(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         status: u16,
         media_type: &str,
     ) -> Option<Outlet> {
-        self.outbox(index)?;
-        let date = self.cx.clock.date();
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
+        self.outbox(cx);
+        let date = cx.clock.date();
+        let conn = &mut *self;
         let (exchange, out) = (conn.exchange.as_deref_mut()?, conn.out.as_deref_mut()?);
         // HTTP/1.0 knows no chunks.
         exchange.last |= exchange.head.minor == 0;
@@ -56,29 +57,30 @@ impl Server {
             extend(out, &[b"Transfer-Encoding: chunked\r\n"]);
         }
         extend(out, &[b"Connection: ", replies::connection(persistent).as_bytes(), b"\r\n"]);
-        extend(out, &[&self.cx.options.config.extra_headers, b"\r\n"]);
+        extend(out, &[&cx.options.config.extra_headers, b"\r\n"]);
         exchange.status = status;
         exchange.head_len = (out.len() - before) as u64;
         Some(Outlet::choose(&exchange.head, status, None))
     }
 
     /// The rest of it cannot be sent: the client is to see that.
-    pub(super) fn cut_off(&mut self, index: usize, outlet: Outlet, why: &str) -> Flow {
-        if let Some(conn) = self.conn(index).filter(|_| outlet == Outlet::ToClose) {
+    pub(super) fn cut_off(&mut self, cx: &mut Context, outlet: Outlet, why: &str) -> Flow {
+        if let Some(conn) = Some(&mut *self).filter(|_| outlet == Outlet::ToClose) {
             reset_on_close(&conn.socket);
         }
-        self.complain(Some(index), why);
-        self.close(index);
-        Flow::Leave
+        self.complain(cx, why);
+        Flow::Close
     }
 
     /// Counts bytes that the answer needs against the limit of the server, until it is complete.
     /// False if that is reached.
-    pub(super) fn charge(&mut self, index: usize, len: usize) -> bool {
-        let left = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
-        let Some(exchange) = self.exchange(index).filter(|_| len <= left) else { return false };
+    pub(super) fn charge(&mut self, cx: &mut Context, len: usize) -> bool {
+        let left = cx.options.config.max_buffered_bytes.saturating_sub(cx.buffered);
+        let Some(exchange) = self.exchange.as_deref_mut().filter(|_| len <= left) else {
+            return false;
+        };
         exchange.charged += len;
-        self.cx.buffered += len;
+        cx.buffered += len;
         true
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::net::SendFlags;
 
 use super::connection::{Conn, Phase};
+use super::context::Context;
 use super::intake::{Refill, make_room, receive};
 use super::step::Flow;
 use super::{SCRATCH, Server};
@@ -64,13 +65,6 @@ impl Tls {
     }
 }
 
-/// Takes the session of a connection away, and what is counted of it.
-pub(super) fn end_session(conn: &mut Conn, buffered: &mut usize) {
-    if let Some(mut session) = conn.tls.take() {
-        *buffered = buffered.saturating_sub(session.recount().1);
-    }
-}
-
 impl Server {
     /// Reads the certificate that new connections are shown from now on.
     pub(super) fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
@@ -82,7 +76,7 @@ impl Server {
                 Ok(())
             }
             Err(refusal) => {
-                self.complain(None, &refusal.detail);
+                self.cx.complain(&refusal.detail);
                 self.fail_closed();
                 Err(refusal.sentence)
             }
@@ -106,131 +100,127 @@ impl Server {
             }
         }
     }
+}
+
+impl Conn {
+    /// Takes the session away, and what is counted of it.
+    pub(super) fn end_session(&mut self, cx: &mut Context) {
+        if let Some(mut session) = self.tls.take() {
+            cx.buffered = cx.buffered.saturating_sub(session.recount().1);
+        }
+    }
 
     /// Takes a request where TLS is to be spoken and cannot be: it is answered with 503, whatever it
     /// is. By then that may have changed.
     #[cold]
-    pub(super) fn turn_down(&mut self, index: usize) -> Flow {
-        let (has_input, now) = (!self.cx.input.unread.is_empty(), self.cx.clock.now);
-        let opening = self.cx.tls.open();
-        let Some(conn) = self.conn(index) else { return Flow::Leave };
+    pub(super) fn turn_down(&mut self, cx: &mut Context) -> Flow {
+        let (has_input, now) = (!cx.input.unread.is_empty(), cx.clock.now);
+        let opening = cx.tls.open();
         match opening {
             Some(Opening::Nothing) => {}
             Some(Opening::Plain) => {
-                conn.phase = Phase::Head;
+                self.phase = Phase::Head;
                 return Flow::Again;
             }
             // What has come so far is no TLS.
             Some(Opening::Tls(session)) if !has_input => {
-                conn.phase = Phase::Head;
-                conn.tls = Some(session);
-                (conn.begun, conn.since) = (true, now);
+                self.phase = Phase::Head;
+                self.tls = Some(session);
+                (self.begun, self.since) = (true, now);
                 return Flow::Again;
             }
-            Some(Opening::Tls(_)) | None => return self.leave_barred(index),
+            Some(Opening::Tls(_)) | None => return Flow::Close,
         }
-        let limit = self.cx.options.config.max_request_header_bytes;
-        let text = self.cx.input.buf.get(self.cx.input.unread.clone()).unwrap_or_default();
+        let limit = cx.options.config.max_request_header_bytes;
+        let text = cx.input.buf.get(cx.input.unread.clone()).unwrap_or_default();
         match text.trim_ascii_start().first() {
-            Some(byte) if !byte.is_ascii_alphabetic() => return self.leave_barred(index),
+            Some(byte) if !byte.is_ascii_alphabetic() => return Flow::Close,
             Some(_) => {
-                self.cx.input.unread.start += text.len() - text.trim_ascii_start().len();
-                let text = self.cx.input.buf.get(self.cx.input.unread.clone()).unwrap_or_default();
-                match self.cx.input.head.parse(text, limit) {
-                    Outcome::Complete => return self.refuse_barred(index, true),
-                    Outcome::Refused(_) => return self.refuse_barred(index, false),
+                cx.input.unread.start += text.len() - text.trim_ascii_start().len();
+                let text = cx.input.buf.get(cx.input.unread.clone()).unwrap_or_default();
+                match cx.input.head.parse(text, limit) {
+                    Outcome::Complete => return self.refuse_barred(cx, true),
+                    Outcome::Refused(_) => return self.refuse_barred(cx, false),
                     Outcome::Partial => {}
                 }
             }
-            None if text.len() > limit => return self.leave_barred(index),
+            None if text.len() > limit => return Flow::Close,
             None => {}
         }
-        match self.refill(index) {
+        match self.refill(cx) {
             Refill::Got => Flow::Again,
             Refill::Wait => Flow::Leave,
-            Refill::Eof | Refill::Lost => self.leave_barred(index),
+            Refill::Eof | Refill::Lost => Flow::Close,
         }
     }
 
-    fn refuse_barred(&mut self, index: usize, parsed: bool) -> Flow {
-        self.complain(Some(index), "no certificate is in force: a request is answered with 503");
+    fn refuse_barred(&mut self, cx: &mut Context, parsed: bool) -> Flow {
+        self.complain(cx, "no certificate is in force: a request is answered with 503");
         // The program's own page of errors is an answer in plain HTTP, too.
-        let handler = self.cx.error_handler.take();
-        let flow = self.refuse(index, 503, parsed);
-        self.cx.error_handler = handler;
+        let handler = cx.error_handler.take();
+        let flow = self.refuse(cx, 503, parsed);
+        cx.error_handler = handler;
         flow
-    }
-
-    /// Ends a connection without an answer.
-    #[cold]
-    pub(super) fn leave_barred(&mut self, index: usize) -> Flow {
-        self.close(index);
-        Flow::Leave
     }
 
     /// Receives records, and decrypts them into `scratch` behind the unread input.
     #[inline(never)]
-    pub(super) fn refill_sealed(&mut self, index: usize) -> Refill {
-        let refill = self.receive_sealed(index);
-        self.count_session(index);
-        let is_full = self.cx.buffered > self.cx.options.config.max_buffered_bytes;
+    pub(super) fn refill_sealed(&mut self, cx: &mut Context) -> Refill {
+        let refill = self.receive_sealed(cx);
+        self.count_session(cx);
+        let is_full = cx.buffered > cx.options.config.max_buffered_bytes;
         if is_full
-            && let Some(conn) = self.conn(index)
-            && conn.phase == Phase::Head
-            && conn.tls.as_ref().is_some_and(|session| session.has_partial())
+            && self.phase == Phase::Head
+            && self.tls.as_ref().is_some_and(|session| session.has_partial())
         {
-            self.complain(Some(index), "max_buffered_bytes: part of a TLS record is not kept");
+            self.complain(cx, "max_buffered_bytes: part of a TLS record is not kept");
             return Refill::Lost;
         }
         refill
     }
 
     /// Counts what waits in the session of a connection.
-    fn count_session(&mut self, index: usize) {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        let Some(session) = conn.tls.as_deref_mut() else { return };
+    fn count_session(&mut self, cx: &mut Context) {
+        let Some(session) = self.tls.as_deref_mut() else { return };
         let (waiting, counted) = session.recount();
-        self.cx.buffered = (self.cx.buffered + waiting).saturating_sub(counted);
+        cx.buffered = (cx.buffered + waiting).saturating_sub(counted);
     }
 
-    fn receive_sealed(&mut self, index: usize) -> Refill {
+    fn receive_sealed(&mut self, cx: &mut Context) -> Refill {
         // What is decrypted is shorter than what it was.
-        if !make_room(&mut self.cx.input.buf, &mut self.cx.input.unread, WIRE + 1) {
+        if !make_room(&mut cx.input.buf, &mut cx.input.unread, WIRE + 1) {
             return Refill::Lost;
         }
-        let wire = &mut self.cx.tls.received;
+        let wire = &mut cx.tls.received;
         wire.resize(WIRE, 0);
         loop {
-            let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-                return Refill::Lost;
-            };
-            let Some(session) = conn.tls.as_deref_mut() else { return Refill::Lost };
-            if !conn.readable {
+            let Some(session) = self.tls.as_deref_mut() else { return Refill::Lost };
+            if !self.readable {
                 return Refill::Wait;
             }
-            if self.cx.turn.bytes == 0 {
-                self.make_ready(index);
+            if cx.turn.bytes == 0 {
+                self.make_ready(cx);
                 return Refill::Wait;
             }
-            let wire = &mut self.cx.tls.received;
+            let wire = &mut cx.tls.received;
             let begin = session.begin_input(wire);
-            let count = match receive(&conn.socket, &mut wire[begin..]) {
+            let count = match receive(&self.socket, &mut wire[begin..]) {
                 Ok(0) => {
-                    (conn.eof, conn.readable) = (true, false);
+                    (self.eof, self.readable) = (true, false);
                     return Refill::Eof;
                 }
                 Ok(count) => count,
                 Err(rustix::io::Errno::AGAIN) => {
-                    conn.readable = false;
+                    self.readable = false;
                     return Refill::Wait;
                 }
                 Err(_) => return Refill::Lost,
             };
-            conn.readable = begin + count == wire.len() || conn.read_closed;
-            self.cx.files.look_again();
-            self.cx.turn.bytes = self.cx.turn.bytes.saturating_sub(count);
+            self.readable = begin + count == wire.len() || self.read_closed;
+            cx.files.look_again();
+            cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
             let (was_fresh, was_handshaking) = (session.is_fresh(), session.is_handshaking());
-            let (scratch, end) = (&mut self.cx.input.buf, &mut self.cx.input.unread.end);
+            let (scratch, end) = (&mut cx.input.buf, &mut cx.input.unread.end);
             let before = *end;
             let received = session.receive(&mut wire[..begin + count], |piece| {
                 if let Some(place) = scratch.get_mut(*end..*end + piece.len()) {
@@ -242,30 +232,30 @@ impl Server {
                 Ok(ended) => ended,
                 Err(error) => {
                     let is_text = was_fresh && wire[0].is_ascii_alphabetic();
-                    return self.fail_session(index, is_text, &error);
+                    return self.fail_session(cx, is_text, &error);
                 }
             };
             if ended {
-                (conn.eof, conn.readable) = (true, false);
+                (self.eof, self.readable) = (true, false);
             }
             // Records without content are no traffic, or they would keep an idle connection for ever. A
             // long record on a slow link is, where content is waited for.
-            let awaits_content = matches!(conn.phase, Phase::Body | Phase::Websocket);
-            if self.cx.input.unread.end > before
+            let awaits_content = matches!(self.phase, Phase::Body | Phase::Websocket);
+            if cx.input.unread.end > before
                 || was_handshaking
                 || awaits_content && session.has_partial()
             {
-                conn.last_active = self.cx.clock.now;
+                self.last_active = cx.clock.now;
             }
-            let is_idle = self.cx.input.unread.is_empty() && !session.has_partial();
+            let is_idle = cx.input.unread.is_empty() && !session.has_partial();
             if !session.is_handshaking()
-                && (was_handshaking || is_idle && conn.phase == Phase::Head)
+                && (was_handshaking || is_idle && self.phase == Phase::Head)
             {
                 // What came so far belonged to no request.
-                conn.begun = false;
-                conn.since = self.cx.clock.now;
+                self.begun = false;
+                self.since = cx.clock.now;
             }
-            if self.cx.input.unread.end > before {
+            if cx.input.unread.end > before {
                 return Refill::Got;
             }
             if ended {
@@ -275,74 +265,73 @@ impl Server {
     }
 
     /// What the client sent is no TLS, or breaks its rules: it is told, and the connection ends.
-    fn fail_session(&mut self, index: usize, is_text: bool, error: &str) -> Refill {
+    fn fail_session(&mut self, cx: &mut Context, is_text: bool, error: &str) -> Refill {
         if is_text {
-            self.complain(Some(index), "plain HTTP where TLS is spoken");
-            if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) {
-                end_session(conn, &mut self.cx.buffered);
-            }
-            let Some(out) = self.outbox(index) else { return Refill::Lost };
+            self.complain(cx, "plain HTTP where TLS is spoken");
+            self.end_session(cx);
+            let out = self.outbox(cx);
             out.bytes.extend_from_slice(NOT_PLAIN);
         } else {
-            self.complain(Some(index), &format!("TLS: {error}"));
+            self.complain(cx, &format!("TLS: {error}"));
         }
-        let flushed = self.flush(index);
-        let Some(conn) = self.conn(index).filter(|_| flushed) else { return Refill::Lost };
+        let flushed = self.flush(cx);
+        if !flushed {
+            return Refill::Lost;
+        }
+        let conn = &mut *self;
         if conn.phase != Phase::Head || !is_text && conn.backlog() > 0 {
             return Refill::Lost;
         }
         conn.phase = Phase::Draining;
         conn.linger = true;
         conn.begun = false;
-        self.cx.input.unread = 0..0;
+        cx.input.unread = 0..0;
         Refill::Wait
     }
 
     /// The handshake took too long.
     #[cold]
-    pub(super) fn give_up_handshake(&mut self, index: usize) -> Flow {
-        self.complain(Some(index), "TLS: the handshake took too long");
-        self.close(index);
-        Flow::Leave
+    pub(super) fn give_up_handshake(&mut self, cx: &mut Context) -> Flow {
+        self.complain(cx, "TLS: the handshake took too long");
+        Flow::Close
     }
 
     /// Encrypts and sends as much as the socket takes. False if the connection has failed.
     #[inline(never)]
-    pub(super) fn send_sealed(&mut self, index: usize, flags: SendFlags) -> bool {
-        let is_well = self.send_records(index, flags);
-        self.count_session(index);
+    pub(super) fn send_sealed(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
+        let is_well = self.send_records(cx, flags);
+        self.count_session(cx);
         is_well
     }
 
-    fn send_records(&mut self, index: usize, flags: SendFlags) -> bool {
-        let now = self.cx.clock.now;
-        if self.cx.is_unnoticed_child() {
+    fn send_records(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
+        let now = cx.clock.now;
+        if cx.is_unnoticed_child() {
             // A child must not send under the keys of its parent. It drops them when it polls.
             return true;
         }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return false };
-        let Some(session) = conn.tls.as_deref_mut() else { return true };
-        let records = &mut self.cx.tls.sealed;
-        let is_last = conn.phase == Phase::Draining;
-        while conn.writable {
-            let plain = conn.out.as_ref().map_or(&[][..], |out| out.pending());
+        let Some(session) = self.tls.as_deref_mut() else { return true };
+        let records = &mut cx.tls.sealed;
+        let is_last = self.phase == Phase::Draining;
+        while self.writable {
+            let plain = self.out.as_ref().map_or(&[][..], |out| out.pending());
             if session.fill(plain, is_last, records).is_err() {
                 return false;
             }
             if records.is_empty() {
                 break;
             }
-            match rustix::net::send(&conn.socket, records, flags | SendFlags::NOSIGNAL) {
+            match rustix::net::send(&self.socket, records, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     // A websocket lives by what it receives, and nobody by what TLS says of itself.
-                    if conn.socket_state.is_none() && session.carries() {
-                        conn.last_active = now;
+                    if self.socket_state.is_none() && session.carries() {
+                        self.last_active = now;
                     }
                     if count < records.len() {
-                        conn.writable = false;
+                        self.writable = false;
                     }
                     let done = session.sent(records, count);
-                    if let Some(out) = conn.out.as_mut() {
+                    if let Some(out) = self.out.as_mut() {
                         out.consume(done);
                     }
                 }
@@ -351,7 +340,7 @@ impl Server {
                 }
                 Err(rustix::io::Errno::AGAIN) => {
                     session.sent(records, 0);
-                    conn.writable = false;
+                    self.writable = false;
                 }
                 Err(_) => return false,
             }
@@ -362,9 +351,9 @@ impl Server {
     /// Says that nothing more is sent, on a connection that is about to be closed, unless that cuts
     /// an answer off: the client must be able to tell.
     #[cold]
-    pub(super) fn say_goodbye(&mut self, conn: &mut Conn) {
-        let answer_has_begun = conn.exchange.as_ref().is_some_and(|exchange| exchange.status != 0);
-        let is_cut = match conn.phase {
+    pub(super) fn say_goodbye(&mut self, cx: &mut Context) {
+        let answer_has_begun = self.exchange.as_ref().is_some_and(|exchange| exchange.status != 0);
+        let is_cut = match self.phase {
             Phase::Head | Phase::Barred | Phase::Draining | Phase::Lingering | Phase::Websocket => {
                 false
             }
@@ -373,15 +362,15 @@ impl Server {
             Phase::Body | Phase::Deciding | Phase::Working => answer_has_begun,
             Phase::Calling | Phase::Sending | Phase::Relaying => true,
         };
-        let is_child = self.cx.is_unnoticed_child();
-        if is_cut || is_child || !conn.writable || conn.gone || conn.backlog() > 0 {
+        let is_child = cx.is_unnoticed_child();
+        if is_cut || is_child || !self.writable || self.gone || self.backlog() > 0 {
             return;
         }
-        let Some(session) = conn.tls.as_deref_mut() else { return };
-        let records = &mut self.cx.tls.sealed;
+        let Some(session) = self.tls.as_deref_mut() else { return };
+        let records = &mut cx.tls.sealed;
         if session.fill(&[], true, records).is_ok() && !records.is_empty() {
             // Who has gone need not be told.
-            let _ = rustix::net::send(&conn.socket, records, SendFlags::NOSIGNAL);
+            let _ = rustix::net::send(&self.socket, records, SendFlags::NOSIGNAL);
         }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
-use super::Server;
 use super::connection::{Conn, Outbox, Phase};
+use super::context::Context;
 use super::intake::Refill;
 use super::step::Flow;
 use crate::abi::Handler;
@@ -64,20 +64,17 @@ struct Shown {
     close: Option<Option<u16>>,
 }
 
-impl Server {
+impl Conn {
     /// Answers a request for a websocket that a handler matches.
-    pub(super) fn upgrade(&mut self, index: usize, handler: Handler) -> Flow {
+    pub(super) fn upgrade(&mut self, cx: &mut Context, handler: Handler) -> Flow {
         let Config {
             websocket_protocols,
             websocket_deflate,
             websocket_delivery,
             max_websocket_message_bytes,
             ..
-        } = &self.cx.options.config;
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let Some(exchange) = conn.exchange.as_deref_mut() else { return Flow::Leave };
+        } = &cx.options.config;
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
         let Some(head) = exchange.buf.get(..exchange.head.len) else { return Flow::Leave };
         let verdict =
             handshake::judge(&exchange.head, head, websocket_protocols, *websocket_deflate);
@@ -89,7 +86,7 @@ impl Server {
                     let fields = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
                     exchange.fields.extend_from_slice(fields);
                 }
-                return self.fail(index, status);
+                return self.fail(cx, status);
             }
         };
         let mut response = Vec::with_capacity(256);
@@ -99,7 +96,7 @@ impl Server {
             WebsocketDelivery::Frames => Unit::Frame,
         };
         let receiver = Receiver::new(unit, *max_websocket_message_bytes, deflate);
-        let now = self.cx.clock.now;
+        let now = cx.clock.now;
         exchange.status = 101;
         exchange.head_len = response.len() as u64;
         let socket = Socket {
@@ -111,47 +108,44 @@ impl Server {
             last_ping: now,
             last: Default::default(),
         };
-        conn.socket_state = Some(Box::new(socket));
-        conn.phase = Phase::Websocket;
-        let slot = conn.slot;
-        let Some(out) = self.outbox(index) else { return Flow::Leave };
+        self.socket_state = Some(Box::new(socket));
+        self.phase = Phase::Websocket;
+        let slot = self.slot;
+        let out = self.outbox(cx);
         out.bytes.extend_from_slice(&response);
-        if !self.show(index) {
-            self.close(index);
-            return Flow::Leave;
+        if !self.show() {
+            return Flow::Close;
         }
         slot.hide_message();
         slot.become_websocket();
         slot.set_takes_frames(true);
-        self.set_timer(index);
+        self.set_timer(cx);
         Flow::Again
     }
 
     /// Reads frames, and hands messages to the handler.
-    pub(super) fn take_frames(&mut self, index: usize) -> Flow {
+    pub(super) fn take_frames(&mut self, cx: &mut Context) -> Flow {
         loop {
-            let Some(conn) = self.conn(index) else { return Flow::Leave };
-            if conn.backlog() > HIGH_WATER {
+            if self.backlog() > HIGH_WATER {
                 // A client that does not read is not read from.
-                if !self.flush(index) {
-                    return Flow::Leave;
+                if !self.flush(cx) {
+                    return Flow::Close;
                 }
-                if self.conn(index).is_some_and(|conn| conn.backlog() > HIGH_WATER) {
+                if self.backlog() > HIGH_WATER {
                     return Flow::Leave;
                 }
             }
-            if self.cx.turn.requests == 0 || self.cx.turn.bytes == 0 {
-                self.make_ready(index);
+            if cx.turn.requests == 0 || cx.turn.bytes == 0 {
+                self.make_ready(cx);
                 return Flow::Leave;
             }
-            match self.next_event(index) {
-                None => match self.refill(index) {
+            match self.next_event(cx) {
+                None => match self.refill(cx) {
                     Refill::Got => {}
                     Refill::Wait => return Flow::Leave,
                     // Without a Close the connection has failed: there is nobody to tell.
                     Refill::Eof | Refill::Lost => {
-                        self.close(index);
-                        return Flow::Leave;
+                        return Flow::Close;
                     }
                 },
                 Some(flow) => match flow {
@@ -163,82 +157,78 @@ impl Server {
     }
 
     /// Acts on the next frames of the input. `None` if there is nothing complete.
-    fn next_event(&mut self, index: usize) -> Option<Flow> {
-        if self.cx.input.unread.is_empty() {
+    fn next_event(&mut self, cx: &mut Context) -> Option<Flow> {
+        if cx.input.unread.is_empty() {
             return None;
         }
-        let limit = self.cx.options.config.max_buffered_bytes;
-        let frames = self.cx.options.config.websocket_delivery == WebsocketDelivery::Frames;
-        let start = self.cx.input.unread.start;
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
-        let socket = conn.socket_state.as_deref_mut()?;
+        let limit = cx.options.config.max_buffered_bytes;
+        let frames = cx.options.config.websocket_delivery == WebsocketDelivery::Frames;
+        let start = cx.input.unread.start;
+        let socket = self.socket_state.as_deref_mut()?;
         let before = socket.receiver.buffered();
-        let step = socket.receiver.step(&mut self.cx.input.buf[self.cx.input.unread.clone()]);
+        let step = socket.receiver.step(&mut cx.input.buf[cx.input.unread.clone()]);
         let after = socket.receiver.buffered();
-        self.cx.buffered = (self.cx.buffered + after).saturating_sub(before);
+        cx.buffered = (cx.buffered + after).saturating_sub(before);
         // After our Close the client's messages come too late.
         let open = socket.sent_close.is_none();
-        self.cx.turn.requests = self.cx.turn.requests.saturating_sub(1);
+        cx.turn.requests = cx.turn.requests.saturating_sub(1);
         let flow = match step {
             Step::More { consumed } => {
-                self.cx.input.unread.start += consumed;
-                if after > before && self.cx.buffered > limit {
-                    return Some(self.fail_websocket(index, TRY_AGAIN_LATER));
+                cx.input.unread.start += consumed;
+                if after > before && cx.buffered > limit {
+                    return Some(self.fail_websocket(cx, TRY_AGAIN_LATER));
                 }
                 return None;
             }
             Step::Message { wsbits, payload, consumed, .. } => {
-                self.cx.input.unread.start += consumed;
+                cx.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
-                self.deliver(index, wsbits, payload, start, None)
+                self.deliver(cx, wsbits, payload, start, None)
             }
             Step::Ping { payload, consumed } => {
-                self.cx.input.unread.start += consumed;
+                cx.input.unread.start += consumed;
                 if !open {
                     return Some(Flow::Again);
                 }
-                self.pong(index, &payload, start);
+                self.pong(cx, &payload, start);
                 if !frames {
                     return Some(Flow::Again);
                 }
-                self.deliver(index, 0x80 | frame::PING, payload, start, None)
+                self.deliver(cx, 0x80 | frame::PING, payload, start, None)
             }
             Step::Pong { payload, consumed } => {
-                self.cx.input.unread.start += consumed;
+                cx.input.unread.start += consumed;
                 if !open || !frames {
                     return Some(Flow::Again);
                 }
-                self.deliver(index, 0x80 | frame::PONG, payload, start, None)
+                self.deliver(cx, 0x80 | frame::PONG, payload, start, None)
             }
             Step::Close { code, payload, consumed } => {
-                self.cx.input.unread.start += consumed;
-                self.deliver(index, 0x80 | frame::CLOSE, payload, start, Some(code))
+                cx.input.unread.start += consumed;
+                self.deliver(cx, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
-            Step::Fail { code } => self.fail_websocket(index, code),
+            Step::Fail { code } => self.fail_websocket(cx, code),
         };
         Some(flow)
     }
 
     /// The client broke the rules or a limit: closes with the code that says so.
-    fn fail_websocket(&mut self, index: usize, code: u16) -> Flow {
-        self.begin_close(index, Some(code));
-        self.end_websocket(index);
+    fn fail_websocket(&mut self, cx: &mut Context, code: u16) -> Flow {
+        self.begin_close(cx, Some(code));
+        self.end_websocket(cx);
         Flow::Again
     }
 
-    fn pong(&mut self, index: usize, payload: &Payload, start: usize) {
-        if self.outbox(index).is_none() {
-            return;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+    fn pong(&mut self, cx: &mut Context, payload: &Payload, start: usize) {
+        self.outbox(cx);
+        let (Some(socket), Some(out)) = (self.socket_state.as_deref_mut(), self.out.as_deref_mut())
         else {
             return;
         };
         let payload = match payload {
-            Payload::Input(range) => &self.cx.input.buf[start + range.start..start + range.end],
+            Payload::Input(range) => &cx.input.buf[start + range.start..start + range.end],
             Payload::Own => without_nul(socket.receiver.own()),
         };
         frame::write_header(&mut out.bytes, frame::PONG, payload.len(), false);
@@ -248,7 +238,7 @@ impl Server {
     /// Shows a message to the handler.
     fn deliver(
         &mut self,
-        index: usize,
+        cx: &mut Context,
         wsbits: u8,
         payload: Payload,
         start: usize,
@@ -256,19 +246,16 @@ impl Server {
     ) -> Flow {
         if close.is_some() {
             // From here on only an answering Close may be written, on this thread.
-            self.stop_frames(index);
+            self.stop_frames(cx);
         }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-            return Flow::Leave;
-        };
-        let slot = conn.slot;
-        let Some(socket) = conn.socket_state.as_deref_mut() else { return Flow::Leave };
+        let slot = self.slot;
+        let Some(socket) = self.socket_state.as_deref_mut() else { return Flow::Leave };
         let borrowed = match payload {
             Payload::Input(range) => {
                 let (begin, end) = (start + range.start, start + range.end);
                 // The NUL takes the place of the next frame's first byte, which is put back.
-                let byte = std::mem::replace(&mut self.cx.input.buf[end], 0);
-                slot.show_message(&mut self.cx.input.buf[begin..end], wsbits);
+                let byte = std::mem::replace(&mut cx.input.buf[end], 0);
+                slot.show_message(&mut cx.input.buf[begin..end], wsbits);
                 Some((begin..end, byte))
             }
             Payload::Own => {
@@ -282,68 +269,63 @@ impl Server {
     }
 
     /// The handler has seen a message.
-    pub(super) fn message_handled(&mut self, index: usize, result: c_int) {
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        conn.slot.hide_message();
-        conn.phase = Phase::Websocket;
-        let Some(socket) = conn.socket_state.as_deref_mut() else { return };
+    pub(super) fn message_handled(&mut self, cx: &mut Context, result: c_int) {
+        self.slot.hide_message();
+        self.phase = Phase::Websocket;
+        let Some(socket) = self.socket_state.as_deref_mut() else { return };
         let Some(shown) = socket.shown.take() else { return };
-        if shown.is_data && self.cx.options.config.iterate_content == IterateContent::Last {
+        if shown.is_data && cx.options.config.iterate_content == IterateContent::Last {
             let before = socket.last.0.len();
-            let room = self.cx.options.config.max_buffered_bytes.saturating_sub(self.cx.buffered);
+            let room = cx.options.config.max_buffered_bytes.saturating_sub(cx.buffered);
             let message = match &shown.borrowed {
-                Some((range, _)) => self.cx.input.buf.get(range.clone()).unwrap_or_default(),
+                Some((range, _)) => cx.input.buf.get(range.clone()).unwrap_or_default(),
                 None => without_nul(socket.receiver.own()),
             };
             keep_message(&mut socket.last.0, message, room);
             socket.last.1 = shown.wsbits;
-            self.cx.buffered = (self.cx.buffered + socket.last.0.len()).saturating_sub(before);
+            cx.buffered = (cx.buffered + socket.last.0.len()).saturating_sub(before);
         }
         if let Some((range, byte)) = shown.borrowed {
-            self.cx.input.buf[range.end] = byte;
+            cx.input.buf[range.end] = byte;
         } else {
             let before = socket.receiver.buffered();
             socket.receiver.release();
-            self.cx.buffered =
-                (self.cx.buffered + socket.receiver.buffered()).saturating_sub(before);
+            cx.buffered = (cx.buffered + socket.receiver.buffered()).saturating_sub(before);
         }
         match shown.close {
             Some(code) => {
-                self.begin_close(index, code);
-                self.end_websocket(index);
+                self.begin_close(cx, code);
+                self.end_websocket(cx);
             }
             None if result != 0 => {
-                self.begin_close(index, Some(1000));
-                self.end_websocket(index);
+                self.begin_close(cx, Some(1000));
+                self.end_websocket(cx);
             }
             None => {}
         }
     }
 
     /// Whether a Close frame of ours is queued, behind which nothing may be sent.
-    pub(super) fn has_sent_close(&mut self, index: usize) -> bool {
-        let socket = self.conn(index).and_then(|conn| conn.socket_state.as_deref());
+    pub(super) fn has_sent_close(&self) -> bool {
+        let socket = self.socket_state.as_deref();
         socket.is_some_and(|socket| socket.sent_close.is_some())
     }
 
     /// Takes no more frames for a connection; those that other threads have written go first.
-    fn stop_frames(&mut self, index: usize) {
-        let Some(slot) = self.conn(index).map(|conn| conn.slot) else { return };
+    fn stop_frames(&mut self, cx: &mut Context) {
+        let slot = self.slot;
         let guard = slot.answer();
         slot.set_takes_frames(false);
-        self.take_inbox();
+        self.take_own_messages(cx);
         drop(guard);
     }
 
     /// Sends a Close frame, unless one is sent.
-    fn begin_close(&mut self, index: usize, code: Option<u16>) {
-        self.stop_frames(index);
-        let now = self.cx.clock.now;
-        if self.outbox(index).is_none() {
-            return;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+    fn begin_close(&mut self, cx: &mut Context, code: Option<u16>) {
+        self.stop_frames(cx);
+        let now = cx.clock.now;
+        self.outbox(cx);
+        let (Some(socket), Some(out)) = (self.socket_state.as_deref_mut(), self.out.as_deref_mut())
         else {
             return;
         };
@@ -355,44 +337,43 @@ impl Server {
         let payload = payload.as_ref().map_or(&[][..], |code| code);
         frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
         out.bytes.extend_from_slice(payload);
-        self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+        cx.timers.set(self.index(), now.wrapping_add(CLOSING_MS), now);
     }
 
     /// Both sides have closed, or there is no talking to the client: ends the connection once all
     /// is sent.
-    fn end_websocket(&mut self, index: usize) {
-        if let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) {
-            conn.phase = Phase::Draining;
-            conn.linger = true;
-            if let Some(socket) = conn.socket_state.as_deref_mut() {
-                // Memory for half a message is of use to others while this one lingers.
-                let before = socket.receiver.buffered();
-                socket.receiver.close();
-                self.cx.buffered =
-                    (self.cx.buffered + socket.receiver.buffered()).saturating_sub(before);
-            }
+    fn end_websocket(&mut self, cx: &mut Context) {
+        self.phase = Phase::Draining;
+        self.linger = true;
+        if let Some(socket) = self.socket_state.as_deref_mut() {
+            // Memory for half a message is of use to others while this one lingers.
+            let before = socket.receiver.buffered();
+            socket.receiver.close();
+            cx.buffered = (cx.buffered + socket.receiver.buffered()).saturating_sub(before);
         }
-        if self.current != Some(index) {
-            self.make_ready(index);
+        if !self.is_current(cx) {
+            self.make_ready(cx);
         }
     }
 
     /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
-    pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
-        let index = self.index_of(slot)?;
+    pub(super) fn write_frame(
+        &mut self,
+        cx: &mut Context,
+        opcode: u8,
+        data: &[u8],
+    ) -> Option<usize> {
+        let slot = self.slot;
         // Behind a Close nothing may be sent: nobody writes between the look into the inbox and it.
         let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
-        if self.cx.hub.queue.is_filled() {
-            // What other threads wrote before stays before.
-            self.take_inbox();
-        }
-        if !self.has_room(index, data.len() + frame::MAX_HEADER) {
+        // What other threads wrote before stays before.
+        self.take_own_messages(cx);
+        if !self.has_room(cx, data.len() + frame::MAX_HEADER) {
             return None;
         }
-        self.outbox(index)?;
-        let now = self.cx.clock.now;
-        let conn = self.conns.get_mut(index).and_then(Option::as_mut)?;
-        let (socket, out) = (conn.socket_state.as_deref_mut()?, conn.out.as_deref_mut()?);
+        self.outbox(cx);
+        let now = cx.clock.now;
+        let (socket, out) = (self.socket_state.as_deref_mut()?, self.out.as_deref_mut()?);
         let answers_close = socket.shown.as_ref().is_some_and(|shown| shown.close.is_some());
         if socket.sent_close.is_some() || answers_close && opcode != frame::CLOSE {
             return None;
@@ -400,13 +381,13 @@ impl Server {
         out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
         let before = out.position();
         match &socket.deflate {
-            Some(deflate) => self.cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
+            Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
             None => {
                 let at = out.bytes.len();
                 frame::write_header(&mut out.bytes, opcode, data.len(), false);
                 let sent = match at {
-                    0 if data.len() >= DIRECT && conn.writable && conn.tls.is_none() => {
-                        send_with_header(&conn.socket, &mut conn.writable, out, data)
+                    0 if data.len() >= DIRECT && self.writable && self.tls.is_none() => {
+                        send_with_header(&self.socket, &mut self.writable, out, data)
                     }
                     _ => 0,
                 };
@@ -417,20 +398,17 @@ impl Server {
         if opcode == frame::CLOSE {
             socket.sent_close = Some(Close { at: now });
             slot.set_takes_frames(false);
-            self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+            cx.timers.set(self.index(), now.wrapping_add(CLOSING_MS), now);
         }
-        self.mark_dirty(index);
+        self.mark_dirty(cx);
         Some(queued)
     }
 
     /// A frame that another thread has written.
-    pub(super) fn take_frame(&mut self, index: usize, bytes: &[u8], header_len: usize) {
-        let now = self.cx.clock.now;
-        if self.outbox(index).is_none() {
-            return;
-        }
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        let (Some(socket), Some(out)) = (conn.socket_state.as_deref_mut(), conn.out.as_deref_mut())
+    pub(super) fn take_frame(&mut self, cx: &mut Context, bytes: &[u8], header_len: usize) {
+        let now = cx.clock.now;
+        self.outbox(cx);
+        let (Some(socket), Some(out)) = (self.socket_state.as_deref_mut(), self.out.as_deref_mut())
         else {
             return;
         };
@@ -441,20 +419,20 @@ impl Server {
         match &socket.deflate {
             Some(deflate) => {
                 let data = bytes.get(header_len..).unwrap_or_default();
-                self.cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
+                cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
             }
             None => out.bytes.extend_from_slice(bytes),
         }
         if opcode == frame::CLOSE {
             socket.sent_close = Some(Close { at: now });
-            self.cx.timers.set(index as u32, now.wrapping_add(CLOSING_MS), now);
+            cx.timers.set(self.index(), now.wrapping_add(CLOSING_MS), now);
         }
-        self.mark_dirty(index);
+        self.mark_dirty(cx);
     }
 
     /// Milliseconds between pings; 0 for none.
-    fn ping_interval(&self) -> u64 {
-        let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = self.cx.options.config;
+    fn ping_interval(cx: &Context) -> u64 {
+        let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = cx.options.config;
         match (websocket_ping_interval_ms, idle_timeout_ms) {
             (0, _) => 0,
             (interval, 0) => interval,
@@ -464,12 +442,12 @@ impl Server {
     }
 
     /// How far ahead a websocket's timer is filed at most; 0 for never.
-    pub(super) fn websocket_horizon(&mut self, index: usize) -> u64 {
-        let idle = self.cx.options.config.idle_timeout_ms;
-        let socket = self.conn(index).and_then(|conn| conn.socket_state.as_deref());
+    pub(super) fn websocket_horizon(&mut self, cx: &mut Context) -> u64 {
+        let idle = cx.options.config.idle_timeout_ms;
+        let socket = self.socket_state.as_deref();
         let wakes = match socket.is_some_and(|socket| socket.sent_close.is_some()) {
             true => u64::from(CLOSING_MS),
-            false => self.ping_interval(),
+            false => Conn::ping_interval(cx),
         };
         match (wakes, idle) {
             (0, idle) => idle,
@@ -479,27 +457,26 @@ impl Server {
     }
 
     /// A websocket's timer has come due: pings, or closes.
-    pub(super) fn websocket_due(&mut self, index: usize) {
-        let now = self.cx.clock.now;
-        let idle = self.cx.options.config.idle_timeout_ms;
-        let interval = self.ping_interval();
-        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else { return };
-        let quiet = u64::from(now.wrapping_sub(conn.last_active));
-        let unread = conn.has_unread();
-        let Some(socket) = conn.socket_state.as_deref_mut() else { return };
+    pub(super) fn websocket_due(&mut self, cx: &mut Context) -> Flow {
+        let now = cx.clock.now;
+        let idle = cx.options.config.idle_timeout_ms;
+        let interval = Conn::ping_interval(cx);
+        let quiet = u64::from(now.wrapping_sub(self.last_active));
+        let unread = self.has_unread();
+        let Some(socket) = self.socket_state.as_deref_mut() else {
+            return self.cannot_be(cx, "a websocket without its state");
+        };
         let mut next = u64::MAX;
         if idle > 0 {
             if quiet >= idle && !unread {
-                self.close(index);
-                return;
+                return Flow::Close;
             }
             next = idle.saturating_sub(quiet).max(1);
         }
         if let Some(Close { at }) = socket.sent_close {
             let since = now.wrapping_sub(at);
             if since >= CLOSING_MS {
-                self.close(index);
-                return;
+                return Flow::Close;
             }
             next = next.min(u64::from(CLOSING_MS - since));
         } else if interval > 0 {
@@ -507,17 +484,19 @@ impl Server {
             if since >= interval {
                 socket.last_ping = now;
                 next = next.min(interval);
-                if let Some(out) = self.outbox(index) {
+                {
+                    let out = self.outbox(cx);
                     frame::write_header(&mut out.bytes, frame::PING, 0, false);
                 }
-                self.mark_dirty(index);
+                self.mark_dirty(cx);
             } else {
                 next = next.min(interval - since);
             }
         }
         if next < u64::MAX {
-            self.file_timer(index, next);
+            self.file_timer(cx, next);
         }
+        Flow::Leave
     }
 }
 

@@ -1,0 +1,211 @@
+//! Who may do what: passwords, and what is open to those who have given one. RFC 7616.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::{Site, Task, without_slash};
+use crate::auth::digest::{self, Verdict};
+use crate::auth::nonce::Nonces;
+use crate::files::cache::{Content, Known, is_absence};
+use crate::files::resolve;
+use crate::http::uri;
+use crate::server::connection::Exchange;
+
+/// How long a nonce of digest authentication lasts, in seconds.
+const NONCE_LIFETIME: u64 = 300;
+
+impl Site<'_> {
+    /// Whether who asks may change what the path of a request stands for.
+    pub fn may_write(&mut self) -> Result<(), Task> {
+        let Some(file) = self.cx.options.config.dav_auth_file.clone() else {
+            return Err(self.challenge(false));
+        };
+        self.authorise(&file, true)?;
+        let exchange = &mut *self.exchange;
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        let copies = matches!(method, b"COPY" | b"MOVE");
+        let target = exchange.buf.get(exchange.head.target.range()).unwrap_or_default();
+        if target.contains(&b'#') {
+            // Cut off as for others, a `#` that was not escaped would be the loss of another file.
+            return Err(Task::Reply(400));
+        }
+        let path = exchange.path.clone();
+        let Some(full) = resolve::full_path(&self.cx.options.config, &path) else {
+            return Err(Task::Reply(404));
+        };
+        self.cx.look_at_secrets();
+        if resolve::is_hidden(&self.cx.options.config, &full)
+            || self.cx.files.secrets.hides_at(&full)
+        {
+            return Err(Task::Reply(404));
+        }
+        match copies && self.is_guarded(&full, &file) {
+            true => Err(Task::Reply(403)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether who asks may change a file but not read it, so that a copy elsewhere would give it to
+    /// him. A collection takes its password file along.
+    fn is_guarded(&mut self, full: &Path, changes: &Path) -> bool {
+        let full = without_slash(full.to_owned());
+        if self.cx.options.config.global_auth_file.is_some() || full.is_dir() {
+            return false;
+        }
+        let passwords = resolve::password_file(&self.cx.options.config, &full, false);
+        if passwords == changes || self.stays_in_directory() {
+            return false;
+        }
+        match self.cx.files.get(&passwords) {
+            Ok(reading) => !self.is_known_to_both(changes, &reading),
+            Err(error) => !is_absence(&error),
+        }
+    }
+
+    /// Whether the user who was let in by the password file `granting` has the same password in
+    /// `other`.
+    fn is_known_to_both(&mut self, granting: &Path, other: &Known) -> bool {
+        let Ok(granting) = self.cx.files.get(granting) else { return false };
+        let domain = self.cx.options.config.auth_domain.as_bytes();
+        let exchange = &*self.exchange;
+        let hash = |file: &Known| {
+            let bytes = content_of(file).ok()?;
+            digest::find_ha1(&bytes, domain, &exchange.user)
+        };
+        hash(&granting).is_some_and(|known| hash(other) == Some(known))
+    }
+
+    /// Whether the Destination lies in the same directory as the path of the request.
+    fn stays_in_directory(&mut self) -> bool {
+        let exchange = &mut *self.exchange;
+        let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+        let destination = exchange.head.value(head, "destination").unwrap_or_default();
+        let Ok(target) = uri::split_target(destination) else { return false };
+        let mut path = vec![0; target.path.len()];
+        let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
+        let directory = |path: &[u8]| {
+            let path = path.strip_suffix(b"/").unwrap_or(path);
+            memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
+        };
+        directory(&path[..len]) == directory(&exchange.path)
+    }
+
+    /// Lets a request pass whose user is known to the password file, and any if there is no such
+    /// file and none is `required`.
+    pub fn authorise(&mut self, file: &Path, required: bool) -> Result<(), Task> {
+        if self.exchange.granted.as_deref() == Some(file) {
+            return Ok(());
+        }
+        let passwords = match self.cx.files.get(file) {
+            Ok(known) => known,
+            Err(error) if is_absence(&error) && !required => return Ok(()),
+            Err(error) => return Err(self.refuse_everybody(file, &error)),
+        };
+        let bytes = match content_of(&passwords) {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(self.refuse_everybody(file, &error)),
+        };
+        let now = u64::from(self.cx.clock.now) / 1000;
+        if self.cx.nonces.is_none() {
+            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        }
+        let Some(nonces) = self.cx.nonces.as_mut() else { return Err(Task::Reply(503)) };
+        let exchange = &mut *self.exchange;
+        if exchange.redirections > 0 {
+            // The client has answered for another path: it has to ask for this one itself.
+            return Err(Task::Reply(exchange.redirect_to_target()));
+        }
+        let domain = &self.cx.options.config.auth_domain;
+        match judge(exchange, &bytes, domain, nonces, now) {
+            Verdict::Granted { user } => {
+                exchange.log_user(&user);
+                exchange.user = user;
+                exchange.granted = Some(file.to_owned());
+                exchange.spent = true;
+                Ok(())
+            }
+            Verdict::Denied => Err(self.challenge(false)),
+            Verdict::Stale => Err(self.challenge(true)),
+        }
+    }
+
+    /// Whether who asks has been let in where this file is.
+    pub fn may_see(&mut self, full: &Path) -> bool {
+        let file = resolve::password_file(&self.cx.options.config, full, false);
+        if self.exchange.granted.as_ref() == Some(&file) {
+            return true;
+        }
+        self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
+    }
+
+    /// Passwords that cannot be read let nobody in.
+    fn refuse_everybody(&mut self, file: &Path, error: &io::Error) -> Task {
+        let name = crate::log::shown(file);
+        let why = match error.kind() {
+            ErrorKind::InvalidInput => "it leads to no file".to_owned(),
+            _ => error.to_string(),
+        };
+        self.cx.complain_of(
+            self.exchange.client,
+            &format!("cannot read passwords from {name}: {why}"),
+        );
+        self.challenge(false)
+    }
+
+    /// 401: asks for a name and a password.
+    fn challenge(&mut self, stale: bool) -> Task {
+        let now = u64::from(self.cx.clock.now) / 1000;
+        if self.cx.nonces.is_none() {
+            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
+        }
+        let Some(nonces) = self.cx.nonces.as_mut() else { return Task::Reply(503) };
+        let nonce = nonces.issue(now);
+        let mut field = Vec::new();
+        digest::challenge(&mut field, &self.cx.options.config.auth_domain, &nonce, stale);
+        self.exchange.fields.extend_from_slice(&field);
+        Task::Reply(401)
+    }
+}
+
+/// Judges what a request says of its user.
+fn judge(
+    exchange: &Exchange,
+    passwords: &[u8],
+    domain: &str,
+    nonces: &mut Nonces,
+    now: u64,
+) -> Verdict {
+    let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+    let mut fields = exchange
+        .head
+        .pairs(head)
+        .filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"))
+        .map(|(_, value)| value);
+    // Of two answers it is not known which one counts.
+    let (Some(authorization), None) = (fields.next(), fields.next()) else {
+        return Verdict::Denied;
+    };
+    let request = digest::Request {
+        method: head.get(exchange.head.method.range()).unwrap_or_default(),
+        target: head.get(exchange.head.target.range()).unwrap_or_default(),
+    };
+    let nonces = Some(nonces).filter(|_| !exchange.spent);
+    digest::check(authorization, request, domain, passwords, nonces, now)
+}
+
+/// All bytes of a small file.
+fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
+    match &known.content {
+        Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+        Content::Open(file) => {
+            let mut bytes = Vec::new();
+            let len = usize::try_from(known.len).unwrap_or(usize::MAX);
+            bytes.try_reserve_exact(len)?;
+            bytes.resize(len, 0);
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(Cow::Owned(bytes))
+        }
+    }
+}

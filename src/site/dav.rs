@@ -1,0 +1,97 @@
+//! What the methods of WebDAV ask for. RFC 4918.
+
+use super::{Site, Task};
+use crate::dav::Env;
+use crate::dav::request::{Reply, Request};
+use crate::dav::upload::Upload;
+use crate::dav::work::Work;
+use crate::http::request::Framing;
+use crate::http::status::reason;
+
+/// The longest document that a request may bring.
+pub const MAX_DOCUMENT: usize = 1024 * 1024;
+
+const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
+const WRITING: [&str; 8] =
+    ["PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"];
+
+/// Whether a method changes what is stored.
+pub fn writes(method: &[u8]) -> bool {
+    WRITING.iter().any(|known| known.as_bytes() == method)
+}
+
+/// Appends the Allow field. `except`: a method that does not fit this resource.
+pub fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
+    out.extend_from_slice(b"Allow: ");
+    out.extend_from_slice(READING.as_bytes());
+    for method in WRITING.iter().filter(|_| with_writing) {
+        if method.as_bytes() != except {
+            out.extend_from_slice(b", ");
+            out.extend_from_slice(method.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+impl Site<'_> {
+    /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
+    pub fn decide_dav(&mut self) -> Task {
+        self.cx.look_at_secrets();
+        let exchange = &mut *self.exchange;
+        let Some(bytes) = exchange.buf.get(..exchange.head.len) else { return Task::Reply(500) };
+        let is_long =
+            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
+        let request = Request {
+            path: exchange.path.clone(),
+            head: exchange.head.clone(),
+            bytes: bytes.to_vec(),
+            body: Vec::new(),
+        };
+        if request.method() != b"PUT" {
+            if is_long {
+                return Task::Reply(413);
+            }
+            return Task::Dav(Box::new(Work::new(request)));
+        }
+        let user = exchange.user.clone();
+        let env = Env {
+            user,
+            secrets: &self.cx.files.secrets,
+            ..Env::new(&self.cx.options.config, self.cx.clock.unix)
+        };
+        match Upload::begin(request, &env, &mut self.cx.sweeper) {
+            Ok(upload) => Task::Put(Box::new(upload)),
+            Err(reply) => Task::Reply(self.take_reply(reply)),
+        }
+    }
+
+    /// The same work, or the refusal that it would come to.
+    pub fn judge_dav(&mut self, work: Box<Work>) -> Task {
+        let user = self.exchange.user.clone();
+        let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
+        match work.refusal(&env) {
+            Some(reply) => Task::Reply(self.take_reply(reply)),
+            None => Task::Dav(work),
+        }
+    }
+
+    /// Puts fields and document of an answer where it is written; its status.
+    pub fn take_reply(&mut self, reply: Reply) -> u16 {
+        let with_writing = self.cx.options.config.dav_auth_file.is_some();
+        let exchange = &mut *self.exchange;
+        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        if reply.status == 405 {
+            write_allow(&mut exchange.fields, with_writing, method);
+        }
+        exchange.fields.extend_from_slice(&reply.fields);
+        exchange.document = reply.body;
+        let failed = reply.status >= 500 && reply.status != 502;
+        if failed || reply.complaint.is_some() {
+            let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
+            let why = reply.complaint.map(|why| format!(": {why}")).unwrap_or_default();
+            let what = format!("{method} failed: {} {reason}{why}", reply.status);
+            self.cx.complain_of(self.exchange.client, &what);
+        }
+        reply.status
+    }
+}

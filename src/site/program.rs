@@ -1,0 +1,105 @@
+//! Which files are CGI programs, and whether one may be run. RFC 3875.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+
+use super::{Site, Task, is_lua_page};
+use crate::files::cache::Entry;
+use crate::files::resolve;
+use crate::http::request::Framing;
+use crate::server::launch::status_of;
+
+/// A program that is to answer a request.
+pub struct Script {
+    pub file: PathBuf,
+    /// The part of the request's path that leads to it, and what follows.
+    pub name: Vec<u8>,
+    pub info: Vec<u8>,
+    /// The length of the content is known before it comes; else that is kept until it is.
+    pub knows_length: bool,
+}
+
+impl Site<'_> {
+    /// The program that a path leads through, and what of the path is behind it.
+    pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
+        let (file, rest) = resolve::split_at_file(full)?;
+        let path = &self.exchange.path;
+        let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
+        resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
+    }
+
+    /// The program that `full` is, if it is one. `found`: what is known of it as a file.
+    pub fn script(
+        &mut self,
+        full: &Path,
+        info: Vec<u8>,
+        page: &[u8],
+        found: &io::Result<Entry>,
+    ) -> Option<Script> {
+        let is_file = match found {
+            Ok(_) => true,
+            // It may be executed without being readable.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                std::fs::metadata(full).is_ok_and(|meta| meta.is_file())
+            }
+            Err(_) => !info.is_empty(),
+        };
+        if !is_file {
+            return None;
+        }
+        let exchange = &*self.exchange;
+        let path = exchange.path.strip_suffix(info.as_slice()).unwrap_or(&exchange.path);
+        let name = match page {
+            b"" => Cow::Borrowed(path),
+            page => Cow::Owned([path, page].concat()),
+        };
+        // A Lua page is none, whatever the pattern says.
+        if is_lua_page(full) || !resolve::matches(&self.cx.options.config.cgi_pattern, full, &name)
+        {
+            return None;
+        }
+        let knows_length = exchange.head.framing != Framing::Chunked;
+        Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
+    }
+
+    pub fn decide_script(&mut self, script: Script, reads: bool) -> Task {
+        if !reads {
+            return self.wrong_method();
+        }
+        if !self.cx.options.config.cgi_runs {
+            return Task::Reply(403);
+        }
+        match self.may_run(&script.file) {
+            Ok(()) => Task::Run(Box::new(script)),
+            Err(error) => Task::Reply(self.put_off(status_of(&error))),
+        }
+    }
+
+    /// The status for a program that could not be started. If that may change, the client is told
+    /// to come again.
+    pub fn put_off(&mut self, status: u16) -> u16 {
+        if status == 503 {
+            self.exchange.fields.extend_from_slice(b"Retry-After: 1\r\n");
+        }
+        status
+    }
+
+    /// Whether a program may be run at all: the commonest reason for a failure is best known
+    /// before the client is asked for its content.
+    pub fn may_run(&mut self, file: &Path) -> io::Result<()> {
+        self.cx.has_room_for_program().inspect_err(|error| self.complain_of_file(file, error))?;
+        if self.cx.options.config.cgi_interpreter.is_some() {
+            return Ok(());
+        }
+        let allowed = accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS);
+        allowed.map_err(io::Error::from).inspect_err(|error| self.complain_of_file(file, error))
+    }
+
+    fn complain_of_file(&mut self, file: &Path, error: &io::Error) {
+        let name = crate::log::shown(file);
+        self.cx.complain_of(self.exchange.client, &format!("cannot run {name}: {error}"));
+    }
+}
