@@ -1,38 +1,41 @@
-//! What the bodies of PROPFIND, PROPPATCH and LOCK ask for (RFC 4918 section 14).
+//! The content of PROPFIND, PROPPATCH and LOCK requests: the elements `propfind`, `propertyupdate`
+//! and `lockinfo` (RFC 4918, section 14) as values. Knows nothing of the resources that they are
+//! about.
 
 use super::xml::{Element, Malformed, Name, parse};
 
-/// Properties that one request may name: each is answered for each resource.
+/// The largest number of properties that one request may name: each is reported for each resource.
 const MAX_NAMES: usize = 512;
-/// Bytes of an owner, which is told wherever the lock reaches.
+/// The largest size of an `owner` element, in bytes. It is reported for each resource that the lock
+/// covers.
 const MAX_OWNER: usize = 4096;
 
-/// Which properties PROPFIND is to tell.
+/// The properties that PROPFIND asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// All, and those named besides.
+    /// All, and the named ones besides.
     All(Vec<Name>),
     Names,
     These(Vec<Name>),
 }
 
-/// One step of PROPPATCH.
+/// One change of PROPPATCH.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The property, as the text of its element.
+    /// The name of the property, and its element as text.
     Set(Name, String),
     Remove(Name),
 }
 
-/// What kind of lock LOCK asks for.
+/// The lock that LOCK asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockInfo {
     pub exclusive: bool,
-    /// The text of the `owner` element, where there is one.
+    /// The `owner` element as text.
     pub owner: Option<String>,
 }
 
-/// Reads the body of PROPFIND; an empty one asks for all.
+/// Reads the content of PROPFIND. Empty content asks for all properties.
 pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
     if body.trim_ascii().is_empty() {
         return Ok(Wanted::All(Vec::new()));
@@ -41,7 +44,7 @@ pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
     if !root.is_dav("propfind") {
         return Err(Malformed);
     }
-    // A name counts once, however often it is asked for.
+    // A name counts once, however often it occurs.
     let names = |element: &Element| -> Vec<Name> {
         let mut names: Vec<Name> = Vec::new();
         for inner in element.elements() {
@@ -68,7 +71,7 @@ pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
     Ok(Wanted::All(root.child("include").map(names).unwrap_or_default()))
 }
 
-/// Reads the body of PROPPATCH: the changes in their order, at least one.
+/// Reads the content of PROPPATCH. Returns the changes in their order, at least one.
 pub fn propertyupdate(body: &[u8]) -> Result<Vec<Change>, Malformed> {
     let mut root = parse(body)?;
     if !root.is_dav("propertyupdate") {
@@ -93,7 +96,7 @@ pub fn propertyupdate(body: &[u8]) -> Result<Vec<Change>, Malformed> {
     if changes.is_empty() { Err(Malformed) } else { Ok(changes) }
 }
 
-/// Reads the body of LOCK; `None` for an empty one, which refreshes.
+/// Reads the content of LOCK. Returns `None` if it is empty, which refreshes a lock.
 pub fn lockinfo(body: &[u8]) -> Result<Option<LockInfo>, Malformed> {
     if body.trim_ascii().is_empty() {
         return Ok(None);

@@ -1,13 +1,16 @@
-//! The If field (RFC 4918 section 10.4): conditions on entity tags and lock tokens.
+//! The If field (RFC 4918, section 10.4): its grammar, and whether its conditions on entity tags
+//! and lock tokens hold.
+//!
+//! Knows nothing of files: the caller supplies the present state of each resource that is named.
 
 use super::fields::{BadField, Location, location};
 
-/// Lists in one field, and conditions in all of them: each list may name another resource, whose
-/// locks have to be read.
+/// The largest numbers of lists in one field, and of conditions in all of them: each list may name
+/// another resource, whose locks have to be read.
 const MAX_LISTS: usize = 64;
 const MAX_CONDITIONS: usize = 256;
 
-/// Lists of conditions, as they stand in the field.
+/// The lists of conditions in an If field, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct If {
     lists: Vec<List>,
@@ -16,7 +19,7 @@ pub struct If {
 /// Conditions that must hold together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct List {
-    /// Whose state is meant; `None`: that of the request's own target.
+    /// The resource that the conditions are about; `None` for the target of the request.
     resource: Option<Location>,
     conditions: Vec<Condition>,
 }
@@ -33,22 +36,22 @@ enum Kind {
     Etag(String),
 }
 
-/// What of a resource conditions are held against.
+/// The state of a resource that conditions are compared with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Current {
     pub etag: Option<String>,
-    /// Tokens of the locks that cover it.
+    /// The tokens of the locks that cover the resource.
     pub tokens: Vec<String>,
 }
 
 impl If {
-    /// Reads the field. `host` is what the client calls this server.
+    /// Parses the field. `host` is the value of the Host field of the request.
     pub fn parse(value: &[u8], host: Option<&[u8]>) -> Result<If, BadField> {
         let value = std::str::from_utf8(value).map_err(|_| BadField)?;
         let mut rest = value.trim_start();
         let mut lists: Vec<List> = Vec::new();
         let mut resource = None;
-        // Either all lists are tagged, or none is.
+        // Either all lists are tagged with a resource, or none is.
         let tagged = rest.starts_with('<');
         let mut tag_is_used = true;
         let mut total = 0;
@@ -79,8 +82,8 @@ impl If {
         Ok(If { lists })
     }
 
-    /// Whether one of the lists holds. `current` says how it stands with a resource, `None` being
-    /// the request's own; it is asked once about each.
+    /// Returns whether one of the lists holds. `current` returns the state of a resource, where
+    /// `None` is the target of the request. It is called once for each resource.
     pub fn holds<E>(
         &self,
         mut current: impl FnMut(Option<&[u8]>) -> Result<Current, E>,
@@ -107,7 +110,8 @@ impl If {
         Ok(false)
     }
 
-    /// All tokens in it: by naming them the client shows that it knows of these locks.
+    /// Returns all tokens in the field: a client that names a token submits it (RFC 4918, section
+    /// 10.4.1).
     pub fn tokens(&self) -> Vec<String> {
         let conditions = self.lists.iter().flat_map(|list| &list.conditions);
         let tokens = conditions.filter_map(|condition| match &condition.kind {
@@ -122,14 +126,14 @@ impl Condition {
     fn holds(&self, state: &Current) -> bool {
         let found = match &self.kind {
             Kind::Token(token) => state.tokens.contains(token),
-            // Tags of ours are strong; a weak one does not name a state of the file.
+            // The entity tags of this server are strong, and a weak one does not match them.
             Kind::Etag(etag) => state.etag.as_ref() == Some(etag),
         };
         found != self.negated
     }
 }
 
-/// The conditions up to the closing parenthesis, and what follows it.
+/// Parses the conditions up to the closing parenthesis. Returns them, and the text behind it.
 fn conditions(text: &str) -> Result<(Vec<Condition>, &str), BadField> {
     let mut found = Vec::new();
     let mut rest = text.trim_start();

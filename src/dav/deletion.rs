@@ -1,7 +1,8 @@
-//! DELETE (RFC 4918 section 9.6).
+//! The method DELETE (RFC 4918, section 9.6). Decides whether a target may be deleted, and leaves
+//! the removal of trees to `tree`.
 //!
-//! A directory is taken out of reach as a whole before anything in it is removed: nobody finds half
-//! of it, nor takes a lock in it meanwhile.
+//! A directory is renamed to a hidden name as a whole before anything in it is removed: no client
+//! finds half of it, nor takes a lock in it meanwhile.
 
 use std::ffi::OsString;
 use std::fs::{self, FileType};
@@ -27,7 +28,7 @@ pub struct Delete {
     target: Target,
     keys: Keys,
     locked: Vec<String>,
-    /// [`lock_log::count`] when the last look began, and how many there were.
+    /// The value of [`lock_log::count`] when the last survey began, and the number of surveys.
     seen: u64,
     looks: usize,
     stage: Stage,
@@ -35,15 +36,15 @@ pub struct Delete {
 
 #[derive(Debug)]
 enum Stage {
-    /// Looks for locks.
+    /// Searches the tree for locks.
     Survey(Survey),
     Discard(Discard),
-    /// Where it cannot be taken away first.
+    /// Removes a directory that could not be renamed first.
     Removal(Removal),
 }
 
 impl Delete {
-    /// Begins a DELETE: its answer, or what is to be done before.
+    /// Begins a DELETE. Returns its response, or the work that comes before it.
     pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
         let depth = request.depth()?;
         let target = request.target(env)?;
@@ -94,7 +95,8 @@ impl Delete {
         Ok(Some(if left.is_empty() { 204.into() } else { failures(&self.target, left) }))
     }
 
-    /// All was looked at: it is removed, unless that has changed meanwhile.
+    /// Begins the removal, once the whole tree was searched for locks. Searches it again if locks
+    /// may have been taken meanwhile.
     fn surveyed(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
         if !self.locked.is_empty() {
             return Err(locked_inside(&self.locked));
@@ -121,7 +123,7 @@ impl Delete {
         Ok(())
     }
 
-    /// Nobody waits for the answer any more.
+    /// Gives up, since the connection has ended. The sweeper completes a removal that has begun.
     pub fn abandon(self, sweeper: &mut Sweeper) {
         match self.stage {
             Stage::Survey(_) => {}
@@ -131,7 +133,7 @@ impl Delete {
     }
 }
 
-/// Whether a target may be deleted; what was shown to pass locks.
+/// Checks whether a target may be deleted. Returns the keys that the client submitted.
 fn judge(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
     match target.kind {
         Kind::Missing => return Err(404.into()),

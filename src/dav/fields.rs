@@ -1,12 +1,13 @@
-//! The header fields of WebDAV (RFC 4918 section 10), each from its text to a value.
+//! The header fields of WebDAV (RFC 4918, section 10) but If: parses the text of each to a value,
+//! and writes paths for Location, href and the like. Knows nothing of requests or files.
 
 use crate::http::uri;
 
-/// The text of a field is none of those that it may be: 400.
+/// The value of a field does not follow its grammar. The response is 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadField;
 
-/// How far down a method reaches.
+/// The value of the Depth field: how far below its target a method reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     Zero,
@@ -14,10 +15,10 @@ pub enum Depth {
     Infinity,
 }
 
-/// Longest time that a lock is held without being refreshed, in seconds.
+/// The longest timeout of a lock, in seconds.
 pub const MAX_TIMEOUT: u64 = 7 * 24 * 3600;
 
-/// The value of Depth; infinity where there is none.
+/// Parses the Depth field; infinity if it is absent.
 pub fn depth(value: Option<&[u8]>) -> Result<Depth, BadField> {
     match value.map(<[u8]>::trim_ascii) {
         None => Ok(Depth::Infinity),
@@ -28,7 +29,7 @@ pub fn depth(value: Option<&[u8]>) -> Result<Depth, BadField> {
     }
 }
 
-/// The value of Overwrite; true where there is none.
+/// Parses the Overwrite field; true if it is absent.
 pub fn overwrite(value: Option<&[u8]>) -> Result<bool, BadField> {
     match value.map(<[u8]>::trim_ascii) {
         None | Some(b"T" | b"t") => Ok(true),
@@ -37,8 +38,8 @@ pub fn overwrite(value: Option<&[u8]>) -> Result<bool, BadField> {
     }
 }
 
-/// The value of Timeout: seconds, the first wish that can be granted. What is not understood is
-/// no wish; nobody gets more than [`MAX_TIMEOUT`].
+/// Parses the Timeout field. Returns the first time in it that is understood, in seconds, and at
+/// most [`MAX_TIMEOUT`], which is also the default.
 pub fn timeout(value: Option<&[u8]>) -> u64 {
     let wishes = value.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
     for wish in wishes {
@@ -51,32 +52,32 @@ pub fn timeout(value: Option<&[u8]>) -> u64 {
             && digits.iter().all(u8::is_ascii_digit)
         {
             let seconds = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-            // Beyond 64 bits is long enough.
+            // A number that exceeds 64 bits exceeds the maximum, too.
             return seconds.unwrap_or(MAX_TIMEOUT).clamp(1, MAX_TIMEOUT);
         }
     }
     MAX_TIMEOUT
 }
 
-/// The value of Lock-Token: the token without its brackets.
+/// Parses the Lock-Token field. Returns the token without its angle brackets.
 pub fn lock_token(value: &[u8]) -> Result<&[u8], BadField> {
     let token = value.trim_ascii().strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
     token.filter(|token| !token.is_empty() && !token.contains(&b'>')).ok_or(BadField)
 }
 
-/// A URI that names something on a server.
+/// The resource that a URI names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// The decoded path of something here.
+    /// The decoded path of a resource on this server.
     Here(Vec<u8>),
-    /// It is on another server.
+    /// A resource on another server.
     Elsewhere,
 }
 
-/// What a URI or an absolute path means to a server that the client calls `host`.
+/// Parses a URI or an absolute path, where `host` is the value of the Host field.
 ///
-/// Dot segments, which would have to be removed by the client, a query and a fragment are refused: who
-/// forgot to escape a `#` would else replace something that he did not name.
+/// Dot segments, which the client should have removed, a query and a fragment are refused: a client
+/// that forgot to encode a `#` would otherwise replace a resource that it did not name.
 pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField> {
     let value = value.trim_ascii();
     let target = uri::split_target(value).map_err(|_| BadField)?;
@@ -97,14 +98,15 @@ pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField>
     Ok(Location::Here(path))
 }
 
-/// What stands between `://` and the path.
+/// Returns the host and port of an absolute URI, without user information.
 fn authority(value: &[u8]) -> Option<&[u8]> {
     let (authority, _) = uri::split_absolute(value).ok()?;
     let user = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
     authority.get(user..)
 }
 
-/// A proxy in front may end TLS: whether a default port is written, and which, is no difference.
+/// Returns whether two hosts are the same. A default port makes no difference, whichever it is,
+/// since a proxy in front may end TLS.
 fn same_host(a: &[u8], b: &[u8]) -> bool {
     let bare = |host: &[u8]| {
         let host = host.strip_suffix(b":80").or(host.strip_suffix(b":443")).unwrap_or(host);
@@ -113,7 +115,8 @@ fn same_host(a: &[u8], b: &[u8]) -> bool {
     bare(a) == bare(b)
 }
 
-/// Whether a path that is still encoded has a segment `.` or `..`, however it is spelt.
+/// Returns whether a path that is still percent-encoded has a segment `.` or `..`, however it is
+/// encoded.
 fn has_dot_segments(path: &[u8]) -> bool {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -134,8 +137,8 @@ fn has_dot_segments(path: &[u8]) -> bool {
     plain.split(|b| *b == b'/').any(|segment| matches!(segment, b"." | b".."))
 }
 
-/// Appends a decoded path as it stands in an href or a field: what may stand in a path stays,
-/// all else is escaped (RFC 3986, section 3.3).
+/// Appends a decoded path as it is written in an href or a field: characters that may stand in a
+/// path stay, all others are percent-encoded (RFC 3986, section 3.3).
 pub fn escape_path(path: &[u8], out: &mut String) {
     for &byte in path {
         if byte.is_ascii_alphanumeric() || b"-._~!$()*+,;=:@/".contains(&byte) {
@@ -146,7 +149,7 @@ pub fn escape_path(path: &[u8], out: &mut String) {
     }
 }
 
-/// Appends a byte by its digits (RFC 3986, section 2.1).
+/// Appends a percent-encoded byte (RFC 3986, section 2.1).
 pub fn push_escaped(byte: u8, out: &mut String) {
     let digit = |value: u8| char::from(b"0123456789ABCDEF"[usize::from(value & 15)]);
     out.extend(['%', digit(byte >> 4), digit(byte)]);

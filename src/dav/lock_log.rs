@@ -1,11 +1,15 @@
-//! Where locks were taken lately: who has looked through a tree for locks learns whether that still
-//! holds, without looking again.
+//! The directories in which this process has taken locks lately. After a tree has been searched for
+//! locks, the log tells whether the result still holds, so that the tree need not be searched
+//! again.
+//!
+//! Knows nothing of the locks themselves, nor of locks that other processes take (RFC 4918, section
+//! 7).
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// As many are remembered. Of what is forgotten it is supposed that it was anywhere.
+/// The number of directories that are remembered. An older entry counts as one in any directory.
 const MAX_PLACES: usize = 256;
 
 #[derive(Debug)]
@@ -14,14 +18,15 @@ struct LockLog {
     places: VecDeque<PathBuf>,
 }
 
-/// Of all servers of this process. What others do while a tree is looked through is not noticed.
+/// The log is shared by all servers of this process.
 static LOG: Mutex<LockLog> = Mutex::new(LockLog { count: 0, places: VecDeque::new() });
 
 fn log() -> MutexGuard<'static, LockLog> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes that a lock may have been taken in a directory, whose path has no links in it.
+/// Notes that a lock may have been taken in the directory `dir`, whose path has no symbolic links
+/// in it.
 pub fn note(dir: &Path) {
     let mut log = log();
     log.count += 1;
@@ -31,12 +36,13 @@ pub fn note(dir: &Path) {
     log.places.push_back(dir.to_path_buf());
 }
 
-/// How many there were so far.
+/// Returns the number of entries so far.
 pub fn count() -> u64 {
     log().count
 }
 
-/// Whether one of those since there were `count` was in a tree, whose path has no links in it.
+/// Returns whether an entry later than the first `count` lies in `tree`, whose path has no symbolic
+/// links in it.
 pub fn was_one_in(tree: &Path, count: u64) -> bool {
     let log = log();
     let new = usize::try_from(log.count.saturating_sub(count)).unwrap_or(usize::MAX);

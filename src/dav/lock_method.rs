@@ -1,4 +1,8 @@
-//! LOCK and UNLOCK (RFC 4918 sections 9.10 and 9.11).
+//! The methods LOCK and UNLOCK (RFC 4918, sections 9.10 and 9.11). Decides whether a lock is
+//! granted, and stores it where other servers see it. Knows nothing of the format in which it is
+//! stored.
+//!
+//! Of two locks that conflict, taken at the same time by any processes, at least one is given back.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileType};
@@ -15,33 +19,35 @@ use super::store;
 use super::target::{Home, Kind, Target, locks_on};
 use super::tree::Survey;
 
-/// As many resources are told of that are locked below another.
+/// The largest number of locked resources below another that a response names.
 const MAX_TOLD: usize = 100;
-/// Locks on one resource at the same time.
+/// The largest number of locks that cover one resource at the same time.
 const MAX_LOCKS: usize = 64;
 
-/// Seconds that a lock is held for somebody while what is below it is looked through. A server that
-/// is killed meanwhile leaves it for as long.
+/// The timeout of a lock while the tree below it is searched for locks, in seconds. A server that
+/// is killed meanwhile leaves the lock for as long.
 const PENDING: u64 = 60;
 
-/// A LOCK that has yet to find out whether something below is locked. It is held already, so that
-/// nobody takes a lock below meanwhile; who drops this gives it back.
+/// A LOCK that still searches the tree below its target for conflicting locks. The lock is stored
+/// already, so that no client takes a lock below meanwhile. When this value is dropped before the
+/// lock was granted, it gives the lock back.
 #[derive(Debug)]
 pub struct DeepLock {
     target: Target,
     lock: Lock,
     seconds: u64,
     survey: Survey,
-    /// What is locked below.
+    /// The hrefs of resources below with conflicting locks.
     conflicts: Vec<String>,
     is_settled: bool,
-    /// Who took it: a child of a fork has a copy of this value, and must leave the lock alone.
+    /// The process that took the lock: a child of a fork has a copy of this value, and must leave
+    /// the lock alone.
     process: u32,
-    /// Seconds since 1970, when it was last worked on.
+    /// The time of the last portion of work, in seconds since 1970.
     now: u64,
 }
 
-/// Begins a LOCK: its answer, or what is to be done before.
+/// Begins a LOCK. Returns its response, or the work that comes before it.
 pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>, Reply> {
     let depth = request.depth()?;
     let seconds = timeout(request.field("timeout"));
@@ -98,7 +104,7 @@ pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>,
 }
 
 impl DeepLock {
-    /// Looks on for locks below; the answer once all was looked at.
+    /// Searches more directories for locks. Returns the response once all were searched.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
         self.now = env.unix;
         self.lock.bound(env.unix);
@@ -128,13 +134,13 @@ impl DeepLock {
         Ok(Some(granted(&self.lock, env, 200)))
     }
 
-    /// Keeps the lock for as many seconds from now on.
+    /// Extends the lock to `seconds` from now on.
     fn hold(&mut self, env: &Env<'_>, seconds: u64) -> Result<(), Reply> {
         (self.lock.expires, self.lock.seconds) = (env.unix + seconds, seconds);
         let Lock { directory, token, .. } = &self.lock;
         match grant(env.unix, directory, token, seconds)? {
             true => Ok(()),
-            // It is over: nobody has come here for too long.
+            // The lock has expired, since the last portion of work was too long ago.
             false => Err(503.into()),
         }
     }
@@ -148,12 +154,12 @@ impl Drop for DeepLock {
     }
 }
 
-/// Enters a lock where it is kept. What does not exist is made, as an empty file.
+/// Stores a lock. A target that does not exist is created as an empty file (RFC 4918, section 7.3).
 fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), Reply> {
     if !target.exists() {
         match File::create_new(&target.full) {
             Ok(_) => {}
-            // Somebody was faster, and may have locked it.
+            // Another client has created the file meanwhile, and may have locked it.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(409.into()),
             Err(error) => return Err(error.into()),
         }
@@ -164,22 +170,22 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
             state.forget_properties(&home.name);
         }
         let locks = &mut state.member_mut(&home.name).locks;
-        // Another process may have been faster.
+        // Another process may have stored a lock meanwhile.
         other = locks.iter().find(|other| lock.conflicts_with(other)).cloned();
         if other.is_none() {
             locks.push(lock.clone());
         }
     });
     if !target.exists() && kept.is_err() {
-        // Nobody has had a turn meanwhile.
+        // No other request was worked on meanwhile, so the file is still the empty one.
         let _ = fs::remove_file(&target.full);
     }
     kept?;
     if let Some(other) = other {
         return Err(conflict(&other));
     }
-    // Or may have locked a directory above. Now that the lock can be seen, so can its: at least
-    // one of both gives way.
+    // Another process may also have locked a directory above. The new lock is visible now, and so
+    // is that of the other process: at least one of both processes sees the conflict and gives way.
     let above = locks_on(env, &home.dir, &home.name).map(|locks| {
         let mut locks = locks.into_iter();
         locks.find(|other| lock.conflicts_with(other))
@@ -193,7 +199,7 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
     Err(failure)
 }
 
-/// Takes back a lock that was not granted in the end. Where that fails it ends with its time.
+/// Removes a lock that was not granted in the end. If that fails, the lock expires.
 fn give_back(now: u64, lock: &Lock) {
     let _ = grant(now, &lock.directory, &lock.token, 0);
 }
@@ -210,7 +216,7 @@ fn granted(lock: &Lock, env: &Env<'_>, status: u16) -> Reply {
     Reply { fields, body: Some(prop(&elements)), ..status.into() }
 }
 
-/// Gives a lock that is named in the If field more time.
+/// Refreshes a lock whose token is in the If field (RFC 4918, section 9.10.2).
 fn refresh(
     request: &Request,
     env: &Env<'_>,
@@ -227,7 +233,7 @@ fn refresh(
     };
     let lock = Lock { expires: env.unix + seconds, seconds, ..lock.clone() };
     grant(env.unix, &lock.directory, &lock.token, seconds)?;
-    // It has its token already (RFC 4918, section 9.10.2).
+    // The response to a refresh has no Lock-Token field (RFC 4918, section 9.10.2).
     Ok(Reply { fields: Vec::new(), ..granted(&lock, env, 200) })
 }
 
@@ -250,8 +256,8 @@ pub fn unlock(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     Ok(204.into())
 }
 
-/// Lets a lock last for so many seconds from now on, where it is kept; false if there is none. With 0
-/// it is forgotten.
+/// Sets the timeout of a stored lock to `seconds` from now on, where 0 removes it. Returns false if
+/// there is no such lock.
 fn grant(now: u64, dir: &Path, token: &str, seconds: u64) -> io::Result<bool> {
     let mut is_found = false;
     store::update(dir, now, &mut |state| {
@@ -267,7 +273,7 @@ fn grant(now: u64, dir: &Path, token: &str, seconds: u64) -> io::Result<bool> {
     Ok(is_found)
 }
 
-/// Adds to `found` what in a directory is locked and not opened by `keys`. What it has cost.
+/// Adds to `found` the lock roots in the directory `dir` that `keys` do not open. Returns the cost.
 pub fn locked_in(
     env: &Env<'_>,
     dir: &Path,

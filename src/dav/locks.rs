@@ -1,4 +1,5 @@
-//! Write locks (RFC 4918 sections 6 and 7): which cover what, and who may pass.
+//! Write locks (RFC 4918, sections 6 and 7): their conflicts, and whether a client may pass them.
+//! Knows nothing of where they are stored (`store`) or how they are taken (`lock_method`).
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,26 +10,26 @@ use super::xml::escape;
 /// A write lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lock {
-    /// A URI that stands for it.
+    /// The lock token, a URI.
     pub token: String,
     pub exclusive: bool,
-    /// It covers all below the directory that it is on.
+    /// Whether its depth is infinity, so that it covers all members of its directory.
     pub deep: bool,
-    /// Seconds since 1970.
+    /// The end of the lock, in seconds since 1970.
     pub expires: u64,
-    /// For as many seconds it was granted: never is more left of it.
+    /// The timeout it was granted with, in seconds. The time that is left never exceeds it.
     pub seconds: u64,
-    /// What it is on, as a client names it; escaped.
+    /// The lock root as clients name it, percent-encoded.
     pub href: String,
-    /// The directory in whose file it is kept, without links in its path.
+    /// The directory in whose state file it is stored, without symbolic links in its path.
     pub directory: PathBuf,
-    /// Who took it; empty for somebody unknown.
+    /// The name of the user that took it; empty where the client did not authenticate.
     pub user: Vec<u8>,
     /// The text of the `owner` element that the client sent; empty for none.
     pub owner: String,
 }
 
-/// What a client shows to pass locks: the tokens that it names, and itself.
+/// The lock tokens that a client submits, and its user name. Both are needed to pass a lock.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     pub tokens: Vec<String>,
@@ -36,8 +37,8 @@ pub struct Keys {
 }
 
 impl Lock {
-    /// Keeps it no longer than it was granted for, should the clock have been set back since. Whether
-    /// that changed something.
+    /// Shortens the lock to the timeout that it was granted with, should the clock have been set
+    /// back since. Returns whether that changed it.
     pub fn bound(&mut self, now: u64) -> bool {
         let end = now.saturating_add(self.seconds);
         let is_late = self.expires > end;
@@ -45,21 +46,22 @@ impl Lock {
         is_late
     }
 
-    /// Whether both cannot be held at the same time, where they reach.
+    /// Returns whether two locks that cover the same resource exclude each other.
     pub fn conflicts_with(&self, other: &Lock) -> bool {
         self.token != other.token && (self.exclusive || other.exclusive)
     }
 }
 
 impl Keys {
-    /// Whether they open this lock. A token alone is not enough: everybody may read it
-    /// (RFC 4918, section 6.4).
+    /// Returns whether the keys open this lock. A token alone is not enough, since every client may
+    /// read it (RFC 4918, section 6.4).
     pub fn open(&self, lock: &Lock) -> bool {
         lock.user == self.user && self.tokens.contains(&lock.token)
     }
 
-    /// The lock that is in the way, out of those that cover a resource. Of locks that are shared,
-    /// one key is enough; one that is exclusive opens to its own only (RFC 4918, section 7).
+    /// Returns the lock that forbids a change, out of those that cover a resource. One key is
+    /// enough for all shared locks; an exclusive lock opens to its own key only (RFC 4918, section
+    /// 7).
     pub fn blocked_by<'a>(&self, locks: &'a [Lock]) -> Option<&'a Lock> {
         let exclusive = locks.iter().find(|lock| lock.exclusive && !self.open(lock));
         exclusive.or_else(|| {
@@ -71,7 +73,7 @@ impl Keys {
     }
 }
 
-/// A token that no other lock has, now or ever (RFC 4122, section 4.4).
+/// Returns a lock token that is unique at all times, a random UUID (RFC 4122, section 4.4).
 pub fn new_token() -> String {
     let mut bytes = random_bytes();
     bytes[6] = bytes[6] & 0x0f | 0x40;
@@ -104,8 +106,8 @@ pub fn write_lock(out: &mut String, lock: &Lock, now: u64) {
     out.push_str("</D:href></D:lockroot></D:activelock>");
 }
 
-/// Directories whose locks may reach into `dir`: itself, and those above it up to `root`, or all
-/// where it does not lie below `root`. Neither path has links in it.
+/// Returns the directories whose locks may cover `dir`: itself, and those above it up to `root`, or
+/// all if it does not lie below `root`. Neither path has symbolic links in it.
 pub fn directories_above<'a>(
     dir: &'a Path,
     root: Option<&'a Path>,

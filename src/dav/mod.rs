@@ -1,7 +1,7 @@
-//! WebDAV, classes 1 and 2 (RFC 4918): what its methods do to files, and what they answer.
+//! WebDAV, classes 1 and 2 (RFC 4918): the effects of its methods on files, and their responses.
 //!
-//! Knows nothing of sockets. It is given requests as values, works on the file system in bounded
-//! portions, and gives back answers as values.
+//! Knows nothing of sockets. Takes requests as values, works on the file system in bounded
+//! portions, and returns responses as values.
 #![forbid(unsafe_code)]
 
 pub mod bodies;
@@ -38,14 +38,14 @@ use rustix::io::Errno;
 use crate::files::secrets::Secrets;
 use crate::options::Config;
 
-/// What all work depends on beside its request.
+/// The surroundings of a request that its processing depends on.
 pub struct Env<'a> {
     pub config: &'a Config,
     /// Seconds since 1970.
     pub unix: u64,
-    /// Who asks; empty for somebody unknown.
+    /// The name of the authenticated user; empty where the client did not authenticate.
     pub user: Vec<u8>,
-    /// The document root, without links in it.
+    /// The document root, without symbolic links in its path.
     pub root: Option<PathBuf>,
     /// Files that are hidden because options name them.
     pub secrets: &'a Secrets,
@@ -60,7 +60,7 @@ impl<'a> Env<'a> {
     }
 }
 
-/// What a failure of the file system means to a client.
+/// Returns the status that reports an error of the file system to the client.
 pub fn status_of(error: &io::Error) -> u16 {
     if let Some(unreadable) = store::Unreadable::behind(error) {
         return status_of(unreadable.cause());

@@ -1,5 +1,5 @@
-//! The bodies of answers: multi-status documents (RFC 4918 section 13) and conditions that failed
-//! (section 16).
+//! The content of responses as XML text: multi-status documents (RFC 4918, section 13) and
+//! conditions that failed (section 16). Knows nothing of what it reports.
 
 use std::collections::TryReserveError;
 use std::fmt::Write as _;
@@ -26,12 +26,12 @@ impl Multistatus {
         Multistatus { text: format!("{DECLARATION}<D:multistatus xmlns:D=\"DAV:\">") }
     }
 
-    /// Sees to it that there is room for more.
+    /// Reserves memory for `len` more bytes.
     pub fn reserve(&mut self, len: usize) -> Result<(), TryReserveError> {
         self.text.try_reserve(len)
     }
 
-    /// Bytes that were written and not taken.
+    /// Returns the number of bytes that were written and not taken.
     pub fn len(&self) -> usize {
         self.text.len()
     }
@@ -40,20 +40,20 @@ impl Multistatus {
         self.text.is_empty()
     }
 
-    /// What was written since it was last taken, to be sent ahead of the rest.
+    /// Takes the text written since the last call, to be sent ahead of the rest.
     pub fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 
-    /// Adds a resource and the status of all of it.
+    /// Adds a resource with a status for the whole of it.
     pub fn status(&mut self, href: &str, status: u16) {
         let _ = write!(self.text, "\n<D:response><D:href>{href}</D:href>");
         self.status_line(status);
         self.text.push_str("</D:response>");
     }
 
-    /// Adds a resource with properties of several kinds of status: each with its elements and,
-    /// where there is one, the condition that failed.
+    /// Adds a resource with its properties, grouped by status: for each status the elements, and
+    /// the condition that failed, if there is one.
     pub fn properties(&mut self, href: &str, stats: &[(u16, String, Option<&str>)]) {
         let _ = write!(self.text, "\n<D:response><D:href>{href}</D:href>");
         for (status, elements, condition) in stats {
@@ -77,7 +77,7 @@ impl Multistatus {
     }
 }
 
-/// The body that names the condition that failed, and the resources that are to blame.
+/// Returns the document that names the condition that failed, and the resources that made it fail.
 pub fn error(condition: &str, hrefs: &[&str]) -> String {
     let mut text = format!("{DECLARATION}<D:error xmlns:D=\"DAV:\"><D:{condition}");
     if hrefs.is_empty() {
@@ -93,7 +93,7 @@ pub fn error(condition: &str, hrefs: &[&str]) -> String {
     text
 }
 
-/// The body that answers LOCK: properties alone.
+/// Returns the document that a response to LOCK has: properties alone.
 pub fn prop(elements: &str) -> String {
     format!("{DECLARATION}<D:prop xmlns:D=\"DAV:\">{elements}</D:prop>\n")
 }

@@ -1,5 +1,7 @@
-//! The properties of resources (RFC 4918 section 15, RFC 4331): those that the server knows
-//! itself, and those that clients have left.
+//! The properties of resources (RFC 4918, section 15; RFC 4331): live ones, whose values the server
+//! computes, and dead ones, which clients have set.
+//!
+//! Writes them as elements of XML. Knows nothing of how dead properties and locks are stored.
 
 use std::fmt::Write as _;
 use std::fs::Metadata;
@@ -17,7 +19,7 @@ use crate::files::cache::{entity_tag, http_date, modified_of};
 use crate::files::listing::civil_date;
 use crate::files::mime::media_type;
 
-/// Those that `allprop` tells.
+/// The live properties that `allprop` selects.
 const LIVE: [&str; 9] = [
     "creationdate",
     "displayname",
@@ -30,14 +32,14 @@ const LIVE: [&str; 9] = [
     "lockdiscovery",
 ];
 
-/// Those that are told only to whom asks for them by name.
+/// The live properties that are reported only when a request names them.
 const ON_DEMAND: [&str; 2] = ["quota-available-bytes", "quota-used-bytes"];
 
 const SUPPORTED: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype>\
     <D:write/></D:locktype></D:lockentry><D:lockentry><D:lockscope><D:shared/></D:lockscope>\
     <D:locktype><D:write/></D:locktype></D:lockentry>";
 
-/// What properties are told of.
+/// A resource whose properties are reported.
 pub struct Resource<'a> {
     pub meta: &'a Metadata,
     pub full: &'a Path,
@@ -45,15 +47,17 @@ pub struct Resource<'a> {
     pub dead: Option<&'a Properties>,
 }
 
-/// Whether clients cannot change it.
+/// Returns whether a property is protected, so that clients cannot change it (RFC 4918, section
+/// 15).
 pub fn is_protected(name: &Name) -> bool {
     let local = name.local.as_str();
     let live = LIVE.contains(&local) || ON_DEMAND.contains(&local);
-    // A name to be shown is the client's to choose.
+    // Clients may choose the name that is displayed.
     name.space == DAV && live && local != "displayname"
 }
 
-/// What `wanted` comes to: elements by status, as a multi-status document tells them.
+/// Returns the properties that `wanted` selects as elements, grouped by status, as a multi-status
+/// document has them.
 pub fn answer(
     env: &Env<'_>,
     resource: &Resource<'_>,
@@ -112,7 +116,7 @@ fn is_displayname(name: &Name) -> bool {
 }
 
 impl Resource<'_> {
-    /// Appends a property; false if there is none of this name.
+    /// Appends a property. Returns false if there is none of this name.
     fn write(&self, env: &Env<'_>, name: &Name, out: &mut String) -> bool {
         if let Some(text) = self.dead.and_then(|dead| dead.get(name)) {
             out.push_str(text);
@@ -157,12 +161,13 @@ impl Resource<'_> {
         true
     }
 
-    /// What is not UTF-8 of a name is replaced: it is for people.
+    /// Returns the name of the file for people to read: bytes that are not UTF-8 are replaced.
     fn display_name(&self) -> String {
         self.full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// RFC 3339, in UTC. Where the file system does not know, that of the last change.
+    /// Returns the time of creation in UTC (RFC 3339), or that of the last modification where the
+    /// file system does not keep the former.
     fn creation_date(&self) -> String {
         let created = self.meta.created().ok();
         let since = created.and_then(|time| time.duration_since(UNIX_EPOCH).ok());

@@ -1,4 +1,8 @@
-//! PROPFIND (RFC 4918 section 9.1).
+//! The method PROPFIND (RFC 4918, section 9.1): the properties of a resource, and of the members of
+//! a directory.
+//!
+//! Decides which members a client may see. Knows nothing of the values of properties (`properties`)
+//! nor of when the client takes the response.
 
 use std::fs::{self, DirEntry, Metadata, ReadDir};
 use std::io;
@@ -17,27 +21,29 @@ use super::target::{Target, locks_on};
 use crate::files::cache::is_absence;
 use crate::files::resolve;
 
-/// What an entry costs of a portion.
+/// The cost of a directory entry, in units of the budget.
 const COST: usize = 4;
-/// A piece of the answer is complete when it is as long; its last entry may make it longer.
+/// The length at which a piece of the response is complete, in bytes. Its last entry may make it
+/// longer.
 const PIECE: usize = 64 * 1024;
 
-/// A PROPFIND under way. Its answer is taken in pieces, so that it takes no more memory however
-/// large a directory is.
+/// A PROPFIND under way. Its response is taken in pieces, so that it takes no more memory for a
+/// larger directory.
 #[derive(Debug)]
 pub struct Propfind {
     target: Target,
     wanted: Wanted,
     document: Multistatus,
     rest: ReadDir,
-    /// What is known of the entries of the directory.
+    /// The stored properties and locks of the entries of the directory.
     state: State,
-    /// Locks that reach down to every entry.
+    /// The locks of depth infinity, which cover every entry.
     deep: Vec<Lock>,
 }
 
 impl Propfind {
-    /// Tells of the resource itself. Goes on with what is in it where that is asked for.
+    /// Reports the resource itself. Returns a value that reports its members, if the request asks
+    /// for them.
     pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Propfind, Reply>, Reply> {
         let depth = request.depth()?;
         let wanted = propfind(&request.body)?;
@@ -47,7 +53,7 @@ impl Propfind {
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if behind.is_none_or(|home| !asks_for_another_password(env, &home.dir)) {
-            // What cannot be read is not known, and no reason to hide the rest.
+            // A state that cannot be read is no reason to hide the other properties.
             state = target.state(env).unwrap_or_default();
             locks = target.locks(env).unwrap_or_default();
         }
@@ -65,7 +71,7 @@ impl Propfind {
         Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
     }
 
-    /// Whether it can be told of.
+    /// Checks that the target exists and that the depth is allowed.
     pub fn judge(target: &Target, depth: Depth) -> Result<(), Reply> {
         if target.metadata().is_none() {
             return Err(404.into());
@@ -76,7 +82,7 @@ impl Propfind {
         Ok(())
     }
 
-    /// Tells of more entries, up to a piece of the answer; true once all were told of.
+    /// Reports more entries, up to a piece of the response. Returns true once all were reported.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> io::Result<bool> {
         while *budget > 0 && self.document.len() < PIECE {
             *budget = budget.saturating_sub(COST);
@@ -88,22 +94,22 @@ impl Propfind {
         Ok(false)
     }
 
-    /// The next piece of the answer.
+    /// Takes the next piece of the response.
     pub fn take(&mut self) -> String {
         self.document.take()
     }
 
-    /// Its last piece.
+    /// Takes the last piece of the response.
     pub fn end(&mut self) -> String {
         std::mem::take(&mut self.document).finish()
     }
 
-    /// Bytes of memory that it takes until the end.
+    /// Returns the memory that is needed until the end, in bytes.
     pub fn weight(&self) -> usize {
         self.state.weight()
     }
 
-    /// Tells of an entry; what it costs to know more of it than its name.
+    /// Reports an entry. Returns the cost of reading its stored properties.
     fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
         let name = entry.file_name();
         let full = self.target.full.join(&name);
@@ -139,7 +145,7 @@ impl Propfind {
         0
     }
 
-    /// Of what is behind a link: its state is kept where it is.
+    /// Reports the file that a symbolic link leads to. Its state is stored beside that file.
     fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
         let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return 0 };
         let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
@@ -175,8 +181,8 @@ impl Propfind {
     }
 }
 
-/// Whether reading in a directory takes a password that who lists the one above need not have. Of
-/// such a directory that one shows the name only, and what can be seen from outside.
+/// Returns whether a directory has a password file of its own, whose password the client that lists
+/// the parent may not have. Of such a directory only the name and the metadata are reported.
 fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> bool {
     if env.config.global_auth_file.is_some() {
         return false;

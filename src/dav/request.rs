@@ -1,4 +1,7 @@
-//! A request as WebDAV sees it, and its answer.
+//! A WebDAV request as a value, and the response to it: reads its fields, finds its target, and
+//! checks its conditions (RFC 9110, section 13; RFC 4918, sections 10.4 and 16).
+//!
+//! Knows nothing of what a method does, nor of how a response is sent.
 
 use std::io::{self, ErrorKind};
 
@@ -13,33 +16,34 @@ use crate::files::cache::modified_of;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::request::Head;
 
-/// Fields of which there is one at most.
+/// The fields that a request may have only once.
 const SINGLE: [&str; 7] =
     ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
 
-/// Bytes of what is known of directories that are read to judge one If field.
+/// The number of bytes of state files that are read to evaluate one If field.
 pub const MAX_JUDGED: u64 = 32 << 20;
 
-/// What a client asks for, on its own.
+/// A request, independent of its connection.
 #[derive(Debug, Default)]
 pub struct Request {
     /// The decoded path.
     pub path: Vec<u8>,
     pub head: Head,
-    /// The bytes of the head.
+    /// The head as bytes, which `head` points into.
     pub bytes: Vec<u8>,
     pub body: Vec<u8>,
 }
 
-/// An answer: status, fields with their line ends, and a document of XML.
+/// A response: status, fields with their line ends, and a document of XML.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: u16,
     pub fields: Vec<u8>,
     pub body: Option<String>,
-    /// Somebody else holds what is needed: nothing was done, and another attempt may succeed.
+    /// Another process holds a lock that is needed: nothing was done, and a later attempt may
+    /// succeed.
     pub busy: bool,
-    /// What is not for the client, but for the error log.
+    /// A message for the error log that is not sent to the client.
     pub complaint: Option<String>,
 }
 
@@ -70,12 +74,12 @@ impl From<super::xml::Malformed> for Reply {
 }
 
 impl Reply {
-    /// A condition of WebDAV has failed.
+    /// Returns the response that names a failed precondition of WebDAV (RFC 4918, section 16).
     pub fn failed(status: u16, condition: &str, hrefs: &[&str]) -> Reply {
         Reply { body: Some(error(condition, hrefs)), ..status.into() }
     }
 
-    /// A lock is in the way, and its token was not shown.
+    /// Returns the response that a lock forbids a change, since its token was not submitted.
     pub fn locked(href: &str) -> Reply {
         Reply::failed(423, "lock-token-submitted", &[href])
     }
@@ -90,7 +94,7 @@ impl Request {
         self.head.value(&self.bytes, name)
     }
 
-    /// A field that says what is to be done must not say two things.
+    /// Refuses a request that repeats a field on which its effect depends.
     pub fn check_fields(&self) -> Result<(), BadField> {
         let is_twice = |name: &&str| {
             let fields = self.head.pairs(&self.bytes);
@@ -107,12 +111,12 @@ impl Request {
         overwrite(self.field("overwrite"))
     }
 
-    /// What the request names; 404 where there can be nothing.
+    /// Returns the target of the request; 404 if the path cannot name a file.
     pub fn target(&self, env: &Env<'_>) -> Result<Target, Reply> {
         Target::look_up(env, &self.path).ok_or_else(|| 404.into())
     }
 
-    /// Where a resource is to go.
+    /// Returns the target that the Destination field names (RFC 4918, section 10.3).
     pub fn destination(&self, env: &Env<'_>) -> Result<Target, Reply> {
         let value = self.field("destination").ok_or(Reply::from(400))?;
         match location(value, self.field("host"))? {
@@ -121,11 +125,11 @@ impl Request {
         }
     }
 
-    /// Judges all conditions that the request puts; what it shows to pass locks.
+    /// Evaluates all conditions of the request. Returns the keys that it submits.
     pub fn conditions(&self, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
         let tag = target.etag();
         let validators = target.metadata().map(|meta| Validators {
-            // A directory has no tag, and none is like this.
+            // A directory has no entity tag; this one never matches.
             etag: tag.as_deref().unwrap_or("\"\""),
             modified: modified_of(meta),
         });
@@ -135,7 +139,8 @@ impl Request {
         self.if_field(env, target, &|states| target.current(env, states))
     }
 
-    /// Judges the If field alone; `current` says how it stands with the target.
+    /// Evaluates the If field alone, where `current` returns the state of the target. Returns the
+    /// keys that the request submits.
     pub fn if_field(
         &self,
         env: &Env<'_>,
@@ -156,7 +161,8 @@ impl Request {
         if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
     }
 
-    /// As [`Request::conditions`]; and no lock is in the way.
+    /// Evaluates the conditions as [`Request::conditions`] does, and checks that no lock forbids
+    /// the change.
     pub fn may_change(
         &self,
         env: &Env<'_>,

@@ -1,8 +1,10 @@
-//! What is taken out of everybody's reach for a while, and given back or removed.
+//! Files and directories that are taken out of the reach of clients for a while, and then put back
+//! or removed. Follows `rename(2)` and `renameat2(2)`; knows nothing of requests or locks of
+//! WebDAV.
 //!
-//! It is moved into a hidden folder beside it, under the name that it had. The name of the folder
-//! says what is to become of it should its holder die, so that a sweep (see [`sweep`])
-//! knows what to do:
+//! Such a file is moved into a hidden directory beside it, under the name that it had. The name of
+//! the hidden directory says what is to become of the file should the process that holds it die, so
+//! that a sweep (see [`sweep`]) knows what to do:
 //!
 //! ```text
 //! .mongoose-dav-held.DIGITS/NAME      goes back, under another name if that is taken
@@ -24,24 +26,25 @@ use super::temporary::{self, Owner, PREFIX, TemporaryDir, fresh_name};
 
 const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
-/// As many names are tried for something whose own is taken.
+/// The number of names that are tried for a file whose own name is taken.
 const MAX_NAMES: usize = 100;
-/// The longest name that file systems take, in bytes.
+/// The longest file name that file systems allow, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
 
-/// Why something is held.
+/// The reason why a file or directory is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A copy of it is being made, and it goes when that is in its place.
+    /// It is being copied, and is removed once the copy is in its place.
     Source,
-    /// Something else takes its place, in a moment.
+    /// Another file is about to take its place.
     Replaced,
     /// It is being removed.
     Doomed,
 }
 
 impl Kind {
-    /// The kind of hidden folder that has this name, where what is in it must not be lost.
+    /// Returns the kind of the hidden directory `name`, if the content of that directory must not
+    /// be lost.
     pub fn of(name: &[u8]) -> Option<Kind> {
         match name {
             _ if name.starts_with(SOURCE.as_bytes()) => Some(Kind::Source),
@@ -59,7 +62,7 @@ impl Kind {
     }
 }
 
-/// Something that is held. It stays so when this value is dropped: a sweep will find it.
+/// A file or directory that is held. It stays held when this value is dropped: a sweep finds it.
 #[derive(Debug)]
 pub struct Held {
     folder: TemporaryDir,
@@ -68,7 +71,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes what is at `place`, whose path has no link in it.
+    /// Takes the file or directory at `place`, whose path has no symbolic link in it.
     pub fn take(place: &Path, kind: Kind) -> io::Result<Held> {
         let (Some(dir), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
@@ -84,17 +87,17 @@ impl Held {
         }
     }
 
-    /// The hidden folder that it is in.
+    /// Returns the path of the hidden directory.
     pub fn folder(&self) -> &Path {
         &self.folder.path
     }
 
-    /// Where it is now.
+    /// Returns the present path of the held file.
     pub fn path(&self) -> PathBuf {
         self.folder.path.join(&self.name)
     }
 
-    /// It is not to come back, whatever happens from now on.
+    /// Marks the held file for removal, so that no sweep puts it back.
     pub fn doom(mut self) -> Held {
         let hidden = fresh_name(self.folder.path.parent().unwrap_or(Path::new(".")));
         if self.kind != Kind::Doomed && fs::rename(&self.folder.path, &hidden).is_ok() {
@@ -104,14 +107,14 @@ impl Held {
         self
     }
 
-    /// Removes it, where it is no directory. What cannot be removed comes back with a sweep.
+    /// Removes the held file, which is no directory. If it cannot be removed, a sweep puts it back.
     pub fn remove_file(self) {
         if fs::remove_file(self.path()).is_ok() {
             let _ = fs::remove_dir(&self.folder.path);
         }
     }
 
-    /// Gives it back; see the module for what becomes of it where its name is taken.
+    /// Puts the held file back; see the module for the case that its name is taken.
     pub fn put_back(self) -> io::Result<()> {
         let kind = if self.kind == Kind::Doomed { Kind::Source } else { self.kind };
         if let Some(left) = give_back(&self.folder.path, kind)? {
@@ -122,8 +125,8 @@ impl Held {
     }
 }
 
-/// What is left in `dir` of work that nobody does any more. Files are removed, folders returned.
-/// What was only held goes back to its place.
+/// Cleans the directory `dir` of what work that was cut short has left in it. Removes files, puts
+/// held files back, and returns the directories that are to be removed.
 pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -143,7 +146,8 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
             continue;
         }
         if meta.is_dir() {
-            // Under the lock: whoever has just made it, and waits for the lock, sees that it is gone.
+            // The rename happens under the lock: a process that has just made the directory and
+            // waits for the lock then sees that it is gone.
             let doomed = fresh_name(dir);
             folders.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
         } else if meta.is_file() {
@@ -153,11 +157,12 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Gives back what somebody who is no more has held; a folder to be removed.
+/// Puts back what a process that has ended held. Returns a directory that is to be removed.
 fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
     let file = open_left(path).ok()?;
-    // Where nothing can be locked it may yet be in use. Whoever finds it gone gives up; that nobody
-    // finds it again would be worse.
+    // On a file system without locks the file may still be in use. It is put back all the same: its
+    // holder gives up when it finds the file gone, while a file that is never put back would be
+    // lost.
     if !file.metadata().ok()?.is_dir() || temporary::lock(&file) == Owner::Theirs {
         return None;
     }
@@ -169,7 +174,7 @@ fn open_left(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Empties a folder of things held; it is returned if what is in it is to be removed.
+/// Empties a hidden directory. Returns its path if the content is to be removed.
 pub fn give_back(folder: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
     let dir = folder.parent().unwrap_or(Path::new("."));
     for entry in fs::read_dir(folder)? {
@@ -191,8 +196,8 @@ pub fn give_back(folder: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Something else has its name. The one that it gets has the same end: by that files are known to
-/// be programs, or to be hidden.
+/// Puts back a file whose name is taken by another. The new name keeps the end of the old one,
+/// since the end decides whether a file is a program, or hidden.
 fn keep_both(from: &Path, dir: &Path, name: &OsStr) -> io::Result<()> {
     for number in 1..MAX_NAMES {
         let mut other = OsString::from(match number {
@@ -208,19 +213,19 @@ fn keep_both(from: &Path, dir: &Path, name: &OsStr) -> io::Result<()> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// As much of the end of a name as there is room for.
+/// Returns the end of a name, at most `room` bytes long.
 fn shortened(name: &OsStr, room: usize) -> &OsStr {
     let bytes = name.as_bytes();
     let mut start = bytes.len().saturating_sub(room);
-    // Not in the middle of a character of UTF-8.
+    // The result does not begin in the middle of a UTF-8 character.
     while bytes.get(start).is_some_and(|byte| byte & 0xc0 == 0x80) {
         start += 1;
     }
     OsStr::from_bytes(&bytes[start..])
 }
 
-/// Gives `new` the name `place`, which something else has if `replaces`. That is returned under
-/// the name that it has now.
+/// Renames `new` to `place`. With `replaces`, another file has that name: if its content is not
+/// gone at once, its new path is returned.
 pub fn install(new: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
     let old = match fs::symlink_metadata(place) {
         Ok(meta) if replaces => meta,
@@ -237,8 +242,8 @@ pub fn install(new: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pa
     }
 }
 
-/// Not every file system can exchange two names. One that has layers says that the two are on
-/// different ones.
+/// Returns whether the file system cannot exchange two names (`RENAME_EXCHANGE`). One that has
+/// layers reports that the two are on different devices.
 fn cannot_exchange(error: &io::Error, new: &Path, place: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let device = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.dev());
@@ -246,7 +251,7 @@ fn cannot_exchange(error: &io::Error, new: &Path, place: &Path) -> bool {
     is(error, Errno::INVAL) || is(error, Errno::NOSYS) || is(error, Errno::XDEV) && same()
 }
 
-/// As [`install`], in two steps between which the old is held.
+/// Does the work of [`install`] in two steps, between which the old file is held.
 fn replace(new: &Path, place: &Path) -> io::Result<PathBuf> {
     let old = Held::take(place, Kind::Replaced)?;
     match rename(new, place, RenameFlags::NOREPLACE) {
@@ -270,7 +275,7 @@ pub fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     }
 }
 
-/// Whether an error is this one.
+/// Returns whether an error is this one.
 pub fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

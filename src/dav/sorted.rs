@@ -1,4 +1,5 @@
-//! A map that is a sorted list: for what is read far more often than changed.
+//! A map that is a sorted list: it takes little memory, and is meant for content that is read far
+//! more often than changed. Knows nothing of what it holds.
 
 use std::borrow::Borrow;
 
@@ -22,7 +23,7 @@ impl<K: Ord, V> Sorted<K, V> {
         Some(&self.entries[place].1)
     }
 
-    /// The value of a key; `new` becomes that of one that there was not.
+    /// Returns the value of a key. A key that is missing is inserted with the value `new`.
     pub fn entry(&mut self, key: K, new: V) -> &mut V {
         let place = self.place(&key).unwrap_or_else(|place| {
             self.entries.insert(place, (key, new));
@@ -31,7 +32,7 @@ impl<K: Ord, V> Sorted<K, V> {
         &mut self.entries[place].1
     }
 
-    /// Sets a value; the one that there was before.
+    /// Sets the value of a key. Returns the value before it.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
             Ok(place) => Some(std::mem::replace(&mut self.entries[place].1, value)),
@@ -42,7 +43,7 @@ impl<K: Ord, V> Sorted<K, V> {
         }
     }
 
-    /// Adds a key that comes behind all others; `None` if it does not.
+    /// Appends a key that is greater than all others. Returns `None` if it is not.
     pub fn append(&mut self, key: K, value: V) -> Option<()> {
         if self.entries.last().is_some_and(|(last, _)| *last >= key) {
             return None;
@@ -87,7 +88,7 @@ impl<K: Ord, V> Sorted<K, V> {
         self.entries.iter_mut().map(|(_, value)| value)
     }
 
-    /// Where a key is, or would be.
+    /// Finds the index of a key, or that where it would be inserted.
     fn place<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
     where
         K: Borrow<Q>,

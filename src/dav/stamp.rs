@@ -1,7 +1,10 @@
-//! The time of what is stored, by which its entity tag tells it from what was there before.
+//! The modification time of a file that was stored, so that its entity tag differs from that of the
+//! file before it (RFC 9110, section 8.8.1). Sets it by `futimens(2)`; knows nothing of how the
+//! file was written.
 //!
-//! The kernel's times of files advance in steps of some milliseconds, which two uploads may fall into.
-//! So a file that is complete gets the time of the fine clock, and never one that was given before.
+//! The times that the kernel gives to files advance in steps of some milliseconds, and two uploads
+//! may fall into one step. So a complete file gets the time of the fine clock, and no time is given
+//! twice.
 
 use std::fs::{File, FileTimes, Metadata};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,17 +12,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::files::cache::entity_tag;
 
-/// Some file systems keep seconds only, or every other one.
+/// The step that is tried next. Some file systems keep only full seconds, or only even ones.
 const STEP: Duration = Duration::from_secs(1);
 const STEPS: u32 = 3;
-/// Beyond this it is the clock that was set back, and not another processor's that is behind.
+/// The largest difference, in nanoseconds, that is taken for a processor whose clock is behind.
+/// Beyond it, the clock was set back.
 const BACK: u64 = 1_000_000_000;
 
-/// Gives a file that is complete its time. `old`: what had its name before.
+/// Sets the modification time of a complete file. `old` describes the file that had its name
+/// before.
 pub fn stamp(file: &File, old: Option<&Metadata>) {
     let time = UNIX_EPOCH + Duration::from_nanos(next(&LAST, nanoseconds(SystemTime::now())));
     for step in 0..STEPS {
-        // Where that is not allowed the kernel's time has to do.
+        // Where this is not allowed, the time that the kernel gave has to suffice.
         if file.set_times(FileTimes::new().set_modified(time + STEP * step)).is_err() {
             return;
         }
@@ -34,10 +39,10 @@ fn is_like(new: &Metadata, old: &Metadata) -> bool {
     entity_tag(new) == entity_tag(old)
 }
 
-/// The time that was given last, in nanoseconds since 1970.
+/// The last time that was given, in nanoseconds since 1970.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// `now`, or the moment behind the last one, if that was not before.
+/// Returns `now`, or the nanosecond after the last time given, if `now` is not later than that.
 fn next(last: &AtomicU64, now: u64) -> u64 {
     let follows = |last: u64| match last.wrapping_sub(now) < BACK {
         true => last + 1,

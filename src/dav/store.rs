@@ -1,8 +1,10 @@
-//! Properties and locks of a directory and of what lies in it: one small file in the directory,
-//! which is never served.
+//! Stores dead properties and locks (RFC 4918, sections 4 and 6) of a directory and its members in
+//! one small file in the directory, which is never served. Owns the format of that file; knows
+//! nothing of what the properties mean or of who may pass the locks.
 //!
-//! Those of the directory itself are kept under an empty name, so that they go wherever it goes.
-//! The file is text, a record a line, fields parted by blanks and escaped like those of a URI:
+//! The state of the directory itself is stored under an empty name, so that it moves with the
+//! directory. The file is text with one record in each line. Fields are separated by blanks and
+//! percent-encoded:
 //!
 //! ```text
 //! mongoose-dav 1
@@ -11,11 +13,11 @@
 //! lock TOKEN exclusive|shared 0|infinity EXPIRES HREF DIRECTORY USER OWNER SECONDS
 //! ```
 //!
-//! What follows a `member` line is that member's. Members, and the properties of each, are in the order
-//! of their names. A file that is not understood to its end, as that
-//! of a later version may be, is left alone: nobody can say what is locked, and nothing is changed.
-//! The file is replaced as a whole, under a lock on the directory, so that servers of several
-//! processes do not lose each other's changes.
+//! The lines after a `member` line belong to that member. Members, and the properties of each, are
+//! sorted by name. A file that is not understood to its end, as that of a later version may be, is
+//! left alone and nothing is changed, since the locks in it are not known. The file is replaced as
+//! a whole, under a lock on the directory (`flock(2)`), so that servers of several processes do not
+//! lose each other's changes.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -33,30 +35,30 @@ use super::sorted::Sorted;
 use super::temporary::{Temporary, above_standard, check_size, open_file};
 use super::xml::Name;
 
-/// The name of the file, and the start of all hidden names.
+/// The name of the state file, and the start of all hidden names.
 pub const STATE: &str = ".mongoose-dav";
 const HEADER: &str = "mongoose-dav 1";
-/// Larger than this the file does not become.
+/// The largest size of the state file, in bytes.
 const MAX_LEN: u64 = 8 << 20;
-/// As many bytes of it are worth as much work as a call of the file system.
+/// The number of bytes of the file whose reading costs as much as one call of the file system.
 const UNIT: usize = 8 * 1024;
-/// How often a lock on the directory is tried for at once.
+/// The number of immediate attempts to lock the directory.
 const LOCK_ATTEMPTS: usize = 16;
 
-/// What is known of one directory.
+/// The stored state of a directory and its members.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     members: Sorted<Vec<u8>, Member>,
 }
 
-/// What is known of one file or directory.
+/// The stored state of one file or directory.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
     pub properties: Properties,
     pub locks: Vec<Lock>,
 }
 
-/// Dead properties by their names: each one's element as text.
+/// Dead properties by name. A value is the element of the property as text.
 pub type Properties = Sorted<Name, String>;
 
 impl Member {
@@ -66,12 +68,12 @@ impl Member {
 }
 
 impl State {
-    /// What is known of `name`; empty means the directory itself.
+    /// Returns the state of the member `name`; an empty name is the directory itself.
     pub fn member(&self, name: &[u8]) -> Option<&Member> {
         self.members.get(name)
     }
 
-    /// The same, to be changed.
+    /// Returns the state of the member `name` to be changed.
     pub fn member_mut(&mut self, name: &[u8]) -> &mut Member {
         self.members.entry(name.to_vec(), Member::default())
     }
@@ -80,8 +82,8 @@ impl State {
         self.members.remove(name)
     }
 
-    /// Forgets what was said of something that had this name before. Locks stay: they may have been
-    /// taken since.
+    /// Removes the properties of a file that had this name before. Locks stay, since they may have
+    /// been taken meanwhile.
     pub fn forget_properties(&mut self, name: &[u8]) {
         self.member_mut(name).properties.clear();
     }
@@ -90,12 +92,12 @@ impl State {
         self.members.iter().map(|(name, member)| (name.as_slice(), member))
     }
 
-    /// The locks of each member, to be changed.
+    /// Returns the locks of each member, to be changed.
     pub fn all_locks(&mut self) -> impl Iterator<Item = &mut Vec<Lock>> {
         self.members.values_mut().map(|member| &mut member.locks)
     }
 
-    /// Bytes of memory that it takes, about.
+    /// Returns the memory that the state takes, in bytes, roughly.
     pub fn weight(&self) -> usize {
         let property = |(name, value): &(Name, String)| {
             name.space.len() + name.local.len() + value.len() + size_of::<(Name, String)>()
@@ -109,13 +111,13 @@ impl State {
         self.members.iter().map(member).sum()
     }
 
-    /// What it costs of a portion of work to read it.
+    /// Returns the cost of reading the state, in units of the budget.
     pub fn cost(&self) -> usize {
         self.weight() / UNIT
     }
 
-    /// Forgets locks that are over, or were made for another place than `dir`. Whether one would have
-    /// lasted longer than it was granted for.
+    /// Removes locks that have expired, or that were taken in another directory than `dir`. Returns
+    /// whether a lock would have lasted longer than it was granted for.
     fn keep_valid(&mut self, dir: &Path, now: u64) -> io::Result<bool> {
         if self.all_locks().all(|locks| locks.is_empty()) {
             return Ok(false);
@@ -131,17 +133,17 @@ impl State {
         Ok(is_changed)
     }
 
-    /// Forgets all locks.
+    /// Removes all locks.
     pub fn unlock(&mut self) {
         self.all_locks().for_each(Vec::clear);
     }
 
-    /// Forgets all but the directory itself.
+    /// Removes the state of all members but the directory itself.
     pub fn keep_own(&mut self) {
         self.members.retain(|(name, _)| name.is_empty());
     }
 
-    /// The text that the file holds.
+    /// Returns the content of the state file.
     pub fn to_text(&self) -> String {
         let mut text = String::from(HEADER);
         let mut line = |fields: &[&[u8]]| {
@@ -178,10 +180,10 @@ impl State {
         text
     }
 
-    /// What such a text says; `None` where not all of it is understood.
+    /// Parses the content of a state file. Returns `None` if any of it is not understood.
     pub fn parse(text: &[u8]) -> Option<State> {
         let mut state = State::default();
-        // A machine that lost its power may have lost what was in it.
+        // After a loss of power a file may have lost its content.
         if text.is_empty() {
             return Some(state);
         }
@@ -212,7 +214,7 @@ fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
         return None;
     };
     let seconds = match rest {
-        // Earlier versions did not say.
+        // Earlier versions did not store the timeout.
         [] => MAX_TIMEOUT,
         [seconds] => text_of(seconds)?.parse().ok()?,
         _ => return None,
@@ -230,12 +232,14 @@ fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
     })
 }
 
-/// What is known of the directory at `dir`; nothing, where there is no file. Locks that are over
-/// are left out, and so are those that were made for another place: a lock does not move.
+/// Reads the state of the directory `dir`, which is empty if there is no file. Locks that have
+/// expired are left out, and so are those that were taken in another directory: a lock does not
+/// move with its directory.
 pub fn load(dir: &Path, now: u64) -> io::Result<State> {
     let mut state = read(dir)?;
     if state.keep_valid(dir, now)? {
-        // Else its time would begin anew at each look. Where it cannot be kept it ends with the clock.
+        // Without this, each reading would restart the timeout of the lock. If it cannot be stored,
+        // the lock ends by the clock.
         let _ = update(dir, now, &mut |_| {});
     }
     Ok(state)
@@ -260,8 +264,8 @@ fn read_file(path: &Path) -> io::Result<State> {
     })
 }
 
-/// The file of a directory cannot be read or is not understood: the reason, and the name for those
-/// who can do something about it.
+/// The error that a state file cannot be read or is not understood, with the cause and the path for
+/// the error log.
 #[derive(Debug)]
 pub struct Unreadable {
     path: PathBuf,
@@ -269,7 +273,7 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// What is behind an error, if it is this.
+    /// Returns the [`Unreadable`] inside of an error, if there is one.
     pub fn behind(error: &io::Error) -> Option<&Unreadable> {
         error.get_ref()?.downcast_ref()
     }
@@ -287,21 +291,21 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// What is known of several directories, each read once.
+/// The states of several directories, each of which is read once.
 pub struct States {
     now: u64,
-    /// Bytes that may still be read.
+    /// The number of bytes that may still be read.
     left: u64,
     known: Vec<(PathBuf, State)>,
 }
 
 impl States {
-    /// `maximum`: as many bytes may be read for all of them.
+    /// Creates an empty set. At most `maximum` bytes are read for all directories together.
     pub fn new(now: u64, maximum: u64) -> States {
         States { now, left: maximum, known: Vec::new() }
     }
 
-    /// As [`load`].
+    /// Returns the state of the directory `dir`, as [`load`] does.
     pub fn get(&mut self, dir: &Path) -> io::Result<&State> {
         let place = match self.known.iter().position(|(known, _)| known == dir) {
             Some(place) => place,
@@ -322,15 +326,15 @@ impl States {
     }
 }
 
-/// Changes what is known of the directory at `dir`. An error of the kind `WouldBlock` says that
-/// somebody else is about to do so.
+/// Changes the state of the directory `dir`. An error of the kind `WouldBlock` says that another
+/// process is changing it.
 pub fn update(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io::Result<()> {
     let _folder = lock_folder(dir)?;
     update_locked(dir, now, change)
 }
 
-/// As [`update`], for who has locked the directory: what was there under a name before is no more.
-/// Where that cannot be kept there is nobody to tell.
+/// Removes the state of the member `name`, which has been replaced or removed. The caller has
+/// locked the directory. Errors are dropped, since the change of the file itself has succeeded.
 pub fn forget(dir: &Path, now: u64, name: &[u8]) {
     let _ = update_locked(dir, now, &mut |state| drop(state.remove(name)));
 }
@@ -347,7 +351,7 @@ fn update_locked(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io
     save(dir, &state)
 }
 
-/// Writes what is known of a directory.
+/// Writes the state of a directory.
 pub fn save(dir: &Path, state: &State) -> io::Result<()> {
     let path = dir.join(STATE);
     if state.members.iter().all(|(_, member)| member.is_empty()) {
@@ -369,8 +373,8 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
     temporary.publish(&path, true)
 }
 
-/// As [`lock_folder`], before something is changed that does not depend on it. Only if somebody
-/// else has it locked that is an error.
+/// Locks the directory `dir` before a change that can also be made without the lock. It is an error
+/// only if another process holds the lock.
 pub fn lock_if_possible(dir: &Path) -> io::Result<Option<File>> {
     match lock_folder(dir) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
@@ -378,16 +382,17 @@ pub fn lock_if_possible(dir: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The directory, locked until it is closed.
+/// Opens the directory `dir` and locks it until the file is closed.
 fn lock_folder(dir: &Path) -> io::Result<File> {
     let folder = above_standard(File::open(dir)?)?;
     for _ in 0..LOCK_ATTEMPTS {
         match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            // Some network file systems lock no folders. There a change is still never seen by
-            // halves.
+            // Some network file systems lock no directories. There a change is still never seen in
+            // part.
             Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(folder),
             Err(Errno::INTR) => {}
-            // It takes others but a moment. All clients are waiting, so nobody sleeps here.
+            // Other processes hold the lock for a moment only. The thread must not sleep, since all
+            // its clients would wait.
             Err(Errno::AGAIN) => std::thread::yield_now(),
             Err(error) => return Err(error.into()),
         }

@@ -1,5 +1,8 @@
-//! What work that was cut short has left behind: of this process at once, of others in the
-//! directories that are looked into.
+//! Removes the hidden files and directories that work which was cut short has left behind: those of
+//! this process at once, those of other processes in the directories that requests name.
+//!
+//! Knows nothing of requests, and finds the hidden names by `set_aside`. Works in portions, as a
+//! directory may hold a large tree.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,15 +11,16 @@ use super::set_aside::sweep;
 use super::sorted::Sorted;
 use super::tree::{Discard, Removal};
 
-/// As many directories are remembered.
+/// The number of directories that are remembered.
 const MAX_DIRS: usize = 4096;
-/// How long, in seconds: other processes may have been killed meanwhile.
+/// The time until a directory is swept again, in seconds: other processes may have been killed
+/// meanwhile.
 const MEMORY: u64 = 60;
 
-/// See the module.
+/// The removals that are left to do, and the directories that were swept lately.
 #[derive(Debug, Default)]
 pub struct Sweeper {
-    /// When directories were swept.
+    /// The directories that were swept, and when, in seconds since 1970.
     dirs: Sorted<PathBuf, u64>,
     found: VecDeque<Removal>,
     own: VecDeque<Leaving>,
@@ -29,7 +33,7 @@ enum Leaving {
 }
 
 impl Sweeper {
-    /// Sweeps a directory, unless that was done lately. Folders are left to
+    /// Sweeps a directory, unless that was done lately. The directories found in it are removed by
     /// [`Sweeper::advance`].
     pub fn visit(&mut self, dir: &Path, unix: u64) {
         if self.dirs.get(dir).is_some_and(|swept| unix.abs_diff(*swept) < MEMORY) {
@@ -39,17 +43,17 @@ impl Sweeper {
             self.dirs.clear();
         }
         self.dirs.insert(dir.to_path_buf(), unix);
-        // What may not be swept stays, and is no hindrance.
+        // Files that this process may not remove stay, and do not hinder the request.
         let folders = sweep(dir).unwrap_or_default();
         self.found.extend(folders.into_iter().map(Removal::of_hidden));
     }
 
-    /// Takes over what nobody else goes on with.
+    /// Takes over a removal whose request was given up.
     pub fn remove(&mut self, removal: Removal) {
         self.own.push_back(Leaving::Removal(removal));
     }
 
-    /// The same, of something held.
+    /// Takes over the removal of a held file, whose request was given up.
     pub fn discard(&mut self, discard: Discard) {
         self.own.push_back(Leaving::Discard(discard));
     }
@@ -58,7 +62,7 @@ impl Sweeper {
         self.found.is_empty() && self.own.is_empty()
     }
 
-    /// Removes folders that were found; true once there are none.
+    /// Removes directories that were found. Returns true once there are none left.
     pub fn advance(&mut self, budget: &mut usize) -> bool {
         while let Some(removal) = self.found.front_mut() {
             if !removal.advance(budget) {
@@ -69,7 +73,7 @@ impl Sweeper {
         true
     }
 
-    /// Does the next portion of all there is to do, though nobody waits for it.
+    /// Does the next portion of all removals, also of those that no request waits for.
     pub fn tidy(&mut self, mut budget: usize) {
         if !self.advance(&mut budget) {
             return;

@@ -1,4 +1,8 @@
-//! What a path of a request is in the file system, and where its properties and locks are kept.
+//! The file that a path of a request names, and where its properties and locks are stored. Follows
+//! symbolic links before it looks for locks, so that a lock holds under every name (RFC 4918,
+//! section 7).
+//!
+//! Decides what is hidden from WebDAV; knows nothing of methods.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -14,40 +18,41 @@ use super::{Env, status_of};
 use crate::files::cache::entity_tag;
 use crate::files::resolve;
 
-/// Something that a request names; it need not exist.
+/// A resource that a request names. It need not exist.
 #[derive(Debug)]
 pub struct Target {
-    /// The decoded path, without a slash at its end unless it is the root's.
+    /// The decoded path of the URI, without a slash at its end unless it is the root.
     pub path: Vec<u8>,
     /// The path in the file system, without a slash at its end.
     pub full: PathBuf,
     pub kind: Kind,
-    /// A symbolic link, whatever it leads to.
+    /// Whether the path names a symbolic link.
     pub is_link: bool,
     pub home: Option<Home>,
 }
 
-/// What is found under a name, behind links.
+/// The kind of file at a path, after symbolic links were followed.
 #[derive(Debug)]
 pub enum Kind {
     Missing,
     File(Metadata),
     Dir(Metadata),
-    /// A device, a link that leads nowhere, or what must not be looked at.
+    /// A device, a link that leads nowhere, or a file that may not be looked at.
     Other,
 }
 
-/// Where the properties and locks of something are kept.
+/// The directory, and the name in it, under which the properties and locks of a resource are
+/// stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// Without links in it.
+    /// The directory, without symbolic links in its path.
     pub dir: PathBuf,
-    /// Empty: the directory itself.
+    /// The name in the directory; empty for the directory itself.
     pub name: Vec<u8>,
 }
 
 impl Home {
-    /// The thing itself, without links in its path.
+    /// Returns the path of the resource, without symbolic links in it.
     pub fn path(&self) -> PathBuf {
         if self.name.is_empty() {
             return self.dir.clone();
@@ -57,11 +62,12 @@ impl Home {
 }
 
 impl Target {
-    /// Looks up a decoded path. `None`: it is hidden, or the program publishes nothing there.
+    /// Looks up a decoded path. Returns `None` if it is hidden, or if it stands for no file at all.
     pub fn look_up(env: &Env<'_>, path: &[u8]) -> Option<Target> {
         let full = resolve::full_path(env.config, path)?;
         let plain = Path::new(OsStr::from_bytes(without_slash(full.as_os_str().as_bytes())));
-        // Patterns see the slash at the end, which makes no difference to what is there.
+        // The patterns of hidden files are compared with and without the slash at the end, since
+        // both paths name the same file.
         if resolve::is_hidden(env.config, &full) || resolve::is_hidden(env.config, plain) {
             return None;
         }
@@ -69,7 +75,7 @@ impl Target {
         (!target.is_secret(env)).then_some(target)
     }
 
-    /// Looks at a place in the file system that a client knows as `path`.
+    /// Looks at the file `full`, which clients know as `path`.
     pub fn at(path: &[u8], full: &Path) -> Target {
         let full = full.to_path_buf();
         let is_link = fs::symlink_metadata(&full).is_ok_and(|meta| meta.is_symlink());
@@ -89,7 +95,7 @@ impl Target {
         Target { path: path.to_vec(), full, kind, is_link, home }
     }
 
-    /// Whether it is hidden because an option names it.
+    /// Returns whether the target is hidden because an option names it.
     pub fn is_secret(&self, env: &Env<'_>) -> bool {
         match &self.kind {
             Kind::Dir(_) => false,
@@ -98,7 +104,8 @@ impl Target {
         }
     }
 
-    /// Whether it is a directory with something in it that an option names, or a link on the way there.
+    /// Returns whether the target is a directory that holds a file which an option names, or a link
+    /// on the way to one.
     pub fn holds_secrets(&self, env: &Env<'_>) -> bool {
         if self.is_link {
             return env.secrets.lie_behind(&self.full);
@@ -122,7 +129,7 @@ impl Target {
         }
     }
 
-    /// As GET tells it; directories have none.
+    /// Returns the entity tag that GET sends; a directory has none.
     pub fn etag(&self) -> Option<String> {
         match &self.kind {
             Kind::File(meta) => Some(entity_tag(meta)),
@@ -130,7 +137,7 @@ impl Target {
         }
     }
 
-    /// How clients name it: escaped, with a slash behind a directory.
+    /// Returns the path as clients name it, percent-encoded, with a slash behind a directory.
     pub fn href(&self) -> String {
         let mut href = String::new();
         escape_path(&self.path, &mut href);
@@ -140,13 +147,13 @@ impl Target {
         href
     }
 
-    /// The directory in which its name is, as far as that can be said.
+    /// Returns the directory that holds the name, without symbolic links in its path, if it exists.
     pub fn parent(&self) -> Option<PathBuf> {
         let home = home_of(&self.full)?;
         fs::canonicalize(home.dir).ok()
     }
 
-    /// What is known of it and its neighbours.
+    /// Reads the stored state of the target and its neighbours.
     pub fn state(&self, env: &Env<'_>) -> io::Result<State> {
         match &self.home {
             Some(home) => store::load(&home.dir, env.unix),
@@ -154,8 +161,9 @@ impl Target {
         }
     }
 
-    /// All locks that cover it: its own, and deep ones of directories above. If it is a link, also
-    /// those that reach to the link: what is behind it may lie elsewhere.
+    /// Returns all locks that cover the target: its own, and those of depth infinity on directories
+    /// above. For a symbolic link these are also the locks that cover the link, since the file it
+    /// leads to may lie elsewhere.
     pub fn locks(&self, env: &Env<'_>) -> io::Result<Vec<Lock>> {
         self.locks_among(env, &mut States::new(env.unix, u64::MAX))
     }
@@ -184,22 +192,23 @@ impl Target {
         }
     }
 
-    /// What conditions of the If field are held against.
+    /// Returns the state that conditions of the If field are compared with.
     pub fn current(&self, env: &Env<'_>, states: &mut States) -> io::Result<Current> {
         let locks = self.locks_among(env, states)?;
         let tokens = locks.into_iter().map(|lock| lock.token).collect();
         Ok(Current { etag: self.etag(), tokens })
     }
 
-    /// The lock that forbids to change it. `membership`: the directory in which its name is
-    /// changes as well (RFC 4918, section 7.4).
+    /// Returns the lock that forbids a change of the target. With `membership`, the directory that
+    /// holds its name changes as well (RFC 4918, section 7.4).
     pub fn blocked(
         &self,
         env: &Env<'_>,
         keys: &Keys,
         membership: bool,
     ) -> io::Result<Option<Lock>> {
-        // One key opens what is locked together, but not what only has the same name.
+        // One key opens all shared locks on one resource. The link and the file it leads to are two
+        // resources, so each is compared on its own.
         let states = &mut States::new(env.unix, u64::MAX);
         for locks in [self.real_locks(env, states)?, self.link_locks(env, states)?] {
             if let Some(lock) = keys.blocked_by(&locks) {
@@ -214,12 +223,12 @@ impl Target {
     }
 }
 
-/// The locks that cover what is called `name` in `dir`, which has no links in it.
+/// Returns the locks that cover the file `name` in `dir`, whose path has no symbolic links in it.
 pub fn locks_on(env: &Env<'_>, dir: &Path, name: &[u8]) -> io::Result<Vec<Lock>> {
     locks_among(&mut States::new(env.unix, u64::MAX), env, dir, name)
 }
 
-/// The same, by what `states` knows.
+/// Returns the same locks as [`locks_on`], and reads directories through `states`.
 fn locks_among(
     states: &mut States,
     env: &Env<'_>,
@@ -231,7 +240,8 @@ fn locks_among(
     for above in directories_above(dir, env.root.as_deref()) {
         let state = match states.get(above) {
             Ok(state) => state,
-            // What may not be read outside of the root was not written by us.
+            // Outside of the document root, a state file that may not be read is not one of this
+            // server's.
             Err(error)
                 if above != dir
                     && !is_below_root
@@ -255,7 +265,7 @@ fn locks_among(
     Ok(locks)
 }
 
-/// Directory and name of a path.
+/// Splits a path into directory and name.
 fn home_of(path: &Path) -> Option<Home> {
     let name = path.file_name()?.as_bytes().to_vec();
     let dir = match path.parent() {
@@ -265,7 +275,7 @@ fn home_of(path: &Path) -> Option<Home> {
     Some(Home { dir, name })
 }
 
-/// A path without the slashes at its end.
+/// Returns a path without the slashes at its end.
 pub fn without_slash(path: &[u8]) -> &[u8] {
     let mut path = path;
     while let [rest @ .., b'/'] = path

@@ -1,9 +1,11 @@
-//! Files that are complete before anybody sees them.
+//! Files and directories that clients cannot see until they are complete. Owns the hidden names
+//! that begin with [`PREFIX`]; knows nothing of what is written to the files. Follows `open(2)`,
+//! `linkat(2)`, `rename(2)` and `flock(2)`.
 //!
 //! A new file has no name until it is complete (`O_TMPFILE`), so that a process which is killed
-//! leaves nothing behind. Where it is to replace another, it bears a hidden name for the moment
-//! before it is renamed. Whoever makes something under such a name holds a lock (`flock`) on it:
-//! what nobody holds any more is swept away (see [`super::set_aside::sweep`]).
+//! leaves nothing behind. A file that is to replace another has a hidden name for the moment before
+//! it is renamed. A process holds a lock (`flock`) on each hidden name that it has made: hidden
+//! names without a lock are swept away (see [`super::set_aside::sweep`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -15,23 +17,24 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// What the names of temporary files and folders begin with; hidden like all of `STATE`.
+/// The start of the names of temporary files and directories; hidden like all of `STATE`.
 pub const PREFIX: &str = ".mongoose-dav.";
 const ATTEMPTS: usize = 16;
 
-/// A file in the making.
+/// A file that is being written.
 #[derive(Debug)]
 pub struct Temporary {
     file: File,
     dir: PathBuf,
-    /// `None` for a file without a name.
+    /// The hidden name; `None` for a file without a name.
     name: Option<PathBuf>,
-    /// Who made it: a child of a fork has a copy of this value, and must leave the file alone.
+    /// The process that made it: a child of a fork has a copy of this value, and must leave the
+    /// file alone.
     process: u32,
 }
 
 impl Temporary {
-    /// An empty file that is to become one of the directory `dir`.
+    /// Creates an empty file that is to get a name in the directory `dir`.
     pub fn create(dir: &Path) -> io::Result<Temporary> {
         match Temporary::nameless(dir)? {
             Some(temporary) => Ok(temporary),
@@ -39,9 +42,9 @@ impl Temporary {
         }
     }
 
-    /// `None` where the file system has no files without a name.
+    /// Creates a file without a name. Returns `None` where the file system does not support that.
     fn nameless(dir: &Path) -> io::Result<Option<Temporary>> {
-        // It gets its name by way of /proc.
+        // Its name will be linked by way of /proc.
         if !Path::new("/proc/self/fd").exists() {
             return Ok(None);
         }
@@ -80,7 +83,7 @@ impl Temporary {
         &self.file
     }
 
-    /// Gives the file its name. `replace`: also one that another has, which is then no more.
+    /// Gives the file its name. With `replace`, a file that has the name is replaced.
     pub fn publish(mut self, target: &Path, replace: bool) -> io::Result<()> {
         match (&self.name, replace) {
             (None, _) => match self.link(target) {
@@ -97,7 +100,7 @@ impl Temporary {
                 return Ok(());
             }
             let name = fresh_name(&self.dir);
-            // Before it can be seen: a sweep must not take it for what somebody left.
+            // The lock comes before the name, so that no sweep takes the file for an abandoned one.
             lock(&self.file);
             match self.link(&name) {
                 Ok(()) => self.name = Some(name),
@@ -125,8 +128,8 @@ impl Drop for Temporary {
     }
 }
 
-/// A folder in the making, or one on its way out. What is in it is not removed with this value:
-/// that may be much, and a sweep finds it.
+/// A directory that is being filled, or one that is about to be removed. Its content is not removed
+/// with this value: that may be a large tree, and a sweep finds it.
 #[derive(Debug)]
 pub struct TemporaryDir {
     pub path: PathBuf,
@@ -134,12 +137,12 @@ pub struct TemporaryDir {
 }
 
 impl TemporaryDir {
-    /// An empty folder with a hidden name in `dir`.
+    /// Creates an empty directory with a hidden name in `dir`.
     pub fn create(dir: &Path) -> io::Result<TemporaryDir> {
         TemporaryDir::of_kind(dir, PREFIX)
     }
 
-    /// The same, with a name that begins so.
+    /// Creates an empty directory in `dir` whose hidden name begins with `prefix`.
     pub fn of_kind(dir: &Path, prefix: &str) -> io::Result<TemporaryDir> {
         for _ in 0..ATTEMPTS {
             let path = fresh(dir, prefix);
@@ -148,7 +151,7 @@ impl TemporaryDir {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            // A sweep may have been faster.
+            // A sweep may have removed it before the lock is taken.
             let held = match File::open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => above_standard(opened?)?,
@@ -161,12 +164,12 @@ impl TemporaryDir {
     }
 }
 
-/// A folder that nobody else looks into before it gets the mode that it is to have.
+/// Creates a directory that other users cannot read before it gets its final mode.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(path)
 }
 
-/// A hidden name that is not in use, most likely.
+/// Returns a hidden name in `dir` that is random, and so most likely not in use.
 pub fn fresh_name(dir: &Path) -> PathBuf {
     fresh(dir, PREFIX)
 }
@@ -175,7 +178,7 @@ fn fresh(dir: &Path, prefix: &str) -> PathBuf {
     dir.join(format!("{prefix}{:032x}", u128::from_ne_bytes(random_bytes())))
 }
 
-/// Bytes that nobody can foresee.
+/// Returns random bytes that cannot be predicted.
 pub fn random_bytes() -> [u8; 16] {
     let mut bytes = [0; 16];
     // The kernel can only refuse before it has any randomness, early in its own start.
@@ -183,16 +186,16 @@ pub fn random_bytes() -> [u8; 16] {
     bytes
 }
 
-/// Whose something temporary is.
+/// The process that a hidden name belongs to.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Owner {
     Ours,
     Theirs,
-    /// Some network file systems lock nothing: then nothing is swept there either.
+    /// The file system supports no locks, as some network file systems. There nothing is swept.
     Unknown,
 }
 
-/// Locks something temporary until it is closed.
+/// Locks a hidden file or directory until it is closed.
 pub fn lock(file: &File) -> Owner {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Owner::Ours,
@@ -201,7 +204,8 @@ pub fn lock(file: &File) -> Owner {
     }
 }
 
-/// Whether this process may write a file of that size. The kernel would end it by SIGXFSZ.
+/// Checks whether this process may write a file of `len` bytes. Beyond its limit the kernel would
+/// end it by SIGXFSZ.
 pub fn check_size(len: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if len > limit => Err(Errno::FBIG.into()),
@@ -209,7 +213,7 @@ pub fn check_size(len: u64) -> io::Result<()> {
     }
 }
 
-/// Opens a file to be read. What is none is not waited for, and not done anything to.
+/// Opens a regular file for reading. A FIFO or device is not waited for, and is refused.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let file = above_standard(OpenOptions::new().read(true).custom_flags(flags).open(path)?)?;
@@ -219,7 +223,8 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     }
 }
 
-/// A daemon that has closed its descriptors 0 to 2 may still print to them.
+/// Moves a descriptor above 2: a daemon that has closed its descriptors 0 to 2 may still print to
+/// them.
 pub fn above_standard(file: File) -> io::Result<File> {
     if file.as_raw_fd() > 2 {
         return Ok(file);

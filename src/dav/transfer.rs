@@ -1,9 +1,10 @@
-//! COPY and MOVE (RFC 4918 sections 9.8 and 9.9).
+//! The methods COPY and MOVE (RFC 4918, sections 9.8 and 9.9), in portions. Owns the order of their
+//! steps; leaves to `transfer_rules` what is allowed, and to `tree` how files are copied.
 //!
-//! A copy is made under a hidden name beside its destination and takes its place when it is
-//! complete: whatever happens on the way, what was there before is there still. A move to another
-//! file system takes its source out of reach first, so that what is removed at the end is what was
-//! copied; if it fails, the source goes back.
+//! A copy is made under a hidden name beside its destination, and is renamed when it is complete:
+//! until then the destination stays as it was. A move to another file system first holds its source
+//! out of reach, so that the tree removed at the end is the tree that was copied; if the move
+//! fails, the source is put back.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType};
@@ -30,12 +31,14 @@ use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_l
 use super::{Env, status_of};
 use crate::files::resolve;
 
-/// How often trees are looked through anew because locks were taken meanwhile.
+/// The largest number of surveys of the same trees, which are repeated when locks were taken
+/// meanwhile.
 pub const MAX_LOOKS: usize = 16;
-/// How long others are waited for who change properties, in seconds.
+/// The time that other processes which change properties are waited for, in seconds.
 pub const PATIENCE: u64 = 2;
 
-/// Whether others are waited for until `until` still, unless the clock was set back meanwhile.
+/// Returns whether a wait that ends at `until` goes on, which it does not if the clock was set
+/// back.
 pub fn is_patient(now: u64, until: u64) -> bool {
     now < until && until - now <= PATIENCE
 }
@@ -46,36 +49,37 @@ pub struct Transfer {
     moves: bool,
     judged: Judged,
     stage: Stage,
-    /// What is locked and must not be lost.
+    /// The hrefs of locked resources that would be lost.
     locked: Vec<String>,
-    /// [`lock_log::count`] when the last look began, and how many there were.
+    /// The value of [`lock_log::count`] when the last survey began, and the number of surveys.
     seen: u64,
     looks: usize,
-    /// The source of a move, while a copy of it is made.
+    /// The source of a move while it is being copied.
     held: Option<Held>,
     made: Option<Made>,
     properties: Properties,
-    /// What is to be removed at the end: what was replaced, and the source of a move that had to be
-    /// copied.
+    /// The removals at the end: of the file that was replaced, and of the source of a move that had
+    /// to be copied.
     replaced: Option<Removal>,
     source: Option<Discard>,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// Looks for locks, and for hidden names that would be shown elsewhere.
+    /// Searches the trees for locks, and the source for files that are hidden there but would not
+    /// be at the destination. The flag tells the source.
     Survey(Vec<(Survey, bool)>),
     File(FileCopy),
     Tree(TreeCopy),
-    /// It is in its place, and its properties follow: until when that is tried, and whether they
-    /// are there already.
+    /// The file is in its place, and its properties follow: the time until which that is tried, and
+    /// whether they are at the destination already.
     Carry(u64, bool),
     Remove,
-    /// Removes a copy that failed.
+    /// Removes a copy that failed, before the response is sent.
     Undo(Removal, Reply),
 }
 
-/// A copy in the making.
+/// A copy that is being made.
 #[derive(Debug)]
 enum Made {
     File(Temporary),
@@ -108,7 +112,7 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// Works on; the answer once all is done.
+    /// Does the next portion. Returns the response once all is done.
     pub fn advance(
         &mut self,
         request: &Request,
@@ -144,7 +148,7 @@ impl Transfer {
             };
             match progress {
                 Ok(()) => {}
-                // It goes on from here once nobody is in the way.
+                // The step is repeated once the other process is done.
                 Err(reply) if reply.busy => return Err(reply),
                 Err(reply) => self.fail(reply)?,
             }
@@ -152,10 +156,10 @@ impl Transfer {
         Ok(None)
     }
 
-    /// Nobody waits for it any more: what was there before is there again, and what is left of it
-    /// is removed by others.
+    /// Gives up, since the connection has ended: puts held files back, and leaves the rest of the
+    /// removals to the sweeper.
     pub fn abandon(mut self, sweeper: &mut Sweeper) {
-        // The answer of whoever asked for it.
+        // The response is dropped, since no client is left to receive it.
         let _ = self.fail(500.into());
         if let Stage::Undo(removal, _) = self.stage {
             sweeper.remove(removal);
@@ -168,10 +172,11 @@ impl Transfer {
         }
     }
 
-    /// Gives up: an error, or what is to be done before that is told.
+    /// Undoes the work after an error. Returns the response as an error, or `Ok` if a copy has to
+    /// be removed before it.
     fn fail(&mut self, reply: Reply) -> Result<(), Reply> {
         if let Some(held) = self.held.take() {
-            // Where that cannot be done now, a sweep does it.
+            // If this fails now, a sweep does it later.
             let _ = held.put_back();
         }
         match self.made.take() {
@@ -183,7 +188,7 @@ impl Transfer {
         }
     }
 
-    /// Has the trees looked through that will be moved or replaced.
+    /// Begins a survey of the trees that will be moved or replaced.
     fn look(&mut self) {
         let Judged { source, target, .. } = &self.judged;
         let mut surveys = Vec::new();
@@ -230,7 +235,7 @@ impl Transfer {
         if exposes { Err(403.into()) } else { Ok(()) }
     }
 
-    /// Whether locks may have been taken since the last look; if so, the next has begun.
+    /// Returns whether locks may have been taken since the last survey. If so, begins the next one.
     fn must_look_again(&mut self) -> Result<bool, Reply> {
         let Judged { source, target, place, .. } = &self.judged;
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
@@ -257,7 +262,7 @@ impl Transfer {
             from = own_place(source).ok_or(Reply::from(409))?;
             let replaces = target.exists();
             if !source.is_link && source.etag().is_some() && source.etag() == target.etag() {
-                // Who knows the content that goes must not take this one for it.
+                // A client that has cached the replaced file must not mistake the new one for it.
                 stamp(&open_file(&from)?, target.metadata());
             }
             let moved = match source.is_link {
@@ -308,7 +313,7 @@ impl Transfer {
         }
     }
 
-    /// The copy is complete, and gets its name.
+    /// Gives the complete copy its name.
     fn copied(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
         if self.must_look_again()? {
             return Ok(());
@@ -334,7 +339,7 @@ impl Transfer {
             },
             None => return Err(500.into()),
         };
-        // From now on others may lock it.
+        // From now on other clients may lock it.
         self.made = None;
         self.source = self.held.take().map(Discard::of);
         self.replaced = old.map(Removal::of_hidden);
@@ -343,15 +348,16 @@ impl Transfer {
     }
 
     fn source_properties(&self, env: &Env<'_>) -> io::Result<Properties> {
-        // Those of a directory are in it.
+        // The properties of a directory are stored inside of it, and move with it.
         let home = self.judged.source.home.as_ref().filter(|home| !home.name.is_empty());
         let Some(home) = home else { return Ok(Properties::default()) };
         let mut state = store::load(&home.dir, env.unix)?;
         Ok(state.remove(&home.name).unwrap_or_default().properties)
     }
 
-    /// Takes the properties along, and leaves the locks; false if somebody else has to be waited
-    /// for. What was copied or moved stays so, also where its properties cannot be kept.
+    /// Moves the properties to the destination, without the locks. Returns false while another
+    /// process has to be waited for. The copy or move stands even if its properties cannot be
+    /// stored.
     fn carry(&mut self, env: &Env<'_>) -> bool {
         let Stage::Carry(until, mut is_there) = self.stage else { return true };
         let carried = self.carry_to(env, &mut is_there);
@@ -383,7 +389,7 @@ impl Transfer {
             return Ok(());
         }
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
-            // Somebody may have put something else there.
+            // Another client may have made a new file there.
             Some(home) if home.path().exists() => Ok(()),
             Some(home) => store::update(&home.dir, env.unix, &mut |state| {
                 state.remove(&home.name);
@@ -392,7 +398,7 @@ impl Transfer {
         }
     }
 
-    /// Removes what is to go; the answer once it has.
+    /// Removes replaced and moved files. Returns the response once that is done.
     fn remove(&mut self, budget: &mut usize) -> Option<Reply> {
         if let Some(replaced) = &mut self.replaced {
             if !replaced.advance(budget) {
@@ -412,18 +418,18 @@ impl Transfer {
     }
 }
 
-/// The directory of a place.
+/// Returns the directory of a path.
 fn dir_of(place: &Path) -> &Path {
     place.parent().unwrap_or(Path::new("."))
 }
 
-/// What is moved within a file system gets another name. What had that before is returned.
+/// Renames a file within a file system. Returns the path of the file that was replaced.
 fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
     let old = install(from, place, replaces)?;
     if old.as_deref() != Some(from) {
         return Ok(old);
     }
-    // What was replaced bears the old name of the source, for a moment.
+    // For a moment, the replaced file has the old name of the source.
     let hidden = fresh_name(dir_of(from));
     if let Err(error) = fs::rename(from, &hidden) {
         rename(from, place, RenameFlags::EXCHANGE)?;
@@ -432,9 +438,11 @@ fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pat
     Ok(Some(hidden))
 }
 
-/// A link that is moved leads to the same place as before.
+/// Moves a symbolic link, so that it leads to the same file as before. Returns the path of the file
+/// that was replaced.
 fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
-    // In a folder, which can be locked: nobody could tell whose a hidden link is.
+    // The link is made in a hidden directory, since a link itself cannot be locked and would be
+    // swept.
     let folder = TemporaryDir::create(dir_of(place))?;
     let made = folder.path.join("link");
     let moved = replace_link(from, &made, place, replaces);
@@ -446,7 +454,7 @@ fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pat
     moved
 }
 
-/// Puts a copy of a link at `made` into its place, and takes the link away.
+/// Copies a link to `made`, renames the copy to `place`, and removes the link.
 fn replace_link(
     from: &Path,
     made: &Path,
@@ -454,7 +462,7 @@ fn replace_link(
     replaces: bool,
 ) -> io::Result<Option<PathBuf>> {
     copy_link(from, made)?;
-    // First of all: what cannot be taken away must not replace anything.
+    // The link is held first: one that cannot be removed must not replace another file.
     let held = Held::take(from, Kind::Source)?;
     match install(made, place, replaces) {
         Ok(old) => {
@@ -468,25 +476,25 @@ fn replace_link(
     }
 }
 
-/// Why a tree is not copied, as an answer.
+/// Returns the response to a tree that cannot be copied.
 fn refused(source: &Target, uncopied: &Uncopied) -> Reply {
     let inside: &OsStr = uncopied.inside.as_os_str();
     match status_of(&uncopied.error) {
-        // It was there when the copy came to its directory: a tree without it there never was.
+        // The file vanished while its directory was copied. A tree without it has never existed.
         404 => failures(source, &[(inside.as_bytes().to_vec(), 409)]),
         status @ (403 | 409) => failures(source, &[(inside.as_bytes().to_vec(), status)]),
         status => status.into(),
     }
 }
 
-/// What is locked inside of a tree, as an answer.
+/// Returns the response that names the locked resources inside of a tree.
 pub fn locked_inside(hrefs: &[String]) -> Reply {
     let mut document = Multistatus::new();
     hrefs.iter().for_each(|href| document.status(href, 423));
     Reply { body: Some(document.finish()), ..207.into() }
 }
 
-/// What could not be removed, as an answer.
+/// Returns the response that names the files that could not be removed.
 pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
     if let [(inside, status)] = failures
         && inside.is_empty()
@@ -502,8 +510,8 @@ pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
     Reply { body: Some(document.finish()), ..207.into() }
 }
 
-/// Whether something in the tree `from` is hidden there and would not be in the tree `to`, or would
-/// become what an option names.
+/// Returns whether a file in the tree `from` is hidden there and would not be in the tree `to`, or
+/// would take a name in `to` that an option names.
 fn is_exposed(env: &Env<'_>, from: &Path, to: &Path, inside: &Path) -> bool {
     let (from, to) = (from.join(inside), to.join(inside));
     resolve::is_hidden(env.config, &from) && !resolve::is_hidden(env.config, &to)

@@ -1,7 +1,8 @@
-//! Whether a COPY or MOVE may be done: what it names, its conditions, and the locks in its way.
+//! The rules for COPY and MOVE (RFC 4918, sections 9.8 and 9.9): which resources a request names,
+//! whether its conditions hold, and which locks forbid it. Changes no file.
 //!
-//! It is asked at the start, and again before anything is changed: a large tree is worked on in
-//! portions, between which others have their turns.
+//! The rules are applied at the start, and again before anything is changed: a large tree is
+//! processed in portions, and other requests are processed between them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,16 +17,16 @@ use super::request::{MAX_JUDGED, Reply, Request};
 use super::store::States;
 use super::target::{Kind, Target};
 
-/// A COPY or MOVE that may be done.
+/// A COPY or MOVE that the rules allow.
 #[derive(Debug)]
 pub struct Judged {
     pub deep: bool,
     pub source: Target,
     pub target: Target,
-    /// Where it goes, without links in the path of the directory.
+    /// The path of the destination, without symbolic links in that of its directory.
     pub place: PathBuf,
     pub keys: Keys,
-    /// The source, as conditions see it.
+    /// The state of the source that conditions are compared with.
     current: Current,
 }
 
@@ -61,7 +62,7 @@ impl Judged {
         Ok(judged)
     }
 
-    /// Judges once more, before the source is touched.
+    /// Applies all rules once more, before the source is changed.
     pub fn renew(&mut self, request: &Request, env: &Env<'_>, moves: bool) -> Result<(), Reply> {
         let now = Judged::new(request, env, moves)?;
         let is_other = now.place != self.place
@@ -71,8 +72,8 @@ impl Judged {
         Ok(())
     }
 
-    /// Judges the target once more, before a copy gets its name. The source is taken to be as it
-    /// was when the copy was begun: it may be held.
+    /// Applies the rules for the destination once more, before a copy gets its name. The source
+    /// counts as it was when the copy was begun, since it may be held.
     pub fn renew_target(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
         let target = request.destination(env)?;
         if place_of(&target)? != self.place || is_unknown_dir(&self.target, &target) {
@@ -91,11 +92,12 @@ impl Judged {
         if target.exists() && !overwrite {
             return Err(412.into());
         }
-        // Nor is what is hidden replaced with the directory that it is in.
+        // A hidden file must not be replaced together with the directory that it is in.
         if target.holds_secrets(env) {
             return Err(403.into());
         }
-        // A file that replaces a file leaves the directory as it is. A link is replaced itself.
+        // A file that replaces a file does not change the members of the directory. A link is
+        // replaced itself.
         let stays = target.exists() && !target.is_link && !target.is_dir() && !self.source.is_dir();
         match target.blocked(env, &self.keys, !stays)? {
             Some(lock) => Err(Reply::locked(&lock.href)),
@@ -104,9 +106,9 @@ impl Judged {
     }
 }
 
-/// Where something of that name is to be, without links in the path of the directory.
+/// Returns the path of the destination, without symbolic links in that of its directory.
 fn place_of(target: &Target) -> Result<PathBuf, Reply> {
-    // The root has no name that could be given to something else.
+    // The root has no name that another resource could take.
     let Some(name) = target.full.file_name().filter(|_| target.path != b"/") else {
         return Err(403.into());
     };
@@ -117,21 +119,21 @@ fn place_of(target: &Target) -> Result<PathBuf, Reply> {
     Ok(dir.join(name))
 }
 
-/// Where the thing itself is that a target names, also if that is a link; without links in the path
-/// of the directory.
+/// Returns the path of the target itself, even if that is a symbolic link, without symbolic links
+/// in the path of its directory.
 pub fn own_place(target: &Target) -> Option<PathBuf> {
     target.parent().zip(target.full.file_name()).map(|(dir, name): (_, &OsStr)| dir.join(name))
 }
 
-/// Whether there is a directory now, itself and no link to it, that was not the one before: what is
-/// in it was not looked at.
+/// Returns whether the path names a directory now, not a link to one, that is not the one before:
+/// this directory was not searched.
 pub fn is_unknown_dir(before: &Target, now: &Target) -> bool {
     let id = |target: &Target| target.metadata().map(|meta| (meta.dev(), meta.ino()));
     let is_real_dir = |target: &Target| target.is_dir() && !target.is_link;
     is_real_dir(now) && !(is_real_dir(before) && id(before) == id(now))
 }
 
-/// A resource can neither replace itself, nor what it is in, nor go into itself.
+/// Refuses a resource that would replace itself or a directory around it, or go into itself.
 fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> Result<(), Reply> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let from = match source.is_link && moves {
@@ -143,10 +145,11 @@ fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> 
     let same = from == place || to.as_ref() == Some(&from);
     let inside = source.is_dir() && place.starts_with(&from);
     let around = from.starts_with(place);
-    // Nor may a link take the place of what it leads to, or of a directory around that.
+    // A link must not replace the file that it leads to, nor a directory around that.
     let led_to = real(&source.full).filter(|_| source.is_link);
     let undermines = moves && led_to.is_some_and(|led_to| led_to.starts_with(place));
-    // One file may have several paths: mounted twice, or where case makes no difference.
+    // One directory may have several paths, where it is mounted twice or where case makes no
+    // difference.
     let of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
     let is_around = |outer: &Path, inner: &Path| {
         let outer = of(outer);

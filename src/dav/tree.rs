@@ -1,4 +1,5 @@
-//! Work on whole trees of directories, in portions: removing, copying, and looking through them.
+//! Work on whole trees of directories, in portions: removing, copying, and searching them. Owns the
+//! way through a tree; knows nothing of requests.
 //!
 //! Symbolic links are never followed: they are removed, and copied, as links.
 
@@ -18,14 +19,14 @@ use super::status_of;
 use super::store::{self, STATE};
 use super::temporary::{above_standard, check_size, create_private_dir, open_file};
 
-/// Bytes that are copied at once.
+/// The number of bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
-/// What a piece costs of a portion; looking at a name costs 1.
+/// The cost of copying a piece, in units of the budget. A directory entry costs 1.
 const PIECE_COST: usize = 32;
-/// As many failures are told of.
+/// The largest number of failures that are reported.
 const MAX_FAILURES: usize = 100;
 
-/// The entries of a directory.
+/// The entries of a directory, with their types.
 type Names = IntoIter<(OsString, FileType)>;
 
 fn read_names(dir: &Path) -> io::Result<Names> {
@@ -38,7 +39,7 @@ fn read_names(dir: &Path) -> io::Result<Names> {
     Ok(names.into_iter())
 }
 
-/// What tells a directory from all others; an error if there is none, or a link to one.
+/// Returns device and inode of a directory. A symbolic link to one is an error.
 fn identity(dir: &Path) -> io::Result<(u64, u64)> {
     match fs::symlink_metadata(dir)? {
         meta if meta.is_dir() => Ok((meta.dev(), meta.ino())),
@@ -46,26 +47,27 @@ fn identity(dir: &Path) -> io::Result<(u64, u64)> {
     }
 }
 
-/// The removal of a file, or of a directory and all in it.
+/// The removal of a file, or of a directory with its content.
 #[derive(Debug)]
 pub struct Removal {
     root: PathBuf,
     levels: Vec<Level>,
     begun: bool,
-    /// It is out of sight for good: the modes of its directories keep nobody off any more.
+    /// Whether it has a hidden name and is not to come back: then the modes of its directories need
+    /// not be respected.
     is_hidden: bool,
-    /// What could not be removed, from the root of the removal on, and why. What only remains
-    /// because of what is in it is not among them.
+    /// The files that could not be removed: the path below the root of the removal, and the status.
+    /// A directory that stays only because of its content is not among them.
     pub failures: Vec<(Vec<u8>, u16)>,
 }
 
 #[derive(Debug)]
 struct Level {
     dir: PathBuf,
-    /// Device and number.
+    /// Device and inode.
     identity: (u64, u64),
     names: Names,
-    /// Something in it could not be removed.
+    /// Whether a file in it could not be removed.
     stays: bool,
 }
 
@@ -75,12 +77,13 @@ impl Removal {
         Removal { root, levels, begun: false, is_hidden: false, failures }
     }
 
-    /// Of what has a hidden name and is not to come back.
+    /// Creates the removal of a directory that has a hidden name and is not to come back.
     pub fn of_hidden(root: PathBuf) -> Removal {
         Removal { is_hidden: true, ..Removal::new(root) }
     }
 
-    /// Works on; true once all is done. `budget` is what may still be done in this portion.
+    /// Does the next portion. Returns true once all is done. `budget` is the work that may still be
+    /// done in this portion.
     pub fn advance(&mut self, budget: &mut usize) -> bool {
         if !self.begun {
             self.begun = true;
@@ -103,7 +106,7 @@ impl Removal {
                 }
                 continue;
             };
-            // It comes last, and is kept for those that stay.
+            // The state file comes last, and is kept for the files that stay.
             if level.stays && name == STATE {
                 continue;
             }
@@ -116,13 +119,13 @@ impl Removal {
         self.levels.is_empty()
     }
 
-    /// Leaves directories that are not any more what they were when they were entered: through a
-    /// link in their place it would remove what is elsewhere.
+    /// Leaves directories that were replaced after they were entered: through a link in such a
+    /// place, files elsewhere would be removed.
     fn leave_strangers(&mut self) {
         let is_there =
             |level: &Level| identity(&level.dir).is_ok_and(|found| found == level.identity);
         if let Some(at) = self.levels.iter().position(|level| !is_there(level)) {
-            // What has come there shows when the directory around it is removed.
+            // A file that has come there shows when the directory around it is removed.
             self.levels.truncate(at);
         }
     }
@@ -150,7 +153,7 @@ impl Removal {
 
     fn tried(&mut self, result: io::Result<()>, path: &Path) {
         let Err(error) = result else { return };
-        // Somebody else was faster.
+        // Another process has removed the file already.
         if error.kind() == ErrorKind::NotFound {
             return;
         }
@@ -161,7 +164,7 @@ impl Removal {
         }
     }
 
-    /// The directory at hand stays.
+    /// Marks the current directory as one that stays.
     fn keep(&mut self) {
         if let Some(level) = self.levels.last_mut() {
             level.stays = true;
@@ -174,27 +177,28 @@ impl Removal {
 pub struct FileCopy {
     from: File,
     to: File,
-    /// Bytes to come: a file that grows meanwhile would have no end.
+    /// The number of bytes left to copy, fixed at the start: a file that grows meanwhile would have
+    /// no end.
     left: u64,
 }
 
 impl FileCopy {
-    /// From the file at `from` into `to`, which gets its mode.
+    /// Creates the copy of the file at `from` into `to`, which gets the same mode.
     pub fn new(from: &Path, to: File) -> io::Result<FileCopy> {
         let from = open_file(from)?;
         let meta = from.metadata()?;
         check_size(meta.len())?;
         let mode = meta.permissions().mode() & 0o777;
-        // Not every file system has modes.
+        // Not every file system has modes, so a failure is no error.
         let _ = to.set_permissions(fs::Permissions::from_mode(mode));
         Ok(FileCopy { from, to, left: meta.len() })
     }
 
-    /// Works on, by a piece at least; true once all is copied.
+    /// Copies at least one piece. Returns true once all is copied.
     pub fn advance(&mut self, budget: &mut usize) -> io::Result<bool> {
         loop {
             *budget = budget.saturating_sub(PIECE_COST);
-            // The kernel copies, and shares the blocks where the file system can.
+            // The kernel copies the bytes, and shares the blocks if the file system can.
             let len = self.left.min(PIECE as u64);
             let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
             self.left = self.left.saturating_sub(count);
@@ -209,7 +213,7 @@ impl FileCopy {
     }
 }
 
-/// A copy of a directory and all in it.
+/// The copying of a directory with its content.
 #[derive(Debug)]
 pub struct TreeCopy {
     root: PathBuf,
@@ -218,7 +222,7 @@ pub struct TreeCopy {
     file: Option<(FileCopy, PathBuf)>,
 }
 
-/// What of a tree cannot be copied: where it is, from the root of the tree on, and why.
+/// A file of a tree that cannot be copied: its path below the root of the tree, and the error.
 #[derive(Debug)]
 pub struct Uncopied {
     pub inside: PathBuf,
@@ -226,9 +230,10 @@ pub struct Uncopied {
 }
 
 impl TreeCopy {
-    /// From the directory `from` into the empty directory `to`, which is filled before it gets its
-    /// mode. `deep`: with all in it. `whole`: the copy is to stand for the tree. Then nothing may
-    /// be left out, and links are written as they are, as if the tree had only got another name.
+    /// Creates the copy of the directory `from` into the empty directory `to`, which gets its mode
+    /// when it is complete. With `deep`, the content is copied, too. With `whole`, the copy takes
+    /// the place of the tree: then no file may be left out, and links are copied unchanged, as if
+    /// the tree were only renamed.
     pub fn new(from: PathBuf, to: PathBuf, deep: bool, whole: bool) -> io::Result<TreeCopy> {
         let mut copy = TreeCopy { root: from.clone(), whole, levels: Vec::new(), file: None };
         copy_state(&from, &to, deep)?;
@@ -237,8 +242,8 @@ impl TreeCopy {
         Ok(copy)
     }
 
-    /// Works on; true once all is copied. `is_left_out` is asked about each path, which begins at
-    /// the root of the tree.
+    /// Does the next portion. Returns true once all is copied. `is_left_out` is called with the
+    /// path of each file below the root of the tree.
     pub fn advance(
         &mut self,
         budget: &mut usize,
@@ -272,13 +277,13 @@ impl TreeCopy {
                 Ok(meta) => meta.permissions().mode() & 0o777,
                 Err(error) => return Err(Uncopied { inside: inside(&self.root, &from), error }),
             };
-            // Not every file system has modes.
+            // Not every file system has modes, so a failure is no error.
             let _ = fs::set_permissions(to, fs::Permissions::from_mode(mode));
         }
         Ok(self.levels.is_empty() && self.file.is_none())
     }
 
-    /// What it has cost.
+    /// Copies one entry of a directory. Returns the cost.
     fn copy(
         &mut self,
         from: &Path,
@@ -307,39 +312,39 @@ impl TreeCopy {
         } else if kind.is_symlink() {
             copy_link(from, &to)?;
         } else if self.whole {
-            // Nobody can read it here, nor make another that is the same.
+            // A device, FIFO or socket cannot be copied.
             return Err(Errno::PERM.into());
         }
         Ok(0)
     }
 
-    /// What is known of the directory is copied already, and temporary files of others are
-    /// nobody's concern. But what is held belongs to the tree.
+    /// Passes over a hidden name of this server: the state file is copied already, and temporary
+    /// files do not belong to the tree. But a held file does, and is an error.
     fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<usize> {
         if Kind::of(name.as_bytes()).is_none() {
             return Ok(0);
         }
         if let Some(dir) = from.parent() {
-            // If nobody holds it any more, the next attempt finds it in its place.
+            // If its holder has ended, this puts the file back, and the next attempt finds it.
             sweep(dir)?;
         }
         Err(Errno::EXIST.into())
     }
 }
 
-/// A path from the root of its tree on.
+/// Returns a path relative to the root of its tree.
 fn inside(root: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(root).unwrap_or(path).to_path_buf()
 }
 
-/// Copies a link; the copy leads to the same place.
+/// Copies a symbolic link. The copy leads to the same file.
 pub fn copy_link(from: &Path, to: &Path) -> io::Result<()> {
     let end = fs::canonicalize(from).or_else(|_| fs::read_link(from))?;
     std::os::unix::fs::symlink(end, to)
 }
 
-/// Copies what is known of a directory, and of all in it if `all`. Locks stay where they are. What
-/// it has cost.
+/// Copies the stored properties of a directory, and with `all` those of its members. Locks are not
+/// copied. Returns the cost.
 fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<usize> {
     let mut state = store::load(from, u64::MAX)?;
     let cost = state.cost();
@@ -351,10 +356,10 @@ fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<usize> {
     Ok(cost)
 }
 
-/// Is shown a directory and the names in it, and says what that has cost.
+/// A function that is called for each directory with its entries, and returns its cost.
 type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<usize> + 'a;
 
-/// A look at all directories of a tree.
+/// A search through all directories of a tree.
 #[derive(Debug)]
 pub struct Survey {
     dirs: Vec<PathBuf>,
@@ -365,14 +370,15 @@ impl Survey {
         Survey { dirs: vec![root] }
     }
 
-    /// Shows directories and what is in each; true once all were shown.
+    /// Calls `look` for more directories. Returns true once there are none left.
     pub fn advance(&mut self, budget: &mut usize, look: &mut Look<'_>) -> io::Result<bool> {
         while *budget > 0 {
-            // It is taken off the list when it was looked at: who is put off comes back to it.
+            // The directory leaves the list after its visit, so that a visit that failed is
+            // repeated.
             let Some(dir) = self.dirs.last().cloned() else { return Ok(true) };
             let names = match read_with_held(&dir) {
                 Ok(names) => names,
-                // What cannot be read can hold no lock that was taken here.
+                // A directory that this process cannot read holds no lock that it has granted.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -394,15 +400,16 @@ impl Survey {
     }
 }
 
-/// The names in a directory, once nothing of it is held that will come back: locks in there count,
-/// too. An error of the kind `WouldBlock` says that somebody holds it still.
+/// Reads the entries of a directory once all held files have been put back, since the locks in
+/// those count, too. An error of the kind `WouldBlock` says that another process still holds a
+/// file.
 fn read_with_held(dir: &Path) -> io::Result<Names> {
     let is_held = |(name, _): &(OsString, FileType)| Kind::of(name.as_bytes()).is_some();
     let names = read_names(dir)?;
     if !names.as_slice().iter().any(is_held) {
         return Ok(names);
     }
-    // Folders that are to be removed are found again by whoever removes this directory, or sweeps.
+    // The directories that are to be removed are found again when this one is removed or swept.
     drop(sweep(dir)?);
     let names = read_names(dir)?;
     match names.as_slice().iter().any(is_held) {
@@ -411,12 +418,12 @@ fn read_with_held(dir: &Path) -> io::Result<Names> {
     }
 }
 
-/// Whether a name is one of ours, that no client sees.
+/// Returns whether a name is a hidden one of this server.
 pub fn is_own(name: &[u8]) -> bool {
     name.starts_with(STATE.as_bytes())
 }
 
-/// The removal of something held. What cannot be removed goes back to its place.
+/// The removal of a held file or directory. The content that cannot be removed is put back.
 #[derive(Debug)]
 pub struct Discard {
     removal: Removal,
@@ -424,13 +431,13 @@ pub struct Discard {
 }
 
 impl Discard {
-    /// Of what is doomed.
+    /// Creates the removal of a held file, which no sweep puts back from now on.
     pub fn of(held: Held) -> Discard {
         let held = held.doom();
         Discard { removal: Removal::new(held.path()), held }
     }
 
-    /// Works on; what could not be removed, and why, once all is done.
+    /// Does the next portion. Once all is done, returns the files that could not be removed.
     pub fn advance(&mut self, budget: &mut usize) -> Option<&[(Vec<u8>, u16)]> {
         if !self.removal.advance(budget) {
             return None;

@@ -1,8 +1,11 @@
-//! PUT (RFC 9110 section 9.3.4): the content goes into a file of its own, which takes the name of
-//! the target when it is complete.
+//! The method PUT (RFC 9110, section 9.3.4), also with Content-Range (section 14.5). The content
+//! goes into a file of its own, which takes the name of the target when it is complete.
 //!
-//! A machine that crashes may lose what was written in the last seconds: nothing is forced to the
-//! disk, since that would keep all others waiting.
+//! Decides whether an upload is allowed, at its head and once more at its end. Knows nothing of how
+//! the content arrives.
+//!
+//! A machine that crashes may lose what was written in the last seconds: nothing is flushed to the
+//! disk (`fsync`), since all other connections would have to wait for that.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,41 +22,42 @@ use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
 use super::transfer::{PATIENCE, is_patient};
 
-/// Bytes that are copied at once.
+/// The number of bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
-/// What a piece costs of a portion.
+/// The cost of copying a piece, in units of the budget.
 const PIECE_COST: usize = 32;
 
 /// A PUT under way.
 #[derive(Debug)]
 pub struct Upload {
     request: Request,
-    /// `None` once it is in its place.
+    /// The file that the content is written to; `None` once it is in its place.
     made: Option<Temporary>,
-    /// Where the next piece of content goes.
+    /// The file offset of the next piece of content.
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
-    /// Until when others are waited for who change properties in the same directory.
+    /// The time until which other processes that change properties in the same directory are waited
+    /// for, in seconds since 1970.
     patience: Option<u64>,
 }
 
-/// Content that is only a part (RFC 9110, section 14.5).
+/// A range of a file that the content replaces (RFC 9110, section 14.5).
 #[derive(Debug)]
 struct Part {
     start: u64,
     end: u64,
-    /// The file as it was, and what of it is yet to be copied.
+    /// The file as it was, and the ranges of it that are still to be copied.
     old: Option<File>,
     gaps: Vec<(u64, u64)>,
 }
 
 impl Upload {
-    /// Judges whether the upload is welcome, before its content comes.
+    /// Checks whether the upload is allowed, before its content arrives.
     pub fn begin(request: Request, env: &Env<'_>, sweeper: &mut Sweeper) -> Result<Upload, Reply> {
         request.check_fields()?;
         let target = request.target(env)?;
-        // A collection cannot be made by PUT.
+        // PUT cannot make a collection (RFC 4918, section 9.7.2).
         let names_dir = request.path.ends_with(b"/");
         match target.kind {
             Kind::Dir(_) => return Err(405.into()),
@@ -73,7 +77,7 @@ impl Upload {
         Ok(Upload { request, made, position, part, patience: None })
     }
 
-    /// Takes a piece of the content.
+    /// Writes a piece of the content.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), Reply> {
         let end = self.position.saturating_add(piece.len() as u64);
         if self.part.as_ref().is_some_and(|part| end > part.end) {
@@ -92,7 +96,8 @@ impl Upload {
         }
     }
 
-    /// All content has come: works on, and gives the answer once the file is in its place.
+    /// Does the next portion of work after the last content. Returns the response once the file is
+    /// in its place.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
         if let Some(part) = &self.part
             && self.position != part.end
@@ -102,7 +107,7 @@ impl Upload {
         if !self.fill_gaps(budget)? {
             return Ok(None);
         }
-        // Much may have happened while the content came.
+        // The target may have changed while the content arrived, so it is checked again.
         let target = self.request.target(env)?;
         if target.is_dir() {
             return Err(409.into());
@@ -137,7 +142,7 @@ impl Upload {
         Ok(Some(if target.exists() { 204 } else { 201 }.into()))
     }
 
-    /// Copies what of the old file stays around the part; true once that is done.
+    /// Copies the ranges of the old file outside of the part. Returns true once that is done.
     fn fill_gaps(&mut self, budget: &mut usize) -> io::Result<bool> {
         let mut buf = Vec::new();
         while *budget > 0 {
@@ -168,7 +173,7 @@ impl Part {
         let (start, end) = content_range(value).ok_or(Reply::from(400))?;
         let len = target.metadata().map_or(0, |meta| meta.len());
         if start > len {
-            // There would be a hole.
+            // The file would have a hole.
             let fields = format!("Content-Range: bytes */{len}\r\n").into_bytes();
             return Err(Reply { fields, ..416.into() });
         }
@@ -182,7 +187,7 @@ impl Part {
 }
 
 impl Part {
-    /// Whether the target is still the file that this is a part of.
+    /// Returns whether the target is still the file that the part belongs to.
     fn is_of(&self, target: &Target) -> bool {
         let identity = |meta: &fs::Metadata| (meta.dev(), meta.ino());
         let old = self.old.as_ref().and_then(|old| old.metadata().ok());
@@ -190,7 +195,8 @@ impl Part {
     }
 }
 
-/// First byte and the one behind the last of `bytes 0-9/10` or `bytes 0-9/*`.
+/// Parses `bytes 0-9/10` or `bytes 0-9/*`. Returns the offset of the first byte, and that behind
+/// the last.
 fn content_range(value: &[u8]) -> Option<(u64, u64)> {
     let text = std::str::from_utf8(value.trim_ascii()).ok()?;
     let (unit, rest) = text.split_once(' ')?;
@@ -198,7 +204,7 @@ fn content_range(value: &[u8]) -> Option<(u64, u64)> {
     let (first, last) = range.split_once('-')?;
     let number = |text: &str| -> Option<u64> {
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        // What no file offset can hold is as absurd as what no number can.
+        // A number that exceeds a file offset is refused like one that exceeds 64 bits.
         digits.then(|| text.parse().ok()).flatten().filter(|n| *n < i64::MAX as u64)
     };
     let (first, last) = (number(first)?, number(last)?);
@@ -206,15 +212,16 @@ fn content_range(value: &[u8]) -> Option<(u64, u64)> {
     (unit.eq_ignore_ascii_case("bytes") && first <= last && fits).then_some((first, last + 1))
 }
 
-/// Gives the new file mode and owner of the old one, as far as that is allowed. Nothing that was
-/// uploaded may be executed.
+/// Gives the new file the mode and the owner of the old one, as far as that is allowed. An uploaded
+/// file is never executable.
 fn take_over(new: &File, old: &fs::Metadata) {
     if let Ok(made) = new.metadata()
         && (made.uid(), made.gid()) != (old.uid(), old.gid())
     {
         let _ = fchown(new, Some(old.uid()), Some(old.gid()));
     }
-    // Behind it, since a change of the owner takes rights away. Never those of another's identity.
+    // The mode follows the owner, since a change of the owner clears mode bits. Set-user-ID and
+    // set-group-ID are never copied.
     let _ = new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o666));
 }
 

@@ -1,4 +1,8 @@
-//! The methods of WebDAV but PUT, carried out in portions.
+//! A WebDAV request and its progress, for all methods but PUT (RFC 4918, section 9). The work is
+//! done in portions, each with a budget of about as many calls of the file system.
+//!
+//! Performs MKCOL and PROPPATCH itself, and leaves the other methods to files of their own. Knows
+//! nothing of the connection that the request came by.
 
 use std::fs;
 
@@ -16,18 +20,19 @@ use super::target::{Home, Kind, Target};
 use super::transfer::{PATIENCE, Transfer, is_patient};
 use super::xml::Name;
 
-/// Bytes of one dead property, and of all those of a resource.
+/// The largest size of one dead property, and of all dead properties of a resource, in bytes.
 const MAX_PROPERTY: usize = 64 * 1024;
 const MAX_PROPERTIES: usize = 1024 * 1024;
-/// As many properties has one resource.
+/// The largest number of dead properties of one resource.
 const MAX_NUMBER: usize = 4096;
 
-/// A request and how far it is.
+/// A request and its progress.
 #[derive(Debug)]
 pub struct Work {
     request: Request,
     stage: Stage,
-    /// Until when others are waited for who change the same properties.
+    /// The time until which other processes that change the same properties are waited for, in
+    /// seconds since 1970.
     patience: Option<u64>,
 }
 
@@ -40,15 +45,16 @@ enum Stage {
     Delete(Box<Delete>),
 }
 
-/// What all work came to.
+/// The result of a request.
 #[derive(Debug)]
 pub enum Outcome {
     Reply(Reply),
-    /// An answer with status 207 that has only begun: its pieces are to be taken as they go out.
+    /// A response with status 207 of which only the beginning is known: its pieces are taken as
+    /// they are sent.
     Begun(Box<Propfind>),
 }
 
-/// What one portion came to: the answer, once there is one.
+/// The result of one portion: the response, once there is one.
 type Progress = Result<Option<Reply>, Reply>;
 
 impl Work {
@@ -56,13 +62,13 @@ impl Work {
         Work { request, stage: Stage::Start, patience: None }
     }
 
-    /// The content of the request, which is kept until work begins.
+    /// Returns the content of the request, to which bytes are appended until work begins.
     pub fn body(&mut self) -> &mut Vec<u8> {
         &mut self.request.body
     }
 
-    /// The answer where a look at the head shows that it is a refusal. Nothing is changed, and what
-    /// is not seen here is seen later.
+    /// Returns the response if the head of the request alone shows that it is refused. Changes
+    /// nothing, and leaves all other checks to the work itself.
     pub fn refusal(&self, env: &Env<'_>) -> Option<Reply> {
         self.judge(env).err().filter(|reply| !reply.busy)
     }
@@ -87,8 +93,8 @@ impl Work {
         }
     }
 
-    /// Works on; the answer once there is one. `budget` is what may be done in this portion: about
-    /// as many calls of the file system.
+    /// Does the next portion. Returns the result once there is one. `budget` bounds the portion: it
+    /// is about the number of calls of the file system.
     pub fn advance(
         &mut self,
         env: &Env<'_>,
@@ -122,7 +128,7 @@ impl Work {
         None
     }
 
-    /// Nobody waits for an answer any more.
+    /// Gives up the work, since its connection has ended.
     pub fn abandon(mut self, sweeper: &mut Sweeper) {
         self.give_up(sweeper);
     }
@@ -135,12 +141,12 @@ impl Work {
         }
     }
 
-    /// Whether it is a LOCK that has yet to find out whether it may be.
+    /// Returns whether this is a LOCK that still searches a tree for conflicting locks.
     pub fn is_deep_lock(&self) -> bool {
         matches!(self.stage, Stage::Lock(_))
     }
 
-    /// Tells of a directory: the whole answer, if it is short.
+    /// Reports a directory. Returns the whole response, if it is short.
     fn tell(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
         match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Propfind(mut propfind) => match propfind.advance(env, budget) {
@@ -158,7 +164,7 @@ impl Work {
         if let Ok(target) = request.target(env) {
             match &target.home {
                 Some(home) => sweeper.visit(&home.dir, env.unix),
-                // A directory above may be held by somebody who is no more.
+                // A parent directory may be held by a process that has ended.
                 None => {
                     let above = target.full.ancestors().find(|path| path.is_dir());
                     above.into_iter().for_each(|dir| sweeper.visit(dir, env.unix));
@@ -188,12 +194,12 @@ impl Work {
     }
 }
 
-/// Where something that is there is known of.
+/// Returns where the state of an existing target is stored.
 fn writable_home(target: &Target) -> Result<&Home, Reply> {
     target.home.as_ref().filter(|_| target.exists()).ok_or_else(|| 404.into())
 }
 
-/// Where a directory can be made.
+/// Returns where a directory can be made that does not exist yet.
 fn vacant_home(target: &Target) -> Result<&Home, Reply> {
     if !matches!(target.kind, Kind::Missing) {
         return Err(405.into());
@@ -246,7 +252,7 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
             }
         })?;
     } else {
-        // All or nothing (RFC 4918, section 9.2).
+        // Either all changes are made or none is (RFC 4918, section 9.2).
         stats[0].0 = 424;
     }
     stats.retain(|(_, names, _)| !names.is_empty());
@@ -255,7 +261,8 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     Ok(Reply { body: Some(document.finish()), ..207.into() })
 }
 
-/// Whether a change can be made, where `total` are the bytes of all properties so far.
+/// Returns the name of the property and the status of its change, where `total` is the size of all
+/// properties so far, in bytes.
 fn judge<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a Name, u16) {
     let (name, len) = match change {
         Change::Set(name, value) => (name, value.len()),
@@ -273,7 +280,7 @@ fn judge<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a 
     (name, status)
 }
 
-/// Makes a change; how many bytes there were before, and are now.
+/// Makes a change. Returns the size of the property before and after it, in bytes.
 fn apply(change: &Change, properties: &mut Properties) -> (usize, usize) {
     let (before, after) = match change {
         Change::Set(name, value) => (properties.insert(name.clone(), value.clone()), value.len()),

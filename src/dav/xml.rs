@@ -1,9 +1,9 @@
-//! The bodies of WebDAV requests as trees of elements (XML 1.0, Namespaces in XML), and the way
-//! back to text.
+//! The documents in WebDAV requests as trees of elements, and the way back to text (XML 1.0,
+//! Namespaces in XML 1.0). Knows nothing of what the elements mean.
 //!
-//! Reading is bounded: in depth, in the number of nodes, and by what the caller lets arrive. A
-//! document type, and with it every entity but the five of XML itself, is refused, so that nothing
-//! grows while it is read.
+//! Reading is bounded in depth, in the number of nodes, and by the length of the input. A document
+//! type is refused, and with it every entity but the five of XML itself, so that nothing grows
+//! while it is read.
 
 use std::fmt::Write as _;
 
@@ -16,26 +16,27 @@ pub const DAV: &str = "DAV:";
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
 const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
-/// Elements inside each other.
+/// The largest number of elements inside each other.
 const MAX_DEPTH: usize = 32;
-/// Elements, attributes and pieces of text together.
+/// The largest number of elements, attributes and pieces of text together.
 const MAX_NODES: usize = 20_000;
-/// Attributes of one element, and prefixes that are known at one place. They are looked for one by
-/// one.
+/// The largest numbers of attributes of one element, and of prefixes in scope. Both are searched
+/// one by one.
 const MAX_ATTRIBUTES: usize = 64;
 const MAX_PREFIXES: usize = 256;
-/// Bytes of a namespace and of a language: both are repeated for each name that they hold for.
+/// The longest namespace and the longest language, in bytes: both are repeated for each name that
+/// they apply to.
 const MAX_SPACE: usize = 512;
 const MAX_LANGUAGE: usize = 64;
 
-/// The text is not a document that is understood: 400.
+/// The text is not a document that is understood. The response is 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 /// A name in its namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name {
-    /// Empty: in none.
+    /// The namespace; empty for none.
     pub space: String,
     pub local: String,
 }
@@ -46,14 +47,14 @@ impl Name {
     }
 }
 
-/// An element and all in it.
+/// An element with its attributes and children.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     pub name: Name,
-    /// As it was written; empty for none.
+    /// The prefix as it was written; empty for none.
     prefix: String,
     attributes: Vec<Attribute>,
-    /// The prefixes declared here and what they stand for.
+    /// The prefixes that this element declares, with their namespaces.
     declared: Vec<(String, String)>,
     pub children: Vec<Node>,
 }
@@ -65,7 +66,7 @@ struct Attribute {
     value: String,
 }
 
-/// What an element holds.
+/// A child of an element.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
     Element(Element),
@@ -73,12 +74,12 @@ pub enum Node {
 }
 
 impl Element {
-    /// Whether it is this element of WebDAV.
+    /// Returns whether this is the element `local` of the namespace `DAV:`.
     pub fn is_dav(&self, local: &str) -> bool {
         self.name.space == DAV && self.name.local == local
     }
 
-    /// The elements in it.
+    /// Returns the child elements.
     pub fn elements(&self) -> impl Iterator<Item = &Element> {
         self.children.iter().filter_map(|node| match node {
             Node::Element(element) => Some(element),
@@ -86,12 +87,12 @@ impl Element {
         })
     }
 
-    /// The first element of WebDAV in it that has this name.
+    /// Returns the first child element `local` of the namespace `DAV:`.
     pub fn child(&self, local: &str) -> Option<&Element> {
         self.elements().find(|element| element.is_dav(local))
     }
 
-    /// The text directly in it.
+    /// Returns the text of the element, without that of its child elements.
     pub fn text(&self) -> String {
         let texts = self.children.iter().filter_map(|node| match node {
             Node::Text(text) => Some(text.as_str()),
@@ -100,14 +101,14 @@ impl Element {
         texts.collect()
     }
 
-    /// The element as text that stands for itself wherever it is put.
+    /// Returns the element as text that means the same in any document.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         write_element(&mut out, self, &mut vec![(String::new(), String::new())]);
         out
     }
 
-    /// The `xml:lang` that holds for it, where it says one itself.
+    /// Sets `xml:lang`, unless the element has one already.
     fn set_language(&mut self, language: &str) {
         let name = Name { space: XML.to_owned(), local: "lang".to_owned() };
         if !language.is_empty() && !self.attributes.iter().any(|a| a.name == name) {
@@ -122,8 +123,8 @@ impl Element {
         Some(&found.value)
     }
 
-    /// Hands `xml:lang` down to the elements at `depth` below this one: what is taken out of the
-    /// document keeps its language (RFC 4918, section 4.3).
+    /// Copies `xml:lang` to the elements up to `depth` levels below this one: an element that is
+    /// taken out of the document keeps its language (RFC 4918, section 4.3).
     pub fn hand_down_language(&mut self, depth: usize) {
         let Some(language) = self.language().map(str::to_owned) else {
             if depth > 0 {
@@ -148,7 +149,7 @@ impl Element {
     }
 }
 
-/// Reads a document; its outermost element.
+/// Reads a document. Returns its root element.
 pub fn parse(text: &[u8]) -> Result<Element, Malformed> {
     let text = std::str::from_utf8(text).map_err(|_| Malformed)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -177,12 +178,12 @@ pub fn parse(text: &[u8]) -> Result<Element, Malformed> {
     tree.root.ok_or(Malformed)
 }
 
-/// The document so far.
+/// The document as far as it has been read.
 #[derive(Default)]
 struct Tree {
     root: Option<Element>,
     open: Vec<Element>,
-    /// Prefixes in scope, the innermost last, and how many each open element has declared.
+    /// The prefixes in scope, the innermost last, with their namespaces.
     scope: Vec<(String, String)>,
     nodes: usize,
 }
@@ -211,7 +212,7 @@ impl Tree {
             let (prefix, local) = split_name(attribute.key.0)?;
             match (prefix, local) {
                 ("", "xmlns") => declared.push((String::new(), value)),
-                // Namespaces in XML 1.0, section 2.2: a prefix is never taken back.
+                // A prefix cannot be undeclared (Namespaces in XML 1.0, section 2.2).
                 ("xmlns", _) if value.is_empty() => return Err(Malformed),
                 ("xmlns", "xml") if value == XML => {}
                 ("xmlns", "xml" | "xmlns") => return Err(Malformed),
@@ -290,7 +291,7 @@ impl Tree {
     }
 }
 
-/// Prefix and local part; each must be a name.
+/// Splits a qualified name into prefix and local part. Each must be a name.
 fn split_name(name: &str) -> Result<(&str, &str), Malformed> {
     let (prefix, local) = match name.split_once(':') {
         Some((prefix, local)) if is_name(prefix) => (prefix, local),
@@ -300,7 +301,8 @@ fn split_name(name: &str) -> Result<(&str, &str), Malformed> {
     if is_name(local) { Ok((prefix, local)) } else { Err(Malformed) }
 }
 
-/// Roughly what XML takes for a name without a colon: never what could end a tag.
+/// Returns whether a text is a name without a colon, roughly as XML has it: it never holds a
+/// character that could end a tag.
 pub fn is_name(name: &str) -> bool {
     let starts = |c: char| c.is_ascii_alphabetic() || c == '_' || c >= '\u{c0}';
     let goes_on = |c: char| starts(c) || c.is_ascii_digit() || "-.\u{b7}".contains(c);
@@ -311,12 +313,12 @@ fn check_characters(text: &str) -> Result<(), Malformed> {
     if text.chars().all(is_character) { Ok(()) } else { Err(Malformed) }
 }
 
-/// XML 1.0, section 2.2.
+/// Returns whether XML allows a character (XML 1.0, section 2.2).
 fn is_character(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// Appends text so that it is read back as it is.
+/// Appends text, escaped so that a reader gets the same text back.
 pub fn escape(out: &mut String, text: &str) {
     for character in text.chars() {
         match character {
@@ -324,7 +326,7 @@ pub fn escape(out: &mut String, text: &str) {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // They would be taken for blanks, or for line ends.
+            // Unescaped, a reader would normalize these to blanks or line ends.
             '\t' | '\n' | '\r' => {
                 let _ = write!(out, "&#{};", u32::from(character));
             }
@@ -334,7 +336,7 @@ pub fn escape(out: &mut String, text: &str) {
     }
 }
 
-/// As [`escape`], for text between tags: line ends but CR stay.
+/// Appends text as [`escape`] does, for a place between tags: tabs and line feeds stay as they are.
 fn escape_content(out: &mut String, text: &str) {
     for (place, line) in text.split(['\t', '\n']).enumerate() {
         if place > 0 {
