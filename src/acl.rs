@@ -1,12 +1,13 @@
-//! Which peers may connect: the access control list.
+//! The access control list, which decides by address which peers may connect.
 //!
-//! Owns the list's syntax and its verdict. Knows nothing of sockets: the server asks at accept.
+//! Owns the syntax of the list and its decision. Knows nothing of sockets: the server calls it at
+//! `accept(2)`. Subnets are written as in CIDR (RFC 4632, section 3.1; RFC 4291, section 2.3).
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A parsed list, as `-0.0.0.0/0,+192.168/16,+2001:db8::/32`. The last rule that matches decides;
-/// an address that matches none is denied.
+/// A parsed list, such as `-0.0.0.0/0,+192.168/16,+2001:db8::/32`. The last rule that matches
+/// decides; an address that matches no rule is denied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Acl {
     rules: Vec<Rule>,
@@ -25,15 +26,16 @@ enum Subnet {
 }
 
 impl Acl {
-    /// Parses a comma list of signed subnets; `None` where any entry is malformed, since a list
-    /// that is half understood would let the wrong peers in.
+    /// Parses a comma-separated list of signed subnets. Returns `None` if any entry is malformed,
+    /// since a list that is understood in part would let the wrong peers in.
     pub fn parse(list: &str) -> Option<Acl> {
         let rules = list.split(',').map(Rule::parse).collect::<Option<_>>()?;
         Some(Acl { rules })
     }
 
     pub fn allows(&self, peer: IpAddr) -> bool {
-        // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d; rules are written for a.b.c.d.
+        // A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d, while rules are written for
+        // a.b.c.d.
         let peer = peer.to_canonical();
         let last_match = self.rules.iter().rev().find(|r| r.subnet.contains(peer));
         last_match.is_some_and(|rule| rule.allow)
@@ -73,12 +75,13 @@ impl Subnet {
         }
     }
 
-    /// One to four octets; those left out are zero, and then the prefix length must be given.
+    /// Parses one to four octets. Octets that are left out are zero, and then the prefix length
+    /// must be given.
     fn v4(address: &str, prefix: Option<u32>) -> Option<Subnet> {
         let mut bits = 0;
         let mut octets = 0;
         for octet in address.split('.') {
-            // A leading zero means octal to some readers and not to others.
+            // Some programs read a number with a leading zero as octal, others as decimal.
             if octets == 4 || (octet.len() > 1 && octet.starts_with('0')) {
                 return None;
             }
@@ -107,7 +110,7 @@ impl Subnet {
     }
 }
 
-/// One to three decimal digits, at most `max`.
+/// Parses one to three decimal digits with a value of at most `max`.
 fn number(text: &str, max: u32) -> Option<u32> {
     if text.is_empty() || text.len() > 3 || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;

@@ -1,8 +1,8 @@
 //! The options of a server: their names and defaults, their text as C reads it back, and their
 //! parsed values as the rest of the library uses them.
 //!
-//! Knows nothing of what an option does. `listening_port`, `run_as_user` and `ssl_certificate` are
-//! acted on by the server, which stores them here only when that worked.
+//! Knows nothing of the effect of an option. The server acts on `listening_port`, `run_as_user` and
+//! `ssl_certificate`, and stores them here only when that succeeded.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -12,24 +12,24 @@ use std::path::PathBuf;
 
 use crate::acl::Acl;
 
-/// Why a value was refused: a static sentence that C is shown.
+/// The reason why a value was refused: a static sentence that is returned to C.
 type Refusal = &'static CStr;
 
 macro_rules! options {
     ($($id:ident = $name:literal, $default:expr;)*) => {
-        /// One for each option; its number is its place in `OPTIONS`.
+        /// The number of an option, which is its index in `OPTIONS`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum OptionId { $($id),* }
 
-        /// Every option's name and default.
+        /// The names and defaults of all options.
         pub const OPTIONS: &[(&CStr, Option<&CStr>)] = &[$(($name, $default)),*];
 
         const IDS: &[OptionId] = &[$(OptionId::$id),*];
     };
 }
 
-/// What programs are by default.
+/// The default pattern of CGI programs.
 const CGI_PATTERN: &CStr = c"**.cgi$|**.pl$|**.php$";
 
 options! {
@@ -76,21 +76,21 @@ options! {
     WebsocketProtocols = c"websocket_protocols", None;
 }
 
-/// Which silent handlers keep their request open.
+/// The requests that stay open when their handler writes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeferredAnswers {
     Get,
     All,
 }
 
-/// Which connections `mg_iterate_over_connections` visits.
+/// The connections that `mg_iterate_over_connections` visits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IterateOver {
     Websockets,
     All,
 }
 
-/// What the function of `mg_iterate_over_connections` sees as content of a websocket.
+/// The content of a websocket that the function of `mg_iterate_over_connections` is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IterateContent {
     None,
@@ -98,7 +98,7 @@ pub enum IterateContent {
     Last,
 }
 
-/// What a websocket handler is shown.
+/// The unit in which a websocket handler receives data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebsocketDelivery {
     Messages,
@@ -113,9 +113,9 @@ pub struct Config {
     pub auth_domain: String,
     pub cgi_environment: Vec<(String, String)>,
     pub cgi_interpreter: Option<PathBuf>,
-    /// What a program is, also where none is run.
+    /// The pattern of CGI programs, also when programs are not run.
     pub cgi_pattern: String,
-    /// Whether programs are run.
+    /// Whether CGI programs are run.
     pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
@@ -125,9 +125,9 @@ pub struct Config {
     pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
     pub error_log_file: Option<PathBuf>,
-    /// Header fields as they go out, each with its line's end.
+    /// Header fields as they are sent, each with its line end.
     pub extra_headers: Vec<u8>,
-    /// Lower-case suffix with its dot, media type.
+    /// Pairs of suffix and media type. A suffix is in lower case, with its dot.
     pub extra_mime_types: Vec<(String, String)>,
     pub file_cache_bytes: usize,
     pub global_auth_file: Option<PathBuf>,
@@ -137,7 +137,7 @@ pub struct Config {
     pub iterate_content: IterateContent,
     pub iterate_over: IterateOver,
     pub iterate_timeout_ms: u64,
-    /// As it was asked for; the text that C reads shows what came of it.
+    /// The value that was set; the text that C reads shows the address that was bound.
     pub listening_port: Option<String>,
     pub max_buffered_bytes: usize,
     pub max_cgi_processes: usize,
@@ -150,7 +150,7 @@ pub struct Config {
     pub run_as_user: Option<String>,
     pub ssl_certificate: Option<PathBuf>,
     pub ssi_pattern: Option<String>,
-    /// Pattern, path.
+    /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
     pub websocket_delivery: WebsocketDelivery,
@@ -210,7 +210,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Parses `value` into its field; an empty one is "unset". On error nothing has changed.
+    /// Parses `value` into its field, where an empty value means unset. On an error, nothing has
+    /// changed.
     fn apply(&mut self, id: OptionId, value: &[u8]) -> Result<(), Refusal> {
         use OptionId as Id;
         match id {
@@ -224,7 +225,7 @@ impl Config {
                 self.cgi_runs = !value.eq_ignore_ascii_case("none");
                 self.cgi_pattern = match self.cgi_runs {
                     true => value.to_owned(),
-                    // Their source must not be shown instead.
+                    // Their source must not be sent instead.
                     false => CGI_PATTERN.to_string_lossy().into_owned(),
                 };
             }
@@ -289,11 +290,11 @@ impl Config {
 /// The options of one server: `config` for the library, the texts for C.
 pub struct Options {
     pub config: Config,
-    /// By option number; `None` where the default stands.
+    /// The texts by option number; `None` where the default applies.
     texts: [Option<CString>; OPTIONS.len()],
 }
 
-/// The option of this name, byte for byte.
+/// Finds the option of this name, which is compared byte for byte.
 pub fn lookup(name: &[u8]) -> Option<OptionId> {
     let place = OPTIONS.iter().position(|(known, _)| known.to_bytes() == name)?;
     IDS.get(place).copied()
@@ -310,7 +311,7 @@ impl Options {
         Options { config: Config::default(), texts: [const { None }; OPTIONS.len()] }
     }
 
-    /// Sets an option; NULL and the empty text reset it. On error the old value stands.
+    /// Sets an option. NULL and the empty text reset it. On an error, the old value stays.
     pub fn set(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), Refusal> {
         let text = owned_text(value)?;
         let value = text.as_deref().or(OPTIONS[id as usize].1);
@@ -319,21 +320,22 @@ impl Options {
         Ok(())
     }
 
-    /// The text that was set, else the default, else "". It lives until the option is set again.
+    /// Returns the text that was set, or the default, or "". It is valid until the option is set
+    /// again.
     pub fn get(&self, id: OptionId) -> &CStr {
         let set = self.texts[id as usize].as_deref();
         set.or(OPTIONS[id as usize].1).unwrap_or(c"")
     }
 
-    /// Stores a text without parsing it: the address that a listening port really got.
+    /// Stores a text without parsing it: the address that a listening port was bound to.
     pub fn store_text(&mut self, id: OptionId, value: Option<&[u8]>) {
-        // No value that the library makes holds a NUL; one that did would not be shown.
+        // No text that the library makes holds a NUL. The option would read as its default.
         self.texts[id as usize] = owned_text(value).unwrap_or(None);
     }
 }
 
-/// The address that a `listening_port` value names: `8080`, `127.0.0.1:8080`, `[::1]:8080`.
-/// A bare port means every IPv4 address. Port 0 asks for a free one.
+/// Parses the address in a `listening_port` value: `8080`, `127.0.0.1:8080`, `[::1]:8080`. A port
+/// alone means all IPv4 addresses. Port 0 lets the kernel choose a free one.
 pub fn parse_listen(value: &[u8]) -> Result<SocketAddr, Refusal> {
     let bad = Err(c"Invalid listening port");
     let (host, port) = match memchr::memrchr(b':', value) {
@@ -350,7 +352,7 @@ pub fn parse_listen(value: &[u8]) -> Result<SocketAddr, Refusal> {
             let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
             let text = str::from_utf8(bare.unwrap_or(host)).unwrap_or_default();
             match text.parse() {
-                // Brackets stand around IPv6 addresses, and around nothing else.
+                // An IPv6 address stands in brackets, and no other host does.
                 Ok(IpAddr::V6(ip)) if bare.is_some() => IpAddr::V6(ip),
                 Ok(IpAddr::V4(ip)) if bare.is_none() => IpAddr::V4(ip),
                 _ if is_name(host) => {
@@ -396,7 +398,7 @@ fn optional_text(value: &[u8]) -> Result<Option<String>, Refusal> {
     Ok(Some(text(value)?.to_owned()).filter(|value| !value.is_empty()))
 }
 
-/// A path may hold any bytes.
+/// Parses a path, which may hold any bytes.
 fn path(value: &[u8]) -> Option<PathBuf> {
     (!value.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(value)))
 }
@@ -405,12 +407,12 @@ fn yes(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"yes")
 }
 
-/// Decimal digits and nothing else: no sign, no blanks. `refusal` is for what is none.
+/// Parses decimal digits, without sign or blanks. `refusal` is the error for any other text.
 fn number(value: &[u8], refusal: Refusal) -> Result<u64, Refusal> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(refusal);
     }
-    // The bound leaves room to add the number to a clock or to another size.
+    // The bound lets the number be added to a time or to another size without overflow.
     let number = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     number.filter(|number| *number <= i64::MAX as u64).ok_or(TOO_LARGE)
 }
@@ -424,7 +426,7 @@ fn size(value: &[u8]) -> Result<usize, Refusal> {
     usize::try_from(size).map_err(|_| TOO_LARGE)
 }
 
-/// C sees these lengths in an `int`.
+/// Parses a size that C reads as an `int`.
 fn int_size(value: &[u8]) -> Result<usize, Refusal> {
     const MOST: Refusal = c"Option value must be at most 2147483647";
     match number(value, c"Option value must be a whole number") {
@@ -441,12 +443,13 @@ fn word<T: Copy>(value: &[u8], words: &[(&str, T)], refusal: Refusal) -> Result<
     known.map(|(_, meaning)| *meaning).ok_or(refusal)
 }
 
-/// The entries of a comma list, without the blanks around them; empty ones do not count.
+/// Splits a comma-separated list into entries without blanks around them. Empty entries are left
+/// out.
 fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim_ascii).filter(|entry| !entry.is_empty())
 }
 
-/// A comma list of `left=right`; the left side must not be empty.
+/// Parses a comma-separated list of `left=right`, where the left side must not be empty.
 fn pairs(value: &[u8], refusal: Refusal) -> Result<Vec<(String, String)>, Refusal> {
     entries(text(value)?)
         .map(|entry| match entry.split_once('=') {

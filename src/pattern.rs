@@ -1,21 +1,23 @@
-//! Shell-like patterns, as options use them for paths and URIs.
+//! Shell-like patterns, which options use for paths and URIs. They are those of mongoose 5.0, not
+//! those of `fnmatch(3)`. Knows bytes only, and nothing of which option a pattern comes from.
 //!
-//! `**` is any text, `*` any text without `/`, `?` one byte, `$` the end, `|` separates
-//! alternatives. A pattern matches as a prefix of the text, in any ASCII case.
+//! `**` is any text, `*` any text without `/`, `?` one byte, `$` the end, and `|` separates
+//! alternatives. A pattern matches a prefix of the text, in any ASCII case.
 #![forbid(unsafe_code)]
 
-/// How much of `text` the first matching alternative of `pattern` covers; `None` if there is no
-/// match. Of several ways to match the longest counts, as if each `*` took all it could.
+/// Returns the length of the prefix of `text` that the first matching alternative of `pattern`
+/// covers; `None` if there is no match. Of several ways to match the longest counts, as if each `*`
+/// took all it could.
 ///
-/// Takes time in proportion to the length of the pattern times that of the text: both may come
-/// from a stranger, and no choice of them is to stall the server.
+/// The time is proportional to the length of the pattern times that of the text: a client may
+/// choose the text and sometimes the pattern, and no choice may stall the server.
 pub fn matched_len(pattern: &[u8], text: &[u8]) -> Option<usize> {
     let mut alternatives = pattern.split(|&b| b == b'|');
     alternatives.find_map(|alternative| match_alternative(alternative, text))
 }
 
-/// Compares what is fixed at both ends first: that settles nearly all patterns of real
-/// configurations, as `/api/**` and `**.cgi$`, without a search.
+/// Compares the fixed bytes at both ends first: that settles nearly all patterns of real
+/// configurations, such as `/api/**` and `**.cgi$`, without a search.
 fn match_alternative(alternative: &[u8], text: &[u8]) -> Option<usize> {
     let (mut pattern, mut rest) = (alternative, text);
     while let [element, behind @ ..] = pattern
@@ -43,7 +45,7 @@ fn match_alternative(alternative: &[u8], text: &[u8]) -> Option<usize> {
     whole.then_some(text.len())
 }
 
-/// Whether the element stands for exactly one byte.
+/// Returns whether a pattern element matches exactly one byte.
 fn is_single(element: u8) -> bool {
     !matches!(element, b'*' | b'$')
 }
@@ -52,8 +54,8 @@ fn accepts(element: u8, byte: u8) -> bool {
     element == b'?' || element.eq_ignore_ascii_case(&byte)
 }
 
-/// Walks the pattern once, keeping all places of the text that can be reached with the elements
-/// so far.
+/// Walks the pattern once, and keeps the set of offsets in the text that the elements so far can
+/// reach.
 fn longest_match(mut pattern: &[u8], text: &[u8]) -> Option<usize> {
     match pattern {
         b"" => return Some(0),
@@ -136,7 +138,7 @@ mod tests {
             ("*/b", "a/b", Some(3)),
             ("/*/*/$", "/a/b/", Some(5)),
             ("/*/*/$", "/a/b/c/", None),
-            // The rest decides how much a star takes.
+            // The rest of the pattern decides how much a star takes.
             ("**.cgi", "/x.cgi/y.cgi/z", Some(12)),
             ("*?*x", "ab/x", Some(4)),
             ("**a*b", "xaab/ab/b", Some(7)),
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(matched_len(&pattern, &text), None);
     }
 
-    /// The rule as it is written down: each star takes all it can while the rest still matches.
+    /// Applies the rule literally: each star takes all it can while the rest still matches.
     fn backtrack(pattern: &[u8], text: &[u8]) -> Option<usize> {
         let star = |stop: Option<u8>, behind: &[u8]| {
             let len = text.iter().position(|b| Some(*b) == stop);

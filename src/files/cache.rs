@@ -1,11 +1,12 @@
-//! Keeps what was read of files: the content of small ones, open descriptors of larger ones, and
-//! the header fields that describe them.
+//! A cache of files: the content of small ones, open descriptors of larger ones, and the fields
+//! that describe them. Knows paths of files only, and nothing of requests or of who may see a file.
+//! Follows `stat(2)`.
 //!
 //! An entry is compared with the file system at most once in each look. Looks are numbered by the
-//! caller, who begins a new one where something may have changed: what changed before a look began
-//! is always seen in it. What is known of an entry is device, inode, size, and the times of the last change of content and of inode, to the nanosecond. A file that
-//! changed so shortly before it was read that another change could bear the same time is not
-//! trusted beyond the look.
+//! caller, who begins a new one whenever a file may have changed: a change from before a look began
+//! is always seen in it. The comparison is of device, inode, size, and the times of the last change
+//! of content and of inode, to the nanosecond. A file that was read so soon after a change that
+//! another change could have the same time is not trusted beyond the look.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -25,23 +26,25 @@ use rustix::io::Errno;
 use super::mime::media_type;
 use super::secrets::FileId;
 
-/// The last second of the year 9999: HTTP dates have four digits for the year.
+/// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
+/// 5.6.7).
 const LAST_DATE: u64 = 253_402_300_799;
-/// The content of files up to this size is kept: copying more than that costs more than the two
-/// calls that let the kernel send it from the file.
+/// The largest size of a file whose content is kept, in bytes: copying more than that costs more
+/// than the two calls that let the kernel send it from the file.
 const SMALL: u64 = 8 << 10;
-/// And up to this size where no more descriptors may be kept.
+/// The same size where no more descriptors may be kept.
 const MEDIUM: u64 = 32 << 10;
-/// What an entry costs besides its content, roughly.
+/// The memory that an entry takes besides its content, in bytes, roughly.
 const ENTRY_COST: usize = 512;
-/// As many bytes take the fields that describe a file, mostly.
+/// The usual length of the fields that describe a file, in bytes.
 const FIELDS: usize = 160;
-/// As many paths that lead to no file are remembered for the rest of a look.
+/// The number of paths without a file that are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
-/// A file that changes while it is read is read again, but not for ever.
+/// The number of attempts to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
 
-/// What is known of a file. Cheap to clone; stays good while somebody still sends from it.
+/// A shared description of a file. It is cheap to clone, and stays usable while a response is still
+/// sent from it.
 pub type Entry = Arc<Known>;
 
 /// A regular file as it was when it was looked at.
@@ -51,52 +54,52 @@ pub struct Known {
     pub len: u64,
     /// Seconds since 1970, as Last-Modified shows them.
     pub modified: u64,
-    /// Time of the last change, seconds and nanoseconds: if it or the length is another one, what
-    /// is read now does not belong to what was read before.
+    /// The time of the last modification, in seconds and nanoseconds: if it or the length differs,
+    /// bytes read now do not belong to those read before.
     pub stamp: (i64, i64),
-    /// What tells it from all other files, and whether a symbolic link led to it.
+    /// The identity of the file, and whether a symbolic link led to it.
     pub id: FileId,
     pub is_link: bool,
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
-    /// Where in `fields` `Content-Type` and `Content-Length` begin.
+    /// The offsets in `fields` at which `Content-Type` and `Content-Length` begin.
     type_at: usize,
     length_at: usize,
     media_type: String,
 }
 
-/// Where the bytes of a file are.
+/// The place of the bytes of a file.
 #[derive(Debug)]
 pub enum Content {
     Bytes(Vec<u8>),
-    /// To be read by position, since several answers share it.
+    /// An open file, which is read by position (`pread(2)`), since several responses share it.
     Open(File),
 }
 
 impl Known {
-    /// All fields that describe the whole file.
+    /// Returns all fields that describe the whole file.
     pub fn fields(&self) -> &[u8] {
         &self.fields
     }
 
-    /// `Last-Modified`, `Etag` and `Content-Type`: for an answer with one range.
+    /// Returns `Last-Modified`, `Etag` and `Content-Type`, for a response with one range.
     pub fn fields_but_length(&self) -> &[u8] {
         &self.fields[..self.length_at]
     }
 
-    /// `Last-Modified` and `Etag`: for 304, several ranges, or another type.
+    /// Returns `Last-Modified` and `Etag`, for 304, several ranges, or another media type.
     pub fn validator_fields(&self) -> &[u8] {
         &self.fields[..self.type_at]
     }
 
-    /// `Last-Modified`.
+    /// Returns `Last-Modified`.
     pub fn date_field(&self) -> &[u8] {
         let end = self.etag.start - "Etag: ".len();
         &self.fields[..end]
     }
 
-    /// The entity tag, in quotes.
+    /// Returns the entity tag, in quotes.
     pub fn etag(&self) -> &str {
         // It was made from ASCII text.
         std::str::from_utf8(&self.fields[self.etag.clone()]).unwrap_or_default()
@@ -106,7 +109,7 @@ impl Known {
         &self.media_type
     }
 
-    /// Whether what is read of it now still belongs to what was read before.
+    /// Returns whether the file is unchanged, so that bytes read now belong to those read before.
     pub fn is_unchanged(&self) -> io::Result<bool> {
         let Content::Open(file) = &self.content else { return Ok(true) };
         let meta = file.metadata()?;
@@ -156,18 +159,19 @@ impl Known {
     }
 }
 
-/// When a file was changed: seconds since 1970, as far as HTTP can tell them.
+/// Returns the time of the last modification in seconds since 1970, bounded to what a date of HTTP
+/// can express.
 pub fn modified_of(meta: &Metadata) -> u64 {
     u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE)
 }
 
-/// Seconds since 1970 as HTTP writes them.
+/// Formats seconds since 1970 as a date of HTTP (RFC 9110, section 5.6.7).
 pub fn http_date(seconds: u64) -> String {
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_DATE)))
 }
 
-/// The entity tag of a file, in quotes. It is a strong one: two contents of the same length differ in
-/// the fraction of a second, where the file system keeps that.
+/// Returns the entity tag of a file, in quotes. It is a strong one: two contents of the same length
+/// differ in the fraction of a second, if the file system stores that.
 pub fn entity_tag(meta: &Metadata) -> String {
     let (seconds, len) = (modified_of(meta), meta.len());
     match meta.mtime_nsec() {
@@ -176,14 +180,15 @@ pub fn entity_tag(meta: &Metadata) -> String {
     }
 }
 
-/// What must be the same for a file to count as unchanged.
+/// The metadata that must be equal for a file to count as unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Identity {
     dev: u64,
     ino: u64,
     size: u64,
     modified: (i64, i64),
-    /// Changes also with permissions, and cannot be set back.
+    /// The time of the last change of the inode, which permissions change as well, and which cannot
+    /// be set back.
     changed: (i64, i64),
 }
 
@@ -198,8 +203,9 @@ impl Identity {
         }
     }
 
-    /// Whether a change after `now` is sure to bear another time. Clocks of file systems advance in
-    /// steps: of some milliseconds, or of seconds where the fraction is always zero.
+    /// Returns whether a change after `now` is certain to have another time. The clocks of file
+    /// systems advance in steps: of some milliseconds, or of seconds where the fraction is always
+    /// zero.
     fn is_settled(&self, now: SystemTime) -> bool {
         let (seconds, nanoseconds) = self.changed.max(self.modified);
         let Ok(seconds) = u64::try_from(seconds) else {
@@ -217,7 +223,7 @@ impl Identity {
     }
 }
 
-/// An entry in its place among the others.
+/// An entry in the list of entries, which is sorted by last use.
 #[derive(Debug)]
 struct Slot {
     path: Arc<OsStr>,
@@ -226,23 +232,23 @@ struct Slot {
     settled: bool,
     /// The look in which it was last compared with the file system.
     look: u64,
-    /// Neighbours in the order of use.
+    /// The indexes of the neighbours in the list.
     newer: usize,
     older: usize,
 }
 
-/// No slot.
+/// The index of no slot.
 const NONE: usize = usize::MAX;
 
-/// The cache. Entries that were used last stay longest.
+/// A cache of files that removes the least recently used entries first.
 #[derive(Debug)]
 pub struct Cache {
-    /// The most that entries may cost together, in bytes. 0 keeps nothing.
+    /// The largest cost of all entries together, in bytes. With 0 nothing is kept.
     budget: usize,
     max_open: usize,
     extra_types: Vec<(String, String)>,
-    /// By the bytes of the path: a `Path` is equal to itself with a slash behind it, and they do
-    /// not lead to the same place.
+    /// The indexes of slots by the bytes of the path: a `Path` is equal to itself with a slash
+    /// behind it, but the two name different files.
     places: HashMap<Arc<OsStr>, usize, RandomState>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
@@ -250,17 +256,17 @@ pub struct Cache {
     oldest: usize,
     cost: usize,
     open: usize,
-    /// Paths that lead to no file in the look `refused_in`.
+    /// The paths without a file in the look `refused_in`, with the kind of the error.
     refusals: HashMap<OsString, io::ErrorKind, RandomState>,
     refused_in: u64,
-    /// How often the file system was asked.
+    /// The number of comparisons with the file system.
     #[cfg(test)]
     pub asked: usize,
 }
 
 impl Cache {
-    /// `max_open` bounds the descriptors that are kept open; `extra_types` are the media types that
-    /// come before the built-in ones.
+    /// Creates an empty cache. `max_open` bounds the descriptors that are kept open; `extra_types`
+    /// are the media types that take precedence over the built-in ones.
     pub fn new(budget: usize, max_open: usize, extra_types: Vec<(String, String)>) -> Cache {
         Cache {
             budget,
@@ -280,8 +286,8 @@ impl Cache {
         }
     }
 
-    /// The file at `path`. An error of kind `IsADirectory` names a directory, `InvalidInput` what is
-    /// neither that nor a file and is never opened, or a link that leads nowhere.
+    /// Returns the file at `path`. The error `IsADirectory` means a directory. `InvalidInput` means
+    /// another kind of file, which is never opened, or a link that leads nowhere.
     pub fn get(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
         if let Some(&place) = self.places.get(path.as_os_str())
             && let Some(slot) = &self.slots[place]
@@ -325,7 +331,7 @@ impl Cache {
         *self = Cache::new(self.budget, self.max_open, extra_types);
     }
 
-    /// Closes the descriptors that are kept, save those that somebody still sends from.
+    /// Closes the descriptors that are kept, except for those that a response is still sent from.
     pub fn close_files(&mut self) {
         for place in 0..self.slots.len() {
             let is_open = |slot: &Slot| slot.known.is_open();
@@ -335,7 +341,8 @@ impl Cache {
         }
     }
 
-    /// What does not exist is asked for again and again, as a password file in each directory.
+    /// Remembers a path without a file. Some are asked for again and again, as the password file of
+    /// each directory.
     fn refuse(&mut self, path: &Path, kind: io::ErrorKind) {
         use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
         let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory | InvalidInput);
@@ -347,7 +354,7 @@ impl Cache {
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
         let small = if self.open < self.max_open { SMALL } else { MEDIUM };
         let loaded = match load(path, small) {
-            // Files that are merely kept must not be what others fail for.
+            // No request may fail because the cache holds too many descriptors.
             Err(error) if is_exhaustion(&error) && self.open > 0 => {
                 self.close_files();
                 load(path, small)
@@ -443,18 +450,18 @@ impl Cache {
     }
 }
 
-/// What was read of a file.
+/// A file that has just been read.
 struct Loaded {
     content: Content,
-    /// What the content belongs to.
+    /// The metadata that the content belongs to.
     meta: Metadata,
     is_link: bool,
-    /// Whether that can be told from a later state of the file.
+    /// Whether a later change of the file is certain to show in the metadata.
     settled: bool,
 }
 
 fn load(path: &Path, small: u64) -> io::Result<Loaded> {
-    // FIFOs and devices are never opened: that could block, or do something.
+    // FIFOs and devices are never opened: that could block, or have side effects.
     let mut meta = fs::symlink_metadata(path)?;
     let is_link = meta.is_symlink();
     if is_link {
@@ -488,7 +495,7 @@ fn load(path: &Path, small: u64) -> io::Result<Loaded> {
             return Ok(Loaded { content: Content::Bytes(bytes), meta, is_link, settled });
         }
     }
-    // It keeps changing; whoever sends it finds out how much is left of it.
+    // The file keeps changing. When it is sent, its length is checked again.
     let meta = file.metadata()?;
     Ok(Loaded { content: Content::Open(file), meta, is_link, settled: false })
 }
@@ -500,11 +507,11 @@ fn check_kind(meta: &Metadata) -> io::Result<()> {
     if meta.is_file() {
         return Ok(());
     }
-    // Something is there: in the place of a password file it must not pass for none.
+    // The path is not free: another kind of file must not count as an absent password file.
     Err(io::ErrorKind::InvalidInput.into())
 }
 
-/// Whether there is nothing at all under a name.
+/// Returns whether an error says that no file has the name.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -522,7 +529,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
 
-    /// Long enough for a change to count as settled.
+    /// Waits until a change counts as settled.
     fn settle() {
         std::thread::sleep(Duration::from_millis(150));
     }
@@ -577,7 +584,7 @@ mod tests {
         let path = folder.write("a", "one");
         let mut cache = cache();
         let first = cache.get(&path, 1).unwrap();
-        // Same length, and too soon for the time to differ for sure.
+        // The length is the same, and the time may be the same so soon after the change.
         for (look, content) in (2..).zip(["two", "six", "ten", "a bit longer", ""]) {
             fs::write(&path, content).unwrap();
             assert_eq!(text(&cache.get(&path, look).unwrap()), content);
@@ -601,13 +608,13 @@ mod tests {
             }
         }
         assert_eq!(text(&cache.get(&large, 4).unwrap()), "open 8193");
-        // A file that was put in its place, even with the same size and time, is another one.
+        // A file that was renamed to the path is another one, even with the same size and time.
         let other = folder.write("other", "two");
         let time = fs::metadata(&small).unwrap().modified().unwrap();
         File::options().write(true).open(&other).unwrap().set_modified(time).unwrap();
         fs::rename(&other, &small).unwrap();
         assert_eq!(text(&cache.get(&small, 4).unwrap()), "two");
-        // Also one whose content was changed and whose time was set back.
+        // So is a file whose content was changed and whose time was set back.
         settle();
         cache.get(&small, 5).unwrap();
         fs::write(&small, "six").unwrap();
@@ -691,7 +698,7 @@ mod tests {
             cache.get(&path, 1).unwrap();
         }
         assert_eq!((cache.open, cache.places.len()), (4, 5));
-        // Where no more may be kept, the content is, up to a size.
+        // If no more descriptors may be kept, content up to a larger size is.
         let medium = folder.write("medium", &large[..MEDIUM as usize]);
         assert!(!cache.get(&medium, 1).unwrap().is_open());
         cache.close_files();

@@ -1,4 +1,5 @@
-//! Reads what is in a directory, in portions, so that a large one need not be read at one go.
+//! Reads the entries of a directory in portions (`readdir(3)`), so that a large one does not delay
+//! other connections. Knows nothing of which entries are hidden, nor of how they are shown.
 
 use std::fs::{self, DirEntry, Metadata, ReadDir};
 use std::io;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use super::listing::Entry;
 
-/// What is under a name, once that is known, and whether a symbolic link led there.
+/// The metadata of an entry, if it was read, and whether the entry is a symbolic link.
 pub type Found<'a> = Option<(&'a Metadata, bool)>;
 
 /// A directory that is being read.
@@ -22,11 +23,10 @@ impl Reader {
         Ok(Reader { rest: fs::read_dir(path)? })
     }
 
-    /// Looks at up to `count` names, leaving out those that are hidden; `None` once all were seen.
-    /// `is_hidden` is asked about each name, and then about what was found there, and whether by a
-    /// symbolic link.
-    /// Names that lead nowhere, to what may not be looked at, or to what is neither a file nor a
-    /// directory, are left out: their links would lead to an error.
+    /// Reads up to `count` entries and leaves out those that are hidden. Returns `None` once all
+    /// were read. `is_hidden` is called for each name, and again with the metadata. Symbolic links
+    /// that lead nowhere, files whose metadata may not be read, and other kinds of files are left
+    /// out: a link to them would lead to an error.
     pub fn advance(
         &mut self,
         count: usize,

@@ -1,31 +1,32 @@
-//! The HTML page that lists a directory, written piece by piece: [`head`], a [`row`] for each
-//! entry, [`foot`].
+//! The HTML page that lists a directory, written in pieces: [`head`], a [`row`] for each entry,
+//! [`foot`].
 //!
-//! Knows entries as values; reading them is `directory`'s. All links are relative, so that the
-//! page also works behind a proxy that serves it under another path. Nothing in it needs a script.
+//! Takes entries as values, which `directory` reads. All links are relative references (RFC 3986,
+//! section 4.2), so that the page also works behind a proxy that serves it under another path. The
+//! page needs no script.
 
 use std::cmp::Ordering;
 
-/// What the page says of a file or a directory.
+/// An entry of a directory, as the page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// As the file system has it: any bytes but `/` and NUL.
+    /// The name in the file system: any bytes but `/` and NUL.
     pub name: Vec<u8>,
     pub is_dir: bool,
-    /// Bytes; not shown for a directory.
+    /// The size in bytes; not shown for a directory.
     pub size: u64,
-    /// Seconds since 1970.
+    /// The time of the last modification, in seconds since 1970.
     pub modified: u64,
 }
 
 impl Entry {
-    /// Bytes of memory that it takes.
+    /// Returns the memory that the entry takes, in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Entry>() + self.name.capacity()
     }
 }
 
-/// What entries are sorted by.
+/// The column that entries are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Name,
@@ -41,7 +42,8 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order that a query asks for: `n`, `d` or `s`, then `a` or `d`. Any other is by name.
+    /// Parses the order in a query: `n`, `d` or `s`, then `a` or `d`. Any other query sorts by
+    /// name.
     pub fn from_query(query: Option<&[u8]>) -> Order {
         let (key, direction) = match query.unwrap_or_default() {
             [b'n', direction @ ..] => (Key::Name, direction),
@@ -58,13 +60,13 @@ impl Order {
 }
 
 impl Order {
-    /// Directories come first. Entries that are equal stand in the order of their names, so that
-    /// the page is the same each time.
+    /// Compares two entries. Directories come first, and entries that are equal otherwise are
+    /// sorted by name, so that the page is the same each time.
     pub fn compare(self, a: &Entry, b: &Entry) -> Ordering {
         let by_key = match self.key {
             Key::Name => a.name.cmp(&b.name),
             Key::Date => a.modified.cmp(&b.modified),
-            // All directories are of no size.
+            // All directories count as the same size.
             Key::Size if a.is_dir && b.is_dir => Ordering::Equal,
             Key::Size => a.size.cmp(&b.size),
         };
@@ -129,12 +131,12 @@ pub fn row(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// Appends what follows the last entry.
+/// Appends the page behind the last entry.
 pub fn foot(out: &mut Vec<u8>) {
     append(out, &["</tbody>\n</table>\n</body>\n</html>\n"]);
 }
 
-/// The path, with a link to each directory above this one.
+/// Appends the path, with a link to each directory above this one.
 fn breadcrumbs(out: &mut Vec<u8>, path: &[u8]) {
     let depth = segments(path).count();
     let root = if depth == 0 { "./" } else { "" };
@@ -151,8 +153,8 @@ fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&b| b == b'/').filter(|part| !part.is_empty())
 }
 
-/// The head of a column. Its link sorts by the column, and the other way round where the page is
-/// sorted by it already.
+/// Appends the head of a column. Its link sorts by the column, or in the reverse order if the page
+/// is sorted by it already.
 fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
     let letter = match key {
         Key::Name => "n",
@@ -170,8 +172,8 @@ fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
     append(out, &["\">", title, arrow, "</a></th>"]);
 }
 
-/// Text for an element or a quoted attribute. What is not UTF-8, and control characters, which
-/// HTML does not allow, become replacement characters.
+/// Escapes text for an element or a quoted attribute. Bytes that are not UTF-8, and control
+/// characters, which HTML does not allow, become replacement characters.
 fn escape_html(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
@@ -188,8 +190,8 @@ fn escape_html(bytes: &[u8]) -> String {
     text
 }
 
-/// Any bytes as a path segment: all but the unreserved characters (RFC 3986 section 2.3) are
-/// escaped, so that no name is taken for a scheme, a query or a fragment.
+/// Appends a path segment, in which all but the unreserved characters (RFC 3986, section 2.3) are
+/// percent-encoded, so that no name is taken for a scheme, a query or a fragment.
 fn escape_url(out: &mut Vec<u8>, bytes: &[u8]) {
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -201,7 +203,7 @@ fn escape_url(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// A size in at most four digits and its unit.
+/// Formats a size in at most four digits and a unit.
 fn human_size(size: u64) -> String {
     if size < 1024 {
         return format!("{size} B");
@@ -210,7 +212,7 @@ fn human_size(size: u64) -> String {
     let mut unit = units.next().unwrap_or_default();
     let (size, mut scale) = (u128::from(size), 1024);
     for larger in units {
-        // What would be shown as 1024 is one of the next unit.
+        // A size that would be rounded to 1024 is shown in the next unit.
         if size * 2 < scale * 2047 {
             break;
         }
@@ -226,14 +228,14 @@ fn human_size(size: u64) -> String {
     }
 }
 
-/// A time to the minute, in UTC.
+/// Formats a time to the minute, in UTC.
 fn date(seconds: u64) -> String {
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }
 
-/// Year, month and day of the Gregorian calendar, so many days after 1 January 1970.
+/// Returns year, month and day in the Gregorian calendar, `days` after 1 January 1970.
 pub fn civil_date(days: u64) -> (u64, u64, u64) {
     let is_leap =
         |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);

@@ -1,5 +1,7 @@
-//! Sorts what arrives in portions without ever looking at all of it at once: portions are sorted
-//! when they arrive, and merged when they are asked for.
+//! Sorts the entries of a directory that arrive in portions, without ever sorting all of them at
+//! once: a portion is sorted when it arrives, and portions are merged as entries are taken.
+//!
+//! Knows nothing of the directory, nor of how entries are shown.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, TryReserveError};
@@ -7,7 +9,7 @@ use std::vec;
 
 use super::listing::{Entry, Order};
 
-/// Entries in order, out of sorted portions.
+/// An iterator over the entries of sorted portions, in order.
 pub struct Merge {
     order: Order,
     portions: Vec<vec::IntoIter<Entry>>,
@@ -23,7 +25,8 @@ impl Merge {
         Merge { order, portions: Vec::new(), next: BinaryHeap::new() }
     }
 
-    /// Adds a portion in any order. Not to be mixed with taking entries.
+    /// Adds a portion, whose entries are in any order. All portions must be added before the first
+    /// entry is taken.
     pub fn add(&mut self, mut portion: Vec<Entry>) -> Result<(), TryReserveError> {
         self.portions.try_reserve(1)?;
         self.next.try_reserve(1)?;
@@ -43,7 +46,7 @@ impl Iterator for Merge {
     fn next(&mut self) -> Option<Entry> {
         let Reverse(First(entry, number, order)) = self.next.pop()?;
         if let Some(following) = self.portions.get_mut(number).and_then(Iterator::next) {
-            // In the room that the entry has left.
+            // The heap does not grow, since an entry was just taken from it.
             self.next.push(Reverse(First(following, number, order)));
         }
         Some(entry)
@@ -95,7 +98,7 @@ mod tests {
             }
             let mut all = portions.concat();
             all.sort_by(|a, b| order.compare(a, b));
-            // Of entries with one name in one place, as in no directory, any may come first.
+            // Entries of the same name, which no directory has, may come in any order.
             let key = |entry: &Entry| (entry.is_dir, entry.name.clone());
             let merged: Vec<_> = merge.map(|entry| key(&entry)).collect();
             prop_assert_eq!(merged, all.iter().map(key).collect::<Vec<_>>());

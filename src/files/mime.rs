@@ -1,13 +1,15 @@
-//! Media types by file name.
+//! The media types of files by their names (RFC 9110, section 8.3). Owns the table of extensions;
+//! knows nothing of the content of files.
 //!
-//! Some of the built-in types are not those that are registered today: pages and programs rely on
-//! what the 5.0 library sent.
+//! Some of the built-in types differ from those that are registered today, since pages and programs
+//! rely on the types that the 5.0 library sent.
 
 use std::ffi::CStr;
 
 const DEFAULT: &CStr = c"text/plain";
 
-/// Extension in lower case without its dot, media type; sorted by extension.
+/// Pairs of extension and media type. An extension is in lower case and without its dot; the table
+/// is sorted by extension.
 const TYPES: &[(&str, &CStr)] = &[
     ("arj", c"application/x-arj-compressed"),
     ("asf", c"video/x-ms-asf"),
@@ -70,8 +72,8 @@ const TYPES: &[(&str, &CStr)] = &[
     ("zip", c"application/x-zip-compressed"),
 ];
 
-/// The media type of a file. `extra` comes first and holds suffixes with their dot, of which the
-/// first that fits counts.
+/// Returns the media type of a file. `extra` takes precedence: it holds suffixes with their dot, of
+/// which the first that matches counts.
 pub fn media_type<'a>(name: &[u8], extra: &'a [(String, String)]) -> &'a str {
     let mut extra = extra.iter();
     match extra.find(|(suffix, _)| ends_with(name, suffix.as_bytes())) {
@@ -80,7 +82,7 @@ pub fn media_type<'a>(name: &[u8], extra: &'a [(String, String)]) -> &'a str {
     }
 }
 
-/// The media type that the extension of `name`, in any case, stands for.
+/// Returns the built-in media type for the extension of `name`, in any ASCII case.
 pub fn builtin(name: &[u8]) -> &'static CStr {
     let Some(dot) = memchr::memrchr(b'.', name) else {
         return DEFAULT;
@@ -90,7 +92,7 @@ pub fn builtin(name: &[u8]) -> &'static CStr {
     place.map_or(DEFAULT, |place| TYPES[place].1)
 }
 
-/// Whether `name` ends with `suffix`, in any case.
+/// Returns whether `name` ends with `suffix`, in any ASCII case.
 fn ends_with(name: &[u8], suffix: &[u8]) -> bool {
     let end = name.len().checked_sub(suffix.len());
     end.is_some_and(|end| name[end..].eq_ignore_ascii_case(suffix))

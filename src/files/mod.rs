@@ -1,4 +1,5 @@
-//! From a path to bytes: static files, and pages that list directories.
+//! From the path of a request to bytes: static files, and pages that list directories. Reads the
+//! file system by POSIX calls; knows nothing of sockets, nor of who may see a file.
 #![forbid(unsafe_code)]
 
 pub mod cache;

@@ -1,22 +1,23 @@
-//! The forms in which a file can be sent: as it is, or as the compressed sibling that was stored
-//! beside it.
+//! The representations of a file: the file itself, or a compressed sibling that is stored beside it
+//! (RFC 9110, sections 8.4 and 12.5.3). Knows nothing of the Accept-Encoding field, whose
+//! evaluation the caller passes in.
 //!
-//! A sibling has the type of the file that it stands for, and validators of its own: a range or a
-//! condition is about the bytes that are sent (RFC 9110, section 8.8.3.3).
+//! A sibling has the media type of the file that it stands for, and validators of its own: a range
+//! or a condition applies to the bytes that are sent (RFC 9110, section 8.8.3.3).
 
 use std::borrow::Cow;
 
 use super::cache::Entry;
 use crate::http::accept_encoding::Coding;
 
-/// A file in the form that was chosen.
+/// The representation of a file that was chosen.
 #[derive(Debug)]
 pub struct Representation {
-    /// What is sent.
+    /// The file that is sent.
     pub known: Entry,
-    /// The file that it stands for, and how it is coded.
+    /// The file that it stands for, and its content coding.
     coded: Option<(Entry, &'static str)>,
-    /// Another client might have got another form.
+    /// Whether the choice depends on the Accept-Encoding field.
     varies: bool,
 }
 
@@ -27,8 +28,9 @@ impl From<Entry> for Representation {
 }
 
 impl Representation {
-    /// What `choose` picks of a file and its siblings. One that is older than the file does not
-    /// count: it was made from something else.
+    /// Chooses between a file and its siblings by `choose`, which is told which siblings there are.
+    /// A sibling that is older than the file does not count, since it was made from another
+    /// content.
     pub fn negotiate(
         plain: Entry,
         brotli: Option<Entry>,
@@ -49,7 +51,7 @@ impl Representation {
         }
     }
 
-    /// The entity tag, in quotes: another one for each coding.
+    /// Returns the entity tag, in quotes. It differs for each content coding.
     pub fn etag(&self) -> Cow<'_, str> {
         match &self.coded {
             None => Cow::Borrowed(self.known.etag()),
@@ -91,7 +93,7 @@ impl Representation {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends all fields that describe the whole.
+    /// Appends all fields that describe the whole representation.
     pub fn write_fields(&self, out: &mut Vec<u8>) {
         if self.coded.is_none() {
             out.extend_from_slice(self.known.fields());
@@ -104,7 +106,7 @@ impl Representation {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends what tells the form: `Content-Encoding`, unless there is no content, and `Vary`.
+    /// Appends the fields of the negotiation: `Content-Encoding`, if there is content, and `Vary`.
     pub fn write_form(&self, has_content: bool, out: &mut Vec<u8>) {
         if let (Some((_, coding)), true) = (&self.coded, has_content) {
             out.extend_from_slice(b"Content-Encoding: ");

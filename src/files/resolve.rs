@@ -1,7 +1,8 @@
-//! From the path of a request to the path of a file: `document_root`, `url_rewrites`, hidden
-//! names, and the password file that guards a file.
+//! From the path of a request to the path of a file: `document_root`, `url_rewrites`, hidden names,
+//! and the password file that guards a file.
 //!
-//! Works on names; only [`split_at_file`] asks the file system.
+//! Works on names alone; only [`split_at_file`] asks the file system. Knows nothing of passwords,
+//! nor of how paths are percent-encoded.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -10,15 +11,16 @@ use std::path::{Path, PathBuf};
 use crate::options::Config;
 use crate::pattern::matched_len;
 
-/// What the names of password files begin with. That of a copy which a change, cut short, has
-/// left behind does so too.
+/// The start of the names of password files. A copy that an interrupted change has left behind has
+/// it, too.
 const PASSWORD_FILE: &str = ".htpasswd";
 
-/// What the names begin with under which WebDAV keeps properties, locks, and what is not complete.
+/// The start of the names under which WebDAV stores properties, locks, and files that are not
+/// complete.
 const DAV_STATE: &[u8] = b".mongoose-dav";
 
-/// The file that `path`, which is decoded and begins with `/`, stands for; `None` where the
-/// program publishes none. A trailing slash is kept.
+/// Returns the file that `path` stands for, which is decoded and begins with `/`, or `None` if it
+/// stands for no file. A trailing slash is kept.
 pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
     let root = config.document_root.as_ref()?;
     if path.first() != Some(&b'/') {
@@ -36,13 +38,15 @@ pub fn full_path(config: &Config, path: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsString::from_vec(full)))
 }
 
-/// Whether a pattern matches a file, by its path or by that which it has for clients.
+/// Returns whether a pattern matches a file by its path in the file system, or by its path `name`
+/// that clients use.
 pub fn matches(pattern: &str, full: &Path, name: &[u8]) -> bool {
     covers(pattern.as_bytes(), full.as_os_str().as_bytes()) || covers(pattern.as_bytes(), name)
 }
 
-/// Whether a pattern matches something of `text`. Every request for a file asks this of patterns
-/// as `**.cgi$|**.php$`, for which the end of the text says it all.
+/// Returns whether a pattern matches a part of `text` that is not empty. Each request for a file
+/// compares patterns such as `**.cgi$|**.php$`, for which a comparison with the end of the text is
+/// enough.
 fn covers(pattern: &[u8], text: &[u8]) -> bool {
     let matched = pattern.split(|byte| *byte == b'|').find_map(|alternative| {
         let ending = alternative.strip_prefix(b"**").and_then(|rest| rest.strip_suffix(b"$"));
@@ -57,7 +61,7 @@ fn covers(pattern: &[u8], text: &[u8]) -> bool {
     matched.is_some_and(|len| len > 0)
 }
 
-/// Takes a path apart that leads through a file: the file, and the rest, which begins with `/`.
+/// Splits a path that leads through a file: returns the file, and the rest, which begins with `/`.
 pub fn split_at_file(full: &Path) -> Option<(PathBuf, Vec<u8>)> {
     let bytes = full.as_os_str().as_bytes();
     for slash in memchr::memchr_iter(b'/', bytes).filter(|slash| *slash > 0) {
@@ -73,8 +77,8 @@ pub fn split_at_file(full: &Path) -> Option<(PathBuf, Vec<u8>)> {
     None
 }
 
-/// What the first rewrite that matches puts in place of the start of `path`, and the rest of
-/// `path`. A pattern that matches nothing of it, as an empty one, replaces nothing.
+/// Finds the first rewrite that matches. Returns the replacement for the start of `path`, and the
+/// rest of `path`. A pattern that matches no bytes, as an empty one, replaces nothing.
 fn rewrite<'a>(config: &'a Config, path: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     config.url_rewrites.iter().find_map(|(pattern, target)| {
         let len = matched_len(pattern.as_bytes(), path).filter(|len| *len > 0)?;
@@ -82,9 +86,9 @@ fn rewrite<'a>(config: &'a Config, path: &'a [u8]) -> Option<(&'a [u8], &'a [u8]
     })
 }
 
-/// Whether bytes that the client chose end up in a segment `.` or `..` where a rewrite is joined
-/// to the rest of a path. Decoding has removed these segments, but a pattern may end in the midst
-/// of one: `/a=/srv/data/` would lead `/a../x` out of `/srv/data`.
+/// Returns whether joining a rewrite to the rest of a path makes a segment `.` or `..` with bytes
+/// that the client chose. Decoding has removed such segments, but a pattern may end within one:
+/// `/a=/srv/data/` would lead `/a../x` out of `/srv/data`.
 fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
     let before = match memchr::memrchr(b'/', target) {
         Some(slash) => &target[slash + 1..],
@@ -97,8 +101,8 @@ fn makes_dot_segment(target: &[u8], rest: &[u8]) -> bool {
     !behind.is_empty() && matches!([before, behind].concat().as_slice(), b"." | b"..")
 }
 
-/// Whether a file is as good as absent, by its name. Password files always are, and so is what
-/// WebDAV keeps; what options name is known to [`super::secrets`].
+/// Returns whether a file counts as absent because of its name. Password files always do, and so do
+/// the files of WebDAV. Files that options name are known to [`super::secrets`].
 pub fn is_hidden(config: &Config, full: &Path) -> bool {
     let bytes = full.as_os_str().as_bytes();
     let name = last_segment(bytes);
@@ -111,13 +115,13 @@ pub fn is_hidden(config: &Config, full: &Path) -> bool {
     })
 }
 
-/// Whether a client can ask for something of this name: no URI brings control characters to us, so
-/// that it is of no use to tell of such names.
+/// Returns whether a client can request a file of this name: a URI with control characters is
+/// refused, so there is no use in listing such a name.
 pub fn can_be_asked_for(name: &[u8]) -> bool {
     !name.iter().any(u8::is_ascii_control)
 }
 
-/// Whether a path leads to or through something of WebDAV's own.
+/// Returns whether a path leads to or through a file that WebDAV stores its state in.
 fn is_dav_state(path: &[u8]) -> bool {
     let begins = |name: &[u8]| {
         let start = name.get(..DAV_STATE.len()).unwrap_or_default();
@@ -127,14 +131,14 @@ fn is_dav_state(path: &[u8]) -> bool {
     memchr::memchr_iter(b'.', path).any(|dot| at_start(dot) && begins(&path[dot..]))
 }
 
-/// The name at the end of a path, with or without a slash behind it.
+/// Returns the last name of a path, which may have a slash behind it.
 fn last_segment(path: &[u8]) -> &[u8] {
     let mut names = path.split(|b| *b == b'/').filter(|name| !name.is_empty());
     names.next_back().unwrap_or_default()
 }
 
-/// Where the passwords are that `full` asks for: in the global file, else in the directory that
-/// it is or lies in.
+/// Returns the path of the password file that guards `full`: the global one, or else that in the
+/// directory that `full` is or lies in.
 pub fn password_file(config: &Config, full: &Path, is_dir: bool) -> PathBuf {
     if let Some(global) = &config.global_auth_file {
         return global.clone();
@@ -142,7 +146,7 @@ pub fn password_file(config: &Config, full: &Path, is_dir: bool) -> PathBuf {
     let bytes = full.as_os_str().as_bytes();
     let directory = match memchr::memrchr(b'/', bytes) {
         _ if is_dir => full,
-        // Not `Path::parent`, which takes a slash at the end for nothing.
+        // `Path::parent` would ignore a slash at the end.
         Some(slash) => Path::new(OsStr::from_bytes(&bytes[..=slash])),
         None => Path::new(""),
     };
@@ -200,7 +204,7 @@ mod tests {
             ("/b/c.php/d", Some("/www/b/c.php/d")),
             ("/x1", Some("/srv/xy1")),
             ("/Y1", Some("/srv/xy1")),
-            // Where two names are joined, nothing must climb.
+            // The joined path must not leave its directory.
             ("/a../secret", None),
             ("/a..", None),
             ("/a./x", None),
@@ -210,7 +214,7 @@ mod tests {
             ("/cwd../x", Some(".../x")),
             ("/dot./secret", None),
             ("/dot/x", Some("/srv/./x")),
-            // No path at all.
+            // This is not a path.
             ("", None),
             ("*", None),
             ("a", None),
@@ -265,7 +269,7 @@ mod tests {
             (None, "/www/", false),
             (None, "/", false),
             (None, "", false),
-            // By the name of the file, from its start.
+            // The pattern matches the start of the file name.
             (Some("secret"), "/www/secret", true),
             (Some("secret"), "/www/SECRET.txt", true),
             (Some("secret"), "/www/secret/", true),
@@ -276,11 +280,11 @@ mod tests {
             (Some("**.bak$|**~$"), "/www/a.bak.txt", false),
             (Some(".*"), "/www/.git", true),
             (Some(".*"), "/www/a.git", false),
-            // By the whole path.
+            // The pattern matches the whole path.
             (Some("**/.git/**"), "/www/.git/config", true),
             (Some("/www/private/"), "/www/private/x", true),
             (Some("/www/private/"), "/www/public/x", false),
-            // What matches nothing hides nothing.
+            // A pattern that matches no bytes hides no file.
             (Some("*"), "/www/a", true),
             (Some("*"), "/", false),
             (Some("|x"), "/www/a", false),

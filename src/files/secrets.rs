@@ -1,9 +1,11 @@
-//! Files that are as good as absent because an option names them: keys, password files, logs.
+//! Files that are hidden because an option names them: keys, password files, logs. Decides only
+//! whether a file is hidden; knows nothing of what the files hold, nor of names that are always
+//! hidden (`resolve`).
 //!
-//! They are known by device and inode, so that it does not matter by which name one is asked for:
-//! what the path of an option leads to now, and what it led to before, as a log that has been
-//! rotated, or the key in use after a new one was put in its place. What is not there, or has just
-//! been written beside it, is known by its name and directory.
+//! They are recognized by device and inode (`stat(2)`), whatever name a client uses: the file that
+//! the path of an option leads to now, and those that it led to before, as a log that has been
+//! rotated, or the key in use after a new one was put in its place. A file that does not exist yet,
+//! or that has just been written beside another, is recognized by name and directory.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -12,19 +14,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// As many files are remembered that a path led to before.
+/// The number of files that are remembered for one path.
 const MAX_FORMER: usize = 8;
-/// As many links are followed on one way, as by the kernel.
+/// The number of symbolic links that are followed in one path, as in the kernel (`ELOOP`).
 const MAX_LINKS: usize = 40;
-/// What is written to change a password file has its name, a dot, and so many digits.
+/// The number of digits in the name of a new password file: the name of the old one, a dot, and
+/// these digits.
 const TEMPORARY_DIGITS: usize = 16;
 
-/// What tells a file from all others, also from one that gets its inode when it is gone.
+/// The identity of a file, which also differs from that of a later file with the same inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileId {
     dev: u64,
     ino: u64,
-    /// Not every file system knows.
+    /// The time of creation, which not every file system stores.
     born: Option<SystemTime>,
 }
 
@@ -39,7 +42,7 @@ impl FileId {
     }
 }
 
-/// The options that name such files.
+/// The options that name hidden files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Key,
@@ -52,17 +55,17 @@ pub enum Place {
 const PLACES: [Place; 5] =
     [Place::Key, Place::GlobalPasswords, Place::DavPasswords, Place::AccessLog, Place::ErrorLog];
 
-/// What one option names.
+/// The files that one option names.
 #[derive(Debug)]
 struct Secret {
     path: Option<PathBuf>,
-    /// The end of its links, if it is one.
+    /// The path of the file that `path` leads to, if that is a symbolic link.
     end: Option<PathBuf>,
-    /// What the path leads to or led to, the last one first.
+    /// The files that the path leads to or led to, the last one first.
     found: Vec<FileId>,
-    /// What is in use, though the path may lead elsewhere by now.
+    /// The file in use, though the path may lead to another by now.
     in_use: Option<FileId>,
-    /// Device and inode of what was seen to be open last.
+    /// Device and inode of the file that was last seen to be open.
     open: Option<(u64, u64)>,
 }
 
@@ -91,13 +94,13 @@ impl Secret {
         self.found.iter().chain(&self.in_use).any(|known| known.is(id))
     }
 
-    /// Where its name, or that of the end of its links, stands.
+    /// Returns the path, and the path that its symbolic links lead to.
     fn names(&self) -> impl Iterator<Item = &Path> {
         self.path.iter().chain(&self.end).map(PathBuf::as_path)
     }
 }
 
-/// All that options name.
+/// The files that all options name.
 #[derive(Debug)]
 pub struct Secrets {
     places: [Secret; PLACES.len()],
@@ -117,13 +120,13 @@ impl Secrets {
         Secrets { places: [Secret::NONE; PLACES.len()], is_empty: true, look: 0 }
     }
 
-    /// Whether no option has named a file yet.
+    /// Returns whether no option has named a file yet.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.is_empty
     }
 
-    /// An option names another file. What it named before stays hidden.
+    /// Sets the path of an option. The files that it named before stay hidden.
     pub fn set(&mut self, place: Place, path: Option<PathBuf>) {
         let secret = &mut self.places[place as usize];
         secret.look();
@@ -135,18 +138,19 @@ impl Secrets {
         self.is_empty &= secret.path.is_none();
     }
 
-    /// What was read, and is in use until the option is set again.
+    /// Notes the file that was read, and that is in use until the option is set again.
     pub fn set_in_use(&mut self, place: Place, meta: &Metadata) {
         self.places[place as usize].in_use = Some(FileId::of(meta));
     }
 
-    /// What was read and is not in use.
+    /// Notes a file that was read but is not in use.
     pub fn note(&mut self, place: Place, meta: &Metadata) {
         self.places[place as usize].note(FileId::of(meta));
         self.is_empty = false;
     }
 
-    /// A log is open, by device and inode; `meta` is asked for what is known of it, once for each.
+    /// Notes that a log is open, by device and inode. `meta` returns its metadata, and is called
+    /// once for each log.
     pub fn note_open(
         &mut self,
         place: Place,
@@ -157,7 +161,7 @@ impl Secrets {
         if open.is_some() && secret.open != open {
             secret.open = open;
             if let Some(meta) = meta() {
-                // Behind what the path leads to, which it may be.
+                // The file that the path leads to stays the first one; it may be the same.
                 let first = secret.found.first().copied();
                 secret.note(FileId::of(&meta));
                 first.into_iter().for_each(|first| secret.note(first));
@@ -165,7 +169,7 @@ impl Secrets {
         }
     }
 
-    /// Follows the paths, once in each look.
+    /// Looks up the paths again, once in each look.
     pub fn look(&mut self, look: u64) {
         if self.look == look || self.is_empty {
             return;
@@ -174,7 +178,8 @@ impl Secrets {
         self.places.iter_mut().for_each(Secret::look);
     }
 
-    /// Whether a file is hidden, whose path is `full`; `is_link`: by a symbolic link.
+    /// Returns whether the file `id` at the path `full` is hidden. `is_link` says that the path is
+    /// a symbolic link.
     #[inline]
     pub fn hides(&self, full: &Path, id: &FileId, is_link: bool) -> bool {
         !self.is_empty && self.knows(full, id, is_link)
@@ -187,12 +192,12 @@ impl Secrets {
             || is_link && fs::canonicalize(full).is_ok_and(|end| is_named(&end))
     }
 
-    /// The same of what `meta` was found out of; a directory never is.
+    /// Returns whether the file that `meta` describes is hidden. A directory never is.
     pub fn hides_found(&self, full: &Path, meta: &Metadata, is_link: bool) -> bool {
         !self.is_empty && !meta.is_dir() && self.knows(full, &FileId::of(meta), is_link)
     }
 
-    /// The same of whatever is at a place, or would be.
+    /// Returns whether the file at a path is hidden, or would be if it existed.
     pub fn hides_at(&self, full: &Path) -> bool {
         if self.is_empty {
             return false;
@@ -206,8 +211,8 @@ impl Secrets {
         }
     }
 
-    /// Whether the name alone says that a file is hidden, should it be there or not: that of the
-    /// option, of a log that was rotated, of a password file that is about to be replaced.
+    /// Returns whether the name alone hides a file, whether it exists or not: the name that an
+    /// option has, that of a rotated log, or that of a password file that is about to be replaced.
     pub fn hides_name(&self, full: &Path) -> bool {
         let Some(name) = full.file_name() else { return false };
         PLACES.iter().zip(&self.places).any(|(place, secret)| {
@@ -216,22 +221,23 @@ impl Secrets {
         })
     }
 
-    /// Whether something that is hidden lies below the directory `dir`, which has no links in it: it
-    /// would go with it.
+    /// Returns whether a hidden file lies below the directory `dir`, whose path has no symbolic
+    /// links in it: the file would be moved or removed with the directory.
     pub fn lie_below(&self, dir: &Path) -> bool {
         let mut names = self.places.iter().flat_map(Secret::names);
         names.any(|path| without_links(parent_of(path)).starts_with(dir))
     }
 
-    /// Whether the way to something that is hidden leads through the symbolic link at `link`: without
-    /// that it would not be found, and with another one something else would.
+    /// Returns whether the path of a hidden file leads through the symbolic link at `link`: without
+    /// the link the file would not be found, and another link in its place would lead to another
+    /// file.
     pub fn lie_behind(&self, link: &Path) -> bool {
         let mut paths = self.places.iter().filter_map(|secret| secret.path.as_ref());
         paths.any(|path| leads_through(path, link, MAX_LINKS))
     }
 }
 
-/// Whether a path leads through the symbolic link at `link`, before its last name.
+/// Returns whether a path leads through the symbolic link at `link`, before its last name.
 fn leads_through(path: &Path, link: &Path, links_left: usize) -> bool {
     let above = || path.ancestors().skip(1);
     let is_it =
@@ -239,7 +245,7 @@ fn leads_through(path: &Path, link: &Path, links_left: usize) -> bool {
     if above().any(is_it) {
         return true;
     }
-    // What a link on the way leads to may have links in it as well.
+    // The target of a link may lead through other links.
     let follow = |above: &Path| {
         let rest = path.strip_prefix(above).ok()?;
         Some(parent_of(above).join(fs::read_link(above).ok()?).join(rest))
@@ -248,7 +254,7 @@ fn leads_through(path: &Path, link: &Path, links_left: usize) -> bool {
     next.is_some_and(|next| leads_through(&next, link, links_left - 1))
 }
 
-/// Whether `name` is that of the file at `path`, or one that is made of it.
+/// Returns whether `name` is the name of the file at `path`, or is derived from it.
 fn is_like(place: Place, name: &OsStr, path: &Path) -> bool {
     let Some(own) = path.file_name() else { return false };
     let Some(rest) = name.as_bytes().strip_prefix(own.as_bytes()) else { return false };
@@ -278,7 +284,7 @@ fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// A path without links in that part of it which is there.
+/// Resolves symbolic links in the part of a path that exists.
 fn without_links(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for above in path.ancestors() {
@@ -324,7 +330,7 @@ mod tests {
         ];
         for (name, hidden) in table {
             let path = folder.0.join(name);
-            // What is not there, and what is.
+            // The result is the same before the file exists and after it was made.
             assert_eq!(secrets.hides_at(&path), hidden, "{name}");
             if path.parent().unwrap().exists() {
                 fs::write(&path, "").unwrap();
@@ -353,11 +359,11 @@ mod tests {
             assert!(hidden(&secrets, "key") && hidden(&secrets, name), "{name}");
             assert!(hidden(&secrets, &format!("other{name}")), "{name}");
         }
-        // Another option is another file, and the first stays what it was.
+        // Another option names another file, and does not change the first.
         folder.write("public", "public");
         secrets.set(Place::Key, Some(folder.write("new", "new")));
         assert!(hidden(&secrets, "new") && hidden(&secrets, "a") && !hidden(&secrets, "public"));
-        // A file that gets the inode of one that is gone is not that.
+        // A file that reuses the inode of a removed one is another file.
         let meta = fs::metadata(folder.0.join("a")).unwrap();
         let other = FileId { born: Some(SystemTime::UNIX_EPOCH), ..FileId::of(&meta) };
         let knows_birth = meta.created().is_ok();

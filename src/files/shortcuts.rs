@@ -1,8 +1,10 @@
-//! The way from the path of a request to a plain file that everybody may see, for files that were
+//! A shortcut from the path of a request to a file that needs no password, for files that were
 //! found before.
 //!
-//! Rewrites, patterns of hidden files and of programs give the same answer for the same path as
-//! long as no option changes; only what the file system says is asked again.
+//! Knows nothing of how a path is resolved.
+//!
+//! Rewrites and the patterns of hidden files and of programs give the same result for the same path
+//! as long as no option changes. Only the file system is asked again.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -13,10 +15,10 @@ use foldhash::fast::RandomState;
 
 use super::cache::{Cache, Entry, Known};
 
-/// As many paths are remembered; then all are forgotten.
+/// The number of paths that are remembered. When it is reached, all are removed.
 const MAX_PATHS: usize = 1024;
 
-/// What is remembered. To be emptied when an option changes.
+/// The paths that are remembered. They must be cleared when an option changes.
 #[derive(Default)]
 pub struct Shortcuts {
     paths: HashMap<Box<[u8]>, Shortcut, RandomState>,
@@ -24,17 +26,17 @@ pub struct Shortcuts {
 
 struct Shortcut {
     file: PathBuf,
-    /// A password file would be here.
+    /// The path that a password file would have.
     passwords: PathBuf,
-    /// When `known` was found, and nothing at `passwords`.
+    /// The look in which `known` was found, and no file at `passwords`.
     look: u64,
-    /// The cache alone decides how long it is kept.
+    /// A weak reference to the file, since the cache alone decides how long a file is kept.
     known: Weak<Known>,
 }
 
 impl Shortcuts {
-    /// The file that the path of a request stands for, and where it is, if it is there and needs no
-    /// password.
+    /// Returns the file that the path of a request stands for, and its path, if the file exists and
+    /// needs no password.
     pub fn find(&mut self, path: &[u8], cache: &mut Cache, look: u64) -> Option<(Entry, &Path)> {
         let shortcut = self.paths.get_mut(path)?;
         if shortcut.look == look
@@ -52,16 +54,16 @@ impl Shortcuts {
         Some((known, &shortcut.file))
     }
 
-    /// Remembers where a path leads to.
+    /// Remembers the file that the path of a request stands for.
     pub fn add(&mut self, path: &[u8], file: PathBuf, passwords: PathBuf) {
         if self.paths.len() >= MAX_PATHS {
             self.paths.clear();
         }
-        // Looks begin at 1.
+        // No look has the number 0.
         self.paths.insert(path.into(), Shortcut { file, passwords, look: 0, known: Weak::new() });
     }
 
-    /// Forgets everything.
+    /// Removes all paths.
     pub fn clear(&mut self) {
         self.paths.clear();
     }

@@ -1,37 +1,38 @@
-//! Server-side includes: finds the tags in a page. Bytes in, pieces out; what a tag asks for is
-//! somebody else's business.
+//! Server-side includes: finds the tags of a page. Takes bytes and returns pieces of the input;
+//! knows nothing of how a directive is carried out. No standard describes the tags: the syntax is
+//! that of NCSA HTTPd, with the attribute `abspath`.
 #![forbid(unsafe_code)]
 
-/// What a tag begins with.
+/// The start of a tag.
 const OPEN: &[u8] = b"<!--#";
-/// A longer tag is none.
+/// The length of the longest tag, in bytes. A longer one is text.
 pub const MAX_TAG: usize = 4096;
 
-/// What is at the start of some input.
+/// The piece at the start of the input.
 #[derive(Debug, PartialEq)]
 pub enum Found<'a> {
-    /// As many bytes that mean nothing but themselves.
+    /// The number of bytes that are sent as they are.
     Text(usize),
-    /// A tag of as many bytes; what is wrong with it is a sentence for the error log.
+    /// The length of a tag in bytes, and its directive, or a sentence for the error log.
     Tag(usize, Result<Directive<'a>, &'static str>),
-    /// It takes more input to know, or there is none.
+    /// More input is needed, or there is no input left.
     More,
 }
 
-/// What a tag asks for.
+/// The directive in a tag.
 #[derive(Debug, PartialEq)]
 pub enum Directive<'a> {
-    /// A path of the server's, absolute or from where the page is; it may have a query.
+    /// A path of a URI, absolute or relative to the page, possibly with a query.
     Virtual(&'a [u8]),
-    /// A file below the directory that the page's file is in.
+    /// A file below the directory that the file of the page is in.
     File(&'a [u8]),
-    /// A file anywhere.
+    /// A file in the whole file system.
     Absolute(&'a [u8]),
     /// A command for the shell.
     Command(&'a [u8]),
 }
 
-/// Looks at the start of `input`; `ended`: nothing follows it.
+/// Looks at the start of `input`. `ended` says that no input follows.
 pub fn scan(input: &[u8], ended: bool) -> Found<'_> {
     match memchr::memmem::find(input, OPEN) {
         Some(0) => {}
@@ -45,13 +46,13 @@ pub fn scan(input: &[u8], ended: bool) -> Found<'_> {
     let window = &input[OPEN.len()..input.len().min(MAX_TAG)];
     match end_of_tag(window) {
         Some(end) => Found::Tag(OPEN.len() + end + 3, parse(&window[..end])),
-        // A tag that does not end is no tag: it stands in the page as it is.
+        // A tag without an end is sent as text.
         None if ended || input.len() >= MAX_TAG => Found::Text(OPEN.len()),
         None => Found::More,
     }
 }
 
-/// Where `-->` is, outside of quotes.
+/// Returns the offset of `-->` outside of quotes.
 fn end_of_tag(tag: &[u8]) -> Option<usize> {
     let mut quote = None;
     for (at, byte) in tag.iter().enumerate() {
@@ -85,7 +86,7 @@ fn parse(tag: &[u8]) -> Result<Directive<'_>, &'static str> {
     }
 }
 
-/// The letters at the start, and what follows the blanks behind them.
+/// Returns the letters at the start, and the text behind them without its blanks.
 fn word(text: &[u8]) -> (&[u8], &[u8]) {
     let text = text.trim_ascii_start();
     let len = text.iter().take_while(|byte| byte.is_ascii_alphabetic()).count();
@@ -96,7 +97,7 @@ fn word(text: &[u8]) -> (&[u8], &[u8]) {
 mod tests {
     use super::*;
 
-    /// All of a page, with its tags in brackets.
+    /// Returns all pieces of a page, with its tags in brackets.
     fn pieces(page: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
         let mut rest = page;

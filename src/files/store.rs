@@ -1,5 +1,8 @@
-//! Files as a server knows them: what was read of them, the ways to them that were found before, and
-//! which of them are nobody's business. All of it is good for one look at the file system.
+//! The files of a server: the cache of what was read, the paths of requests that were resolved
+//! before, and the files that options hide.
+//!
+//! Owns the number of the present look, within which a file is compared with the file system at
+//! most once. Knows nothing of requests.
 
 use std::io;
 use std::path::Path;
@@ -8,16 +11,16 @@ use super::cache::{Cache, Entry};
 use super::secrets::Secrets;
 use super::shortcuts::Shortcuts;
 
-/// See the module.
+/// The cache, the shortcuts and the secrets of a server, with the present look.
 pub struct Store {
     pub cache: Cache,
     pub shortcuts: Shortcuts,
     pub secrets: Secrets,
-    /// Looks at files so far: what is known is compared with the file system once in each. A new one begins
-    /// with each turn, and whenever bytes were received or the program was called: what was found out
-    /// before may be older than the request that is to be answered.
+    /// The number of the present look. Each cached file is compared with the file system once in a
+    /// look. A new look begins with each turn, and whenever bytes were received or the program was
+    /// called: older knowledge may be older than the request that is to be answered.
     look: u64,
-    /// The look in which files were last asked for.
+    /// The last look in which files were asked for.
     asked_in: u64,
 }
 
@@ -34,34 +37,34 @@ impl Default for Store {
 }
 
 impl Store {
-    /// The number of the look that goes on.
+    /// Returns the number of the present look.
     pub fn look(&self) -> u64 {
         self.look
     }
 
-    /// Something may have changed: a new look begins.
+    /// Begins a new look, since files may have changed.
     #[inline]
     pub fn look_again(&mut self) {
         self.look += 1;
     }
 
-    /// Notes that files are asked for in this look.
+    /// Notes that a file is asked for in the present look.
     pub fn ask(&mut self) {
         self.asked_in = self.look;
     }
 
-    /// Whether files were asked for in this look.
+    /// Returns whether a file was asked for in the present look.
     pub fn was_asked(&self) -> bool {
         self.asked_in == self.look
     }
 
-    /// The file at `path`; see [`Cache::get`] for what errors mean.
+    /// Returns the file at `path`; see [`Cache::get`] for the meaning of errors.
     pub fn get(&mut self, path: &Path) -> io::Result<Entry> {
         self.cache.get(path, self.look)
     }
 
-    /// The file that the path of a request stands for, if it was found before, needs no password and is not
-    /// hidden.
+    /// Returns the file that the path of a request stands for, if it was found before, needs no
+    /// password and is not hidden.
     pub fn find(&mut self, path: &[u8]) -> Option<Entry> {
         let (known, file) = self.shortcuts.find(path, &mut self.cache, self.look)?;
         (!self.secrets.hides(file, &known.id, known.is_link)).then_some(known)
