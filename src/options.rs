@@ -329,8 +329,9 @@ impl Options {
 
     /// Stores a text without parsing it: the address that a listening port was bound to.
     pub fn store_text(&mut self, id: OptionId, value: Option<&[u8]>) {
-        // No text that the library makes holds a NUL. The option would read as its default.
-        self.texts[id as usize] = owned_text(value).unwrap_or(None);
+        let text = owned_text(value);
+        debug_assert!(text.is_ok(), "a text of the library that holds a NUL");
+        self.texts[id as usize] = text.unwrap_or(None);
     }
 }
 

@@ -15,7 +15,7 @@ use super::locks::{Lock, write_lock};
 use super::multistatus::write_name;
 use super::store::Properties;
 use super::xml::{DAV, Name, escape};
-use crate::files::cache::{entity_tag, http_date, modified_of};
+use crate::files::known::{entity_tag, http_date, modified_of};
 use crate::files::listing::civil_date;
 use crate::files::mime::media_type;
 

@@ -12,7 +12,7 @@ use super::multistatus::error;
 use super::store::{States, Unreadable};
 use super::target::{Target, without_slash};
 use super::{Env, status_of};
-use crate::files::cache::modified_of;
+use crate::files::known::modified_of;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::request::Head;
 

@@ -10,7 +10,7 @@ use std::fs::{File, FileTimes, Metadata};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::files::cache::entity_tag;
+use crate::files::known::entity_tag;
 
 /// The step that is tried next. Some file systems keep only full seconds, or only even ones.
 const STEP: Duration = Duration::from_secs(1);

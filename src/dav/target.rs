@@ -15,7 +15,7 @@ use super::fields::escape_path;
 use super::locks::{Keys, Lock, directories_above};
 use super::store::{self, State, States};
 use super::{Env, status_of};
-use crate::files::cache::entity_tag;
+use crate::files::known::entity_tag;
 use crate::files::resolve;
 
 /// A resource that a request names. It need not exist.

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -23,162 +22,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
+pub use super::known::{Content, Entry, Known, entity_tag, http_date, modified_of};
 use super::mime::media_type;
-use super::secrets::FileId;
 
-/// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
-/// 5.6.7).
-const LAST_DATE: u64 = 253_402_300_799;
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
 /// than the two calls that let the kernel send it from the file.
 const SMALL: u64 = 8 << 10;
 /// The same size where no more descriptors may be kept.
 const MEDIUM: u64 = 32 << 10;
-/// The memory that an entry takes besides its content, in bytes, roughly.
-const ENTRY_COST: usize = 512;
-/// The usual length of the fields that describe a file, in bytes.
-const FIELDS: usize = 160;
 /// The number of paths without a file that are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
 /// The number of attempts to read a file that changes while it is read.
 const ATTEMPTS: usize = 3;
-
-/// A shared description of a file. It is cheap to clone, and stays usable while a response is still
-/// sent from it.
-pub type Entry = Arc<Known>;
-
-/// A regular file as it was when it was looked at.
-#[derive(Debug)]
-pub struct Known {
-    pub content: Content,
-    pub len: u64,
-    /// Seconds since 1970, as Last-Modified shows them.
-    pub modified: u64,
-    /// The time of the last modification, in seconds and nanoseconds: if it or the length differs,
-    /// bytes read now do not belong to those read before.
-    pub stamp: (i64, i64),
-    /// The identity of the file, and whether a symbolic link led to it.
-    pub id: FileId,
-    pub is_link: bool,
-    /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
-    fields: Vec<u8>,
-    etag: Range<usize>,
-    /// The offsets in `fields` at which `Content-Type` and `Content-Length` begin.
-    type_at: usize,
-    length_at: usize,
-    media_type: String,
-}
-
-/// The place of the bytes of a file.
-#[derive(Debug)]
-pub enum Content {
-    Bytes(Vec<u8>),
-    /// An open file, which is read by position (`pread(2)`), since several responses share it.
-    Open(File),
-}
-
-impl Known {
-    /// Returns all fields that describe the whole file.
-    pub fn fields(&self) -> &[u8] {
-        &self.fields
-    }
-
-    /// Returns `Last-Modified`, `Etag` and `Content-Type`, for a response with one range.
-    pub fn fields_but_length(&self) -> &[u8] {
-        &self.fields[..self.length_at]
-    }
-
-    /// Returns `Last-Modified` and `Etag`, for 304, several ranges, or another media type.
-    pub fn validator_fields(&self) -> &[u8] {
-        &self.fields[..self.type_at]
-    }
-
-    /// Returns `Last-Modified`.
-    pub fn date_field(&self) -> &[u8] {
-        let end = self.etag.start - "Etag: ".len();
-        &self.fields[..end]
-    }
-
-    /// Returns the entity tag, in quotes.
-    pub fn etag(&self) -> &str {
-        // It was made from ASCII text.
-        std::str::from_utf8(&self.fields[self.etag.clone()]).unwrap_or_default()
-    }
-
-    pub fn media_type(&self) -> &str {
-        &self.media_type
-    }
-
-    /// Returns whether the file is unchanged, so that bytes read now belong to those read before.
-    pub fn is_unchanged(&self) -> io::Result<bool> {
-        let Content::Open(file) = &self.content else { return Ok(true) };
-        let meta = file.metadata()?;
-        Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
-    }
-
-    fn new(content: Content, meta: &Metadata, is_link: bool, media_type: &str) -> Known {
-        let modified = modified_of(meta);
-        let date = http_date(modified);
-        let len = meta.len();
-        let mut fields = String::with_capacity(FIELDS);
-        fields.extend(["Last-Modified: ", &date, "\r\nEtag: "]);
-        let etag_at = fields.len();
-        fields.push_str(&entity_tag(meta));
-        let etag = etag_at..fields.len();
-        fields.push_str("\r\n");
-        let type_at = fields.len();
-        fields.extend(["Content-Type: ", media_type, "\r\n"]);
-        let length_at = fields.len();
-        let mut digits = itoa::Buffer::new();
-        fields.extend(["Content-Length: ", digits.format(len), "\r\n"]);
-        Known {
-            content,
-            len,
-            modified,
-            stamp: (meta.mtime(), meta.mtime_nsec()),
-            id: FileId::of(meta),
-            is_link,
-            fields: fields.into_bytes(),
-            etag,
-            type_at,
-            length_at,
-            media_type: media_type.to_owned(),
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        matches!(self.content, Content::Open(_))
-    }
-
-    fn cost(&self, path: &OsStr) -> usize {
-        let content = match &self.content {
-            Content::Bytes(bytes) => bytes.capacity(),
-            Content::Open(_) => 0,
-        };
-        ENTRY_COST + path.len() + self.fields.len() + content
-    }
-}
-
-/// Returns the time of the last modification in seconds since 1970, bounded to what a date of HTTP
-/// can express.
-pub fn modified_of(meta: &Metadata) -> u64 {
-    u64::try_from(meta.mtime()).unwrap_or(0).min(LAST_DATE)
-}
-
-/// Formats seconds since 1970 as a date of HTTP (RFC 9110, section 5.6.7).
-pub fn http_date(seconds: u64) -> String {
-    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_DATE)))
-}
-
-/// Returns the entity tag of a file, in quotes. It is a strong one: two contents of the same length
-/// differ in the fraction of a second, if the file system stores that.
-pub fn entity_tag(meta: &Metadata) -> String {
-    let (seconds, len) = (modified_of(meta), meta.len());
-    match meta.mtime_nsec() {
-        0 => format!("\"{seconds:x}.{len}\""),
-        fraction => format!("\"{seconds:x}-{fraction:x}.{len}\""),
-    }
-}
 
 /// The metadata that must be equal for a file to count as unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -249,7 +104,7 @@ pub struct Cache {
     extra_types: Vec<(String, String)>,
     /// The indexes of slots by the bytes of the path: a `Path` is equal to itself with a slash
     /// behind it, but the two name different files.
-    places: HashMap<Arc<OsStr>, usize, RandomState>,
+    indexes: HashMap<Arc<OsStr>, usize, RandomState>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     newest: usize,
@@ -272,7 +127,7 @@ impl Cache {
             budget,
             max_open,
             extra_types,
-            places: HashMap::default(),
+            indexes: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
             newest: NONE,
@@ -289,8 +144,8 @@ impl Cache {
     /// Returns the file at `path`. The error `IsADirectory` means a directory. `InvalidInput` means
     /// another kind of file, which is never opened, or a link that leads nowhere.
     pub fn get(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
-        if let Some(&place) = self.places.get(path.as_os_str())
-            && let Some(slot) = &self.slots[place]
+        if let Some(&index) = self.indexes.get(path.as_os_str())
+            && let Some(slot) = &self.slots[index]
         {
             let known = slot.known.clone();
             if slot.look == look {
@@ -301,10 +156,10 @@ impl Cache {
                 self.asked += 1;
             }
             if slot.settled && fs::metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity) {
-                self.use_again(place, look);
+                self.use_again(index, look);
                 return Ok(known);
             }
-            self.remove(place);
+            self.remove(index);
         }
         if self.refused_in != look {
             self.refused_in = look;
@@ -325,7 +180,7 @@ impl Cache {
         }
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         let extra_types = std::mem::take(&mut self.extra_types);
         *self = Cache::new(self.budget, self.max_open, extra_types);
@@ -333,10 +188,10 @@ impl Cache {
 
     /// Closes the descriptors that are kept, except for those that a response is still sent from.
     pub fn close_files(&mut self) {
-        for place in 0..self.slots.len() {
+        for index in 0..self.slots.len() {
             let is_open = |slot: &Slot| slot.known.is_open();
-            if self.slots[place].as_ref().is_some_and(is_open) {
-                self.remove(place);
+            if self.slots[index].as_ref().is_some_and(is_open) {
+                self.remove(index);
             }
         }
     }
@@ -384,58 +239,59 @@ impl Cache {
         let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
             Slot { path: path.clone(), known, identity, settled, look, newer: NONE, older: NONE };
-        let place = self.free.pop().unwrap_or(self.slots.len());
-        if place == self.slots.len() {
+        let index = self.free.pop().unwrap_or(self.slots.len());
+        if index == self.slots.len() {
             self.slots.push(None);
         }
-        self.slots[place] = Some(slot);
-        self.places.insert(path, place);
-        self.link_newest(place);
+        self.slots[index] = Some(slot);
+        self.indexes.insert(path, index);
+        self.link_newest(index);
     }
 
-    fn use_again(&mut self, place: usize, look: u64) {
-        self.unlink(place);
-        self.link_newest(place);
-        if let Some(slot) = &mut self.slots[place] {
+    fn use_again(&mut self, index: usize, look: u64) {
+        self.unlink(index);
+        self.link_newest(index);
+        if let Some(slot) = &mut self.slots[index] {
             slot.look = look;
         }
     }
 
     fn remove_oldest_open(&mut self) {
-        let mut place = self.oldest;
-        while let Some(slot) = self.slots.get(place).and_then(Option::as_ref) {
+        let mut index = self.oldest;
+        while let Some(slot) = self.slots.get(index).and_then(Option::as_ref) {
             if slot.known.is_open() {
-                self.remove(place);
+                self.remove(index);
                 return;
             }
-            place = slot.newer;
+            index = slot.newer;
         }
     }
 
-    fn remove(&mut self, place: usize) {
-        self.unlink(place);
-        if let Some(slot) = self.slots.get_mut(place).and_then(Option::take) {
-            self.places.remove(&slot.path);
+    fn remove(&mut self, index: usize) {
+        self.unlink(index);
+        if let Some(slot) = self.slots.get_mut(index).and_then(Option::take) {
+            self.indexes.remove(&slot.path);
             self.cost -= slot.known.cost(&slot.path);
             self.open -= usize::from(slot.known.is_open());
-            self.free.push(place);
+            self.free.push(index);
         }
     }
 
-    fn link_newest(&mut self, place: usize) {
-        let second = std::mem::replace(&mut self.newest, place);
-        if let Some(slot) = &mut self.slots[place] {
+    fn link_newest(&mut self, index: usize) {
+        let second = std::mem::replace(&mut self.newest, index);
+        if let Some(slot) = &mut self.slots[index] {
             slot.newer = NONE;
             slot.older = second;
         }
         match self.slots.get_mut(second).and_then(Option::as_mut) {
-            Some(slot) => slot.newer = place,
-            None => self.oldest = place,
+            Some(slot) => slot.newer = index,
+            None => self.oldest = index,
         }
     }
 
-    fn unlink(&mut self, place: usize) {
-        let Some(slot) = self.slots.get(place).and_then(Option::as_ref) else {
+    fn unlink(&mut self, index: usize) {
+        let Some(slot) = self.slots.get(index).and_then(Option::as_ref) else {
+            debug_assert!(false, "a slot without an entry is in the list");
             return;
         };
         let (newer, older) = (slot.newer, slot.older);
@@ -675,15 +531,15 @@ mod tests {
         settle();
         let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
         let mut cache = Cache::new(3 * cost, 4, Vec::new());
-        for (look, place) in (1..).zip([0, 1, 2, 0, 3]) {
-            cache.get(&paths[place], look).unwrap();
+        for (look, index) in (1..).zip([0, 1, 2, 0, 3]) {
+            cache.get(&paths[index], look).unwrap();
         }
         let kept: Vec<bool> =
-            paths.iter().map(|p| cache.places.contains_key(p.as_os_str())).collect();
+            paths.iter().map(|p| cache.indexes.contains_key(p.as_os_str())).collect();
         assert_eq!(kept, [true, false, true, true]);
         assert_eq!(cache.cost, 3 * cost);
         cache.clear();
-        assert_eq!((cache.cost, cache.places.len()), (0, 0));
+        assert_eq!((cache.cost, cache.indexes.len()), (0, 0));
     }
 
     #[test]
@@ -697,16 +553,16 @@ mod tests {
             let path = folder.write(&n.to_string(), &large);
             cache.get(&path, 1).unwrap();
         }
-        assert_eq!((cache.open, cache.places.len()), (4, 5));
+        assert_eq!((cache.open, cache.indexes.len()), (4, 5));
         // If no more descriptors may be kept, content up to a larger size is.
         let medium = folder.write("medium", &large[..MEDIUM as usize]);
         assert!(!cache.get(&medium, 1).unwrap().is_open());
         cache.close_files();
-        assert_eq!((cache.open, cache.places.len()), (0, 2));
+        assert_eq!((cache.open, cache.indexes.len()), (0, 2));
         assert!(
             cache.get(&folder.write("another", &large[..MEDIUM as usize]), 1).unwrap().is_open()
         );
-        assert!(cache.places.contains_key(small.as_os_str()));
+        assert!(cache.indexes.contains_key(small.as_os_str()));
     }
 
     #[test]
@@ -715,7 +571,7 @@ mod tests {
         let path = folder.write("a", "one");
         let mut cache = Cache::new(0, 4, Vec::new());
         assert_eq!(text(&cache.get(&path, 1).unwrap()), "one");
-        assert!(cache.places.is_empty());
+        assert!(cache.indexes.is_empty());
         assert_eq!((cache.oldest, cache.newest), (NONE, NONE));
     }
 
@@ -744,13 +600,13 @@ mod tests {
             assert_eq!((cache.cost, cache.open), (cost, open));
             assert!(cost <= cache.budget && open <= cache.max_open);
             let mut in_order = 0;
-            let mut place = cache.oldest;
-            while let Some(slot) = cache.slots.get(place).and_then(Option::as_ref) {
-                assert_eq!(cache.places.get(&slot.path), Some(&place));
+            let mut index = cache.oldest;
+            while let Some(slot) = cache.slots.get(index).and_then(Option::as_ref) {
+                assert_eq!(cache.indexes.get(&slot.path), Some(&index));
                 in_order += 1;
-                place = slot.newer;
+                index = slot.newer;
             }
-            assert_eq!(in_order, cache.places.len());
+            assert_eq!(in_order, cache.indexes.len());
             assert_eq!(in_order, slots().count());
         }
     }

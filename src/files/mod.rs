@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod directory;
+pub mod known;
 pub mod listing;
 pub mod merge;
 pub mod mime;

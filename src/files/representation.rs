@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use super::cache::Entry;
+use super::known::Entry;
 use crate::http::accept_encoding::Coding;
 
 /// The representation of a file that was chosen.

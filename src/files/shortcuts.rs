@@ -13,7 +13,8 @@ use std::sync::{Arc, Weak};
 
 use foldhash::fast::RandomState;
 
-use super::cache::{Cache, Entry, Known};
+use super::cache::Cache;
+use super::known::{Entry, Known};
 
 /// The number of paths that are remembered. When it is reached, all are removed.
 const MAX_PATHS: usize = 1024;

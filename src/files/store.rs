@@ -7,7 +7,8 @@
 use std::io;
 use std::path::Path;
 
-use super::cache::{Cache, Entry};
+use super::cache::Cache;
+use super::known::Entry;
 use super::secrets::Secrets;
 use super::shortcuts::Shortcuts;
 
