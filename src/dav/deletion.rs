@@ -18,9 +18,9 @@ use super::set_aside::{self, Held};
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
-use super::transfer::{MAX_LOOKS, failures, locked_inside};
-use super::transfer_rules::{is_unknown_dir, own_place};
+use super::transfer_rules::{MAX_SURVEYS, is_unknown_dir, own_place};
 use super::tree::{Discard, Removal, Survey};
+use super::tree_replies::{failures, locked_inside};
 
 /// The removal of a directory.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Delete {
     locked: Vec<String>,
     /// The value of [`lock_log::count`] when the last survey began, and the number of surveys.
     seen: u64,
-    looks: usize,
+    surveys: usize,
     stage: Stage,
 }
 
@@ -56,7 +56,7 @@ impl Delete {
         if is_dir {
             let stage = Stage::Survey(Survey::new(target.full.clone()));
             let (locked, seen) = (Vec::new(), lock_log::count());
-            return Ok(Ok(Delete { target, keys, locked, seen, looks: 1, stage }));
+            return Ok(Ok(Delete { target, keys, locked, seen, surveys: 1, stage }));
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
         let _folder = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
@@ -76,9 +76,9 @@ impl Delete {
         let left = match &mut self.stage {
             Stage::Survey(survey) => {
                 let (keys, locked) = (&self.keys, &mut self.locked);
-                let mut look =
+                let mut visit =
                     |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
-                if survey.advance(budget, &mut look)? {
+                if survey.advance(budget, &mut visit)? {
                     self.surveyed(request, env)?;
                 }
                 return Ok(None);
@@ -103,11 +103,11 @@ impl Delete {
         }
         let place = own_place(&self.target).ok_or(Reply::from(409))?;
         if lock_log::was_one_in(&place, self.seen) {
-            if self.looks >= MAX_LOOKS {
+            if self.surveys >= MAX_SURVEYS {
                 return Err(503.into());
             }
             self.seen = lock_log::count();
-            self.looks += 1;
+            self.surveys += 1;
             self.stage = Stage::Survey(Survey::new(self.target.full.clone()));
             return Ok(());
         }

@@ -112,7 +112,7 @@ impl DeepLock {
             self.hold(env, PENDING)?;
         }
         let DeepLock { lock, conflicts, .. } = self;
-        let mut look = |dir: &Path, _: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, _: &[(OsString, FileType)]| {
             let state = store::load(dir, env.unix)?;
             let locks = state.members().flat_map(|(_, member)| &member.locks);
             let conflicting = locks.filter(|other| lock.conflicts_with(other));
@@ -120,7 +120,7 @@ impl DeepLock {
             conflicts.extend(conflicting.take(room).map(|other| other.href.clone()));
             Ok(state.cost())
         };
-        if !self.survey.advance(budget, &mut look)? {
+        if !self.survey.advance(budget, &mut visit)? {
             return Ok(None);
         }
         if !self.conflicts.is_empty() {

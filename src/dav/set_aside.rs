@@ -99,7 +99,7 @@ impl Held {
 
     /// Marks the held file for removal, so that no sweep puts it back.
     pub fn doom(mut self) -> Held {
-        let hidden = fresh_name(self.folder.path.parent().unwrap_or(Path::new(".")));
+        let hidden = fresh_name(dir_of(&self.folder.path));
         if self.kind != Kind::Doomed && fs::rename(&self.folder.path, &hidden).is_ok() {
             self.folder.path = hidden;
             self.kind = Kind::Doomed;
@@ -176,7 +176,7 @@ fn open_left(path: &Path) -> io::Result<File> {
 
 /// Empties a hidden directory. Returns its path if the content is to be removed.
 pub fn give_back(folder: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
-    let dir = folder.parent().unwrap_or(Path::new("."));
+    let dir = dir_of(folder);
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         let from = folder.join(&name);
@@ -222,6 +222,11 @@ fn shortened(name: &OsStr, room: usize) -> &OsStr {
         start += 1;
     }
     OsStr::from_bytes(&bytes[start..])
+}
+
+/// Returns the directory of a path.
+pub fn dir_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
 }
 
 /// Renames `new` to `place`. With `replaces`, another file has that name: if its content is not

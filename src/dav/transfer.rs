@@ -6,42 +6,30 @@
 //! out of reach, so that the tree removed at the end is the tree that was copied; if the move
 //! fails, the source is put back.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
-use super::fields::escape_path;
+use super::Env;
 use super::lock_log;
 use super::lock_method::locked_in;
-use super::multistatus::Multistatus;
+use super::patience::Patience;
+use super::renaming::{move_link, move_name};
 use super::request::{Reply, Request};
-use super::set_aside::{Held, Kind, install, is, rename};
+use super::set_aside::{Held, Kind, dir_of, install, is};
 use super::stamp::stamp;
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
-use super::transfer_rules::{Judged, own_place};
-use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy, Uncopied, copy_link};
-use super::{Env, status_of};
+use super::transfer_rules::{Judged, MAX_SURVEYS, own_place};
+use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy};
+use super::tree_replies::{failures, locked_inside, refused};
 use crate::files::resolve;
-
-/// The largest number of surveys of the same trees, which are repeated when locks were taken
-/// meanwhile.
-pub const MAX_LOOKS: usize = 16;
-/// The time that other processes which change properties are waited for, in seconds.
-pub const PATIENCE: u64 = 2;
-
-/// Returns whether a wait that ends at `until` goes on, which it does not if the clock was set
-/// back.
-pub fn is_patient(now: u64, until: u64) -> bool {
-    now < until && until - now <= PATIENCE
-}
 
 /// A COPY or MOVE under way.
 #[derive(Debug)]
@@ -53,7 +41,7 @@ pub struct Transfer {
     locked: Vec<String>,
     /// The value of [`lock_log::count`] when the last survey began, and the number of surveys.
     seen: u64,
-    looks: usize,
+    surveys: usize,
     /// The source of a move while it is being copied.
     held: Option<Held>,
     made: Option<Made>,
@@ -71,9 +59,9 @@ enum Stage {
     Survey(Vec<(Survey, bool)>),
     File(FileCopy),
     Tree(TreeCopy),
-    /// The file is in its place, and its properties follow: the time until which that is tried, and
+    /// The file is in its place, and its properties follow: the wait for another process, and
     /// whether they are at the destination already.
-    Carry(u64, bool),
+    Carry(Patience, bool),
     Remove,
     /// Removes a copy that failed, before the response is sent.
     Undo(Removal, Reply),
@@ -101,14 +89,14 @@ impl Transfer {
             stage: Stage::Remove,
             locked: Vec::new(),
             seen: 0,
-            looks: 0,
+            surveys: 0,
             held: None,
             made: None,
             properties: Properties::default(),
             replaced: None,
             source: None,
         };
-        transfer.look();
+        transfer.begin_survey();
         Ok(transfer)
     }
 
@@ -189,7 +177,7 @@ impl Transfer {
     }
 
     /// Begins a survey of the trees that will be moved or replaced.
-    fn look(&mut self) {
+    fn begin_survey(&mut self) {
         let Judged { source, target, .. } = &self.judged;
         let mut surveys = Vec::new();
         if self.moves && self.made.is_none() && source.is_dir() && !source.is_link {
@@ -199,7 +187,7 @@ impl Transfer {
             surveys.push((Survey::new(target.full.clone()), false));
         }
         self.seen = lock_log::count();
-        self.looks += 1;
+        self.surveys += 1;
         self.stage = Stage::Survey(surveys);
     }
 
@@ -209,7 +197,10 @@ impl Transfer {
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<(), Reply> {
-        let Stage::Survey(surveys) = &mut self.stage else { return Ok(()) };
+        let Stage::Survey(surveys) = &mut self.stage else {
+            debug_assert!(false, "trees are searched in another stage");
+            return Ok(());
+        };
         let Some((survey, is_source)) = surveys.last_mut() else {
             if !self.locked.is_empty() {
                 return Err(locked_inside(&self.locked));
@@ -217,26 +208,26 @@ impl Transfer {
             if self.made.is_some() {
                 return self.copied(request, env);
             }
-            return if self.must_look_again()? { Ok(()) } else { self.perform(request, env) };
+            return if self.must_survey_again()? { Ok(()) } else { self.perform(request, env) };
         };
         let Judged { source, target, keys, .. } = &self.judged;
         let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
-        let mut look = |dir: &Path, names: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
             if is_source && let Ok(inside) = dir.strip_prefix(&source.full) {
                 let mut paths = names.iter().map(|(name, _)| inside.join(name));
                 exposes |= paths.any(|path| is_exposed(env, &source.full, &target.full, &path));
             }
             locked_in(env, dir, keys, locked)
         };
-        if survey.advance(budget, &mut look)? {
+        if survey.advance(budget, &mut visit)? {
             surveys.pop();
         }
         if exposes { Err(403.into()) } else { Ok(()) }
     }
 
     /// Returns whether locks may have been taken since the last survey. If so, begins the next one.
-    fn must_look_again(&mut self) -> Result<bool, Reply> {
+    fn must_survey_again(&mut self) -> Result<bool, Reply> {
         let Judged { source, target, place, .. } = &self.judged;
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
         let own = own_place(source)
@@ -246,10 +237,10 @@ impl Transfer {
         if !own && !others {
             return Ok(false);
         }
-        if self.looks >= MAX_LOOKS {
+        if self.surveys >= MAX_SURVEYS {
             return Err(503.into());
         }
-        self.look();
+        self.begin_survey();
         Ok(true)
     }
 
@@ -272,7 +263,7 @@ impl Transfer {
             match moved {
                 Ok(old) => {
                     self.replaced = old.map(Removal::of_hidden);
-                    self.stage = Stage::Carry(env.unix + PATIENCE, false);
+                    self.stage = Stage::Carry(Patience::since(env.unix), false);
                     return Ok(());
                 }
                 Err(error) if is(&error, Errno::XDEV) && !source.is_link => {
@@ -304,7 +295,10 @@ impl Transfer {
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<(), Reply> {
-        let Stage::Tree(copy) = &mut self.stage else { return Ok(()) };
+        let Stage::Tree(copy) = &mut self.stage else {
+            debug_assert!(false, "a tree is copied in another stage");
+            return Ok(());
+        };
         let (from, to) = (&self.judged.source.full, &self.judged.target.full);
         match copy.advance(budget, &|path| is_exposed(env, from, to, path)) {
             Ok(false) => Ok(()),
@@ -315,35 +309,30 @@ impl Transfer {
 
     /// Gives the complete copy its name.
     fn copied(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
-        if self.must_look_again()? {
+        if self.must_survey_again()? {
             return Ok(());
         }
         self.judged.renew_target(request, env)?;
         let Judged { target, place, .. } = &self.judged;
-        let replaces = target.exists();
-        let old = match &self.made {
-            Some(Made::Tree(made)) => install(&made.path, place, replaces)?,
-            Some(Made::File(_)) => match self.made.take() {
-                Some(Made::File(made)) if target.is_dir() && !target.is_link => {
-                    let hidden = fresh_name(dir_of(place));
-                    made.publish(&hidden, false)?;
-                    install(&hidden, place, replaces)
-                        .inspect_err(|_| drop(fs::remove_file(&hidden)))?
+        let old = match self.made.take() {
+            Some(Made::File(made)) => install_file(made, place, target)?,
+            Some(Made::Tree(made)) => match install(&made.path, place, target.exists()) {
+                Ok(old) => old,
+                Err(error) => {
+                    // The copy is removed before the response is sent.
+                    self.made = Some(Made::Tree(made));
+                    return Err(error.into());
                 }
-                Some(Made::File(made)) => {
-                    stamp(made.file(), target.metadata());
-                    made.publish(place, replaces)?;
-                    None
-                }
-                _ => return Err(500.into()),
             },
-            None => return Err(500.into()),
+            None => {
+                debug_assert!(false, "a copy is complete that was never begun");
+                return Err(500.into());
+            }
         };
         // From now on other clients may lock it.
-        self.made = None;
         self.source = self.held.take().map(Discard::of);
         self.replaced = old.map(Removal::of_hidden);
-        self.stage = Stage::Carry(env.unix + PATIENCE, false);
+        self.stage = Stage::Carry(Patience::since(env.unix), false);
         Ok(())
     }
 
@@ -359,12 +348,15 @@ impl Transfer {
     /// process has to be waited for. The copy or move stands even if its properties cannot be
     /// stored.
     fn carry(&mut self, env: &Env<'_>) -> bool {
-        let Stage::Carry(until, mut is_there) = self.stage else { return true };
+        let Stage::Carry(mut patience, mut is_there) = self.stage else {
+            debug_assert!(false, "properties are moved in another stage");
+            return true;
+        };
         let carried = self.carry_to(env, &mut is_there);
         if carried.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-            && is_patient(env.unix, until)
+            && patience.lasts(env.unix)
         {
-            self.stage = Stage::Carry(until, is_there);
+            self.stage = Stage::Carry(patience, is_there);
             return false;
         }
         self.stage = Stage::Remove;
@@ -418,96 +410,17 @@ impl Transfer {
     }
 }
 
-/// Returns the directory of a path.
-fn dir_of(place: &Path) -> &Path {
-    place.parent().unwrap_or(Path::new("."))
-}
-
-/// Renames a file within a file system. Returns the path of the file that was replaced.
-fn move_name(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
-    let old = install(from, place, replaces)?;
-    if old.as_deref() != Some(from) {
-        return Ok(old);
+/// Gives a complete copy of a file its name. Returns the path of a directory that was replaced.
+fn install_file(made: Temporary, place: &Path, target: &Target) -> io::Result<Option<PathBuf>> {
+    let replaces = target.exists();
+    if target.is_dir() && !target.is_link {
+        let hidden = fresh_name(dir_of(place));
+        made.publish(&hidden, false)?;
+        return install(&hidden, place, replaces).inspect_err(|_| drop(fs::remove_file(&hidden)));
     }
-    // For a moment, the replaced file has the old name of the source.
-    let hidden = fresh_name(dir_of(from));
-    if let Err(error) = fs::rename(from, &hidden) {
-        rename(from, place, RenameFlags::EXCHANGE)?;
-        return Err(error);
-    }
-    Ok(Some(hidden))
-}
-
-/// Moves a symbolic link, so that it leads to the same file as before. Returns the path of the file
-/// that was replaced.
-fn move_link(from: &Path, place: &Path, replaces: bool) -> io::Result<Option<PathBuf>> {
-    // The link is made in a hidden directory, since a link itself cannot be locked and would be
-    // swept.
-    let folder = TemporaryDir::create(dir_of(place))?;
-    let made = folder.path.join("link");
-    let moved = replace_link(from, &made, place, replaces);
-    if matches!(&moved, Ok(Some(old)) if *old == made) {
-        return Ok(Some(folder.path));
-    }
-    let _ = fs::remove_file(made);
-    let _ = fs::remove_dir(folder.path);
-    moved
-}
-
-/// Copies a link to `made`, renames the copy to `place`, and removes the link.
-fn replace_link(
-    from: &Path,
-    made: &Path,
-    place: &Path,
-    replaces: bool,
-) -> io::Result<Option<PathBuf>> {
-    copy_link(from, made)?;
-    // The link is held first: one that cannot be removed must not replace another file.
-    let held = Held::take(from, Kind::Source)?;
-    match install(made, place, replaces) {
-        Ok(old) => {
-            held.remove_file();
-            Ok(old)
-        }
-        Err(error) => {
-            let _ = held.put_back();
-            Err(error)
-        }
-    }
-}
-
-/// Returns the response to a tree that cannot be copied.
-fn refused(source: &Target, uncopied: &Uncopied) -> Reply {
-    let inside: &OsStr = uncopied.inside.as_os_str();
-    match status_of(&uncopied.error) {
-        // The file vanished while its directory was copied. A tree without it has never existed.
-        404 => failures(source, &[(inside.as_bytes().to_vec(), 409)]),
-        status @ (403 | 409) => failures(source, &[(inside.as_bytes().to_vec(), status)]),
-        status => status.into(),
-    }
-}
-
-/// Returns the response that names the locked resources inside of a tree.
-pub fn locked_inside(hrefs: &[String]) -> Reply {
-    let mut document = Multistatus::new();
-    hrefs.iter().for_each(|href| document.status(href, 423));
-    Reply { body: Some(document.finish()), ..207.into() }
-}
-
-/// Returns the response that names the files that could not be removed.
-pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
-    if let [(inside, status)] = failures
-        && inside.is_empty()
-    {
-        return (*status).into();
-    }
-    let mut document = Multistatus::new();
-    for (inside, status) in failures {
-        let mut href = target.href();
-        escape_path(inside, &mut href);
-        document.status(&href, *status);
-    }
-    Reply { body: Some(document.finish()), ..207.into() }
+    stamp(made.file(), target.metadata());
+    made.publish(place, replaces)?;
+    Ok(None)
 }
 
 /// Returns whether a file in the tree `from` is hidden there and would not be in the tree `to`, or

@@ -17,6 +17,10 @@ use super::request::{MAX_JUDGED, Reply, Request};
 use super::store::States;
 use super::target::{Kind, Target};
 
+/// The largest number of surveys of the same trees, which are repeated when locks were taken
+/// meanwhile.
+pub const MAX_SURVEYS: usize = 16;
+
 /// A COPY or MOVE that the rules allow.
 #[derive(Debug)]
 pub struct Judged {

@@ -357,7 +357,7 @@ fn copy_state(from: &Path, to: &Path, all: bool) -> io::Result<usize> {
 }
 
 /// A function that is called for each directory with its entries, and returns its cost.
-type Look<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<usize> + 'a;
+type Visit<'a> = dyn FnMut(&Path, &[(OsString, FileType)]) -> io::Result<usize> + 'a;
 
 /// A search through all directories of a tree.
 #[derive(Debug)]
@@ -370,8 +370,8 @@ impl Survey {
         Survey { dirs: vec![root] }
     }
 
-    /// Calls `look` for more directories. Returns true once there are none left.
-    pub fn advance(&mut self, budget: &mut usize, look: &mut Look<'_>) -> io::Result<bool> {
+    /// Calls `visit` for more directories. Returns true once there are none left.
+    pub fn advance(&mut self, budget: &mut usize, visit: &mut Visit<'_>) -> io::Result<bool> {
         while *budget > 0 {
             // The directory leaves the list after its visit, so that a visit that failed is
             // repeated.
@@ -390,7 +390,7 @@ impl Survey {
                 }
                 Err(error) => return Err(error),
             };
-            let cost = look(&dir, names.as_slice())?;
+            let cost = visit(&dir, names.as_slice())?;
             *budget = budget.saturating_sub(1 + names.len() + cost);
             self.dirs.pop();
             let inside = names.filter(|(name, kind)| kind.is_dir() && !is_own(name.as_bytes()));
@@ -472,14 +472,14 @@ mod tests {
     fn shown(root: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut survey = Survey::new(root.to_path_buf());
-        let mut look = |dir: &Path, names: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
             for (name, _) in names {
                 let path = dir.join(name);
                 found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
             }
             Ok(0)
         };
-        while !survey.advance(&mut 1, &mut look).unwrap() {}
+        while !survey.advance(&mut 1, &mut visit).unwrap() {}
         found.sort();
         found
     }
@@ -624,16 +624,16 @@ mod tests {
         fs::create_dir_all(folder.0.join("d/e")).unwrap();
         let (mut survey, mut seen) = (Survey::new(folder.0.clone()), Vec::new());
         let mut is_busy = true;
-        let mut look = |dir: &Path, _: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, _: &[(OsString, FileType)]| {
             if dir.ends_with("d") && std::mem::take(&mut is_busy) {
                 return Err(ErrorKind::WouldBlock.into());
             }
             seen.push(dir.to_path_buf());
             Ok(0)
         };
-        let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
+        let put_off = survey.advance(&mut 100, &mut visit).unwrap_err();
         assert_eq!(put_off.kind(), ErrorKind::WouldBlock);
-        assert!(survey.advance(&mut 100, &mut look).unwrap());
+        assert!(survey.advance(&mut 100, &mut visit).unwrap());
         assert_eq!(seen, [folder.0.clone(), folder.0.join("d"), folder.0.join("d/e")]);
     }
 
@@ -651,11 +651,11 @@ mod tests {
             .unwrap();
         }
         fs::create_dir(&to).unwrap();
-        let mut look = |dir: &Path, _: &[(OsString, FileType)]| Ok(store::load(dir, 0)?.cost());
+        let mut visit = |dir: &Path, _: &[(OsString, FileType)]| Ok(store::load(dir, 0)?.cost());
         let mut survey = Survey::new(from.clone());
         let mut copy = TreeCopy::new(from, to, true, false).unwrap();
         let (mut surveyed, mut copied) = (0, 0);
-        while !survey.advance(&mut 100, &mut look).unwrap() {
+        while !survey.advance(&mut 100, &mut visit).unwrap() {
             surveyed += 1;
         }
         while !copy.advance(&mut 100, &|_| false).unwrap() {
@@ -669,13 +669,13 @@ mod tests {
         let folder = Folder::new();
         fs::create_dir_all(folder.0.join("a/d")).unwrap();
         let held = Held::take(&folder.0.join("a/d"), Kind::Source).unwrap();
-        let mut look = |_: &Path, _: &[(OsString, FileType)]| Ok(0);
+        let mut visit = |_: &Path, _: &[(OsString, FileType)]| Ok(0);
         let mut survey = Survey::new(folder.0.clone());
-        let put_off = survey.advance(&mut 100, &mut look).unwrap_err();
+        let put_off = survey.advance(&mut 100, &mut visit).unwrap_err();
         assert_eq!(put_off.kind(), ErrorKind::WouldBlock);
         // Its holder is no more.
         drop(held);
-        assert!(survey.advance(&mut 100, &mut look).unwrap());
+        assert!(survey.advance(&mut 100, &mut visit).unwrap());
         assert!(folder.0.join("a/d").is_dir());
     }
 

@@ -14,13 +14,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 
 use super::Env;
+use super::patience::Patience;
 use super::request::{Reply, Request};
 use super::stamp::stamp;
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
-use super::transfer::{PATIENCE, is_patient};
 
 /// The number of bytes that are copied at once.
 const PIECE: usize = 256 * 1024;
@@ -37,9 +37,8 @@ pub struct Upload {
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
-    /// The time until which other processes that change properties in the same directory are waited
-    /// for, in seconds since 1970.
-    patience: Option<u64>,
+    /// The wait for another process that changes properties in the same directory.
+    patience: Patience,
 }
 
 /// A range of a file that the content replaces (RFC 9110, section 14.5).
@@ -74,7 +73,7 @@ impl Upload {
         sweeper.visit(&home.dir, env.unix);
         let made = Some(Temporary::create(&home.dir)?);
         let position = part.as_ref().map_or(0, |part| part.start);
-        Ok(Upload { request, made, position, part, patience: None })
+        Ok(Upload { request, made, position, part, patience: Patience::default() })
     }
 
     /// Writes a piece of the content.
@@ -92,7 +91,10 @@ impl Upload {
         check_size(position.saturating_add(piece.len() as u64))?;
         match &self.made {
             Some(made) => made.file().write_all_at(piece, position),
-            None => Err(ErrorKind::NotFound.into()),
+            None => {
+                debug_assert!(false, "content is written to an upload that is in its place");
+                Err(ErrorKind::NotFound.into())
+            }
         }
     }
 
@@ -121,8 +123,7 @@ impl Upload {
         self.request.may_change(env, &target, !target.exists())?;
         let folder = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
         let Ok(_folder) = folder else {
-            let until = *self.patience.get_or_insert(env.unix + PATIENCE);
-            return match is_patient(env.unix, until) {
+            return match self.patience.lasts(env.unix) {
                 true => {
                     *budget = 0;
                     Ok(None)
@@ -130,7 +131,10 @@ impl Upload {
                 false => Err(503.into()),
             };
         };
-        let Some(made) = self.made.take() else { return Err(500.into()) };
+        let Some(made) = self.made.take() else {
+            debug_assert!(false, "an upload that is in its place is completed again");
+            return Err(500.into());
+        };
         stamp(made.file(), target.metadata());
         if let Some(old) = target.metadata() {
             take_over(made.file(), old);

@@ -11,13 +11,14 @@ use super::bodies::{Change, propertyupdate};
 use super::deletion::Delete;
 use super::lock_method::{self, DeepLock};
 use super::multistatus::{Multistatus, write_name};
+use super::patience::Patience;
 use super::properties::is_protected;
 use super::propfind::Propfind;
 use super::request::{Reply, Request};
 use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
-use super::transfer::{PATIENCE, Transfer, is_patient};
+use super::transfer::Transfer;
 use super::xml::Name;
 
 /// The largest size of one dead property, and of all dead properties of a resource, in bytes.
@@ -31,9 +32,8 @@ const MAX_NUMBER: usize = 4096;
 pub struct Work {
     request: Request,
     stage: Stage,
-    /// The time until which other processes that change the same properties are waited for, in
-    /// seconds since 1970.
-    patience: Option<u64>,
+    /// The wait for another process that changes the same properties.
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -59,7 +59,7 @@ type Progress = Result<Option<Reply>, Reply>;
 
 impl Work {
     pub fn new(request: Request) -> Work {
-        Work { request, stage: Stage::Start, patience: None }
+        Work { request, stage: Stage::Start, patience: Patience::default() }
     }
 
     /// Returns the content of the request, to which bytes are appended until work begins.
@@ -114,8 +114,7 @@ impl Work {
             };
             match progress {
                 Err(reply) if reply.busy => {
-                    let until = *self.patience.get_or_insert(env.unix + PATIENCE);
-                    if is_patient(env.unix, until) {
+                    if self.patience.lasts(env.unix) {
                         return None;
                     }
                     self.give_up(sweeper);
@@ -154,7 +153,10 @@ impl Work {
                 Ok(false) => Outcome::Begun(propfind),
                 Err(error) => Outcome::Reply(error.into()),
             },
-            _ => Outcome::Reply(500.into()),
+            _ => {
+                debug_assert!(false, "a directory is reported in another stage");
+                Outcome::Reply(500.into())
+            }
         }
     }
 
