@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_sweep_gives_back_what_nobody_holds_any_more() {
         let folder = Folder::new();
-        // (kind, something else has the name by then, what there is afterwards)
+        // The kind, whether another file has the name meanwhile, and the names after the sweep.
         let table: [(Kind, bool, &[&str]); 5] = [
             (Kind::Source, false, &["a"]),
             (Kind::Source, true, &["a", "recovered.a"]),

@@ -506,7 +506,7 @@ mod tests {
             let locks = state.members().flat_map(|(_, member)| &member.locks);
             locks.map(|lock| lock.expires).collect()
         };
-        // What is left is looked at twice: its time goes on, and does not begin anew.
+        // The lock is read several times: its timeout is not restarted.
         let table = [(granted + 10, granted + 100), (50, 150), (90, 150), (149, 150)];
         for (now, end) in table {
             assert_eq!(ends(now), [end], "{now}");
@@ -536,7 +536,7 @@ mod tests {
         assert!(old.all_locks().flatten().all(|lock| lock.seconds == MAX_TIMEOUT));
         let whole = sample(Path::new("/")).to_text().into_bytes();
         for end in 1..whole.len() {
-            // Where a line ends nobody can tell.
+            // A file that ends with a line cannot be told from a complete one.
             let expected = whole[end - 1] == b'\n';
             assert_eq!(State::parse(&whole[..end]).is_some(), expected, "{end}");
         }
@@ -577,7 +577,7 @@ mod tests {
         let mut states = States::new(0, len);
         assert_eq!(states.get(&one.0).unwrap(), &sample(&one.0));
         assert_eq!(states.get(&two.0).unwrap_err().kind(), ErrorKind::OutOfMemory);
-        // What has happened since is not seen.
+        // A later change is not seen.
         fs::remove_file(one.0.join(STATE)).unwrap();
         assert_eq!(states.get(&one.0).unwrap(), &sample(&one.0));
     }

@@ -284,7 +284,8 @@ mod tests {
         fs::write(fresh_name(&folder.0), "left").unwrap();
         fs::write(folder.0.join("a"), "").unwrap();
         std::os::unix::fs::symlink("a", fresh_name(&folder.0)).unwrap();
-        // Folders get another name first, so that whoever has just made one sees that it is gone.
+        // Directories are renamed first, so that a process that has just made one sees that it is
+        // gone.
         let swept = sweep(&folder.0).unwrap();
         assert!(swept.len() == 1 && swept[0].exists() && !left.exists(), "{swept:?}");
         assert_eq!(folder.names().len(), 4);

@@ -1,0 +1,268 @@
+//! The removal of a file, or of a directory with its content, in portions (`unlink(2)`, `rmdir(2)`).
+//!
+//! Checks in each portion that its directories are still those that it entered, so that a link in
+//! the place of one does not lead it out of the tree. Knows nothing of locks.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use super::{Entries, read_entries};
+use crate::dav::set_aside::{Held, Kind, give_back};
+use crate::dav::status_of;
+use crate::dav::store::STATE;
+
+/// The largest number of failures that are reported.
+const MAX_FAILURES: usize = 100;
+
+/// Returns device and inode of a directory. A symbolic link to one is an error.
+fn identity(dir: &Path) -> io::Result<(u64, u64)> {
+    match fs::symlink_metadata(dir)? {
+        meta if meta.is_dir() => Ok((meta.dev(), meta.ino())),
+        _ => Err(ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// The removal of a file, or of a directory with its content.
+#[derive(Debug)]
+pub struct Removal {
+    root: PathBuf,
+    levels: Vec<Level>,
+    begun: bool,
+    /// Whether it has a hidden name and is not to come back: then the modes of its directories need
+    /// not be respected.
+    is_hidden: bool,
+    /// The files that could not be removed: the path below the root of the removal, and the status.
+    /// A directory that stays only because of its content is not among them.
+    pub failures: Vec<(Vec<u8>, u16)>,
+}
+
+#[derive(Debug)]
+struct Level {
+    dir: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+    entries: Entries,
+    /// Whether a file in it could not be removed.
+    stays: bool,
+}
+
+impl Removal {
+    pub fn new(root: PathBuf) -> Removal {
+        let (levels, failures) = (Vec::new(), Vec::new());
+        Removal { root, levels, begun: false, is_hidden: false, failures }
+    }
+
+    /// Creates the removal of a directory that has a hidden name and is not to come back.
+    pub fn of_hidden(root: PathBuf) -> Removal {
+        Removal { is_hidden: true, ..Removal::new(root) }
+    }
+
+    /// Does the next portion. Returns true once all is done. `budget` is the work that may still be
+    /// done in this portion.
+    pub fn advance(&mut self, budget: &mut usize) -> bool {
+        if !self.begun {
+            self.begun = true;
+            let root = self.root.clone();
+            match fs::symlink_metadata(&root) {
+                Ok(meta) if meta.is_dir() => self.enter(root),
+                Ok(_) => self.tried(fs::remove_file(&root), &root),
+                Err(error) => self.tried(Err(error), &root),
+            }
+        }
+        self.leave_replaced();
+        while *budget > 0 {
+            *budget -= 1;
+            let Some(level) = self.levels.last_mut() else { return true };
+            let Some((name, kind)) = level.entries.next() else {
+                let Some(Level { dir, stays, .. }) = self.levels.pop() else {
+                    debug_assert!(false, "the last level is gone");
+                    return true;
+                };
+                match stays {
+                    true => self.keep(),
+                    false => self.tried(fs::remove_dir(&dir), &dir),
+                }
+                continue;
+            };
+            // The state file comes last, and is kept for the files that stay.
+            if level.stays && name == STATE {
+                continue;
+            }
+            let path = level.dir.join(name);
+            match kind.is_dir() {
+                true => self.enter(path),
+                false => self.tried(fs::remove_file(&path), &path),
+            }
+        }
+        self.levels.is_empty()
+    }
+
+    /// Leaves directories that were replaced after they were entered: through a link in such a
+    /// place, files elsewhere would be removed.
+    fn leave_replaced(&mut self) {
+        let is_there =
+            |level: &Level| identity(&level.dir).is_ok_and(|found| found == level.identity);
+        if let Some(at) = self.levels.iter().position(|level| !is_there(level)) {
+            // A file that has come there shows when the directory around it is removed.
+            self.levels.truncate(at);
+        }
+    }
+
+    /// Reads the entries of a directory, so that they are removed next.
+    fn enter(&mut self, dir: PathBuf) {
+        let identity = match identity(&dir) {
+            Ok(identity) => identity,
+            Err(error) => return self.tried(Err(error), &dir),
+        };
+        if self.is_hidden {
+            let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        }
+        match read_entries(&dir) {
+            Ok(mut entries) => {
+                let place = entries.as_slice().iter().position(|(name, _)| name == STATE);
+                if let Some(place) = place {
+                    let last = entries.len() - 1;
+                    entries.as_mut_slice().swap(place, last);
+                }
+                self.levels.push(Level { dir, identity, entries, stays: false });
+            }
+            Err(error) => self.tried(Err(error), &dir),
+        }
+    }
+
+    /// Notes a failure to remove the file at `path`.
+    fn tried(&mut self, result: io::Result<()>, path: &Path) {
+        let Err(error) = result else { return };
+        // Another process has removed the file already.
+        if error.kind() == ErrorKind::NotFound {
+            return;
+        }
+        self.keep();
+        if self.failures.len() < MAX_FAILURES {
+            let inside = path.strip_prefix(&self.root).unwrap_or(path);
+            self.failures.push((inside.as_os_str().as_bytes().to_vec(), status_of(&error)));
+        }
+    }
+
+    /// Marks the current directory as one that stays.
+    fn keep(&mut self) {
+        if let Some(level) = self.levels.last_mut() {
+            level.stays = true;
+        }
+    }
+}
+
+/// The removal of a held file or directory. The content that cannot be removed is put back.
+#[derive(Debug)]
+pub struct Discard {
+    removal: Removal,
+    held: Held,
+}
+
+impl Discard {
+    /// Creates the removal of a held file, which no sweep puts back from now on.
+    pub fn of(held: Held) -> Discard {
+        let held = held.doom();
+        Discard { removal: Removal::new(held.path()), held }
+    }
+
+    /// Does the next portion. Once all is done, returns the files that could not be removed.
+    pub fn advance(&mut self, budget: &mut usize) -> Option<&[(Vec<u8>, u16)]> {
+        if !self.removal.advance(budget) {
+            return None;
+        }
+        let folder = self.held.folder();
+        if !self.removal.failures.is_empty() {
+            let _ = give_back(folder, Kind::Source);
+        } else {
+            let _ = fs::remove_dir(folder);
+        }
+        Some(&self.removal.failures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{sample, shown};
+    use super::*;
+    use crate::dav::temporary::PREFIX;
+    use crate::test_folder::Folder;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_tree_is_removed_and_links_are_not_followed() {
+        let folder = Folder::new();
+        let (root, other) = (folder.0.join("root"), folder.0.join("other"));
+        sample(&root);
+        sample(&other);
+        symlink(&other, root.join("d/out")).unwrap();
+        let mut removal = Removal::new(root.clone());
+        let mut portions = 1;
+        while !removal.advance(&mut 1) {
+            portions += 1;
+        }
+        assert!(portions > 5 && removal.failures.is_empty(), "{portions}");
+        assert!(!root.exists());
+        assert_eq!(shown(&other).len(), 6);
+        symlink(&other, &root).unwrap();
+        assert!(Removal::new(root.clone()).advance(&mut 9));
+        assert!(!root.exists() && other.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_told() {
+        let folder = Folder::new();
+        let mut removal = Removal::new(folder.0.join("none"));
+        assert!(removal.advance(&mut 9) && removal.failures.is_empty());
+        // No user, not even root, can remove files in /proc.
+        let mut removal = Removal::new(PathBuf::from("/proc/self/fdinfo"));
+        while !removal.advance(&mut 100) {}
+        assert!(removal.failures.len() > 1);
+        assert!(removal.failures.iter().all(|(_, status)| *status == 403), "{removal:?}");
+    }
+
+    #[test]
+    fn a_removal_does_not_go_through_a_link_that_takes_the_place_of_a_directory() {
+        for portions in [1, 2, 3] {
+            let folder = Folder::new();
+            let (root, outside) = (folder.0.join("root"), folder.0.join("outside"));
+            fs::create_dir_all(root.join("d")).unwrap();
+            fs::create_dir(&outside).unwrap();
+            for name in ["1", "2", "3"] {
+                fs::write(root.join("d").join(name), "").unwrap();
+                fs::write(outside.join(name), "").unwrap();
+            }
+            let mut removal = Removal::new(root.clone());
+            for _ in 0..portions {
+                assert!(!removal.advance(&mut 1));
+            }
+            fs::rename(root.join("d"), folder.0.join("away")).unwrap();
+            symlink(&outside, root.join("d")).unwrap();
+            while !removal.advance(&mut 1) {}
+            assert_eq!(shown(&outside), ["1", "2", "3"], "{portions}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_goes_back() {
+        let folder = Folder::new();
+        let place = folder.0.join("d");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("a"), "").unwrap();
+        let mut discard = Discard::of(Held::take(&place, Kind::Source).unwrap());
+        assert!(folder.names()[0].starts_with(PREFIX));
+        discard.removal.failures.push((b"b".to_vec(), 403));
+        while discard.advance(&mut 1).is_none() {}
+        // The content that is left, here none, is not hidden.
+        assert_eq!(folder.names(), Vec::<String>::new());
+        fs::create_dir(&place).unwrap();
+        let mut discard = Discard::of(Held::take(&place, Kind::Doomed).unwrap());
+        fs::write(discard.held.folder().join("b"), "").unwrap();
+        discard.removal.failures.push((b"b".to_vec(), 403));
+        while discard.advance(&mut 1).is_none() {}
+        assert_eq!(folder.names(), ["b"]);
+    }
+}
