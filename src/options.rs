@@ -296,8 +296,8 @@ pub struct Options {
 
 /// Finds the option of this name, which is compared byte for byte.
 pub fn lookup(name: &[u8]) -> Option<OptionId> {
-    let place = OPTIONS.iter().position(|(known, _)| known.to_bytes() == name)?;
-    IDS.get(place).copied()
+    let index = OPTIONS.iter().position(|(known, _)| known.to_bytes() == name)?;
+    IDS.get(index).copied()
 }
 
 impl Default for Options {
@@ -517,9 +517,9 @@ mod tests {
     #[test]
     fn every_name_is_found_and_reads_back_its_default() {
         let options = Options::new();
-        for (place, (name, default)) in OPTIONS.iter().enumerate() {
+        for (index, (name, default)) in OPTIONS.iter().enumerate() {
             let id = lookup(name.to_bytes()).unwrap();
-            assert_eq!(id as usize, place);
+            assert_eq!(id as usize, index);
             assert_eq!(options.get(id), default.unwrap_or(c""));
         }
         for name in ["", "nope", "Listening_Port", "listening_port "] {

@@ -90,8 +90,8 @@ impl If {
     ) -> Result<bool, E> {
         let mut known: Vec<(&Option<Location>, Current)> = Vec::new();
         for List { resource, conditions } in &self.lists {
-            let place = match known.iter().position(|(other, _)| *other == resource) {
-                Some(place) => place,
+            let index = match known.iter().position(|(other, _)| *other == resource) {
+                Some(index) => index,
                 None => {
                     let state = match resource {
                         None => current(None)?,
@@ -102,7 +102,7 @@ impl If {
                     known.len() - 1
                 }
             };
-            let (_, state) = &known[place];
+            let (_, state) = &known[index];
             if conditions.iter().all(|condition| condition.holds(state)) {
                 return Ok(true);
             }

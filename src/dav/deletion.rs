@@ -49,7 +49,7 @@ impl Delete {
         let depth = request.depth()?;
         let target = request.target(env)?;
         let is_dir = target.is_dir() && !target.is_link;
-        let keys = judge(request, env, &target)?;
+        let keys = check(request, env, &target)?;
         if is_dir && depth != Depth::Infinity {
             return Err(400.into());
         }
@@ -59,7 +59,7 @@ impl Delete {
             return Ok(Ok(Delete { target, keys, locked, seen, surveys: 1, stage }));
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
-        let _folder = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
+        let _lock = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
         fs::remove_file(&target.full)?;
         if let Some(Home { dir, name }) = home {
             store::forget(dir, env.unix, name);
@@ -112,7 +112,7 @@ impl Delete {
             return Ok(());
         }
         let target = request.target(env)?;
-        judge(request, env, &target)?;
+        check(request, env, &target)?;
         if is_unknown_dir(&self.target, &target) || target.is_link || !target.is_dir() {
             return Err(409.into());
         }
@@ -134,7 +134,7 @@ impl Delete {
 }
 
 /// Checks whether a target may be deleted. Returns the keys that the client submitted.
-fn judge(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
+fn check(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
     match target.kind {
         Kind::Missing => return Err(404.into()),
         Kind::Other if !target.is_link => return Err(403.into()),

@@ -41,12 +41,12 @@ pub fn overwrite(value: Option<&[u8]>) -> Result<bool, BadField> {
 /// Parses the Timeout field. Returns the first time in it that is understood, in seconds, and at
 /// most [`MAX_TIMEOUT`], which is also the default.
 pub fn timeout(value: Option<&[u8]>) -> u64 {
-    let wishes = value.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
-    for wish in wishes {
-        if wish.eq_ignore_ascii_case(b"infinite") {
+    let times = value.unwrap_or_default().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    for time in times {
+        if time.eq_ignore_ascii_case(b"infinite") {
             return MAX_TIMEOUT;
         }
-        if let Some((start, digits)) = wish.split_at_checked(7)
+        if let Some((start, digits)) = time.split_at_checked(7)
             && start.eq_ignore_ascii_case(b"second-")
             && !digits.is_empty()
             && digits.iter().all(u8::is_ascii_digit)

@@ -20,7 +20,7 @@ use super::target::{Home, Kind, Target, locks_on};
 use super::tree::Survey;
 
 /// The largest number of locked resources below another that a response names.
-const MAX_TOLD: usize = 100;
+const MAX_REPORTED: usize = 100;
 /// The largest number of locks that cover one resource at the same time.
 const MAX_LOCKS: usize = 64;
 
@@ -116,7 +116,7 @@ impl DeepLock {
             let state = store::load(dir, env.unix)?;
             let locks = state.members().flat_map(|(_, member)| &member.locks);
             let conflicting = locks.filter(|other| lock.conflicts_with(other));
-            let room = MAX_TOLD.saturating_sub(conflicts.len());
+            let room = MAX_REPORTED.saturating_sub(conflicts.len());
             conflicts.extend(conflicting.take(room).map(|other| other.href.clone()));
             Ok(state.cost())
         };
@@ -283,7 +283,7 @@ pub fn locked_in(
     let state = store::load(dir, env.unix)?;
     for (_, member) in state.members() {
         if let Some(lock) = keys.blocked_by(&member.locks)
-            && found.len() < MAX_TOLD
+            && found.len() < MAX_REPORTED
         {
             found.push(lock.href.clone());
         }

@@ -41,9 +41,9 @@ impl Lock {
     /// back since. Returns whether that changed it.
     pub fn bound(&mut self, now: u64) -> bool {
         let end = now.saturating_add(self.seconds);
-        let is_late = self.expires > end;
+        let is_longer = self.expires > end;
         self.expires = self.expires.min(end);
-        is_late
+        is_longer
     }
 
     /// Returns whether two locks that cover the same resource exclude each other.
@@ -79,8 +79,8 @@ pub fn new_token() -> String {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let mut token = String::from("urn:uuid:");
-    for (place, byte) in bytes.iter().enumerate() {
-        if matches!(place, 4 | 6 | 8 | 10) {
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
             token.push('-');
         }
         let _ = write!(token, "{byte:02x}");

@@ -48,7 +48,7 @@ impl Propfind {
         let depth = request.depth()?;
         let wanted = propfind(&request.body)?;
         let target = request.target(env)?;
-        Propfind::judge(&target, depth)?;
+        Propfind::check(&target, depth)?;
         let Some(meta) = target.metadata() else { return Err(404.into()) };
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
@@ -72,7 +72,7 @@ impl Propfind {
     }
 
     /// Checks that the target exists and that the depth is allowed.
-    pub fn judge(target: &Target, depth: Depth) -> Result<(), Reply> {
+    pub fn check(target: &Target, depth: Depth) -> Result<(), Reply> {
         if target.metadata().is_none() {
             return Err(404.into());
         }
@@ -88,7 +88,7 @@ impl Propfind {
             *budget = budget.saturating_sub(COST);
             let Some(entry) = self.rest.next() else { return Ok(true) };
             self.document.reserve(PIECE)?;
-            let cost = self.tell(env, &entry?);
+            let cost = self.report(env, &entry?);
             *budget = budget.saturating_sub(cost);
         }
         Ok(false)
@@ -110,7 +110,7 @@ impl Propfind {
     }
 
     /// Reports an entry. Returns the cost of reading its stored properties.
-    fn tell(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
+    fn report(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
         let name = entry.file_name();
         let full = self.target.full.join(&name);
         let can_be_asked_for = resolve::can_be_asked_for(name.as_bytes());
@@ -125,7 +125,7 @@ impl Propfind {
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
             let target = Target::at(&path, &full);
-            return if target.is_secret(env) { 0 } else { self.tell_of_link(env, &target) };
+            return if target.is_secret(env) { 0 } else { self.report_link(env, &target) };
         }
         if env.secrets.hides_found(&full, &meta, false) {
             return 0;
@@ -146,7 +146,7 @@ impl Propfind {
     }
 
     /// Reports the file that a symbolic link leads to. Its state is stored beside that file.
-    fn tell_of_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
+    fn report_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
         let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return 0 };
         let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
         let (mut state, mut locks) = (State::default(), Vec::new());

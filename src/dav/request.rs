@@ -21,7 +21,7 @@ const SINGLE: [&str; 7] =
     ["depth", "destination", "overwrite", "if", "lock-token", "timeout", "content-range"];
 
 /// The number of bytes of state files that are read to evaluate one If field.
-pub const MAX_JUDGED: u64 = 32 << 20;
+pub const MAX_STATE_BYTES: u64 = 32 << 20;
 
 /// A request, independent of its connection.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ impl Request {
         let user = env.user.clone();
         let Some(value) = self.field("if") else { return Ok(Keys { tokens: Vec::new(), user }) };
         let field = If::parse(value, self.field("host"))?;
-        let mut states = States::new(env.unix, MAX_JUDGED);
+        let mut states = States::new(env.unix, MAX_STATE_BYTES);
         let holds = field.holds(|path| match path {
             Some(path) if without_slash(path) != target.path => {
                 let other = Target::look_up(env, path);

@@ -65,7 +65,8 @@ impl Kind {
 /// A file or directory that is held. It stays held when this value is dropped: a sweep finds it.
 #[derive(Debug)]
 pub struct Held {
-    folder: TemporaryDir,
+    /// The hidden directory that the file was moved to.
+    hidden: TemporaryDir,
     name: OsString,
     kind: Kind,
 }
@@ -76,32 +77,32 @@ impl Held {
         let (Some(dir), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
         };
-        let folder = TemporaryDir::of_kind(dir, kind.prefix())?;
-        let held = Held { folder, name: name.to_owned(), kind };
+        let hidden = TemporaryDir::of_kind(dir, kind.prefix())?;
+        let held = Held { hidden, name: name.to_owned(), kind };
         match fs::rename(place, held.path()) {
             Ok(()) => Ok(held),
             Err(error) => {
-                let _ = fs::remove_dir(&held.folder.path);
+                let _ = fs::remove_dir(&held.hidden.path);
                 Err(error)
             }
         }
     }
 
     /// Returns the path of the hidden directory.
-    pub fn folder(&self) -> &Path {
-        &self.folder.path
+    pub fn hidden_dir(&self) -> &Path {
+        &self.hidden.path
     }
 
     /// Returns the present path of the held file.
     pub fn path(&self) -> PathBuf {
-        self.folder.path.join(&self.name)
+        self.hidden.path.join(&self.name)
     }
 
     /// Marks the held file for removal, so that no sweep puts it back.
     pub fn doom(mut self) -> Held {
-        let hidden = fresh_name(dir_of(&self.folder.path));
-        if self.kind != Kind::Doomed && fs::rename(&self.folder.path, &hidden).is_ok() {
-            self.folder.path = hidden;
+        let path = fresh_name(dir_of(&self.hidden.path));
+        if self.kind != Kind::Doomed && fs::rename(&self.hidden.path, &path).is_ok() {
+            self.hidden.path = path;
             self.kind = Kind::Doomed;
         }
         self
@@ -110,14 +111,14 @@ impl Held {
     /// Removes the held file, which is no directory. If it cannot be removed, a sweep puts it back.
     pub fn remove_file(self) {
         if fs::remove_file(self.path()).is_ok() {
-            let _ = fs::remove_dir(&self.folder.path);
+            let _ = fs::remove_dir(&self.hidden.path);
         }
     }
 
     /// Puts the held file back; see the module for the case that its name is taken.
     pub fn put_back(self) -> io::Result<()> {
         let kind = if self.kind == Kind::Doomed { Kind::Source } else { self.kind };
-        if let Some(left) = give_back(&self.folder.path, kind)? {
+        if let Some(left) = give_back(&self.hidden.path, kind)? {
             fs::remove_file(left.join(&self.name))?;
             fs::remove_dir(left)?;
         }
@@ -128,13 +129,13 @@ impl Held {
 /// Cleans the directory `dir` of what work that was cut short has left in it. Removes files, puts
 /// held files back, and returns the directories that are to be removed.
 pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut folders = Vec::new();
+    let mut dirs = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let path = entry.path();
         let name = entry.file_name();
         if let Some(kind) = Kind::of(name.as_bytes()) {
-            folders.extend(sweep_held(&path, kind));
+            dirs.extend(sweep_held(&path, kind));
             continue;
         }
         if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
@@ -149,12 +150,12 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
             // The rename happens under the lock: a process that has just made the directory and
             // waits for the lock then sees that it is gone.
             let doomed = fresh_name(dir);
-            folders.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
+            dirs.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
         } else if meta.is_file() {
             let _ = fs::remove_file(path);
         }
     }
-    Ok(folders)
+    Ok(dirs)
 }
 
 /// Puts back what a process that has ended held. Returns a directory that is to be removed.
@@ -175,24 +176,24 @@ fn open_left(path: &Path) -> io::Result<File> {
 }
 
 /// Empties a hidden directory. Returns its path if the content is to be removed.
-pub fn give_back(folder: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
-    let dir = dir_of(folder);
-    for entry in fs::read_dir(folder)? {
+pub fn give_back(hidden: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
+    let dir = dir_of(hidden);
+    for entry in fs::read_dir(hidden)? {
         let name = entry?.file_name();
-        let from = folder.join(&name);
+        let from = hidden.join(&name);
         match rename(&from, &dir.join(&name), RenameFlags::NOREPLACE) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => match kind {
                 Kind::Source => keep_both(&from, dir, &name)?,
                 Kind::Replaced | Kind::Doomed => {
-                    let hidden = fresh_name(dir);
-                    fs::rename(folder, &hidden)?;
-                    return Ok(Some(hidden));
+                    let doomed = fresh_name(dir);
+                    fs::rename(hidden, &doomed)?;
+                    return Ok(Some(doomed));
                 }
             },
             result => result?,
         }
     }
-    fs::remove_dir(folder)?;
+    fs::remove_dir(hidden)?;
     Ok(None)
 }
 
@@ -260,7 +261,7 @@ fn cannot_exchange(error: &io::Error, new: &Path, place: &Path) -> bool {
 fn replace(new: &Path, place: &Path) -> io::Result<PathBuf> {
     let old = Held::take(place, Kind::Replaced)?;
     match rename(new, place, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(old.doom().folder.path.clone()),
+        Ok(()) => Ok(old.doom().hidden.path.clone()),
         Err(error) => {
             let _ = old.put_back();
             Err(error)

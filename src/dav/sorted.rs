@@ -19,25 +19,25 @@ impl<K: Ord, V> Sorted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let place = self.place(key).ok()?;
-        Some(&self.entries[place].1)
+        let index = self.index_of(key).ok()?;
+        Some(&self.entries[index].1)
     }
 
     /// Returns the value of a key. A key that is missing is inserted with the value `new`.
     pub fn entry(&mut self, key: K, new: V) -> &mut V {
-        let place = self.place(&key).unwrap_or_else(|place| {
-            self.entries.insert(place, (key, new));
-            place
+        let index = self.index_of(&key).unwrap_or_else(|index| {
+            self.entries.insert(index, (key, new));
+            index
         });
-        &mut self.entries[place].1
+        &mut self.entries[index].1
     }
 
     /// Sets the value of a key. Returns the value before it.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        match self.place(&key) {
-            Ok(place) => Some(std::mem::replace(&mut self.entries[place].1, value)),
-            Err(place) => {
-                self.entries.insert(place, (key, value));
+        match self.index_of(&key) {
+            Ok(index) => Some(std::mem::replace(&mut self.entries[index].1, value)),
+            Err(index) => {
+                self.entries.insert(index, (key, value));
                 None
             }
         }
@@ -60,8 +60,8 @@ impl<K: Ord, V> Sorted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let place = self.place(key).ok()?;
-        Some(self.entries.remove(place).1)
+        let index = self.index_of(key).ok()?;
+        Some(self.entries.remove(index).1)
     }
 
     pub fn retain(&mut self, is_kept: impl FnMut(&(K, V)) -> bool) {
@@ -89,7 +89,7 @@ impl<K: Ord, V> Sorted<K, V> {
     }
 
     /// Finds the index of a key, or that where it would be inserted.
-    fn place<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
+    fn index_of<Q: Ord + ?Sized>(&self, key: &Q) -> Result<usize, usize>
     where
         K: Borrow<Q>,
     {

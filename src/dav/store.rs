@@ -148,8 +148,8 @@ impl State {
         let mut text = String::from(HEADER);
         let mut line = |fields: &[&[u8]]| {
             text.push('\n');
-            for (place, field) in fields.iter().enumerate() {
-                if place > 0 {
+            for (index, field) in fields.iter().enumerate() {
+                if index > 0 {
                     text.push(' ');
                 }
                 escape(field, &mut text);
@@ -307,8 +307,8 @@ impl States {
 
     /// Returns the state of the directory `dir`, as [`load`] does.
     pub fn get(&mut self, dir: &Path) -> io::Result<&State> {
-        let place = match self.known.iter().position(|(known, _)| known == dir) {
-            Some(place) => place,
+        let index = match self.known.iter().position(|(known, _)| known == dir) {
+            Some(index) => index,
             None => {
                 let state = match fs::metadata(dir.join(STATE)) {
                     Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
@@ -322,14 +322,14 @@ impl States {
                 self.known.len() - 1
             }
         };
-        Ok(&self.known[place].1)
+        Ok(&self.known[index].1)
     }
 }
 
 /// Changes the state of the directory `dir`. An error of the kind `WouldBlock` says that another
 /// process is changing it.
 pub fn update(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io::Result<()> {
-    let _folder = lock_folder(dir)?;
+    let _lock = lock_dir(dir)?;
     update_locked(dir, now, change)
 }
 
@@ -376,20 +376,20 @@ pub fn save(dir: &Path, state: &State) -> io::Result<()> {
 /// Locks the directory `dir` before a change that can also be made without the lock. It is an error
 /// only if another process holds the lock.
 pub fn lock_if_possible(dir: &Path) -> io::Result<Option<File>> {
-    match lock_folder(dir) {
+    match lock_dir(dir) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
         result => Ok(result.ok()),
     }
 }
 
 /// Opens the directory `dir` and locks it until the file is closed.
-fn lock_folder(dir: &Path) -> io::Result<File> {
-    let folder = above_standard(File::open(dir)?)?;
+fn lock_dir(dir: &Path) -> io::Result<File> {
+    let file = above_standard(File::open(dir)?)?;
     for _ in 0..LOCK_ATTEMPTS {
-        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // Some network file systems lock no directories. There a change is still never seen in
             // part.
-            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(folder),
+            Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => return Ok(file),
             Err(Errno::INTR) => {}
             // Other processes hold the lock for a moment only. The thread must not sleep, since all
             // its clients would wait.

@@ -23,11 +23,11 @@ pub struct Sweeper {
     /// The directories that were swept, and when, in seconds since 1970.
     dirs: Sorted<PathBuf, u64>,
     found: VecDeque<Removal>,
-    own: VecDeque<Leaving>,
+    own: VecDeque<Leftover>,
 }
 
 #[derive(Debug)]
-enum Leaving {
+enum Leftover {
     Removal(Removal),
     Discard(Discard),
 }
@@ -44,18 +44,18 @@ impl Sweeper {
         }
         self.dirs.insert(dir.to_path_buf(), unix);
         // Files that this process may not remove stay, and do not hinder the request.
-        let folders = sweep(dir).unwrap_or_default();
-        self.found.extend(folders.into_iter().map(Removal::of_hidden));
+        let found = sweep(dir).unwrap_or_default();
+        self.found.extend(found.into_iter().map(Removal::of_hidden));
     }
 
     /// Takes over a removal whose request was given up.
     pub fn remove(&mut self, removal: Removal) {
-        self.own.push_back(Leaving::Removal(removal));
+        self.own.push_back(Leftover::Removal(removal));
     }
 
     /// Takes over the removal of a held file, whose request was given up.
     pub fn discard(&mut self, discard: Discard) {
-        self.own.push_back(Leaving::Discard(discard));
+        self.own.push_back(Leftover::Discard(discard));
     }
 
     pub fn is_idle(&self) -> bool {
@@ -82,8 +82,8 @@ impl Sweeper {
             && let Some(leaving) = self.own.front_mut()
         {
             let done = match leaving {
-                Leaving::Removal(removal) => removal.advance(&mut budget),
-                Leaving::Discard(discard) => discard.advance(&mut budget).is_some(),
+                Leftover::Removal(removal) => removal.advance(&mut budget),
+                Leftover::Discard(discard) => discard.advance(&mut budget).is_some(),
             };
             if done {
                 self.own.pop_front();

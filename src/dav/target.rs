@@ -82,7 +82,7 @@ impl Target {
         let kind = match fs::metadata(&full) {
             Ok(meta) if meta.is_dir() => Kind::Dir(meta),
             Ok(meta) if meta.is_file() => Kind::File(meta),
-            Err(error) if !is_link && is_absence(&error) => Kind::Missing,
+            Err(error) if !is_link && is_missing(&error) => Kind::Missing,
             Ok(_) | Err(_) => Kind::Other,
         };
         let home = match kind {
@@ -286,7 +286,7 @@ pub fn without_slash(path: &[u8]) -> &[u8] {
     path
 }
 
-fn is_absence(error: &io::Error) -> bool {
+fn is_missing(error: &io::Error) -> bool {
     status_of(error) == 404
 }
 

@@ -26,7 +26,7 @@ use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
-use super::transfer_rules::{Judged, MAX_SURVEYS, own_place};
+use super::transfer_rules::{Checked, MAX_SURVEYS, own_place};
 use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy};
 use super::tree_replies::{failures, locked_inside, refused};
 use crate::files::resolve;
@@ -35,7 +35,7 @@ use crate::files::resolve;
 #[derive(Debug)]
 pub struct Transfer {
     moves: bool,
-    judged: Judged,
+    checked: Checked,
     stage: Stage,
     /// The hrefs of locked resources that would be lost.
     locked: Vec<String>,
@@ -81,11 +81,11 @@ impl Transfer {
         sweeper: &mut Sweeper,
         moves: bool,
     ) -> Result<Transfer, Reply> {
-        let judged = Judged::new(request, env, moves)?;
-        sweeper.visit(dir_of(&judged.place), env.unix);
+        let checked = Checked::new(request, env, moves)?;
+        sweeper.visit(dir_of(&checked.place), env.unix);
         let mut transfer = Transfer {
             moves,
-            judged,
+            checked,
             stage: Stage::Remove,
             locked: Vec::new(),
             seen: 0,
@@ -178,7 +178,7 @@ impl Transfer {
 
     /// Begins a survey of the trees that will be moved or replaced.
     fn begin_survey(&mut self) {
-        let Judged { source, target, .. } = &self.judged;
+        let Checked { source, target, .. } = &self.checked;
         let mut surveys = Vec::new();
         if self.moves && self.made.is_none() && source.is_dir() && !source.is_link {
             surveys.push((Survey::new(source.full.clone()), true));
@@ -210,7 +210,7 @@ impl Transfer {
             }
             return if self.must_survey_again()? { Ok(()) } else { self.perform(request, env) };
         };
-        let Judged { source, target, keys, .. } = &self.judged;
+        let Checked { source, target, keys, .. } = &self.checked;
         let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
         let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
@@ -228,7 +228,7 @@ impl Transfer {
 
     /// Returns whether locks may have been taken since the last survey. If so, begins the next one.
     fn must_survey_again(&mut self) -> Result<bool, Reply> {
-        let Judged { source, target, place, .. } = &self.judged;
+        let Checked { source, target, place, .. } = &self.checked;
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
         let own = own_place(source)
             .filter(|_| self.moves && self.made.is_none() && is_dir(source))
@@ -245,9 +245,9 @@ impl Transfer {
     }
 
     fn perform(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
-        self.judged.renew(request, env, self.moves)?;
+        self.checked.renew(request, env, self.moves)?;
         self.properties = self.source_properties(env)?;
-        let Judged { source, target, place, .. } = &self.judged;
+        let Checked { source, target, place, .. } = &self.checked;
         let mut from = source.full.clone();
         if self.moves {
             from = own_place(source).ok_or(Reply::from(409))?;
@@ -278,7 +278,7 @@ impl Transfer {
             let made = TemporaryDir::create(dir_of(place))?;
             let to = made.path.clone();
             self.made = Some(Made::Tree(made));
-            let copy = TreeCopy::new(from, to, self.judged.deep, self.moves)?;
+            let copy = TreeCopy::new(from, to, self.checked.deep, self.moves)?;
             self.stage = Stage::Tree(copy);
         } else {
             let made = Temporary::create(dir_of(place))?;
@@ -299,11 +299,11 @@ impl Transfer {
             debug_assert!(false, "a tree is copied in another stage");
             return Ok(());
         };
-        let (from, to) = (&self.judged.source.full, &self.judged.target.full);
+        let (from, to) = (&self.checked.source.full, &self.checked.target.full);
         match copy.advance(budget, &|path| is_exposed(env, from, to, path)) {
             Ok(false) => Ok(()),
             Ok(true) => self.copied(request, env),
-            Err(uncopied) => Err(refused(&self.judged.source, &uncopied)),
+            Err(uncopied) => Err(refused(&self.checked.source, &uncopied)),
         }
     }
 
@@ -312,8 +312,8 @@ impl Transfer {
         if self.must_survey_again()? {
             return Ok(());
         }
-        self.judged.renew_target(request, env)?;
-        let Judged { target, place, .. } = &self.judged;
+        self.checked.renew_target(request, env)?;
+        let Checked { target, place, .. } = &self.checked;
         let old = match self.made.take() {
             Some(Made::File(made)) => install_file(made, place, target)?,
             Some(Made::Tree(made)) => match install(&made.path, place, target.exists()) {
@@ -338,7 +338,7 @@ impl Transfer {
 
     fn source_properties(&self, env: &Env<'_>) -> io::Result<Properties> {
         // The properties of a directory are stored inside of it, and move with it.
-        let home = self.judged.source.home.as_ref().filter(|home| !home.name.is_empty());
+        let home = self.checked.source.home.as_ref().filter(|home| !home.name.is_empty());
         let Some(home) = home else { return Ok(Properties::default()) };
         let mut state = store::load(&home.dir, env.unix)?;
         Ok(state.remove(&home.name).unwrap_or_default().properties)
@@ -364,7 +364,7 @@ impl Transfer {
     }
 
     fn carry_to(&mut self, env: &Env<'_>, is_there: &mut bool) -> io::Result<()> {
-        let Judged { source, target, place, .. } = &self.judged;
+        let Checked { source, target, place, .. } = &self.checked;
         if !*is_there {
             let name = place.file_name().unwrap_or_default().as_bytes();
             let stays_file = !source.is_dir() && !target.is_dir();
@@ -401,12 +401,12 @@ impl Transfer {
         if let Some(source) = &mut self.source {
             let left = source.advance(budget)?;
             if !left.is_empty() {
-                let reply = failures(&self.judged.source, left);
+                let reply = failures(&self.checked.source, left);
                 self.source = None;
                 return Some(reply);
             }
         }
-        Some(if self.judged.target.exists() { 204 } else { 201 }.into())
+        Some(if self.checked.target.exists() { 204 } else { 201 }.into())
     }
 }
 

@@ -13,7 +13,7 @@ use super::Env;
 use super::conditions::Current;
 use super::fields::Depth;
 use super::locks::Keys;
-use super::request::{MAX_JUDGED, Reply, Request};
+use super::request::{MAX_STATE_BYTES, Reply, Request};
 use super::store::States;
 use super::target::{Kind, Target};
 
@@ -23,7 +23,7 @@ pub const MAX_SURVEYS: usize = 16;
 
 /// A COPY or MOVE that the rules allow.
 #[derive(Debug)]
-pub struct Judged {
+pub struct Checked {
     pub deep: bool,
     pub source: Target,
     pub target: Target,
@@ -34,21 +34,21 @@ pub struct Judged {
     current: Current,
 }
 
-impl Judged {
-    pub fn new(request: &Request, env: &Env<'_>, moves: bool) -> Result<Judged, Reply> {
+impl Checked {
+    pub fn new(request: &Request, env: &Env<'_>, moves: bool) -> Result<Checked, Reply> {
         let depth = request.depth()?;
         let overwrite = request.overwrite()?;
         let source = request.target(env)?;
         if !source.exists() {
             return Err(404.into());
         }
-        let is_odd = depth == Depth::One || moves && depth == Depth::Zero;
-        if source.is_dir() && is_odd {
+        let is_bad_depth = depth == Depth::One || moves && depth == Depth::Zero;
+        if source.is_dir() && is_bad_depth {
             return Err(400.into());
         }
         let target = request.destination(env)?;
         let current = match request.field("if") {
-            Some(_) => source.current(env, &mut States::new(env.unix, MAX_JUDGED))?,
+            Some(_) => source.current(env, &mut States::new(env.unix, MAX_STATE_BYTES))?,
             None => Current::default(),
         };
         let keys = request.conditions(env, &source)?;
@@ -58,17 +58,17 @@ impl Judged {
         let place = place_of(&target)?;
         check_places(&source, &target, &place, moves)?;
         let deep = depth == Depth::Infinity;
-        let judged = Judged { deep, source, target, place, keys, current };
-        judged.check_target(env, &judged.target, overwrite)?;
-        if moves && let Some(lock) = judged.source.blocked(env, &judged.keys, true)? {
+        let checked = Checked { deep, source, target, place, keys, current };
+        checked.check_target(env, &checked.target, overwrite)?;
+        if moves && let Some(lock) = checked.source.blocked(env, &checked.keys, true)? {
             return Err(Reply::locked(&lock.href));
         }
-        Ok(judged)
+        Ok(checked)
     }
 
     /// Applies all rules once more, before the source is changed.
     pub fn renew(&mut self, request: &Request, env: &Env<'_>, moves: bool) -> Result<(), Reply> {
-        let now = Judged::new(request, env, moves)?;
+        let now = Checked::new(request, env, moves)?;
         let is_other = now.place != self.place
             || is_unknown_dir(&self.target, &now.target)
             || is_unknown_dir(&self.source, &now.source);

@@ -121,8 +121,8 @@ impl Upload {
             return Err(412.into());
         }
         self.request.may_change(env, &target, !target.exists())?;
-        let folder = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
-        let Ok(_folder) = folder else {
+        let locked = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
+        let Ok(_lock) = locked else {
             return match self.patience.lasts(env.unix) {
                 true => {
                     *budget = 0;
@@ -137,7 +137,7 @@ impl Upload {
         };
         stamp(made.file(), target.metadata());
         if let Some(old) = target.metadata() {
-            take_over(made.file(), old);
+            copy_owner_and_mode(made.file(), old);
         }
         made.publish(&dir.join(OsStr::from_bytes(name)), target.exists())?;
         if !target.exists() {
@@ -218,7 +218,7 @@ fn content_range(value: &[u8]) -> Option<(u64, u64)> {
 
 /// Gives the new file the mode and the owner of the old one, as far as that is allowed. An uploaded
 /// file is never executable.
-fn take_over(new: &File, old: &fs::Metadata) {
+fn copy_owner_and_mode(new: &File, old: &fs::Metadata) {
     if let Ok(made) = new.metadata()
         && (made.uid(), made.gid()) != (old.uid(), old.gid())
     {

@@ -70,15 +70,16 @@ impl Work {
     /// Returns the response if the head of the request alone shows that it is refused. Changes
     /// nothing, and leaves all other checks to the work itself.
     pub fn refusal(&self, env: &Env<'_>) -> Option<Reply> {
-        self.judge(env).err().filter(|reply| !reply.busy)
+        self.check_head(env).err().filter(|reply| !reply.busy)
     }
 
-    fn judge(&self, env: &Env<'_>) -> Result<(), Reply> {
+    /// Checks all that the head of the request decides.
+    fn check_head(&self, env: &Env<'_>) -> Result<(), Reply> {
         let request = &self.request;
         request.check_fields()?;
         let target = request.target(env)?;
         match request.method() {
-            b"PROPFIND" => Propfind::judge(&target, request.depth()?),
+            b"PROPFIND" => Propfind::check(&target, request.depth()?),
             b"PROPPATCH" => {
                 writable_home(&target)?;
                 request.may_change(env, &target, false).map(drop)
@@ -107,7 +108,7 @@ impl Work {
             }
             let progress = match &mut self.stage {
                 Stage::Start => self.start(env, sweeper),
-                Stage::Propfind(_) => return Some(self.tell(env, &mut budget)),
+                Stage::Propfind(_) => return Some(self.report(env, &mut budget)),
                 Stage::Lock(lock) => lock.advance(env, &mut budget),
                 Stage::Transfer(transfer) => transfer.advance(&self.request, env, &mut budget),
                 Stage::Delete(delete) => delete.advance(&self.request, env, &mut budget),
@@ -146,7 +147,7 @@ impl Work {
     }
 
     /// Reports a directory. Returns the whole response, if it is short.
-    fn tell(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
+    fn report(&mut self, env: &Env<'_>, budget: &mut usize) -> Outcome {
         match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Propfind(mut propfind) => match propfind.advance(env, budget) {
                 Ok(true) => Outcome::Reply(Reply { body: Some(propfind.end()), ..207.into() }),
@@ -216,7 +217,7 @@ fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
     }
     let Home { dir, name } = vacant_home(&target)?;
     request.may_change(env, &target, true)?;
-    let _folder = store::lock_if_possible(dir)?;
+    let _lock = store::lock_if_possible(dir)?;
     fs::create_dir(&target.full)?;
     store::forget(dir, env.unix, name);
     Ok(201.into())
@@ -237,7 +238,7 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
         (507, String::new(), None),
     ];
     for change in &changes {
-        let (name, status) = judge(change, &properties, total);
+        let (name, status) = check_change(change, &properties, total);
         if let Some((_, names, _)) = stats.iter_mut().find(|(known, ..)| *known == status) {
             write_name(names, name);
         }
@@ -265,7 +266,7 @@ fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
 
 /// Returns the name of the property and the status of its change, where `total` is the size of all
 /// properties so far, in bytes.
-fn judge<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a Name, u16) {
+fn check_change<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a Name, u16) {
     let (name, len) = match change {
         Change::Set(name, value) => (name, value.len()),
         Change::Remove(name) => (name, 0),

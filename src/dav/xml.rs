@@ -201,9 +201,9 @@ impl Tree {
         }
         let mut declared = Vec::new();
         let mut plain = Vec::new();
-        for (place, attribute) in start.attributes().enumerate() {
+        for (index, attribute) in start.attributes().enumerate() {
             self.count()?;
-            if place >= MAX_ATTRIBUTES {
+            if index >= MAX_ATTRIBUTES {
                 return Err(Malformed);
             }
             let attribute = attribute.map_err(|_| Malformed)?;
@@ -338,8 +338,8 @@ pub fn escape(out: &mut String, text: &str) {
 
 /// Appends text as [`escape`] does, for a place between tags: tabs and line feeds stay as they are.
 fn escape_content(out: &mut String, text: &str) {
-    for (place, line) in text.split(['\t', '\n']).enumerate() {
-        if place > 0 {
+    for (index, line) in text.split(['\t', '\n']).enumerate() {
+        if index > 0 {
             let at = line.as_ptr().addr() - text.as_ptr().addr();
             out.push_str(&text[at - 1..at]);
         }

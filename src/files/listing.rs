@@ -141,8 +141,8 @@ fn breadcrumbs(out: &mut Vec<u8>, path: &[u8]) {
     let depth = segments(path).count();
     let root = if depth == 0 { "./" } else { "" };
     append(out, &["<a href=\"", root, &"../".repeat(depth), "\">/</a>"]);
-    for (place, segment) in segments(path).enumerate() {
-        let above = depth - 1 - place;
+    for (index, segment) in segments(path).enumerate() {
+        let above = depth - 1 - index;
         let here = if above == 0 { "./" } else { "" };
         append(out, &["<a href=\"", here, &"../".repeat(above), "\">"]);
         append(out, &[&escape_html(segment), "</a>/"]);

@@ -88,8 +88,8 @@ pub fn builtin(name: &[u8]) -> &'static CStr {
         return DEFAULT;
     };
     let extension = name[dot + 1..].iter().map(u8::to_ascii_lowercase);
-    let place = TYPES.binary_search_by(|(known, _)| known.bytes().cmp(extension.clone()));
-    place.map_or(DEFAULT, |place| TYPES[place].1)
+    let index = TYPES.binary_search_by(|(known, _)| known.bytes().cmp(extension.clone()));
+    index.map_or(DEFAULT, |index| TYPES[index].1)
 }
 
 /// Returns whether `name` ends with `suffix`, in any ASCII case.

@@ -174,11 +174,11 @@ impl Discard {
         if !self.removal.advance(budget) {
             return None;
         }
-        let folder = self.held.folder();
+        let hidden = self.held.hidden_dir();
         if !self.removal.failures.is_empty() {
-            let _ = give_back(folder, Kind::Source);
+            let _ = give_back(hidden, Kind::Source);
         } else {
-            let _ = fs::remove_dir(folder);
+            let _ = fs::remove_dir(hidden);
         }
         Some(&self.removal.failures)
     }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(folder.names(), Vec::<String>::new());
         fs::create_dir(&place).unwrap();
         let mut discard = Discard::of(Held::take(&place, Kind::Doomed).unwrap());
-        fs::write(discard.held.folder().join("b"), "").unwrap();
+        fs::write(discard.held.hidden_dir().join("b"), "").unwrap();
         discard.removal.failures.push((b"b".to_vec(), 403));
         while discard.advance(&mut 1).is_none() {}
         assert_eq!(folder.names(), ["b"]);
