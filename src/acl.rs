@@ -13,6 +13,7 @@ pub struct Acl {
     rules: Vec<Rule>,
 }
 
+/// One entry of the list: whether the peers in a subnet may connect.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Rule {
     allow: bool,
@@ -33,6 +34,7 @@ impl Acl {
         Some(Acl { rules })
     }
 
+    /// Returns whether a peer may connect.
     pub fn allows(&self, peer: IpAddr) -> bool {
         // A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d, while rules are written for
         // a.b.c.d.

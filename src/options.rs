@@ -382,6 +382,7 @@ const MEDIA_TYPE_FORM: Refusal = c"Option value must be a list of .extension=typ
 const TOO_LARGE: Refusal = c"Option value is too large";
 const REWRITE_FORM: Refusal = c"Option value must be a list of pattern=path";
 
+/// Copies a text for C. An empty one counts as unset.
 fn owned_text(value: Option<&[u8]>) -> Result<Option<CString>, Refusal> {
     match value {
         None | Some(b"") => Ok(None),
@@ -439,6 +440,7 @@ fn int_size(value: &[u8]) -> Result<usize, Refusal> {
     }
 }
 
+/// Finds a word in a list of words with their meanings, in any ASCII case.
 fn word<T: Copy>(value: &[u8], words: &[(&str, T)], refusal: Refusal) -> Result<T, Refusal> {
     let known = words.iter().find(|(word, _)| value.eq_ignore_ascii_case(word.as_bytes()));
     known.map(|(_, meaning)| *meaning).ok_or(refusal)

@@ -34,6 +34,7 @@ pub struct Delete {
     stage: Stage,
 }
 
+/// The step that comes next.
 #[derive(Debug)]
 enum Stage {
     /// Searches the tree for locks.
@@ -67,6 +68,7 @@ impl Delete {
         Ok(Err(204.into()))
     }
 
+    /// Does the next portion. Returns the response once all is done.
     pub fn advance(
         &mut self,
         request: &Request,

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The number of directories that are remembered. An older entry counts as one in any directory.
 const MAX_PLACES: usize = 256;
 
+/// The number of entries so far, and the directories of the last ones.
 #[derive(Debug)]
 struct LockLog {
     count: u64,

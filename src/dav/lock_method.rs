@@ -149,7 +149,7 @@ impl DeepLock {
 impl Drop for DeepLock {
     fn drop(&mut self) {
         if !self.is_settled && self.process == std::process::id() {
-            give_back(self.now, &self.lock);
+            revoke(self.now, &self.lock);
         }
     }
 }
@@ -195,19 +195,21 @@ fn take(env: &Env<'_>, target: &Target, home: &Home, lock: &Lock) -> Result<(), 
         Ok(Some(other)) => conflict(&other),
         Err(error) => error.into(),
     };
-    give_back(env.unix, lock);
+    revoke(env.unix, lock);
     Err(failure)
 }
 
 /// Removes a lock that was not granted in the end. If that fails, the lock expires.
-fn give_back(now: u64, lock: &Lock) {
+fn revoke(now: u64, lock: &Lock) {
     let _ = grant(now, &lock.directory, &lock.token, 0);
 }
 
+/// Returns the response that names a conflicting lock.
 fn conflict(other: &Lock) -> Reply {
     Reply::failed(423, "no-conflicting-lock", &[&other.href])
 }
 
+/// Returns the response that shows a lock that was granted.
 fn granted(lock: &Lock, env: &Env<'_>, status: u16) -> Reply {
     let mut elements = String::from("<D:lockdiscovery>");
     write_lock(&mut elements, lock, env.unix);

@@ -71,6 +71,7 @@ impl Multistatus {
         let _ = write!(self.text, "<D:status>HTTP/1.1 {status} {}</D:status>", reason(status));
     }
 
+    /// Ends the document. Returns the text that was not taken.
     pub fn finish(mut self) -> String {
         self.text.push_str("\n</D:multistatus>\n");
         self.text

@@ -35,6 +35,7 @@ const LIVE: [&str; 9] = [
 /// The live properties that are reported only when a request names them.
 const ON_DEMAND: [&str; 2] = ["quota-available-bytes", "quota-used-bytes"];
 
+/// The content of the `supportedlock` property (RFC 4918, section 15.10).
 const SUPPORTED: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype>\
     <D:write/></D:locktype></D:lockentry><D:lockentry><D:lockscope><D:shared/></D:lockscope>\
     <D:locktype><D:write/></D:locktype></D:lockentry>";

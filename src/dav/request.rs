@@ -90,6 +90,7 @@ impl Request {
         self.bytes.get(self.head.method.range()).unwrap_or_default()
     }
 
+    /// Returns the value of the first field of this name.
     pub fn field(&self, name: &str) -> Option<&[u8]> {
         self.head.value(&self.bytes, name)
     }

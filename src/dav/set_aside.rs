@@ -7,8 +7,8 @@
 //! that a sweep (see [`sweep`]) knows what to do:
 //!
 //! ```text
-//! .mongoose-dav-held.DIGITS/NAME      goes back, under another name if that is taken
-//! .mongoose-dav-replaced.DIGITS/NAME  goes back unless something else has its name
+//! .mongoose-dav-held.DIGITS/NAME      is put back, under another name if that is taken
+//! .mongoose-dav-replaced.DIGITS/NAME  is put back unless another file has its name
 //! .mongoose-dav.DIGITS/NAME           is removed
 //! ```
 
@@ -72,7 +72,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Takes the file or directory at `place`, whose path has no symbolic link in it.
+    /// Moves the file or directory at `place` into a new hidden directory. The path has no symbolic
+    /// links in it.
     pub fn take(place: &Path, kind: Kind) -> io::Result<Held> {
         let (Some(dir), Some(name)) = (place.parent(), place.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
@@ -118,7 +119,7 @@ impl Held {
     /// Puts the held file back; see the module for the case that its name is taken.
     pub fn put_back(self) -> io::Result<()> {
         let kind = if self.kind == Kind::Doomed { Kind::Source } else { self.kind };
-        if let Some(left) = give_back(&self.hidden.path, kind)? {
+        if let Some(left) = empty(&self.hidden.path, kind)? {
             fs::remove_file(left.join(&self.name))?;
             fs::remove_dir(left)?;
         }
@@ -167,16 +168,17 @@ fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
     if !file.metadata().ok()?.is_dir() || temporary::lock(&file) == Owner::Theirs {
         return None;
     }
-    give_back(path, kind).unwrap_or_default()
+    empty(path, kind).unwrap_or_default()
 }
 
+/// Opens a hidden file that was left, without following a link or waiting for a FIFO.
 fn open_left(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// Empties a hidden directory. Returns its path if the content is to be removed.
-pub fn give_back(hidden: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
+pub fn empty(hidden: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
     let dir = dir_of(hidden);
     for entry in fs::read_dir(hidden)? {
         let name = entry?.file_name();
@@ -269,6 +271,8 @@ fn replace(new: &Path, place: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Renames a file. Where the file system does not support `RENAME_NOREPLACE`, checks first whether
+/// the name is taken.
 pub fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
         Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => {
@@ -281,7 +285,7 @@ pub fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     }
 }
 
-/// Returns whether an error is this one.
+/// Returns whether an error has this error number.
 pub fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }

@@ -3,6 +3,7 @@
 
 use std::borrow::Borrow;
 
+/// A map whose entries are sorted by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sorted<K, V> {
     entries: Vec<(K, V)>,
@@ -52,6 +53,7 @@ impl<K: Ord, V> Sorted<K, V> {
         Some(())
     }
 
+    /// Returns the value of the greatest key.
     pub fn last_mut(&mut self) -> Option<&mut V> {
         self.entries.last_mut().map(|(_, value)| value)
     }

@@ -88,6 +88,7 @@ impl State {
         self.member_mut(name).properties.clear();
     }
 
+    /// Returns the members that have a state, sorted by name.
     pub fn members(&self) -> impl Iterator<Item = (&[u8], &Member)> {
         self.members.iter().map(|(name, member)| (name.as_slice(), member))
     }
@@ -209,6 +210,7 @@ impl State {
     }
 }
 
+/// Parses the fields of a `lock` line.
 fn parse_lock(fields: &[Vec<u8>]) -> Option<Lock> {
     let [token, scope, depth, expires, href, directory, user, owner, rest @ ..] = fields else {
         return None;
@@ -245,6 +247,7 @@ pub fn load(dir: &Path, now: u64) -> io::Result<State> {
     Ok(state)
 }
 
+/// Reads the state file of a directory, with all locks in it.
 fn read(dir: &Path) -> io::Result<State> {
     let path = dir.join(STATE);
     read_file(&path).map_err(|cause| io::Error::new(cause.kind(), Unreadable { path, cause }))
@@ -339,6 +342,7 @@ pub fn forget(dir: &Path, now: u64, name: &[u8]) {
     let _ = update_locked(dir, now, &mut |state| drop(state.remove(name)));
 }
 
+/// Changes the state of a directory that the caller has locked.
 fn update_locked(dir: &Path, now: u64, change: &mut dyn FnMut(&mut State)) -> io::Result<()> {
     let old = read(dir)?;
     let mut state = old.clone();
@@ -400,6 +404,7 @@ fn lock_dir(dir: &Path) -> io::Result<File> {
     Err(ErrorKind::WouldBlock.into())
 }
 
+/// Appends a field of a line, percent-encoded.
 fn escape(field: &[u8], out: &mut String) {
     for &byte in field {
         if byte.is_ascii_graphic() && byte != b'%' {
@@ -410,6 +415,7 @@ fn escape(field: &[u8], out: &mut String) {
     }
 }
 
+/// Decodes a field of a line. Returns `None` if it is malformed.
 fn unescape(field: &[u8]) -> Option<Vec<u8>> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;

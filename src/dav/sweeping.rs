@@ -26,6 +26,7 @@ pub struct Sweeper {
     own: VecDeque<Leftover>,
 }
 
+/// A removal that this process has begun.
 #[derive(Debug)]
 enum Leftover {
     Removal(Removal),

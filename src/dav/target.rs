@@ -168,6 +168,7 @@ impl Target {
         self.locks_among(env, &mut States::new(env.unix, u64::MAX))
     }
 
+    /// Returns the same locks as [`Target::locks`], and reads directories through `states`.
     fn locks_among(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
         let mut locks = self.real_locks(env, states)?;
         for lock in self.link_locks(env, states)? {
@@ -178,6 +179,7 @@ impl Target {
         Ok(locks)
     }
 
+    /// Returns the locks that cover the file, after symbolic links were followed.
     fn real_locks(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
         match &self.home {
             Some(home) => locks_among(states, env, &home.dir, &home.name),
@@ -185,6 +187,7 @@ impl Target {
         }
     }
 
+    /// Returns the locks that cover the symbolic link, if the target is one.
     fn link_locks(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
         match self.parent().zip(self.full.file_name()).filter(|_| self.is_link) {
             Some((dir, name)) => locks_among(states, env, &dir, name.as_bytes()),
@@ -286,6 +289,7 @@ pub fn without_slash(path: &[u8]) -> &[u8] {
     path
 }
 
+/// Returns whether an error says that no file can be at the path.
 fn is_missing(error: &io::Error) -> bool {
     status_of(error) == 404
 }

@@ -59,6 +59,7 @@ impl Temporary {
         }
     }
 
+    /// Creates a file with a hidden name, and locks it.
     fn named(dir: &Path) -> io::Result<Temporary> {
         for _ in 0..ATTEMPTS {
             let name = fresh_name(dir);
@@ -111,6 +112,7 @@ impl Temporary {
         Err(ErrorKind::AlreadyExists.into())
     }
 
+    /// Gives the file a name (`linkat(2)`).
     fn link(&self, name: &Path) -> io::Result<()> {
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         rustix::fs::linkat(CWD, own, CWD, name, AtFlags::SYMLINK_FOLLOW)?;

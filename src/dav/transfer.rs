@@ -52,6 +52,7 @@ pub struct Transfer {
     source: Option<Discard>,
 }
 
+/// The step that comes next.
 #[derive(Debug)]
 enum Stage {
     /// Searches the trees for locks, and the source for files that are hidden there but would not
@@ -75,6 +76,7 @@ enum Made {
 }
 
 impl Transfer {
+    /// Begins a COPY, or with `moves` a MOVE.
     pub fn begin(
         request: &Request,
         env: &Env<'_>,
@@ -191,6 +193,7 @@ impl Transfer {
         self.stage = Stage::Survey(surveys);
     }
 
+    /// Continues the survey, and after it with the next step.
     fn survey(
         &mut self,
         request: &Request,
@@ -244,6 +247,7 @@ impl Transfer {
         Ok(true)
     }
 
+    /// Renames the file, or begins to copy it.
     fn perform(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
         self.checked.renew(request, env, self.moves)?;
         self.properties = self.source_properties(env)?;
@@ -289,6 +293,7 @@ impl Transfer {
         Ok(())
     }
 
+    /// Continues to copy a directory.
     fn copy_tree(
         &mut self,
         request: &Request,
@@ -336,6 +341,7 @@ impl Transfer {
         Ok(())
     }
 
+    /// Reads the properties that go with a file to the destination.
     fn source_properties(&self, env: &Env<'_>) -> io::Result<Properties> {
         // The properties of a directory are stored inside of it, and move with it.
         let home = self.checked.source.home.as_ref().filter(|home| !home.name.is_empty());
@@ -363,6 +369,7 @@ impl Transfer {
         true
     }
 
+    /// Stores the properties at the destination, and removes the state of the source.
     fn carry_to(&mut self, env: &Env<'_>, is_there: &mut bool) -> io::Result<()> {
         let Checked { source, target, place, .. } = &self.checked;
         if !*is_there {

@@ -35,6 +35,7 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// Applies all rules.
     pub fn new(request: &Request, env: &Env<'_>, moves: bool) -> Result<Checked, Reply> {
         let depth = request.depth()?;
         let overwrite = request.overwrite()?;
@@ -92,6 +93,7 @@ impl Checked {
         Ok(())
     }
 
+    /// Checks that the destination may be replaced, and that no lock forbids it.
     fn check_target(&self, env: &Env<'_>, target: &Target, overwrite: bool) -> Result<(), Reply> {
         if target.exists() && !overwrite {
             return Err(412.into());

@@ -173,6 +173,7 @@ impl Upload {
 }
 
 impl Part {
+    /// Parses the Content-Range field, and opens the file that it is a part of.
     fn new(value: &[u8], target: &Target) -> Result<Part, Reply> {
         let (start, end) = content_range(value).ok_or(Reply::from(400))?;
         let len = target.metadata().map_or(0, |meta| meta.len());

@@ -1,31 +1,19 @@
 //! A WebDAV request and its progress, for all methods but PUT (RFC 4918, section 9). The work is
 //! done in portions, each with a budget of about as many calls of the file system.
 //!
-//! Performs MKCOL and PROPPATCH itself, and leaves the other methods to files of their own. Knows
-//! nothing of the connection that the request came by.
-
-use std::fs;
+//! Decides which method runs, and when it waits or is given up. Knows nothing of what a method does,
+//! nor of the connection that the request came by.
 
 use super::Env;
-use super::bodies::{Change, propertyupdate};
 use super::deletion::Delete;
 use super::lock_method::{self, DeepLock};
-use super::multistatus::{Multistatus, write_name};
+use super::mkcol;
 use super::patience::Patience;
-use super::properties::is_protected;
 use super::propfind::Propfind;
+use super::proppatch;
 use super::request::{Reply, Request};
-use super::store::{self, Properties};
 use super::sweeping::Sweeper;
-use super::target::{Home, Kind, Target};
 use super::transfer::Transfer;
-use super::xml::Name;
-
-/// The largest size of one dead property, and of all dead properties of a resource, in bytes.
-const MAX_PROPERTY: usize = 64 * 1024;
-const MAX_PROPERTIES: usize = 1024 * 1024;
-/// The largest number of dead properties of one resource.
-const MAX_NUMBER: usize = 4096;
 
 /// A request and its progress.
 #[derive(Debug)]
@@ -36,6 +24,7 @@ pub struct Work {
     patience: Patience,
 }
 
+/// The method that is under way.
 #[derive(Debug)]
 enum Stage {
     Start,
@@ -81,11 +70,11 @@ impl Work {
         match request.method() {
             b"PROPFIND" => Propfind::check(&target, request.depth()?),
             b"PROPPATCH" => {
-                writable_home(&target)?;
+                proppatch::home(&target)?;
                 request.may_change(env, &target, false).map(drop)
             }
             b"MKCOL" => {
-                vacant_home(&target)?;
+                mkcol::home(&target)?;
                 request.may_change(env, &target, true).map(drop)
             }
             b"LOCK" => request.conditions(env, &target).map(drop),
@@ -133,6 +122,7 @@ impl Work {
         self.give_up(sweeper);
     }
 
+    /// Undoes what has been done, or leaves it to the sweeper.
     fn give_up(&mut self, sweeper: &mut Sweeper) {
         match std::mem::replace(&mut self.stage, Stage::Start) {
             Stage::Transfer(transfer) => transfer.abandon(sweeper),
@@ -161,6 +151,7 @@ impl Work {
         }
     }
 
+    /// Begins the method of the request.
     fn start(&mut self, env: &Env<'_>, sweeper: &mut Sweeper) -> Progress {
         let request = &self.request;
         request.check_fields()?;
@@ -176,8 +167,8 @@ impl Work {
         }
         let begun = match request.method() {
             b"PROPFIND" => Propfind::begin(request, env)?.map(|p| Stage::Propfind(Box::new(p))),
-            b"PROPPATCH" => Err(proppatch(request, env)?),
-            b"MKCOL" => Err(mkcol(request, env)?),
+            b"PROPPATCH" => Err(proppatch::proppatch(request, env)?),
+            b"MKCOL" => Err(mkcol::mkcol(request, env)?),
             b"DELETE" => Delete::begin(request, env)?.map(|delete| Stage::Delete(Box::new(delete))),
             b"LOCK" => lock_method::lock(request, env)?.map(|lock| Stage::Lock(Box::new(lock))),
             b"UNLOCK" => Err(lock_method::unlock(request, env)?),
@@ -195,99 +186,4 @@ impl Work {
             Err(reply) => Ok(Some(reply)),
         }
     }
-}
-
-/// Returns where the state of an existing target is stored.
-fn writable_home(target: &Target) -> Result<&Home, Reply> {
-    target.home.as_ref().filter(|_| target.exists()).ok_or_else(|| 404.into())
-}
-
-/// Returns where a directory can be made that does not exist yet.
-fn vacant_home(target: &Target) -> Result<&Home, Reply> {
-    if !matches!(target.kind, Kind::Missing) {
-        return Err(405.into());
-    }
-    target.home.as_ref().ok_or_else(|| 409.into())
-}
-
-fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
-    let target = request.target(env)?;
-    if !request.body.is_empty() {
-        return Err(415.into());
-    }
-    let Home { dir, name } = vacant_home(&target)?;
-    request.may_change(env, &target, true)?;
-    let _lock = store::lock_if_possible(dir)?;
-    fs::create_dir(&target.full)?;
-    store::forget(dir, env.unix, name);
-    Ok(201.into())
-}
-
-fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
-    let target = request.target(env)?;
-    let Home { dir, name } = writable_home(&target)?;
-    let changes = propertyupdate(&request.body)?;
-    request.may_change(env, &target, false)?;
-    let state = target.state(env)?;
-    let mut properties =
-        state.member(name).map(|member| member.properties.clone()).unwrap_or_default();
-    let mut total = properties.iter().map(|(_, value)| value.len()).sum();
-    let mut stats = vec![
-        (200, String::new(), None),
-        (403, String::new(), Some("cannot-modify-protected-property")),
-        (507, String::new(), None),
-    ];
-    for change in &changes {
-        let (name, status) = check_change(change, &properties, total);
-        if let Some((_, names, _)) = stats.iter_mut().find(|(known, ..)| *known == status) {
-            write_name(names, name);
-        }
-        if status == 200 {
-            let (before, after) = apply(change, &mut properties);
-            total = total + after - before;
-        }
-    }
-    if stats[1..].iter().all(|(_, names, _)| names.is_empty()) {
-        store::update(dir, env.unix, &mut |state| {
-            let properties = &mut state.member_mut(name).properties;
-            for change in &changes {
-                apply(change, properties);
-            }
-        })?;
-    } else {
-        // Either all changes are made or none is (RFC 4918, section 9.2).
-        stats[0].0 = 424;
-    }
-    stats.retain(|(_, names, _)| !names.is_empty());
-    let mut document = Multistatus::new();
-    document.properties(&target.href(), &stats);
-    Ok(Reply { body: Some(document.finish()), ..207.into() })
-}
-
-/// Returns the name of the property and the status of its change, where `total` is the size of all
-/// properties so far, in bytes.
-fn check_change<'a>(change: &'a Change, properties: &Properties, total: usize) -> (&'a Name, u16) {
-    let (name, len) = match change {
-        Change::Set(name, value) => (name, value.len()),
-        Change::Remove(name) => (name, 0),
-    };
-    let known = properties.get(name);
-    let others = total - known.map_or(0, String::len).min(total);
-    let is_new = known.is_none() && matches!(change, Change::Set(..));
-    let status = match len {
-        _ if is_protected(name) => 403,
-        _ if len > MAX_PROPERTY || others + len > MAX_PROPERTIES => 507,
-        _ if is_new && properties.len() >= MAX_NUMBER => 507,
-        _ => 200,
-    };
-    (name, status)
-}
-
-/// Makes a change. Returns the size of the property before and after it, in bytes.
-fn apply(change: &Change, properties: &mut Properties) -> (usize, usize) {
-    let (before, after) = match change {
-        Change::Set(name, value) => (properties.insert(name.clone(), value.clone()), value.len()),
-        Change::Remove(name) => (properties.remove(name), 0),
-    };
-    (before.map_or(0, |value| value.len()), after)
 }

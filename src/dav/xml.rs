@@ -189,11 +189,13 @@ struct Tree {
 }
 
 impl Tree {
+    /// Counts a node, against the largest number of them.
     fn count(&mut self) -> Result<(), Malformed> {
         self.nodes += 1;
         if self.nodes > MAX_NODES { Err(Malformed) } else { Ok(()) }
     }
 
+    /// Reads a start tag.
     fn open(&mut self, start: &BytesStart<'_>) -> Result<(), Malformed> {
         self.count()?;
         if self.open.len() >= MAX_DEPTH || self.open.is_empty() && self.root.is_some() {
@@ -253,6 +255,7 @@ impl Tree {
         Ok(())
     }
 
+    /// Finds the namespace of a prefix.
     fn resolve(&self, prefix: &str, local: &str) -> Result<Name, Malformed> {
         let found = self.scope.iter().rev().find(|(known, _)| known == prefix);
         let space = match (found, prefix) {
@@ -264,6 +267,7 @@ impl Tree {
         Ok(Name { space: space.to_owned(), local: local.to_owned() })
     }
 
+    /// Reads an end tag.
     fn close(&mut self) -> Result<(), Malformed> {
         let element = self.open.pop().ok_or(Malformed)?;
         self.scope.truncate(self.scope.len().saturating_sub(element.declared.len()));
@@ -274,6 +278,7 @@ impl Tree {
         Ok(())
     }
 
+    /// Reads a piece of text, and joins it to the piece before it.
     fn text(&mut self, text: &str) -> Result<(), Malformed> {
         check_characters(text)?;
         let Some(parent) = self.open.last_mut() else {
@@ -347,6 +352,7 @@ fn escape_content(out: &mut String, text: &str) {
     }
 }
 
+/// Appends an element. Declares the namespaces that are not yet in `scope`.
 fn write_element(out: &mut String, element: &Element, scope: &mut Vec<(String, String)>) {
     let outer = scope.len();
     let mut declarations = String::new();

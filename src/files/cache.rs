@@ -206,6 +206,7 @@ impl Cache {
         }
     }
 
+    /// Reads a file that is not in the cache.
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
         let small = if self.open < self.max_open { SMALL } else { MEDIUM };
         let loaded = match load(path, small) {
@@ -222,6 +223,7 @@ impl Cache {
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
+    /// Inserts an entry, and removes others to stay within the budget.
     fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, look: u64) {
         let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
@@ -277,6 +279,7 @@ impl Cache {
         }
     }
 
+    /// Inserts a slot at the start of the list.
     fn link_newest(&mut self, index: usize) {
         let second = std::mem::replace(&mut self.newest, index);
         if let Some(slot) = &mut self.slots[index] {
@@ -289,6 +292,7 @@ impl Cache {
         }
     }
 
+    /// Removes a slot from the list.
     fn unlink(&mut self, index: usize) {
         let Some(slot) = self.slots.get(index).and_then(Option::as_ref) else {
             debug_assert!(false, "a slot without an entry is in the list");
@@ -316,6 +320,7 @@ struct Loaded {
     settled: bool,
 }
 
+/// Reads a file. The content of one that is larger than `small` stays in the file.
 fn load(path: &Path, small: u64) -> io::Result<Loaded> {
     // FIFOs and devices are never opened: that could block, or have side effects.
     let mut meta = fs::symlink_metadata(path)?;
@@ -372,6 +377,7 @@ pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Returns whether an error says that there are no more descriptors.
 fn is_exhaustion(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))

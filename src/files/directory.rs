@@ -62,6 +62,7 @@ impl Reader {
     }
 }
 
+/// Returns the metadata after symbolic links were followed, and whether the entry is one.
 fn behind_links(found: &DirEntry) -> io::Result<(Metadata, bool)> {
     let meta = found.metadata()?;
     match meta.is_symlink() {

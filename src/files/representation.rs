@@ -45,6 +45,7 @@ impl Representation {
             Coding::Gzip => (gzip, "gzip"),
             Coding::Brotli => (brotli, "br"),
         };
+        debug_assert!(sibling.is_some() || name.is_empty(), "a coding without a sibling is chosen");
         match sibling {
             Some(known) => Representation { known, coded: Some((plain, name)), varies },
             None => Representation { known: plain, coded: None, varies },

@@ -36,6 +36,7 @@ impl FileId {
         FileId { dev: meta.dev(), ino: meta.ino(), born: meta.created().ok() }
     }
 
+    /// Returns whether both are the same file, as far as the file system can tell.
     fn is(&self, other: &FileId) -> bool {
         let may_be = self.born.is_none() || other.born.is_none() || self.born == other.born;
         (self.dev, self.ino) == (other.dev, other.ino) && may_be
@@ -79,6 +80,7 @@ impl Secret {
         self.found.truncate(MAX_FORMER);
     }
 
+    /// Looks up the file that the path leads to now.
     fn look(&mut self) {
         let Some(path) = &self.path else { return };
         let Ok(meta) = fs::metadata(path) else { return };
@@ -268,6 +270,7 @@ fn is_like(place: Place, name: &OsStr, path: &Path) -> bool {
     }
 }
 
+/// Returns whether two paths lie in the same directory.
 fn share_directory(one: &Path, other: &Path) -> bool {
     let (one, other) = (parent_of(one), parent_of(other));
     let identity = |dir: &Path| fs::metadata(dir).map(|meta| (meta.dev(), meta.ino()));

@@ -25,6 +25,7 @@ pub struct Shortcuts {
     paths: HashMap<Box<[u8]>, Shortcut, RandomState>,
 }
 
+/// The file that a path of a request stands for.
 struct Shortcut {
     file: PathBuf,
     /// The path that a password file would have.

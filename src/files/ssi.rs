@@ -66,6 +66,7 @@ fn end_of_tag(tag: &[u8]) -> Option<usize> {
     None
 }
 
+/// Parses a tag between its delimiters.
 fn parse(tag: &[u8]) -> Result<Directive<'_>, &'static str> {
     let (command, rest) = word(tag);
     let (attribute, rest) = word(rest);

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Entries, read_entries};
-use crate::dav::set_aside::{Held, Kind, give_back};
+use crate::dav::set_aside::{Held, Kind, empty};
 use crate::dav::status_of;
 use crate::dav::store::STATE;
 
@@ -176,7 +176,7 @@ impl Discard {
         }
         let hidden = self.held.hidden_dir();
         if !self.removal.failures.is_empty() {
-            let _ = give_back(hidden, Kind::Source);
+            let _ = empty(hidden, Kind::Source);
         } else {
             let _ = fs::remove_dir(hidden);
         }
