@@ -1,5 +1,5 @@
-//! The directories in which this process has taken locks lately. After a tree has been searched for
-//! locks, the log tells whether the result still holds, so that the tree need not be searched
+//! The directories in which this process has recently taken locks. After a tree was searched for
+//! locks, the log shows whether the result still holds, so that the tree need not be searched
 //! again.
 //!
 //! Knows nothing of the locks themselves, nor of locks that other processes take (RFC 4918, section

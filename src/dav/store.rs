@@ -542,7 +542,7 @@ mod tests {
         assert!(old.all_locks().flatten().all(|lock| lock.seconds == MAX_TIMEOUT));
         let whole = sample(Path::new("/")).to_text().into_bytes();
         for end in 1..whole.len() {
-            // A file that ends with a line cannot be told from a complete one.
+            // A file that ends with a whole line looks like a complete one.
             let expected = whole[end - 1] == b'\n';
             assert_eq!(State::parse(&whole[..end]).is_some(), expected, "{end}");
         }

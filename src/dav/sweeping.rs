@@ -17,7 +17,7 @@ const MAX_DIRS: usize = 4096;
 /// meanwhile.
 const MEMORY: u64 = 60;
 
-/// The removals that are left to do, and the directories that were swept lately.
+/// The removals that are left to do, and the directories that were swept recently.
 #[derive(Debug, Default)]
 pub struct Sweeper {
     /// The directories that were swept, and when, in seconds since 1970.
@@ -34,7 +34,7 @@ enum Leftover {
 }
 
 impl Sweeper {
-    /// Sweeps a directory, unless that was done lately. The directories found in it are removed by
+    /// Sweeps a directory, unless it was swept recently. The directories found in it are removed by
     /// [`Sweeper::advance`].
     pub fn visit(&mut self, dir: &Path, unix: u64) {
         if self.dirs.get(dir).is_some_and(|swept| unix.abs_diff(*swept) < MEMORY) {

@@ -56,7 +56,7 @@ pub struct Transfer {
 #[derive(Debug)]
 enum Stage {
     /// Searches the trees for locks, and the source for files that are hidden there but would not
-    /// be at the destination. The flag tells the source.
+    /// be at the destination. The flag marks the source.
     Survey(Vec<(Survey, bool)>),
     File(FileCopy),
     Tree(TreeCopy),

@@ -1,8 +1,8 @@
 //! A WebDAV request and its progress, for all methods but PUT (RFC 4918, section 9). The work is
 //! done in portions, each with a budget of about as many calls of the file system.
 //!
-//! Decides which method runs, and when it waits or is given up. Knows nothing of what a method does,
-//! nor of the connection that the request came by.
+//! Decides which method runs, and when it waits or is given up. Knows nothing of what a method
+//! does, nor of the connection that the request came by.
 
 use super::Env;
 use super::deletion::Delete;

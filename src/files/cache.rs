@@ -196,7 +196,7 @@ impl Cache {
         }
     }
 
-    /// Remembers a path without a file. Some are asked for again and again, as the password file of
+    /// Remembers a path without a file. Some are looked up again and again, as the password file of
     /// each directory.
     fn refuse(&mut self, path: &Path, kind: io::ErrorKind) {
         use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};

@@ -1,8 +1,8 @@
-//! What is known of a file: its content or an open descriptor, and the fields that describe it
+//! The description of a file: its content or an open descriptor, and the fields that describe it
 //! (RFC 9110, section 8).
 //!
-//! Owns the entity tag and the date of a file. Knows nothing of paths, nor of how long the
-//! description stays correct.
+//! Owns the entity tag and the date of a file. Knows nothing of how long the description stays
+//! correct.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};

@@ -28,9 +28,9 @@ impl From<Entry> for Representation {
 }
 
 impl Representation {
-    /// Chooses between a file and its siblings by `choose`, which is told which siblings there are.
-    /// A sibling that is older than the file does not count, since it was made from another
-    /// content.
+    /// Chooses between a file and its siblings by `choose`, whose arguments say which siblings
+    /// there are. A sibling that is older than the file does not count, since it was made from
+    /// another content.
     pub fn negotiate(
         plain: Entry,
         brotli: Option<Entry>,

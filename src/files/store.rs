@@ -21,7 +21,7 @@ pub struct Store {
     /// look. A new look begins with each turn, and whenever bytes were received or the program was
     /// called: older knowledge may be older than the request that is to be answered.
     look: u64,
-    /// The last look in which files were asked for.
+    /// The last look in which files were looked up.
     asked_in: u64,
 }
 
@@ -49,12 +49,12 @@ impl Store {
         self.look += 1;
     }
 
-    /// Notes that a file is asked for in the present look.
+    /// Notes that a file is looked up in the present look.
     pub fn ask(&mut self) {
         self.asked_in = self.look;
     }
 
-    /// Returns whether a file was asked for in the present look.
+    /// Returns whether a file was looked up in the present look.
     pub fn was_asked(&self) -> bool {
         self.asked_in == self.look
     }

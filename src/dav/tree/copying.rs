@@ -1,8 +1,8 @@
 //! The copying of a file, or of a directory with its content and its stored properties, in portions
 //! (RFC 4918, section 9.8).
 //!
-//! Writes into files and directories that have no visible name yet. Knows nothing of locks, and is
-//! told which files are left out.
+//! Writes into files and directories that have no visible name yet. Knows nothing of locks, and
+//! leaves it to the caller which files are left out.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileType};

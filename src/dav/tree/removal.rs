@@ -1,4 +1,5 @@
-//! The removal of a file, or of a directory with its content, in portions (`unlink(2)`, `rmdir(2)`).
+//! The removal of a file, or of a directory with its content, in portions (`unlink(2)`,
+//! `rmdir(2)`).
 //!
 //! Checks in each portion that its directories are still those that it entered, so that a link in
 //! the place of one does not lead it out of the tree. Knows nothing of locks.
