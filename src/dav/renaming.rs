@@ -1,5 +1,5 @@
-//! The renaming of a file or a symbolic link within a file system, which replaces another file at
-//! once or not at all (`rename(2)`, `renameat2(2)`).
+//! The renaming of a file or a symbolic link within a file system, to a name that another file may
+//! have (`rename(2)`, `renameat2(2)`).
 //!
 //! Knows nothing of requests, locks or properties, and does not remove the file that was replaced.
 

@@ -2,9 +2,9 @@
 //! steps; leaves to `transfer_rules` what is allowed, and to `tree` how files are copied.
 //!
 //! A copy is made under a hidden name beside its destination, and is renamed when it is complete:
-//! until then the destination stays as it was. A move to another file system first holds its source
-//! out of reach, so that the tree removed at the end is the tree that was copied; if the move
-//! fails, the source is put back.
+//! until then the destination stays as it was. A move to another file system first renames its
+//! source to a hidden name, so that the tree removed at the end is the tree that was copied; if the
+//! move fails, the source is put back.
 
 use std::ffi::OsString;
 use std::fs::{self, FileType};
@@ -193,7 +193,7 @@ impl Transfer {
         self.stage = Stage::Survey(surveys);
     }
 
-    /// Continues the survey, and after it with the next step.
+    /// Continues the survey, and begins the next step when it is complete.
     fn survey(
         &mut self,
         request: &Request,

@@ -2,8 +2,8 @@
 //! whether a file is hidden; knows nothing of what the files hold, nor of names that are always
 //! hidden (`resolve`).
 //!
-//! They are recognized by device and inode (`stat(2)`), whatever name a client uses: the file that
-//! the path of an option leads to now, and those that it led to before, as a log that has been
+//! The files are recognized by device and inode (`stat(2)`), whatever name a client uses: the file
+//! that the path of an option leads to now, and those that it led to before, as a log that has been
 //! rotated, or the key in use after a new one was put in its place. A file that does not exist yet,
 //! or that has just been written beside another, is recognized by name and directory.
 
