@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept_encoding;
+mod built_head;
 pub mod chunked;
 pub mod conditional;
 pub mod extra_fields;
@@ -10,6 +11,7 @@ pub mod header_value;
 pub mod multipart;
 pub mod outlet;
 pub mod range;
+mod raw_head;
 pub mod request;
 pub mod response;
 pub mod status;
