@@ -1,9 +1,11 @@
-//! Accept-Encoding (RFC 9110 section 12.5.3): which of the codings that a file may be stored in
-//! the client takes.
+//! Accept-Encoding (RFC 9110, section 12.5.3): which content coding of a representation the client
+//! prefers.
+//!
+//! Owns the choice between the codings of stored files. Knows no file and encodes nothing.
 
 use super::request::{Head, tokens};
 
-/// How a representation is coded.
+/// The content coding of a representation (RFC 9110, section 8.4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
     Identity,
@@ -11,7 +13,7 @@ pub enum Coding {
     Brotli,
 }
 
-/// What the client thinks of each coding, from 0 (refused) to 1000.
+/// The weight that the client gives each coding, from 0 (not acceptable) to 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub brotli: u16,
@@ -20,8 +22,8 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Reads the fields of a request, whose head consists of `bytes`. Without such a field nothing
-    /// coded is sent: old clients that say nothing decode nothing.
+    /// Reads the Accept-Encoding fields of a request, whose head `bytes` holds. Without such a
+    /// field only `identity` is acceptable: old clients that do not send it decode nothing.
     pub fn read(head: &Head, bytes: &[u8]) -> Accepted {
         let fields = head
             .pairs(bytes)
@@ -32,21 +34,22 @@ impl Accepted {
     fn from_values<'a>(values: impl Iterator<Item = &'a [u8]>) -> Accepted {
         let mut listed = Listed::default();
         for member in values.flat_map(tokens).filter(|member| !member.is_empty()) {
-            listed.see(member);
+            listed.note(member);
         }
         let any = listed.any;
         Accepted {
             brotli: listed.brotli.or(any).unwrap_or(0),
             gzip: listed.gzip.or(any).unwrap_or(0),
-            // Always acceptable unless refused by name or by `*`; where it is not named, whatever
-            // is named is liked better.
+            // `identity` is acceptable unless it is refused by name or by `*`. If the client does
+            // not name it, every coding that it names is preferred.
             identity: listed.identity.unwrap_or(if any == Some(0) { 0 } else { 1 }),
         }
     }
 
-    /// The coding to send, of those that there are beside the plain one. Where the client likes two
-    /// the same, the smaller comes first. The plain one is sent also to who refuses it, if there is
-    /// no other: he can do more with it than with 406.
+    /// Chooses the coding to send; the arguments say which codings the file has beside `identity`.
+    /// Of two codings with the same weight, the smaller representation is sent. If there is no
+    /// other coding, `identity` is sent even to a client that refuses it, which can do more with it
+    /// than with 406.
     pub fn choose(self, has_brotli: bool, has_gzip: bool) -> Coding {
         let mut best = (Coding::Identity, self.identity);
         let candidates =
@@ -60,17 +63,19 @@ impl Accepted {
     }
 }
 
-/// The codings that were named, with their weights.
+/// The weights of the codings that the fields name.
 #[derive(Default)]
 struct Listed {
     brotli: Option<u16>,
     gzip: Option<u16>,
     identity: Option<u16>,
+    /// The weight of `*`.
     any: Option<u16>,
 }
 
 impl Listed {
-    fn see(&mut self, member: &[u8]) {
+    /// Notes one member of the list.
+    fn note(&mut self, member: &[u8]) {
         let mut parts = member.split(|&b| b == b';').map(<[u8]>::trim_ascii);
         let coding = parts.next().unwrap_or_default();
         let is = |name: &[u8]| coding.eq_ignore_ascii_case(name);
@@ -87,14 +92,14 @@ impl Listed {
         };
         let weight = match parts.next() {
             None => 1000,
-            // A coding whose weight is not understood is better not sent.
+            // A coding with a malformed weight may be refused, so that it is not sent.
             Some(text) => quality(text).unwrap_or(0),
         };
         *place = Some(place.map_or(weight, |other| other.min(weight)));
     }
 }
 
-/// Thousandths of a weight (RFC 9110 section 12.4.2).
+/// Parses a weight (RFC 9110, section 12.4.2) into thousandths.
 fn quality(text: &[u8]) -> Option<u16> {
     let [b'q' | b'Q', b'=', value @ ..] = text else {
         return None;
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_best_coding_that_exists_is_chosen() {
-        // With both siblings, with gzip alone, with Brotli alone.
+        // The choice with both compressed siblings, with gzip alone, and with Brotli alone.
         let table: [(&[&str], [Coding; 3]); 24] = [
             (&[], [Identity, Identity, Identity]),
             (&[""], [Identity, Identity, Identity]),

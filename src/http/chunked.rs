@@ -1,36 +1,36 @@
-//! The chunked transfer coding (RFC 9112 section 7.1): where in the bytes the content lies, and
+//! The chunked transfer coding (RFC 9112, section 7.1): where in the bytes the content lies, and
 //! where the message ends.
 //!
-//! Owns nothing but a few numbers: the bytes stay with the caller, who may feed them in any
-//! pieces. What the grammar does not allow is refused and never guessed at, since a peer that
-//! reads it differently would see another request begin elsewhere.
+//! Owns a state and a few counters, and no bytes: the caller may pass them in any pieces. Bytes
+//! that the grammar does not allow are refused and never guessed at, since a peer that reads them
+//! differently would see the next request begin elsewhere. Trailer fields are skipped.
 
-/// The framing is broken; where the message ends can no longer be known, and the decoder is of
-/// no more use.
+/// Malformed framing. The end of the message can no longer be known, and the decoder must not be
+/// used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadChunk;
 
-/// What was found in the input, up to the first event in it.
+/// The first event in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `input[start..end]` is content, and never empty; what comes before it was framing. Go on
-    /// with `input[end..]`.
+    /// Content at `input[start..end]`, never empty, behind framing. The next step takes
+    /// `input[end..]`.
     Data { start: usize, end: usize },
-    /// All of the input was framing, and more must follow.
+    /// The whole input is framing, and more bytes must follow.
     More,
-    /// The message, trailer section included, ended after this many bytes of the input.
+    /// The end of the message, trailer section included, after this number of bytes of the input.
     End(usize),
 }
 
-/// Follows a chunked message through its bytes.
+/// A decoder of one chunked message.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// Size of the chunk whose line is being read, then what is still to come of its data.
+    /// The size of the chunk whose line is being read, then the rest of its data that has not come.
     remaining: u64,
-    /// Length of all chunks whose lines have been read.
+    /// The sum of the sizes of all chunks whose lines have been read.
     announced: u64,
-    /// Length so far of the chunk line, or of the whole trailer section.
+    /// The length so far of the chunk line, or of the whole trailer section.
     framing_len: usize,
 }
 
@@ -41,22 +41,26 @@ enum State {
     SizeStart,
     /// Behind a digit of a chunk size.
     Size,
-    /// Blanks behind the size: some senders pad it to a fixed width.
+    /// Inside white space behind the size: some senders pad the size to a fixed width.
     SizePadding,
-    /// Inside chunk extensions, which are skipped.
+    /// Inside the chunk extensions, which are skipped.
     Extensions,
     /// Behind the CR of a chunk line.
     SizeLf,
     /// Inside the data of a chunk.
     Data,
-    /// Behind the data of a chunk, and behind the CR that follows it.
+    /// Behind the data of a chunk.
     DataCr,
+    /// Behind the CR that follows the data of a chunk.
     DataLf,
-    /// At the start of a trailer line: a field, or the empty line that ends the message.
+    /// At the start of a line of the trailer section: a field, or the empty line that ends the
+    /// message.
     TrailerStart,
-    /// Inside a field name, behind its colon, and behind the CR of the line.
+    /// Inside the name of a trailer field.
     TrailerName,
+    /// Inside the value of a trailer field.
     TrailerValue,
+    /// Behind the CR of a trailer field.
     TrailerLf,
     /// Behind the CR of the empty line.
     EndLf,
@@ -64,11 +68,11 @@ enum State {
     End,
 }
 
-/// Longest chunk line: size, extensions and line end.
+/// The longest chunk line in bytes: size, extensions and CRLF.
 const MAX_CHUNK_LINE: usize = 4096;
-/// Longest trailer section.
-const MAX_TRAILERS: usize = 16 << 10;
-/// Signed counters elsewhere must be able to hold a size.
+/// The longest trailer section in bytes.
+const MAX_TRAILER_SECTION: usize = 16 << 10;
+/// The largest chunk size: other code counts bytes in signed 64-bit numbers.
 const MAX_SIZE: u64 = i64::MAX as u64;
 
 impl Decoder {
@@ -76,8 +80,8 @@ impl Decoder {
         Decoder::default()
     }
 
-    /// Reads on, up to the next content or the end. It does not matter how the message is cut
-    /// into inputs.
+    /// Decodes up to the next content or the end. The division of the message into inputs makes no
+    /// difference.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, BadChunk> {
         let mut at = 0;
         loop {
@@ -102,12 +106,13 @@ impl Decoder {
         }
     }
 
-    /// How long the content is at least, by the chunks that have begun: known before they arrive.
+    /// Returns the length of the content at least, which is the sum of the sizes of the chunks that
+    /// have begun. It is known before their data arrives.
     pub fn announced(&self) -> u64 {
         self.announced
     }
 
-    /// The state behind one byte of framing.
+    /// Returns the state behind one byte of framing.
     fn framing_byte(&mut self, byte: u8) -> Result<State, BadChunk> {
         use State::*;
         self.count_framing()?;
@@ -139,19 +144,21 @@ impl Decoder {
         }
     }
 
-    /// Framing is dropped, so nothing else bounds how much of it a peer may send.
+    /// Counts one byte of framing. Framing is not stored, so that only this count limits its
+    /// length.
     fn count_framing(&mut self) -> Result<(), BadChunk> {
         use State::*;
         self.framing_len += 1;
         let trailers =
             matches!(self.state, TrailerStart | TrailerName | TrailerValue | TrailerLf | EndLf);
-        let bound = if trailers { MAX_TRAILERS } else { MAX_CHUNK_LINE };
+        let bound = if trailers { MAX_TRAILER_SECTION } else { MAX_CHUNK_LINE };
         if self.framing_len > bound {
             return Err(BadChunk);
         }
         Ok(())
     }
 
+    /// Adds a digit to the chunk size.
     fn size_digit(&mut self, byte: u8) -> Result<State, BadChunk> {
         let digit = char::from(byte).to_digit(16).ok_or(BadChunk)?;
         if self.remaining > MAX_SIZE >> 4 {
@@ -162,12 +169,13 @@ impl Decoder {
     }
 }
 
-/// What may stand in an extension or a field value: no control byte but the tab.
+/// Returns whether an extension or a field value may contain `byte`: any byte but the control
+/// bytes, of which the tab is allowed.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }
 
-/// What a field name is made of (RFC 9110 section 5.6.2).
+/// Returns whether a field name may contain `byte` (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
@@ -177,7 +185,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The content of a message, and its length where its end was seen.
+    /// Returns the content of a message, and the length of the message if its end was found.
     type Decoded = (Vec<u8>, Result<Option<usize>, BadChunk>);
 
     fn decode<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Decoded {
@@ -317,13 +325,13 @@ mod tests {
             (extension(MAX_CHUNK_LINE - 3), false),
             (zeros(MAX_CHUNK_LINE - 2), true),
             (zeros(MAX_CHUNK_LINE - 1), false),
-            (trailers(MAX_TRAILERS / 8 - 1), true),
-            (trailers(MAX_TRAILERS / 8), false),
+            (trailers(MAX_TRAILER_SECTION / 8 - 1), true),
+            (trailers(MAX_TRAILER_SECTION / 8), false),
         ];
         for (case, (message, fits)) in table.into_iter().enumerate() {
             assert_eq!(decode([&message[..]]).1.is_ok(), fits, "case {case}");
         }
-        // The bound holds for each line, not for all of them together.
+        // The limit applies to each chunk line, not to the sum of them.
         let many = b"1;aaaaaaaa\r\nx\r\n".repeat(2 * MAX_CHUNK_LINE);
         assert_eq!(decode([&many[..]]).1, Ok(None));
     }

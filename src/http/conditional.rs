@@ -1,34 +1,35 @@
-//! Conditional requests (RFC 9110 section 13): whether what the client knows of a resource still
-//! holds, and whether its ranges count.
+//! Conditional requests (RFC 9110, section 13): whether the preconditions of a request hold, and
+//! whether its Range field counts.
 //!
-//! Knows entity tags and dates as they stand in fields, and nothing of where they come from.
+//! Owns the comparison of entity tags and dates, and the order of the conditions. Knows nothing of
+//! the files that the validators come from.
 
 use std::time::UNIX_EPOCH;
 
 use super::request::Head;
 
-/// What tells one state of a representation from another.
+/// The validators of a representation (RFC 9110, section 8.8).
 #[derive(Clone, Copy, Debug)]
 pub struct Validators<'a> {
-    /// The entity tag as the Etag field has it: in quotes, behind `W/` where it is weak.
+    /// The entity tag as in the ETag field: in quotes, and behind `W/` if it is weak.
     pub etag: &'a str,
-    /// Seconds since 1970.
+    /// The time of the last modification, in seconds since 1970.
     pub modified: u64,
 }
 
-/// What the conditions of a request come to.
+/// The result of all conditions of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The method is to be performed as if there were no conditions.
+    /// The method is performed as if there were no conditions.
     Proceed,
-    /// 304: the client has what it asks for.
+    /// The client has the current representation: the response is 304.
     NotModified,
-    /// 412: the resource is not what the client takes it for.
+    /// The resource is not in the state that the client expects: the response is 412.
     PreconditionFailed,
 }
 
-/// Judges the conditions of a request in the order of RFC 9110 section 13.2.2. `bytes` are those
-/// of the head; `current` is `None` where nothing is stored yet, as under a PUT that creates.
+/// Evaluates the conditions of a request in the order of RFC 9110, section 13.2.2. `bytes` holds
+/// the head; `current` is `None` if there is no representation yet, as for a PUT that creates one.
 pub fn evaluate(head: &Head, bytes: &[u8], current: Option<Validators<'_>>) -> Outcome {
     let conditions = Conditions::read(head, bytes, current);
     let method = bytes.get(head.method.range()).unwrap_or_default();
@@ -59,9 +60,9 @@ pub fn evaluate(head: &Head, bytes: &[u8], current: Option<Validators<'_>>) -> O
     }
 }
 
-/// Whether If-Range (RFC 9110 section 13.1.5) lets the Range field of the request count: so it is
-/// unless the client holds parts of another representation. A tag is compared strongly, a date
-/// must be exactly that of the representation.
+/// Returns whether If-Range (RFC 9110, section 13.1.5) lets the Range field of the request count,
+/// which it does unless the client holds parts of another representation. A tag is compared
+/// strongly; a date must be exactly the date of the representation.
 pub fn ranges_count(head: &Head, bytes: &[u8], current: Validators<'_>) -> bool {
     let mut fields = head
         .pairs(bytes)
@@ -69,7 +70,7 @@ pub fn ranges_count(head: &Head, bytes: &[u8], current: Validators<'_>) -> bool 
     let Some((_, value)) = fields.next() else {
         return true;
     };
-    // Two of them cannot both be what the client means.
+    // The field may occur once only: two of them are ambiguous.
     if fields.next().is_some() {
         return false;
     }
@@ -79,12 +80,12 @@ pub fn ranges_count(head: &Head, bytes: &[u8], current: Validators<'_>) -> bool 
     }
 }
 
-/// The conditional fields of a request, lists judged as far as that goes without the others.
+/// The conditional fields of a request, each of them evaluated without regard to the others.
 #[derive(Default)]
 struct Conditions {
-    /// If-Match, where there is one: whether it holds.
+    /// Whether If-Match holds, if there is such a field.
     matched: Option<bool>,
-    /// If-None-Match, where there is one: whether it holds.
+    /// Whether If-None-Match holds, if there is such a field.
     none_matched: Option<bool>,
     modified_since: Since,
     unmodified_since: Since,
@@ -94,7 +95,7 @@ impl Conditions {
     fn read(head: &Head, bytes: &[u8], current: Option<Validators<'_>>) -> Conditions {
         let mut conditions = Conditions::default();
         for (name, value) in head.pairs(bytes) {
-            // The length of a name tells nearly all fields apart before a byte is compared.
+            // The length of the name rules out nearly all fields before a byte is compared.
             match name.len() {
                 8 if name.eq_ignore_ascii_case(b"if-match") => {
                     let matched = conditions.matched.get_or_insert(false);
@@ -105,10 +106,10 @@ impl Conditions {
                     *none_matched &= !names(value, current, Comparison::Weak);
                 }
                 17 if name.eq_ignore_ascii_case(b"if-modified-since") => {
-                    conditions.modified_since.see(value);
+                    conditions.modified_since.note(value);
                 }
                 19 if name.eq_ignore_ascii_case(b"if-unmodified-since") => {
-                    conditions.unmodified_since.see(value);
+                    conditions.unmodified_since.note(value);
                 }
                 _ => {}
             }
@@ -117,8 +118,8 @@ impl Conditions {
     }
 }
 
-/// A condition with a date. One that is no date, or not the only one, does not count
-/// (RFC 9110 sections 13.1.3 and 13.1.4).
+/// A condition with a date. It is ignored if the value is no date, or if the field occurs twice
+/// (RFC 9110, sections 13.1.3 and 13.1.4).
 #[derive(Default)]
 enum Since {
     #[default]
@@ -128,7 +129,7 @@ enum Since {
 }
 
 impl Since {
-    fn see(&mut self, value: &[u8]) {
+    fn note(&mut self, value: &[u8]) {
         *self = match (&self, http_date(value)) {
             (Since::Absent, Some(date)) => Since::Date(date),
             _ => Since::Ignored,
@@ -143,16 +144,16 @@ impl Since {
     }
 }
 
-/// How two tags are compared (RFC 9110 section 8.8.3.2).
+/// The two comparisons of tags (RFC 9110, section 8.8.3.2).
 #[derive(Clone, Copy, PartialEq)]
 enum Comparison {
-    /// Both are strong and the same.
+    /// Both tags are strong and equal.
     Strong,
-    /// They are the same but for `W/`.
+    /// The tags are equal apart from `W/`.
     Weak,
 }
 
-/// Whether a list of tags, or `*` for any, names the current representation.
+/// Returns whether a list of tags, or `*` for any tag, names the current representation.
 fn names(list: &[u8], current: Option<Validators<'_>>, comparison: Comparison) -> bool {
     let Some(current) = current else {
         return false;
@@ -168,8 +169,8 @@ fn names(list: &[u8], current: Option<Validators<'_>>, comparison: Comparison) -
     }
 }
 
-/// The tags of a list. A member that is none is passed over: old clients send tags without
-/// quotes, and those can match nothing.
+/// The tags of a list. A member that is no tag is skipped: old clients send tags without quotes,
+/// which can match nothing.
 struct Tags<'a> {
     rest: &'a [u8],
 }
@@ -192,17 +193,17 @@ impl<'a> Iterator for Tags<'a> {
     }
 }
 
-/// The tag at the start of `text`, with its quotes; commas may stand inside it.
+/// Returns the tag at the start of `text`, with its quotes. It may contain commas.
 fn leading_tag(text: &[u8]) -> Option<&[u8]> {
     let quote = text.len() - opaque(text).len();
     let inside = text[quote..].strip_prefix(b"\"")?;
     let len = memchr::memchr(b'"', inside)?;
-    // No blanks or control bytes: what follows a missing quote is not taken for a tag.
+    // A tag has no blanks or control bytes, so that text behind a missing quote is no tag.
     let is_tag = inside[..len].iter().all(|&b| b > b' ' && b != 0x7f);
     is_tag.then(|| &text[..quote + len + 2])
 }
 
-/// The tag that is all of the field value.
+/// Returns the tag if it is the whole field value.
 fn whole_tag(value: &[u8]) -> Option<&[u8]> {
     let value = value.trim_ascii();
     leading_tag(value).filter(|tag| tag.len() == value.len())
@@ -212,12 +213,12 @@ fn is_strong(tag: &[u8]) -> bool {
     tag.starts_with(b"\"")
 }
 
-/// The tag without the mark of a weak one, which is `W` in upper case only.
+/// Returns the tag without the prefix of a weak tag, whose `W` is upper case only.
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// Seconds since 1970 of a date in any of the three forms of RFC 9110 section 5.6.7.
+/// Parses a date in one of the three forms of RFC 9110, section 5.6.7, into seconds since 1970.
 fn http_date(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value).ok()?;
     let date = httpdate::parse_http_date(text).ok()?;
@@ -231,7 +232,7 @@ mod tests {
     use crate::http::request;
     use proptest::prelude::*;
 
-    /// 784111777 in the three forms of a date, and its neighbours.
+    /// The time 784111777 in the three forms of a date, and the seconds before and after.
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const RFC_850: &str = "Sunday, 06-Nov-94 08:49:37 GMT";
     const ASCTIME: &str = "Sun Nov  6 08:49:37 1994";
@@ -302,8 +303,8 @@ mod tests {
                 let found = outcome(method, &[field], Some(CURRENT));
                 assert_eq!(found, *expected, "{method} {field}");
             }
-            // 304 tells a reader that his copy is good. Others only learn that they must not go
-            // on, and a date of theirs does not count.
+            // With GET and HEAD a 304 says that the copy of the client is current. Other methods
+            // get 412, and If-Modified-Since does not count for them.
             let expected = match expected {
                 NotModified if field.starts_with("If-Modified") => Proceed,
                 NotModified => PreconditionFailed,
@@ -327,19 +328,19 @@ mod tests {
     #[test]
     fn conditions_are_judged_in_order() {
         let table: &[(&[&str], Outcome)] = &[
-            // A field that occurs twice is one list.
+            // Two fields of the same name are one list.
             (&["If-None-Match: \"x\"", "If-None-Match: \"a,b\""], NotModified),
             (&["If-None-Match: \"a,b\"", "If-None-Match: \"x\""], NotModified),
             (&["If-Match: \"a,b\"", "If-Match: \"x\""], Proceed),
             (&["If-Match: \"y\"", "If-Match: \"x\""], PreconditionFailed),
-            // A date that occurs twice does not count.
+            // A field with a date that occurs twice is ignored.
             (&["If-Modified-Since: DATE", "If-Modified-Since: DATE"], Proceed),
-            // Dates do not count beside tags.
+            // A field with a date is ignored beside the field with tags.
             (&["If-None-Match: \"x\"", "If-Modified-Since: DATE"], Proceed),
             (&["If-None-Match: \"a,b\"", "If-Modified-Since: BEFORE"], NotModified),
             (&["If-Match: \"a,b\"", "If-Unmodified-Since: BEFORE"], Proceed),
             (&["If-Match: \"x\"", "If-Unmodified-Since: DATE"], PreconditionFailed),
-            // What protects comes before what saves.
+            // If-Match is evaluated before If-None-Match.
             (&["If-Match: \"a,b\"", "If-None-Match: \"a,b\""], NotModified),
             (&["If-None-Match: \"a,b\"", "If-Match: \"x\""], PreconditionFailed),
             (&["If-Modified-Since: DATE", "If-Unmodified-Since: DATE"], NotModified),

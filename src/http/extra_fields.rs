@@ -1,6 +1,11 @@
-//! Header fields that a program adds to the library's answers: `Name: value` lines.
+//! Header fields that a program adds to the responses of the library, as `Name: value` lines
+//! (RFC 9110, section 5).
+//!
+//! Owns which names and values are allowed. Knows nothing of the option that holds the lines, nor
+//! of the responses that they are added to.
 
-/// Fields that the library writes itself, that decide on framing, or that belong to one connection.
+/// Names of fields that the library writes itself, that decide on framing, or that apply to one
+/// connection only.
 const RESERVED: &[&str] = &[
     "accept-ranges",
     "connection",
@@ -22,17 +27,18 @@ const RESERVED: &[&str] = &[
     "www-authenticate",
 ];
 
-/// Why lines are refused.
+/// The reason why lines are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A line that is not `Name: value`.
+    /// A line does not have the form `Name: value`.
     Form,
-    /// A character that no value may have (RFC 9110, section 5.5).
+    /// A value contains a character that is not allowed (RFC 9110, section 5.5).
     Character,
+    /// A name is reserved for the library.
     Reserved,
 }
 
-/// The fields as they go out, each with its line's end. Empty lines do not count.
+/// Parses the lines into fields as they are sent, each with its CRLF. Empty lines are ignored.
 pub fn parse(lines: &[u8]) -> Result<Vec<u8>, Refusal> {
     let mut fields = Vec::new();
     for line in lines.split(|byte| *byte == b'\n') {

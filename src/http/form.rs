@@ -1,22 +1,26 @@
-//! Form variables: `application/x-www-form-urlencoded` text, as found in a query or a body.
+//! Form variables: `application/x-www-form-urlencoded` text (WHATWG URL, section 5, and RFC 3986,
+//! section 2.1), as in a query or a content.
 //!
-//! Results go to the buffer of a C program, so they are followed by a NUL.
+//! Owns the decoding into the buffer of a C program, so that each result is followed by a NUL.
+//! Knows nothing of requests, and checks no character set.
 
 use super::uri::hex_byte;
 
-/// What became of the search for a variable.
+/// The result of the search for a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Var {
-    /// Length of the decoded value.
+    /// The length of the decoded value.
     Found(usize),
     NotFound,
-    /// It is there, but only a part of it fits.
+    /// The variable exists, but only a part of its value fits.
     TooSmall,
 }
 
-/// Decodes percent-escapes, and with `form` also `+` to a blank. Broken escapes stay as they are.
+/// Decodes percent-encoded bytes, and with `form` also `+` to a space. A `%` without two
+/// hexadecimal digits stays as it is.
 ///
-/// `dst` gets what fits and a NUL. Returns the length without the NUL; `None` if not all fits.
+/// Writes as much as fits and a NUL to `dst`. Returns the length without the NUL; `None` if a part
+/// does not fit.
 pub fn url_decode(src: &[u8], dst: &mut [u8], form: bool) -> Option<usize> {
     let (end, room) = dst.split_last_mut()?;
     *end = 0;
@@ -35,7 +39,7 @@ pub fn url_decode(src: &[u8], dst: &mut [u8], form: bool) -> Option<usize> {
     Some(len)
 }
 
-/// The byte that a percent-escape at the start of `text` stands for.
+/// Decodes the percent-encoded byte at the start of `text`, if there is one.
 fn escaped(text: &[u8]) -> Option<u8> {
     match text {
         [b'%', high, low, ..] => hex_byte(*high, *low),
@@ -43,8 +47,8 @@ fn escaped(text: &[u8]) -> Option<u8> {
     }
 }
 
-/// Finds the first `name=value` in `data`, the name in any case, and decodes the value as
-/// `url_decode` does. `dst` is an empty string where nothing was found.
+/// Finds the first `name=value` in `data`, regardless of the case of the name, and decodes the
+/// value as `url_decode` does. `dst` becomes an empty string if there is no such variable.
 pub fn find_var(data: &[u8], name: &[u8], dst: &mut [u8]) -> Var {
     for field in data.split(|&b| b == b'&') {
         let Some(equals) = memchr::memchr(b'=', field) else {
@@ -65,7 +69,7 @@ pub fn find_var(data: &[u8], name: &[u8], dst: &mut [u8]) -> Var {
 mod tests {
     use super::*;
 
-    /// What C would read from the buffer.
+    /// Returns the string that C would read from the buffer.
     fn c_text(buf: &[u8]) -> &[u8] {
         let nul = buf.iter().position(|&b| b == 0);
         &buf[..nul.expect("a terminated string")]

@@ -1,14 +1,14 @@
 //! Values inside a header field, as in `x=123, y="other value"`: Cookie, Authorization and the
 //! like.
 //!
-//! The rules are those of the 5.0 library and not those of any RFC, since programs rely on them:
-//! a name also counts inside the quoted value of another. The library's own security decisions
-//! must not be built on this reader.
+//! Owns the rules of `mg_parse_header`, which are those of the 5.0 library and of no RFC, since
+//! programs rely on them: a name also counts inside the quoted value of another name. The library
+//! itself must not base a security decision on this parser.
 
-/// Writes the value of `name` and a NUL to `dst` and returns its length.
+/// Writes the value of `name` and a NUL to `dst` and returns the length of the value.
 ///
-/// 0 means an empty value, or no such name, a quote without its end, or a value that does not fit
-/// with its NUL; then `dst` is an empty string.
+/// Returns 0, and makes `dst` an empty string, if the value is empty, if there is no such name, if
+/// a quote has no end, or if the value does not fit with its NUL.
 pub fn parse(header: &[u8], name: &[u8], dst: &mut [u8]) -> usize {
     let value = value_of(header, name);
     let len = value.and_then(|value| copy(value, dst)).unwrap_or(0);
@@ -18,15 +18,15 @@ pub fn parse(header: &[u8], name: &[u8], dst: &mut [u8]) -> usize {
     len
 }
 
-/// A value as it stands in the header.
+/// A value as it stands in the field.
 #[derive(Clone, Copy)]
 enum Value<'a> {
     Plain(&'a [u8]),
-    /// What stands between two of these quotes; inside, a backslash may stand before a quote.
+    /// The quote, and the text between two of them, in which a backslash may escape the quote.
     Quoted(u8, &'a [u8]),
 }
 
-/// A name counts at the start and behind a separator, and an `=` must follow it.
+/// Finds the value of a name that stands at the start or behind a separator, and before a `=`.
 fn value_of<'a>(header: &'a [u8], name: &[u8]) -> Option<Value<'a>> {
     let starts = memchr::memmem::find_iter(header, name);
     let counts = |at: &usize| at.checked_sub(1).is_none_or(|i| b" ,;".contains(&header[i]));
@@ -46,7 +46,7 @@ fn value_of<'a>(header: &'a [u8], name: &[u8]) -> Option<Value<'a>> {
     }
 }
 
-/// `None` unless the value fits and leaves room for a NUL.
+/// Copies a value. Returns its length; `None` unless it fits and leaves room for a NUL.
 fn copy(value: Value<'_>, dst: &mut [u8]) -> Option<usize> {
     let (_, room) = dst.split_last_mut()?;
     let (quote, mut rest) = match value {

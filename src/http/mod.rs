@@ -1,4 +1,6 @@
-//! HTTP/1.x as values (RFC 9110, RFC 9112): bytes in, values out, no sockets.
+//! HTTP/1.x as values (RFC 9110, RFC 9112, RFC 3986): bytes in, values out.
+//!
+//! Owns the syntax and the framing of messages. Knows no socket, no file and no connection.
 #![forbid(unsafe_code)]
 
 pub mod accept_encoding;

@@ -1,44 +1,45 @@
-//! Form uploads: `multipart/form-data` bodies (RFC 7578, RFC 2046 section 5.1), one part at a
+//! Form uploads: `multipart/form-data` content (RFC 7578, and RFC 2046, section 5.1), one part at a
 //! time.
 //!
-//! Looks at nothing but the bytes: the boundary is taken from the line that the body begins with,
-//! so the Content-Type field is not needed.
+//! Owns where a part ends and how its names are read. Does not know the Content-Type field: the
+//! boundary is taken from the line that the content begins with.
 
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// One part of a body.
+/// One part of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
-    /// Name of the form field, as it stands between its quotes; empty if there is none.
+    /// The name of the form field, as it stands between its quotes; empty if there is none.
     pub name: &'a [u8],
-    /// Name of the uploaded file, likewise. Any bytes, and no promise of a safe path.
+    /// The name of the uploaded file, likewise. It may hold any bytes, and is no safe path.
     pub file_name: &'a [u8],
-    /// Where the data lies in the buffer.
+    /// The place of the data in the buffer.
     pub data: Range<usize>,
-    /// Where the boundary line behind this part begins.
+    /// The offset of the boundary line behind this part.
     pub next: usize,
 }
 
-/// The RFC allows 70; some more do no harm.
+/// The longest boundary in bytes. RFC 2046 allows 70, and some clients use more.
 const MAX_BOUNDARY: usize = 256;
 
-/// The part at the start of `buf`, which must begin with a boundary line. What follows from
-/// `next` on can be given to this function again. `None` at the end, and for a part that is
+/// Reads the part at the start of `buf`, which must begin with a boundary line. The buffer from
+/// `next` on can be given to this function again. Returns `None` at the end, and for a part that is
 /// malformed or not complete.
 pub fn next_part(buf: &[u8]) -> Option<Part<'_>> {
-    // The line end that belongs to a boundary may come in front of the first one.
+    // The CRLF that belongs to a delimiter may also stand in front of the first boundary.
     let line_start = if buf.starts_with(b"\r\n") { 2 } else { 0 };
     let line = buf[line_start..].strip_prefix(b"--")?;
     let line = &line[..memmem::find(line, b"\r\n")?];
     let boundary = line.trim_ascii_end();
-    // The last boundary line ends with two more dashes.
+    // The last boundary is followed by two more hyphens.
     let last = boundary.ends_with(b"--");
     if boundary.is_empty() || last || boundary.len() > MAX_BOUNDARY {
         return None;
     }
-    // With the line end before them, so that no fields at all look like the end of some.
+    // The fields begin with the CRLF before them, so that the empty line also follows a CRLF if
+    // there are no fields.
     let fields_start = line_start + 2 + line.len();
     let fields_len = memmem::find(&buf[fields_start..], b"\r\n\r\n")?;
     let fields = &buf[fields_start..fields_start + fields_len];
@@ -48,7 +49,7 @@ pub fn next_part(buf: &[u8]) -> Option<Part<'_>> {
     if memmem::find(fields, &delimiter).is_some() {
         return None;
     }
-    // A part without a body may end with the line end of its fields.
+    // The delimiter of a part without data may begin with the CRLF of the empty line.
     let search_start = data_start - 2;
     let rest = &buf[search_start..];
     let ends_line = |at: &usize| is_boundary_end(&rest[at + delimiter.len()..]);
@@ -63,8 +64,8 @@ pub fn next_part(buf: &[u8]) -> Option<Part<'_>> {
     })
 }
 
-/// What may follow a boundary on its line. Else the line is data that looks alike, as the longer
-/// boundary of a multipart body inside this part.
+/// Returns whether `text` may follow a boundary on its line. If not, the line is data that looks
+/// like a boundary, such as the longer boundary of a multipart content inside this part.
 fn is_boundary_end(text: &[u8]) -> bool {
     let padding = |text: &[u8]| {
         let blanks = text.iter().take_while(|b| b" \t".contains(b)).count();
@@ -73,7 +74,7 @@ fn is_boundary_end(text: &[u8]) -> bool {
     text.starts_with(b"--") || padding(text)
 }
 
-/// The value of the Content-Disposition field.
+/// Returns the value of the Content-Disposition field.
 fn disposition(mut fields: &[u8]) -> Option<&[u8]> {
     loop {
         fields = fields.strip_prefix(b"\r\n")?;
@@ -86,7 +87,7 @@ fn disposition(mut fields: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The value of a parameter: `type; name=token; other="quoted"`.
+/// Returns the value of a parameter of `type; name=token; other="quoted"`.
 fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = &field[memchr::memchr(b';', field)?..];
     loop {
@@ -116,10 +117,11 @@ fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// Whether the quote at `at` ends the quoted text. Browsers write a quote of a name as `%22` and leave
-/// backslashes alone (WHATWG HTML, "multipart/form-data encoding algorithm"), so that one may be the
-/// last byte of a name; other clients put one before a quote. So a quote behind a backslash ends the
-/// text only where the field ends there too, or goes on with another parameter.
+/// Returns whether the quote at `at` ends the quoted text. Browsers write a quote within a name as
+/// `%22` and leave backslashes as they are (WHATWG HTML, "multipart/form-data encoding algorithm"),
+/// so that a backslash may be the last byte of a name; other clients escape a quote by a backslash.
+/// A quote behind a backslash therefore ends the text only if the field ends there as well, or
+/// continues with another parameter.
 fn is_closing(text: &[u8], at: usize) -> bool {
     if !text[..at].ends_with(b"\\") {
         return true;
@@ -136,8 +138,9 @@ fn is_closing(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// Writes a name of a part to `dst`, without the backslashes before its quotes, and a NUL behind
-/// it. Returns whether it fitted; else `dst` is an empty string, since half a name is another one.
+/// Copies the name of a part to `dst`, without the backslashes before its quotes, and appends a
+/// NUL. Returns whether the name fits. If not, `dst` is an empty string, since half a name would be
+/// another name.
 pub fn copy_name(name: &[u8], dst: &mut [u8]) -> bool {
     let mut len = 0;
     let bytes = name.iter().enumerate();
@@ -160,7 +163,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Name, file name and data of all parts.
+    /// Returns name, file name and data of all parts.
     fn parts(buf: &[u8]) -> Vec<(String, String, Vec<u8>)> {
         let mut found = Vec::new();
         let mut at = 0;
@@ -217,7 +220,7 @@ mod tests {
             ("form-data; name=\"x; filename=y\"; filename=z", "x; filename=y", "z"),
             ("form-data; name=\"a \\\"b\\\" c\"", "a \\\"b\\\" c", ""),
             ("form-data; name=a; filename=\"C:\\dir\\f.txt\"", "a", "C:\\dir\\f.txt"),
-            // A backslash at the end, as browsers write it, and escaped quotes beside it.
+            // Browsers write a backslash at the end of a name; other clients escape quotes.
             ("form-data; name=\"dir\\\"", "dir\\", ""),
             ("form-data; name=\"dir\\\" ", "dir\\", ""),
             ("form-data; name=\"dir\\\"; filename=\"C:\\x\\\"", "dir\\", "C:\\x\\"),
@@ -249,15 +252,15 @@ mod tests {
     #[test]
     fn unusual_bodies_are_read_as_their_rfc_says() {
         let table: &[(&[u8], &[u8])] = &[
-            // No fields; no body; neither.
+            // A part without fields, without data, and without both.
             (b"--x\r\n\r\ndata\r\n--x--", b"data"),
             (b"--x\r\nA: b\r\n\r\n--x--", b""),
             (b"--x\r\n\r\n\r\n--x--", b""),
             (b"--x\r\n\r\n--x--", b""),
-            // Padding behind a boundary, and a line end before the first one.
+            // White space behind a boundary, and a CRLF before the first boundary.
             (b"--x \t\r\n\r\ndata\r\n--x \r\n", b"data"),
             (b"\r\n--x\r\n\r\ndata\r\n--x--", b"data"),
-            // Neither a part of the boundary nor more than it ends the data.
+            // Neither a prefix of the boundary nor a longer boundary ends the data.
             (b"--x-y\r\n\r\n1\r\n--x\r\n2\r\n--x-yz\r\n--x-y--", b"1\r\n--x\r\n2\r\n--x-yz"),
             (b"--x\r\n\r\n--x\r\n--x--", b""),
         ];

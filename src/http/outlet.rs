@@ -1,21 +1,25 @@
-//! The content of an answer that is passed on as it comes (RFC 9112, section 6).
+//! The content of a response that is sent while it is produced (RFC 9112, sections 6 and 7.1).
+//!
+//! Owns the framing of such content. Knows neither the source of the content nor the socket.
 
 use super::request::Head;
 use super::status::forbids_content;
 
-/// How the content is delimited, and what of it is to come.
+/// The framing of the content, and how much of it is still to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outlet {
-    /// There is none, as in the answer to HEAD.
+    /// No content, as in the response to HEAD.
     Nothing,
+    /// Content of which this number of bytes is still to come.
     Length(u64),
     Chunks,
-    /// It ends with the connection: HTTP/1.0 knows no chunks.
+    /// Content that ends with the connection: HTTP/1.0 knows no chunks.
     ToClose,
 }
 
 impl Outlet {
-    /// For an answer with this status; `length` where it is known.
+    /// Chooses the framing for a response with this status; `length` is that of the content, if it
+    /// is known.
     pub fn choose(request: &Head, status: u16, length: Option<u64>) -> Outlet {
         match length {
             _ if request.is_head || forbids_content(status) => Outlet::Nothing,
@@ -25,7 +29,7 @@ impl Outlet {
         }
     }
 
-    /// Appends a piece of content to `out`; what exceeds the length is left out.
+    /// Appends a piece of content to `out`, without the bytes that exceed the length.
     pub fn write(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         match self {
             Outlet::Nothing => {}
@@ -34,7 +38,7 @@ impl Outlet {
                 out.extend_from_slice(&piece[..take]);
                 *left -= take as u64;
             }
-            // An empty chunk would be the last.
+            // An empty chunk would end the content.
             Outlet::Chunks if piece.is_empty() => {}
             Outlet::Chunks => {
                 out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
@@ -45,12 +49,12 @@ impl Outlet {
         }
     }
 
-    /// Whether all that may be sent is sent, whatever comes.
+    /// Returns whether further content would not be sent.
     pub fn is_full(self) -> bool {
         matches!(self, Outlet::Nothing | Outlet::Length(0))
     }
 
-    /// Ends the content. False if less has come than was promised.
+    /// Ends the content. Returns false if it is shorter than its length.
     pub fn finish(self, out: &mut Vec<u8>) -> bool {
         if self == Outlet::Chunks {
             out.extend_from_slice(b"0\r\n\r\n");

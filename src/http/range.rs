@@ -1,42 +1,43 @@
-//! Range requests (RFC 9110 section 14): which bytes a Range field asks for, and the framing in
+//! Range requests (RFC 9110, section 14): which bytes a Range field asks for, and the framing in
 //! which several ranges are sent (`multipart/byteranges`).
 //!
-//! Knows lengths and positions and never sees the bytes themselves.
+//! Owns which requests for ranges are honoured. Knows lengths and positions, and never the bytes of
+//! a representation.
 
 use std::ops::Range;
 
-/// What a Range field asks for.
+/// The ranges that a Range field asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
-    /// The field does not count: the whole representation is sent, with 200.
+    /// The field is ignored: the whole representation is sent, with 200.
     Whole,
-    /// 416: none of the ranges lies within the representation.
+    /// None of the ranges lies within the representation: the response is 416.
     Unsatisfiable,
-    /// 206, with a Content-Range field.
+    /// One range, sent with 206 and a Content-Range field.
     One(Range<u64>),
-    /// 206, as multipart, in the order asked for. Two ranges at least, none empty.
+    /// Two or more ranges, none of them empty, sent with 206 as multipart in the requested order.
     Several(Vec<Range<u64>>),
 }
 
-/// More ranges than this are not honoured: many small ones make a server send more framing than
+/// The largest number of ranges that are honoured: many small ranges take more framing than
 /// content.
 const MAX_RANGES: usize = 16;
-/// As many ranges may share bytes with others. More would make a short request send the
-/// representation many times over.
+/// The largest number of ranges that share bytes with another range. More of them would let a short
+/// request cause a response that holds the representation many times.
 const MAX_OVERLAPPING: usize = 2;
 
-/// Reads the value of a Range field for a representation of `len` bytes. A field that is
-/// malformed, of another unit or abusive does not count (RFC 9110 section 14.2 leaves that to the
-/// server).
+/// Parses the value of a Range field for a representation of `len` bytes. A field that is
+/// malformed, of another unit or abusive is ignored (RFC 9110, section 14.2, allows that).
 pub fn parse(value: &[u8], len: u64) -> Ranges {
     let Some(specs) = behind_unit(value.trim_ascii()).filter(|_| len > 0) else {
-        // Of nothing there is no part: who goes on with a download learns that it is complete.
+        // An empty representation has no ranges: a client that resumes a download gets 200 and
+        // learns that the download is complete.
         return Ranges::Whole;
     };
     let mut ranges = Vec::new();
     let mut count = 0;
     for spec in specs.split(|&b| b == b',').map(trim_blanks) {
-        // RFC 9110 section 5.6.1.2: empty members mean nothing.
+        // RFC 9110, section 5.6.1.2: empty members of a list are ignored.
         if spec.is_empty() {
             continue;
         }
@@ -55,6 +56,7 @@ pub fn parse(value: &[u8], len: u64) -> Ranges {
     }
 }
 
+/// Returns the ranges behind the unit, if that is `bytes`.
 fn behind_unit(value: &[u8]) -> Option<&[u8]> {
     let (unit, specs) = value.split_at_checked(6)?;
     unit.eq_ignore_ascii_case(b"bytes=").then_some(specs)
@@ -67,7 +69,8 @@ fn trim_blanks(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// One range as it was asked for; positions count from 0, and the last is included.
+/// One range of the field (RFC 9110, section 14.1.1). Positions count from 0; the last one is
+/// included.
 #[derive(Clone, Copy)]
 enum Spec {
     Between(u64, u64),
@@ -87,7 +90,8 @@ impl Spec {
         }
     }
 
-    /// The bytes of a representation of `len` bytes; `None` where it has none of them.
+    /// Returns the range within a representation of `len` bytes; `None` if it has none of the
+    /// bytes.
     fn within(self, len: u64) -> Option<Range<u64>> {
         match self {
             Spec::Between(first, last) if first < len => Some(first..last.min(len - 1) + 1),
@@ -98,8 +102,8 @@ impl Spec {
     }
 }
 
-/// Digits only. A number that does not fit is as good as the largest: no representation reaches
-/// as far.
+/// Parses a number that has digits only. A number that does not fit becomes the largest one: no
+/// representation is as long.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -111,7 +115,8 @@ fn number(digits: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, add))
 }
 
-/// How many of the ranges share bytes with another one. There are few of them.
+/// Returns how many of the ranges share bytes with another one. Quadratic in their number, which is
+/// at most [`MAX_RANGES`].
 fn overlapping(ranges: &[Range<u64>]) -> usize {
     let meets = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
     let shares = |(place, range): &(usize, &Range<u64>)| {
@@ -121,15 +126,15 @@ fn overlapping(ranges: &[Range<u64>]) -> usize {
     ranges.iter().enumerate().filter(shares).count()
 }
 
-/// Whether the length of all ranges with their framing fits where lengths are kept. Two ranges
-/// of a sparse file can exceed it.
+/// Returns whether the length of all ranges with their framing fits a signed 64-bit counter. Two
+/// ranges of a sparse file can exceed it.
 fn can_be_counted(ranges: &[Range<u64>]) -> bool {
     let mut lens = ranges.iter().map(|range| range.end - range.start);
     let sum = lens.try_fold(0u64, u64::checked_add);
     sum.is_some_and(|sum| sum < 1 << 62)
 }
 
-/// Appends the Content-Range field of a 206 answer with one range.
+/// Appends the Content-Range field of a 206 response with one range.
 pub fn content_range(range: &Range<u64>, len: u64, out: &mut Vec<u8>) {
     append(out, &["Content-Range: bytes "]);
     append_number(out, range.start);
@@ -140,34 +145,34 @@ pub fn content_range(range: &Range<u64>, len: u64, out: &mut Vec<u8>) {
     append(out, &["\r\n"]);
 }
 
-/// Appends the Content-Range field of a 416 answer.
+/// Appends the Content-Range field of a 416 response.
 pub fn unsatisfied_range(len: u64, out: &mut Vec<u8>) {
     append(out, &["Content-Range: bytes */"]);
     append_number(out, len);
     append(out, &["\r\n"]);
 }
 
-/// Several ranges of a representation as one message body (RFC 9110 section 14.6): in turn, for
-/// each range, [`Multipart::part_head`] and the bytes; then [`Multipart::end`].
+/// Several ranges of a representation as one content (RFC 9110, section 14.6): for each range
+/// [`Multipart::part_head`] and the bytes, then [`Multipart::end`].
 #[derive(Clone, Copy, Debug)]
 pub struct Multipart<'a> {
-    /// Made of letters and digits, up to 70 of them, and found nowhere in the representation: in
-    /// practice, random.
+    /// The boundary: up to 70 letters and digits that occur nowhere in the representation. In
+    /// practice it is random.
     pub boundary: &'a str,
-    /// The type of the representation.
+    /// The media type of the representation.
     pub media_type: &'a str,
     /// The length of the representation.
     pub len: u64,
 }
 
 impl Multipart<'_> {
-    /// Appends the Content-Type field of the answer.
+    /// Appends the Content-Type field of the response.
     pub fn content_type(&self, out: &mut Vec<u8>) {
         let field = "Content-Type: multipart/byteranges; boundary=";
         append(out, &[field, self.boundary, "\r\n"]);
     }
 
-    /// Appends what stands before the bytes of a range. `is_first` where no part is before it.
+    /// Appends the framing before the bytes of a range. `is_first`: no part stands before it.
     pub fn part_head(&self, range: &Range<u64>, is_first: bool, out: &mut Vec<u8>) {
         let line_end = if is_first { "" } else { "\r\n" };
         append(out, &[line_end, "--", self.boundary, "\r\n"]);
@@ -176,12 +181,12 @@ impl Multipart<'_> {
         append(out, &["\r\n"]);
     }
 
-    /// Appends what stands behind the bytes of the last range.
+    /// Appends the framing behind the bytes of the last range.
     pub fn end(&self, out: &mut Vec<u8>) {
         append(out, &["\r\n--", self.boundary, "--\r\n"]);
     }
 
-    /// The Content-Length of the answer: all ranges with their framing.
+    /// Returns the Content-Length of the response: all ranges with their framing.
     pub fn content_length(&self, ranges: &[Range<u64>]) -> u64 {
         let mut framing = Vec::new();
         let mut len = 0u64;
@@ -292,7 +297,7 @@ mod tests {
             ("bytes=50-59, 0-9 ,\t20-", Several(vec![50..60, 0..10, 20..100])),
             ("bytes=0-0,100-,5-5", Several(vec![0..1, 5..6])),
             ("bytes=0-0,100-", One(0..1)),
-            // Two that share bytes are honoured, also whole copies; three are not.
+            // Two ranges that share bytes are honoured, also two whole copies; three are not.
             ("bytes=0-50,50-", Several(vec![0..51, 50..100])),
             ("bytes=0-,0-", Several(vec![0..100, 0..100])),
             ("bytes=0-9,10-19,20-29", Several(vec![0..10, 10..20, 20..30])),
@@ -312,7 +317,7 @@ mod tests {
         let sixteen = (0..16).map(|n| 2 * n..2 * n + 1).collect();
         assert_eq!(parse(list(16).as_bytes(), 1000), Several(sixteen));
         assert_eq!(parse(list(17).as_bytes(), 1000), Whole);
-        // Also those that lie behind the end were asked for.
+        // Ranges behind the end of the representation count, too.
         assert_eq!(parse(list(17).as_bytes(), 1), Whole);
         assert_eq!(parse(list(16).as_bytes(), 1), One(0..1));
     }

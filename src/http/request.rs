@@ -1,13 +1,16 @@
-//! The head of a request: request line, fields, and what they say about framing and persistence
-//! (RFC 9112, sections 2 to 9). Ambiguous framing is refused, never guessed.
+//! The head of a request: request line, fields, and the framing and persistence that they state
+//! (RFC 9112, sections 2 to 9).
+//!
+//! Owns which heads are refused, and with which status: ambiguous framing is never guessed. Knows
+//! nothing of the resource, and leaves the target encoded, see [`uri`](super::uri).
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-/// More header fields than this are refused with 431.
+/// The largest number of header fields; a head with more is refused with 431.
 pub const MAX_FIELDS: usize = 128;
 
-/// A piece of the head, as offsets from its first byte.
+/// A part of the head, by its offset from the first byte of the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Span {
     pub start: u32,
@@ -15,7 +18,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The same piece as a range.
+    /// Returns the same part as a range.
     pub fn range(self) -> Range<usize> {
         self.start as usize..(self.start + self.len) as usize
     }
@@ -37,59 +40,61 @@ pub enum Framing {
     Chunked,
 }
 
-/// What the client waits for before it sends the content (RFC 9110, section 10.1.1).
+/// The expectation of the Expect field (RFC 9110, section 10.1.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Expectation {
     #[default]
     Nothing,
     /// `100-continue`.
     Continue,
-    /// Something that is not known: 417.
+    /// An expectation that the server does not know; the response is 417.
     Unknown,
 }
 
-/// A parsed head. It holds no bytes, only where they are.
+/// A parsed head. It holds no bytes, but their offsets.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
-    /// Empty where the request line was not understood.
+    /// The method; empty if the request line is malformed.
     pub method: Span,
     pub target: Span,
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    /// The minor version: 0 for HTTP/1.0, 1 for HTTP/1.1 and later.
     pub minor: u8,
     pub fields: Vec<Field>,
-    /// Bytes up to and with the empty line.
+    /// The length in bytes, with the empty line.
     pub len: usize,
     pub framing: Framing,
     /// Whether the client allows another request on this connection.
     pub persistent: bool,
     pub expects: Expectation,
-    /// There is an Upgrade field.
+    /// The head has an Upgrade field.
     pub upgrade: bool,
+    /// The method is HEAD.
     pub is_head: bool,
 }
 
-/// What the bytes so far amount to.
+/// The result of parsing the bytes so far.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
     Partial,
     Complete,
-    /// The status that tells the client why.
+    /// The head is refused with this status.
     Refused(u16),
 }
 
-/// Bytes before a request line that mean nothing: empty lines (RFC 9112, section 2.2) and spaces.
+/// Returns the number of bytes before a request line that are ignored: empty lines (RFC 9112,
+/// section 2.2) and spaces.
 pub fn blank_prefix(input: &[u8]) -> usize {
     let blank = |b: &&u8| matches!(**b, b'\r' | b'\n' | b' ');
     input.iter().take_while(blank).count()
 }
 
 impl Head {
-    /// Reads a head from the start of `input`, which has no blank prefix. `limit` is the largest
-    /// head in bytes.
+    /// Parses a head at the start of `input`, which has no blank prefix. `limit` is the length of
+    /// the longest head in bytes.
     pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
-        // What lies beyond it must not make a difference: it may have come or not.
+        // Bytes behind the limit may have arrived or not, which must make no difference.
         let input = &input[..input.len().min(limit)];
-        // Until the request line is understood.
+        // The method of an earlier head must not stay if the request line is refused.
         self.method = Span::default();
         match self.read(input, limit) {
             Ok(outcome) => outcome,
@@ -116,7 +121,8 @@ impl Head {
         })
     }
 
-    /// Tries once more, without what httparse refuses in a request line and we do not.
+    /// Parses once more, without the parts of a request line that httparse refuses but this server
+    /// accepts.
     #[cold]
     fn read_liberally(&mut self, input: &[u8], limit: usize, error: httparse::Error) -> Outcome {
         let known = match error {
@@ -130,10 +136,12 @@ impl Head {
         }
     }
 
+    /// Takes over what httparse has found in `input`, and judges the fields.
     fn take(&mut self, input: &[u8], request: &httparse::Request<'_, '_>) -> Outcome {
         let (Some(method), Some(target), Some(minor)) =
             (request.method, request.path, request.version)
         else {
+            debug_assert!(false, "a complete request line without one of its parts");
             return Outcome::Refused(400);
         };
         let base = input.as_ptr().addr();
@@ -153,7 +161,7 @@ impl Head {
                 name: span(header.name.as_bytes()),
                 value: if header.value.is_empty() { Span::default() } else { span(header.value) },
             });
-            if let Err(status) = rules.see(header.name, header.value) {
+            if let Err(status) = rules.note(header.name, header.value) {
                 return Outcome::Refused(status);
             }
         }
@@ -167,7 +175,8 @@ impl Head {
         Outcome::Complete
     }
 
-    /// The value of the first field called `name` (lower case), where `head` are the head's bytes.
+    /// Returns the value of the first field called `name`, in lower case. `head` holds the bytes of
+    /// the head.
     pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find_map(|field| {
             let same = head.get(field.name.range())?.eq_ignore_ascii_case(name.as_bytes());
@@ -175,7 +184,7 @@ impl Head {
         })
     }
 
-    /// Every field as name and value, where `head` are the head's bytes.
+    /// Returns name and value of every field. `head` holds the bytes of the head.
     pub fn pairs<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.fields.iter().filter_map(|field| {
             let name = head.get(field.name.range())?;
@@ -184,7 +193,7 @@ impl Head {
     }
 }
 
-/// Why a head is refused, or that more of it has to come.
+/// Returns the outcome for a head that httparse refuses; more bytes may be needed to decide.
 fn refusal(input: &[u8], limit: usize, error: httparse::Error) -> Outcome {
     match error {
         httparse::Error::TooManyHeaders => Outcome::Refused(431),
@@ -197,9 +206,9 @@ fn refusal(input: &[u8], limit: usize, error: httparse::Error) -> Outcome {
     }
 }
 
-/// A copy of the head in which every byte has its place, with others in the request line: bytes of the
-/// target that are no UTF-8, and the minor version where it is later than 1.1 (RFC 9110,
-/// section 2.5). `None` where there is nothing to replace.
+/// Returns a copy of the head in which parts of the request line are replaced, and all offsets
+/// stay: bytes of the target above 127, and a minor version that is later than 1.1 (RFC 9110,
+/// section 2.5). `None` if there is nothing to replace.
 fn with_known_line(input: &[u8]) -> Option<Vec<u8>> {
     let line = &input[..memchr::memchr(b'\n', input).unwrap_or(input.len())];
     let target = memchr::memchr(b' ', line)? + 1;
@@ -223,9 +232,9 @@ fn with_known_line(input: &[u8]) -> Option<Vec<u8>> {
     Some(known)
 }
 
-/// Whether behind the target there is an HTTP version that is well formed but not served here;
-/// `None` while that cannot be told. Nothing behind the version counts: what has come of it must not
-/// make a difference.
+/// Returns whether a well-formed HTTP version follows the target; `None` while its bytes have not
+/// all arrived. The bytes behind the version do not count: they may have arrived or not, which must
+/// make no difference.
 fn other_version(input: &[u8]) -> Option<bool> {
     let end = memchr::memchr(b'\n', input);
     let line = &input[..end.unwrap_or(input.len())];
@@ -245,12 +254,12 @@ fn other_version(input: &[u8]) -> Option<bool> {
 /// Transfer codings that are known but not served (RFC 9112, section 7).
 const CODINGS: [&[u8]; 6] = [b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"br"];
 
-/// There is `chunked`, and nothing behind it.
+/// The last transfer coding is `chunked`.
 const CHUNKED: u8 = 1;
-/// There is another coding, one that is known.
+/// There is another known transfer coding.
 const CODED: u8 = 2;
 
-/// What the fields say together.
+/// The statements of all fields that matter for framing and persistence.
 #[derive(Default)]
 struct Rules {
     length: Option<u64>,
@@ -264,8 +273,9 @@ struct Rules {
 }
 
 impl Rules {
-    fn see(&mut self, name: &str, value: &[u8]) -> Result<(), u16> {
-        // The length of a name tells nearly all fields apart before a byte is compared.
+    /// Notes one field. Returns the status with which the head is refused as an error.
+    fn note(&mut self, name: &str, value: &[u8]) -> Result<(), u16> {
+        // The length of the name rules out nearly all fields before a byte is compared.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
                 if self.host || !is_host(value) {
@@ -298,7 +308,8 @@ impl Rules {
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 for coding in tokens(value) {
-                    // RFC 9112, section 6.1: it is the last one, or the end cannot be known.
+                    // RFC 9112, section 6.1: `chunked` is the last coding, else the length of the
+                    // content cannot be determined.
                     if self.codings & CHUNKED != 0 {
                         return Err(400);
                     }
@@ -316,10 +327,12 @@ impl Rules {
         Ok(())
     }
 
+    /// Decides on the framing (RFC 9112, section 6.3).
     fn framing(&self, minor: u8) -> Result<Framing, u16> {
         match (self.codings != 0, self.length) {
             (true, Some(_)) => Err(400),
-            // RFC 9112, section 6.1: an HTTP/1.0 message with Transfer-Encoding is faulty.
+            // RFC 9112, section 6.1: the framing of an HTTP/1.0 message with Transfer-Encoding is
+            // faulty.
             (true, None) if minor == 0 || self.codings == CODED => Err(400),
             (true, None) if self.codings != CHUNKED => Err(501),
             (true, None) => Ok(Framing::Chunked),
@@ -329,12 +342,12 @@ impl Rules {
     }
 }
 
-/// The members of a comma-separated list, without surrounding white space.
+/// Returns the members of a comma-separated list, without the white space around them.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Digits only, below 2^63.
+/// Parses a decimal number below 2^63 that has digits only.
 pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
@@ -346,7 +359,7 @@ pub fn decimal(value: &[u8]) -> Option<u64> {
     (number < 1 << 63).then_some(number)
 }
 
-/// What may stand in the name of a host (RFC 3986, section 3.2.2).
+/// The bytes of a registered name (RFC 3986, section 3.2.2).
 const IN_NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0u8;
@@ -363,8 +376,8 @@ const IN_NAME: [bool; 256] = {
     table
 };
 
-/// RFC 3986, section 3.2.2 and 3.2.3: a name or an address, and perhaps a port. Empty where the
-/// target has no authority (RFC 9112, section 3.2).
+/// Returns whether `value` is a name or an address with an optional port (RFC 3986, sections 3.2.2
+/// and 3.2.3). It is empty if the target has no authority (RFC 9112, section 3.2).
 pub fn is_host(value: &[u8]) -> bool {
     let (name_fits, rest) = match value.strip_prefix(b"[") {
         Some(literal) => match memchr::memchr(b']', literal) {
@@ -374,7 +387,7 @@ pub fn is_host(value: &[u8]) -> bool {
         None => {
             let end = value.iter().position(|b| !IN_NAME[usize::from(*b)]);
             let (name, rest) = value.split_at(end.unwrap_or(value.len()));
-            // A port needs a name in front of it.
+            // A port without a name in front of it is malformed.
             (rest.is_empty() || !name.is_empty(), rest)
         }
     };
@@ -385,7 +398,8 @@ pub fn is_host(value: &[u8]) -> bool {
     name_fits && port_fits
 }
 
-/// What may stand between brackets: an IPv6 address, perhaps with a zone, or a future form.
+/// Returns whether the text between brackets is an IPv6 address with an optional zone (RFC 6874),
+/// or an address of a future version (RFC 3986, section 3.2.2).
 fn is_address_literal(literal: &[u8]) -> bool {
     if let Some(future) = literal.strip_prefix(b"v").or(literal.strip_prefix(b"V")) {
         let fits = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(b);
@@ -523,7 +537,7 @@ mod tests {
             assert_eq!(head.value(input, "b"), Some(&b"\xff"[..]), "{text}");
             assert!(head.persistent);
         }
-        // The limit is the same for them.
+        // The limits of length and number also apply to such heads.
         let long = [&b"GET /\xff"[..], &[b'x'; 16384], b" HTTP/1.1\r\n\r\n"].concat();
         assert_eq!(parse(&long).0, Outcome::Refused(431));
         let long = [&b"GET /\xff HTTP/1.1\r\nA: "[..], &[b'x'; 16384], b"\r\n\r\n"].concat();

@@ -1,6 +1,9 @@
-//! Reason phrases (RFC 9110, section 15, and the extensions of WebDAV, RFC 4918).
+//! Status codes (RFC 9110, section 15; of WebDAV: RFC 4918, section 11): their reason phrases, the
+//! status line, and whether they allow content.
+//!
+//! Knows nothing of the reasons for which a status is chosen.
 
-/// The registered reason phrase; `"Unknown"` for a code without one.
+/// Returns the registered reason phrase; `"Unknown"` for a code without one.
 pub fn reason(status: u16) -> &'static str {
     match status {
         100 => "Continue",
@@ -67,12 +70,12 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// RFC 9110, section 6.4.1: answers with these codes never carry content.
+/// Returns whether a response with this status never has content (RFC 9110, section 6.4.1).
 pub fn forbids_content(status: u16) -> bool {
     matches!(status, 100..=199 | 204 | 304)
 }
 
-/// Appends `HTTP/1.1 404 Not Found` and the line's end.
+/// Appends a status line such as `HTTP/1.1 404 Not Found`, with its CRLF.
 pub fn write_status_line(out: &mut Vec<u8>, status: u16) {
     if status == 200 {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");

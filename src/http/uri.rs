@@ -1,25 +1,26 @@
-//! Request targets (RFC 9112 section 3.2, RFC 3986): splitting off the query, and decoding the
-//! path.
+//! Request targets (RFC 9112, section 3.2, and RFC 3986): the split into authority, path and query,
+//! and the decoding of the path.
 //!
-//! Owns the rule that decides which handler or file a request reaches. The query is passed on as
-//! it came. Knows nothing of authorities: the Host field is judged elsewhere.
+//! Owns which path a target means, and so which handler or file a request reaches. Leaves the query
+//! encoded, and knows neither files nor the syntax of hosts, see
+//! [`is_host`](super::request::is_host).
 
-/// The target is to be refused with 400.
+/// A malformed target, which is refused with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadTarget;
 
-/// A target in two, both still encoded.
+/// The two parts of a target, both still encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
-    /// Begins with `/`, or is `*`.
+    /// The path, which begins with `/`, or `*`.
     pub path: &'a [u8],
-    /// What follows the first `?`, where there is one.
+    /// The text behind the first `?`, if there is one.
     pub query: Option<&'a [u8]>,
-    /// The path means what it says: [`decode_path`] would copy it as it is. So is nearly every one.
+    /// The path is its own decoding, as nearly every path: [`decode_path`] would copy it unchanged.
     pub plain: bool,
 }
 
-/// In no target.
+/// A control byte or a space, which no target may contain.
 const BAD: u8 = 1;
 /// `?`
 const MARK: u8 = 2;
@@ -29,7 +30,7 @@ const ESCAPE: u8 = 4;
 const SLASH: u8 = 8;
 /// `#`
 const HASH: u8 = 32;
-/// What behind a slash may have to be folded: `/` and `.`
+/// `/` and `.`, which may have to be removed behind a slash.
 const FOLDED: u8 = SLASH << 1;
 
 const CLASSES: [u8; 256] = {
@@ -57,7 +58,7 @@ pub fn split_target(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     }
 }
 
-/// Splits a target in absolute form: its authority, and what follows it.
+/// Splits a target in absolute form into its authority and the rest.
 pub fn split_absolute(target: &[u8]) -> Result<(&[u8], Target<'_>), BadTarget> {
     let (authority, rest) = split_authority(target)?;
     let split = split_query(rest)?;
@@ -67,11 +68,11 @@ pub fn split_absolute(target: &[u8]) -> Result<(&[u8], Target<'_>), BadTarget> {
     }
 }
 
-/// Splits what has nothing before its path.
+/// Splits a target that begins with its path.
 #[inline]
 pub fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
-    // A blank inside a target means that the request line was not understood. Bytes above 127 are sent
-    // by old clients and harmless.
+    // A space inside a target means that the request line is malformed. Bytes above 127 are sent by
+    // old clients and harmless.
     let (mut special, mut before) = (0, 0);
     for (at, &byte) in target.iter().enumerate() {
         let class = CLASSES[usize::from(byte)];
@@ -89,8 +90,8 @@ pub fn split_query(target: &[u8]) -> Result<Target<'_>, BadTarget> {
     Ok(Target { path: target, query: None, plain: special == 0 })
 }
 
-/// What stands before a fragment. A client should not send one (RFC 9110 section 7.1), and for it
-/// alone it means something.
+/// Returns the text before a fragment. A client should not send a fragment (RFC 9110, section 7.1),
+/// which has a meaning for the client only.
 fn without_fragment(text: &[u8]) -> Result<&[u8], BadTarget> {
     let of = |class: u8| move |byte: &u8| CLASSES[usize::from(*byte)] & class != 0;
     match text.iter().position(of(BAD | HASH)) {
@@ -100,8 +101,8 @@ fn without_fragment(text: &[u8]) -> Result<&[u8], BadTarget> {
     }
 }
 
-/// The authority of `scheme://authority`, and what follows it. We are the origin of nothing but HTTP
-/// (RFC 9110 section 7.4).
+/// Splits off the authority of `scheme://authority`. The server is the origin of the schemes `http`
+/// and `https` only (RFC 9110, section 7.4).
 fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), BadTarget> {
     let colon = memchr::memchr(b':', target).ok_or(BadTarget)?;
     let (scheme, rest) = target.split_at(colon);
@@ -109,7 +110,7 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), BadTarget> {
         return Err(BadTarget);
     }
     let rest = rest.strip_prefix(b"://").ok_or(BadTarget)?;
-    // An empty host makes the whole target invalid (RFC 9110 section 4.2.1).
+    // RFC 9110, section 4.2.1: a target with an empty host is invalid.
     let end = memchr::memchr3(b'/', b'?', b'#', rest).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
     match authority.iter().any(|byte| CLASSES[usize::from(*byte)] & BAD != 0) {
@@ -118,11 +119,12 @@ fn split_authority(target: &[u8]) -> Result<(&[u8], &[u8]), BadTarget> {
     }
 }
 
-/// Writes the path that `path` means to `out` and returns its length: escapes decoded, repeated
-/// slashes folded, dot segments removed. `out` must be as long as `path`, which no result exceeds.
+/// Decodes `path` to `out` and returns the length of the result: percent-encoded bytes are decoded,
+/// repeated slashes become one, and dot segments are removed (RFC 3986, section 5.2.4). `out` must
+/// be as long as `path`; no result is longer.
 ///
-/// Escapes are decoded first, so that no spelling of `..` or `/` gets past the other steps, and
-/// `..` never climbs above `/`.
+/// Percent-encoded bytes are decoded first, so that no spelling of `..` or `/` escapes the other
+/// steps. A `..` never leads above `/`.
 pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
     if path.first() != Some(&b'/') || out.len() < path.len() {
         return Err(BadTarget);
@@ -135,7 +137,7 @@ pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
             (b'%', _) => return Err(BadTarget),
             (byte, behind) => (*byte, behind),
         };
-        // A NUL would end the string for C, a CR or LF would end a line of a log or a header.
+        // A NUL would end the string in C; a CR or LF would end a line of a log or a field line.
         if byte.is_ascii_control() {
             return Err(BadTarget);
         }
@@ -146,21 +148,22 @@ pub fn decode_path(path: &[u8], out: &mut [u8]) -> Result<usize, BadTarget> {
     Ok(decoded.len)
 }
 
-/// The byte that two hexadecimal digits stand for.
+/// Decodes two hexadecimal digits.
 pub(super) fn hex_byte(high: u8, low: u8) -> Option<u8> {
     let high = char::from(high).to_digit(16)?;
     let low = char::from(low).to_digit(16)?;
     u8::try_from(high << 4 | low).ok()
 }
 
-/// The decoded path so far: from the second byte on, always `/` and whole segments, then the
-/// segment that is being written.
+/// The decoded path so far: a `/`, complete segments each with its `/`, and then the segment that
+/// is being written.
 struct Segments<'a> {
     out: &'a mut [u8],
     len: usize,
 }
 
 impl Segments<'_> {
+    /// Appends a decoded byte.
     fn push(&mut self, byte: u8) {
         if byte == b'/' {
             self.end_segment();
@@ -172,7 +175,7 @@ impl Segments<'_> {
         self.len += 1;
     }
 
-    /// Takes back the segment just written if it is a dot segment, and its parent if it is `..`.
+    /// Removes the segment just written if it is a dot segment, and its parent if it is `..`.
     fn end_segment(&mut self) {
         let written = &self.out[..self.len];
         if written.ends_with(b"/.") {
@@ -363,8 +366,8 @@ mod tests {
         }
     }
 
-    /// Spellings that somebody, somewhere, takes for a dot, a slash or a backslash: raw, escaped,
-    /// escaped twice, overlong UTF-8, full-width, UTF-16, and with a NUL behind.
+    /// Spellings that some software takes for a dot, a slash or a backslash: raw, percent-encoded
+    /// once and twice, overlong UTF-8, full-width, UTF-16, and followed by a NUL.
     const DOTS: [&str; 13] = [
         ".",
         "%2e",
@@ -427,7 +430,7 @@ mod tests {
         assert!(count > 20_000 && accepted > 5_000, "{accepted} of {count}");
     }
 
-    /// Paths made of the pieces that matter, in any order.
+    /// Paths of the pieces that matter to decoding, in any order.
     fn tricky_path() -> impl Strategy<Value = Vec<u8>> {
         let pieces = ["/", ".", "..", "a", "%2e", "%2F", "%", "%00", "b.c", "\u{e9}", "%7f", " "];
         let piece = prop::sample::select(pieces.to_vec());
