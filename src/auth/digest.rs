@@ -1,10 +1,9 @@
-//! Digest authentication (RFC 7616) with MD5 and `qop=auth`: the challenge, and the judgement of
-//! what a client answers to it.
+//! Digest authentication (RFC 7616) with MD5 and `qop=auth`: the challenge, and the check of the
+//! credentials that a client sends.
 //!
-//! Knows fields and the bytes of a password file; where the file lies is another's concern.
-//! Answers without `qop`, as before RFC 2617, are refused: they hold no count, so that whoever
-//! overhears one could send it again. The server's challenge asks for `qop`, and every client of
-//! the last twenty years sends it then.
+//! Knows fields and the bytes of a password file, and not where the file lies. Credentials without
+//! `qop`, as before RFC 2617, are refused: they hold no nonce count, so that an eavesdropper could
+//! send them again. The challenge asks for `qop`, which all clients since 1999 send then.
 
 use super::htpasswd::{lines, md5_hex};
 use super::nonce::Nonces;
@@ -14,29 +13,29 @@ use crate::http::uri::split_target;
 /// MD5 of `user:domain:password`, as lower-case hexadecimal digits.
 pub type Ha1 = [u8; 32];
 
-/// What an Authorization field is worth.
+/// The result of the check of an Authorization field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the answer of somebody who knows the password.
+    /// The credentials are valid, and belong to this user.
     Granted { user: Vec<u8> },
-    /// It is not: to be challenged.
+    /// The credentials are not valid: the response is a challenge.
     Denied,
-    /// It is, but for the nonce: to be challenged with `stale`, so that the client repeats the
-    /// request without asking for the password again.
+    /// The credentials are valid apart from the nonce: the response is a challenge with `stale`, so
+    /// that the client repeats the request without asking for the password again.
     Stale,
 }
 
-/// What the client signs of its request line.
+/// The parts of the request line that the client signs.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     pub method: &'a [u8],
-    /// As it stands in the request line, not decoded.
+    /// The target as it stands in the request line, not decoded.
     pub target: &'a [u8],
 }
 
-/// Judges the value of an Authorization field. `passwords` are the bytes of a password file, `now`
-/// the clock that the nonces were made by. Without `nonces` it is judged once more for a request that
-/// has spent its own before.
+/// Checks the value of an Authorization field. `passwords` are the bytes of a password file, `now`
+/// is the time by the clock of the nonces. Pass no `nonces` for a second check of the same request,
+/// whose nonce count is used already.
 pub fn check(
     authorization: &[u8],
     request: Request<'_>,
@@ -45,34 +44,36 @@ pub fn check(
     nonces: Option<&mut Nonces>,
     now: u64,
 ) -> Verdict {
-    let Some(answer) = Answer::parse(authorization) else {
+    let Some(credentials) = Credentials::parse(authorization) else {
         return Verdict::Denied;
     };
-    if answer.realm != domain.as_bytes() || !same_target(&answer.uri, request.target) {
+    if credentials.realm != domain.as_bytes() || !same_target(&credentials.uri, request.target) {
         return Verdict::Denied;
     }
-    let ha1 = find_ha1(passwords, domain.as_bytes(), &answer.username);
-    // An unknown user takes as long as a wrong password.
-    let expected = answer.expected_response(&ha1.unwrap_or([b'0'; 32]), request.method);
-    let given = answer.response.to_ascii_lowercase();
+    let ha1 = find_ha1(passwords, domain.as_bytes(), &credentials.username);
+    // The check of an unknown user takes as long as that of a wrong password.
+    let expected = credentials.expected_response(&ha1.unwrap_or([b'0'; 32]), request.method);
+    let given = credentials.response.to_ascii_lowercase();
     if !same_secret(&expected, &given) || ha1.is_none() {
         return Verdict::Denied;
     }
-    // Last, since only he who knows the password may spend a nonce, or learn that it is stale.
-    let spent = nonces.map_or(Ok(()), |nonces| nonces.spend(&answer.nonce, answer.count, now));
+    // The nonce comes last: only a client that knows the password may spend a nonce, or learn that
+    // it is stale.
+    let spent =
+        nonces.map_or(Ok(()), |nonces| nonces.spend(&credentials.nonce, credentials.count, now));
     match spent {
-        Ok(()) => Verdict::Granted { user: answer.username },
+        Ok(()) => Verdict::Granted { user: credentials.username },
         Err(_) => Verdict::Stale,
     }
 }
 
-/// Appends the WWW-Authenticate field that asks for a password.
+/// Appends the WWW-Authenticate field that asks for credentials.
 pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
     out.extend_from_slice(b"WWW-Authenticate: Digest realm=\"");
     for &byte in domain.as_bytes() {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            // No field value can hold them.
+            // A field value cannot contain control bytes.
             _ if byte.is_ascii_control() => {}
             _ => out.push(byte),
         }
@@ -86,9 +87,9 @@ pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The hash of a user in the bytes of a password file. Lines that are none are passed over.
+/// Finds the hash of a user in the bytes of a password file. Malformed lines are skipped.
 pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
-    // Such names cannot be told from others once they stand in a line.
+    // A name with a colon would be ambiguous within a line.
     if user.is_empty() || user.contains(&b':') {
         return None;
     }
@@ -102,8 +103,8 @@ pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
     lines(file).find_map(hash_of)
 }
 
-/// Whether the client signed the target that it asks for. It may leave out scheme and host, which
-/// a request line has only when it is meant for a proxy, and the fragment, which none should have.
+/// Returns whether the client signed the target of its request. It may leave out the scheme and the
+/// host, which a request line has only for a proxy, and the fragment, which no target should have.
 fn same_target(signed: &[u8], target: &[u8]) -> bool {
     if signed == target {
         return true;
@@ -113,38 +114,40 @@ fn same_target(signed: &[u8], target: &[u8]) -> bool {
         && split_target(signed).is_ok_and(|signed| split_target(target) == Ok(signed))
 }
 
-/// The parameters of an answer, as they are without quotes.
+/// The parameters of an Authorization field, without quotes (RFC 7616, section 3.4).
 #[derive(Debug, PartialEq)]
-struct Answer {
+struct Credentials {
     username: Vec<u8>,
     realm: Vec<u8>,
     nonce: Vec<u8>,
     uri: Vec<u8>,
     response: Vec<u8>,
     cnonce: Vec<u8>,
-    /// As it was written, since that is what is signed.
+    /// The nonce count as the client wrote it, since these bytes are signed.
     nc: Vec<u8>,
+    /// The nonce count as a number.
     count: u32,
 }
 
-impl Answer {
-    /// `None` if the value is malformed, of another scheme or algorithm, or incomplete.
-    fn parse(value: &[u8]) -> Option<Answer> {
+impl Credentials {
+    /// Parses the value of the field. Returns `None` if it is malformed, of another scheme or
+    /// algorithm, or incomplete.
+    fn parse(value: &[u8]) -> Option<Credentials> {
         let (scheme, parameters) = value.trim_ascii().split_at_checked(7)?;
         if !scheme.eq_ignore_ascii_case(b"Digest ") {
             return None;
         }
-        let mut given = Given::default();
+        let mut given = Parameters::default();
         let mut rest = parameters;
         while let Some((name, value, behind)) = next_parameter(rest)? {
-            given.take(name, value)?;
+            given.insert(name, value)?;
             rest = behind;
         }
         let is_auth = given.qop?.eq_ignore_ascii_case(b"auth");
         let is_md5 = given.algorithm.is_none_or(|name| name.eq_ignore_ascii_case(b"MD5"));
         let nc = given.nc?;
         let count = count(&nc)?;
-        (is_auth && is_md5).then_some(Answer {
+        (is_auth && is_md5).then_some(Credentials {
             username: given.username?,
             realm: given.realm?,
             nonce: given.nonce?,
@@ -156,16 +159,16 @@ impl Answer {
         })
     }
 
-    /// RFC 7616 sections 3.4.1 to 3.4.3.
+    /// Computes the response that proves the password (RFC 7616, sections 3.4.1 to 3.4.3).
     fn expected_response(&self, ha1: &Ha1, method: &[u8]) -> [u8; 32] {
         let ha2 = md5_hex(&[method, b":", &self.uri]);
         md5_hex(&[ha1, b":", &self.nonce, b":", &self.nc, b":", &self.cnonce, b":auth:", &ha2])
     }
 }
 
-/// The parameters that mean something here.
+/// The parameters that are checked; others are ignored.
 #[derive(Default)]
-struct Given {
+struct Parameters {
     username: Option<Vec<u8>>,
     realm: Option<Vec<u8>>,
     nonce: Option<Vec<u8>>,
@@ -177,9 +180,10 @@ struct Given {
     algorithm: Option<Vec<u8>>,
 }
 
-impl Given {
-    /// `None` if the parameter was there before: the client and we might mean different ones.
-    fn take(&mut self, name: &[u8], value: Vec<u8>) -> Option<()> {
+impl Parameters {
+    /// Adds a parameter. Returns `None` if it is given twice: client and server might use different
+    /// ones.
+    fn insert(&mut self, name: &[u8], value: Vec<u8>) -> Option<()> {
         let place = match name.to_ascii_lowercase().as_slice() {
             b"username" => &mut self.username,
             b"realm" => &mut self.realm,
@@ -196,10 +200,11 @@ impl Given {
     }
 }
 
-/// A parameter's name, its value, and what follows both.
+/// The name of a parameter, its value, and the rest of the list.
 type Parameter<'a> = (&'a [u8], Vec<u8>, &'a [u8]);
 
-/// The first parameter of a list, `Some(None)` at its end, `None` where it is malformed.
+/// Parses the first parameter of a list. Returns `Some(None)` at the end of the list, and `None` if
+/// it is malformed.
 fn next_parameter(list: &[u8]) -> Option<Option<Parameter<'_>>> {
     let blanks_and_commas = list.iter().take_while(|b| b", \t".contains(b)).count();
     let list = &list[blanks_and_commas..];
@@ -224,15 +229,15 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
     &text[blanks..]
 }
 
-/// A token (RFC 9110 section 5.6.2) and what follows it.
+/// Splits off a token (RFC 9110, section 5.6.2).
 fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let is_token = |b: &&u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let len = text.iter().take_while(is_token).count();
     (len > 0).then(|| text.split_at(len))
 }
 
-/// What a quoted string (RFC 9110 section 5.6.4) stands for, and what follows it. `text` begins
-/// behind the first quote.
+/// Decodes a quoted string (RFC 9110, section 5.6.4), whose first quote is in front of `text`.
+/// Returns its content and the rest.
 fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut value = Vec::new();
     let mut rest = text;
@@ -252,7 +257,7 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     }
 }
 
-/// Exactly eight hexadecimal digits.
+/// Parses a nonce count, which has exactly eight hexadecimal digits.
 fn count(nc: &[u8]) -> Option<u32> {
     if nc.len() != 8 || !nc.iter().all(u8::is_ascii_hexdigit) {
         return None;
@@ -275,7 +280,7 @@ mod tests {
         [line("joe", "secret"), line("an\"n\\", "x")].concat().into_bytes()
     }
 
-    /// A client: what it is told, and what it makes of it.
+    /// A client, with the parameters that it sends.
     #[derive(Clone)]
     struct Client<'a> {
         user: &'a str,
@@ -335,8 +340,8 @@ mod tests {
 
     #[test]
     fn the_response_is_that_of_the_rfc() {
-        // RFC 7616 section 3.9.1.
-        let answer = Answer::parse(
+        // RFC 7616, section 3.9.1.
+        let answer = Credentials::parse(
             b"Digest username=\"Mufasa\", realm=\"http-auth@example.org\", \
               uri=\"/dir/index.html\", algorithm=MD5, \
               nonce=\"7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v\", nc=00000001, \
@@ -420,13 +425,13 @@ mod tests {
         }
     }
 
-    /// The value of an Authorization field that lacks nothing.
+    /// The value of an Authorization field with all parameters.
     const WHOLE: &str = "Digest username=\"u\", realm=\"r\", nonce=\"n\", uri=\"/\", response=\"x\", \
                          cnonce=\"c\", nc=0000001F, qop=auth";
 
     #[test]
-    fn answers_are_read_strictly() {
-        let whole = Answer::parse(WHOLE.as_bytes()).unwrap();
+    fn credentials_are_read_strictly() {
+        let whole = Credentials::parse(WHOLE.as_bytes()).unwrap();
         assert_eq!((whole.count, whole.nc.as_slice()), (31, &b"0000001F"[..]));
         let same = [
             WHOLE.replace("Digest ", "digest   "),
@@ -443,7 +448,7 @@ mod tests {
             format!("{WHOLE}, opaque=\"\", x=y, x=z, username*=UTF-8''a, userhash=false"),
         ];
         for value in same {
-            assert_eq!(Answer::parse(value.as_bytes()).as_ref(), Some(&whole), "{value}");
+            assert_eq!(Credentials::parse(value.as_bytes()).as_ref(), Some(&whole), "{value}");
         }
         let refused = [
             String::new(),
@@ -478,13 +483,13 @@ mod tests {
             format!("{WHOLE}, =x"),
         ];
         for value in refused {
-            assert_eq!(Answer::parse(value.as_bytes()), None, "{value}");
+            assert_eq!(Credentials::parse(value.as_bytes()), None, "{value}");
         }
         let parameters: Vec<&str> = WHOLE["Digest ".len()..].split(", ").collect();
         for missing in &parameters {
             let others: Vec<&str> = parameters.iter().copied().filter(|p| p != missing).collect();
             let value = format!("Digest {}", others.join(", "));
-            assert_eq!(Answer::parse(value.as_bytes()), None, "{value}");
+            assert_eq!(Credentials::parse(value.as_bytes()), None, "{value}");
         }
     }
 
@@ -551,7 +556,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_value_is_judged(value in "[Dd]igest [a-z=\", \\\\]{0,80}") {
-            Answer::parse(value.as_bytes());
+            Credentials::parse(value.as_bytes());
         }
 
         #[test]

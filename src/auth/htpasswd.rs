@@ -1,8 +1,9 @@
-//! Password files: lines `user:domain:hash`, where the hash is that of RFC 7616 section 3.4.2,
+//! Password files: lines `user:domain:hash`, where the hash is A1 of RFC 7616, section 3.4.2: the
 //! MD5 of `user:domain:password`.
 //!
-//! Owns how such a file is changed: a reader, whenever it looks, finds the old file or the new
-//! one, and two writers do not lose each other's changes.
+//! Owns how such a file is changed: by `rename`, so that a reader always finds the old file or the
+//! new one, and under `flock`, so that two writers do not lose each other's changes. Knows nothing
+//! of requests.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -13,15 +14,15 @@ use md5::{Digest, Md5};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-/// What editors of some systems put in front of a text.
+/// The mark that editors of some systems write in front of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The lines of a password file, without a mark that may stand before them.
+/// Returns the lines of a password file, without a byte order mark in front of them.
 pub fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file).split(|&b| b == b'\n')
 }
 
-/// The MD5 of all parts joined, in lower-case hexadecimal digits.
+/// Computes the MD5 of the joined parts, in lower-case hexadecimal digits.
 pub fn md5_hex(parts: &[&[u8]]) -> [u8; 32] {
     let mut md5 = Md5::new();
     for part in parts {
@@ -35,15 +36,15 @@ pub fn md5_hex(parts: &[&[u8]]) -> [u8; 32] {
     hex
 }
 
-/// Adds the user to the file, changes his password, or deletes him where `password` is `None`.
+/// Adds the user to the file, or changes the password, or deletes the user if `password` is `None`.
 ///
 /// All other lines stay byte for byte, and the file keeps its mode. A file that does not exist is
-/// made when there is a user to be added. May wait for another writer.
+/// created if there is a user to add. The call may wait for another writer.
 pub fn modify(file: &Path, domain: &[u8], user: &[u8], password: Option<&[u8]>) -> io::Result<()> {
     if !is_name(domain) || !is_name(user) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // Where the name is a link, the file that it leads to is replaced, not the link.
+    // If the name is a symbolic link, its target is replaced and not the link.
     let file = match fs::canonicalize(file) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.to_path_buf(),
@@ -59,19 +60,19 @@ pub fn modify(file: &Path, domain: &[u8], user: &[u8], password: Option<&[u8]>) 
     let new = with_user(&old, domain, user, password);
     if new != old {
         replace(&file, &new, metadata.as_ref())?;
-        // Else a crash could bring the old password back.
+        // Without this a crash could restore the old password.
         folder.sync_all()?;
     }
     Ok(())
 }
 
-/// Whether a line can hold this name.
+/// Returns whether a line can hold this name.
 fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.iter().any(|b| b":\r\n\0".contains(b))
 }
 
-/// The folder of `file`, locked until it is closed. The lock is not on the file, which is replaced
-/// by another one in the course of each change.
+/// Opens and locks the folder of `file`; the lock lasts until the folder is closed. The lock is not
+/// on the file, since each change replaces the file by another one.
 fn lock_folder(file: &Path) -> io::Result<File> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -80,13 +81,14 @@ fn lock_folder(file: &Path) -> io::Result<File> {
     let folder = File::open(folder)?;
     let lock = || rustix::fs::flock(&folder, FlockOperation::LockExclusive);
     match rustix::io::retry_on_intr(lock) {
-        // Some network file systems lock no folders. There a change is still never seen by halves.
+        // Some network file systems cannot lock folders. There a reader still finds no half change,
+        // but two writers may lose one.
         Ok(()) | Err(Errno::BADF | Errno::NOLCK | Errno::OPNOTSUPP) => Ok(folder),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The text of the file after the change.
+/// Returns the text of the file after the change.
 fn with_user(old: &[u8], domain: &[u8], user: &[u8], password: Option<&[u8]>) -> Vec<u8> {
     let key = [user, b":", domain, b":"].concat();
     let hash = password.map(|password| md5_hex(&[&key, password]));
@@ -99,7 +101,7 @@ fn with_user(old: &[u8], domain: &[u8], user: &[u8], password: Option<&[u8]>) ->
             new.extend_from_slice(line);
             continue;
         }
-        // A user who is listed twice must not keep his old password in the second line.
+        // If a user has two lines, the old password must not stay in the second one.
         if let Some(hash) = &hash {
             let end = line.len() - line.trim_ascii_end().len();
             new.extend_from_slice(&key);
@@ -121,19 +123,21 @@ fn with_user(old: &[u8], domain: &[u8], user: &[u8], password: Option<&[u8]>) ->
     new
 }
 
-/// Writes the text beside the file and renames it over the file.
+/// Writes the text to a new file beside `file`, and renames the new one to `file`.
 fn replace(file: &Path, text: &[u8], old: Option<&fs::Metadata>) -> io::Result<()> {
     let (temporary, new) = create_beside(file, old.is_some())?;
     let result = fill(new, text, old).and_then(|()| fs::rename(&temporary, file));
     if result.is_err() {
-        // The first error is the one that tells something.
+        // The first error is the one to report.
         let _ = fs::remove_file(&temporary);
     }
     result
 }
 
+/// Writes text, owner and mode of the new file, and waits until they are on the disk.
 fn fill(new: File, text: &[u8], old: Option<&fs::Metadata>) -> io::Result<()> {
-    // A daemon that has closed its descriptors 0 to 2 may still print to them.
+    // A daemon may print to its descriptors 0 to 2 although it has closed them, so that the file
+    // must not get one of these numbers.
     let mut high = File::from(rustix::io::fcntl_dupfd_cloexec(&new, 3)?);
     drop(new);
     high.write_all(text)?;
@@ -143,8 +147,8 @@ fn fill(new: File, text: &[u8], old: Option<&fs::Metadata>) -> io::Result<()> {
     high.sync_all()
 }
 
-/// Gives the new file the owner and the mode of the old one. Only root can give a file away; for
-/// others the mode is all that can be kept.
+/// Gives the new file the owner and the mode of the old one. Only root can change the owner; other
+/// users keep the mode alone.
 fn take_over(new: &File, old: &fs::Metadata) -> io::Result<()> {
     let made = new.metadata()?;
     if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
@@ -153,8 +157,9 @@ fn take_over(new: &File, old: &fs::Metadata) -> io::Result<()> {
     new.set_permissions(fs::Permissions::from_mode(old.mode() & 0o7777))
 }
 
-/// A new file whose name begins with that of `file`, so that what hides the one hides the other.
-/// `private` until it gets the mode of the file that it replaces.
+/// Creates a file whose name begins with that of `file`, so that a pattern that hides `file` hides
+/// both. With `private` only its owner can read it, until it gets the mode of the file that it
+/// replaces.
 fn create_beside(file: &Path, private: bool) -> io::Result<(PathBuf, File)> {
     let name = file.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut random = [0; 8];
@@ -186,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_all_parts_joined() {
-        // RFC 1321 section A.5, and A1 of the example in RFC 7616 section 3.9.1.
+        // RFC 1321, section A.5, and A1 of the example in RFC 7616, section 3.9.1.
         let table: &[(&[&[u8]], &str)] = &[
             (&[], "d41d8cd98f00b204e9800998ecf8427e"),
             (&[b""], "d41d8cd98f00b204e9800998ecf8427e"),
@@ -226,7 +231,7 @@ mod tests {
             ("ann:d:1\njoe:d:old\n", None, "ann:d:1\n".to_owned()),
             ("joe:d:1\nann:d:1\njoe:d:2\n", None, "ann:d:1\n".to_owned()),
             ("joe:e:1\nann:d:1", None, "joe:e:1\nann:d:1".to_owned()),
-            // As an editor of Windows writes it.
+            // Files as an editor of Windows writes them.
             ("\u{feff}joe:d:old\r\n", Some("new"), format!("\u{feff}{joe}\r\n")),
             ("\u{feff}joe:d:old\r\nann:d:1", None, "\u{feff}ann:d:1".to_owned()),
             ("\u{feff}ann:d:1\r\n", Some("new"), format!("\u{feff}ann:d:1\r\n{joe}\r\n")),

@@ -1,14 +1,13 @@
-//! The nonces of digest authentication (RFC 7616 sections 3.3 and 5.4): made, recognised, and
-//! spent no more than once for each count.
+//! The nonces of digest authentication (RFC 7616, sections 3.3 and 5.4): each nonce count is
+//! accepted once. Knows neither passwords nor requests.
 //!
-//! A nonce is a time, a serial number and a keyed hash of both, so that nothing is stored for one
-//! that was merely handed out: challenges are free, however many a stranger asks for. Only a nonce
-//! that came back with the right password takes a place in the table.
+//! A nonce is a time, a serial number and a keyed hash of both, so that an issued nonce takes no
+//! memory, however many challenges a client asks for. A nonce takes a place in the table when it is
+//! used with the right password.
 //!
-//! The hash is HMAC-SHA-1 (RFC 2104) under a key that is drawn at the start, written out below
-//! since the crate has SHA-1 already for websockets and a key of exactly one block makes the
-//! construction three lines. What is known to be weak in SHA-1, collisions, is of no use against
-//! HMAC.
+//! The hash is HMAC-SHA-1 (RFC 2104) with a random key. It is written out below, since the crate
+//! has SHA-1 already for websockets, and a key of exactly one block makes HMAC three lines. The
+//! known weakness of SHA-1, collisions, does not break HMAC.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,35 +16,38 @@ use sha1::{Digest as _, Sha1};
 
 use super::same_secret;
 
-/// As many nonces in use are remembered. The oldest are forgotten first.
+/// The largest number of nonces in the table. The oldest one is removed first.
 const MAX_NONCES: usize = 1024;
-/// Browsers send requests of several connections out of order, but not by more than this.
+/// The number of counts below the highest one that may still arrive: browsers send requests of
+/// several connections out of order.
 const WINDOW: u32 = 256;
 
-/// The block length of SHA-1.
+/// A key of the block length of SHA-1.
 type Key = [u8; 64];
 
-/// The nonce is too old, not of this run, forgotten, or its count was used before.
+/// A nonce that is too old, not made with this key, removed from the table, or whose count was
+/// used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
 
-/// Makes nonces, and remembers which counts of them have been used.
+/// The nonces of a server, with the counts of them that have been used.
 ///
-/// Times are seconds of any clock that does not stand still, but always the same one.
+/// Times are seconds of a clock that advances; it must always be the same clock.
 #[derive(Debug)]
 pub struct Nonces {
     key: Key,
-    /// How many seconds a nonce can be used.
+    /// The lifetime of a nonce in seconds.
     lifetime: u64,
     next_serial: u64,
-    /// By serial number.
+    /// The used counts by serial number.
     used: BTreeMap<u64, Counts>,
-    /// Of nonces with lower numbers nothing is known but what stands in the table.
+    /// A nonce with a lower serial number is stale unless it is in the table.
     forgotten: u64,
 }
 
 impl Nonces {
-    /// Draws a key of its own: a process that forks makes its nonces after that.
+    /// Creates the nonces with a random key. A process that forks must call this after the fork, so
+    /// that processes do not share a key.
     pub fn new(lifetime: u64) -> io::Result<Nonces> {
         let mut key = [0; 64];
         let mut filled = 0;
@@ -62,15 +64,15 @@ impl Nonces {
         Nonces { key, lifetime, next_serial: 0, used: BTreeMap::new(), forgotten: 0 }
     }
 
-    /// A nonce that was never given before. It is made of hexadecimal digits.
+    /// Issues a new nonce, which consists of hexadecimal digits.
     pub fn issue(&mut self, now: u64) -> String {
         let serial = self.next_serial;
         self.next_serial += 1;
         self.text(now, serial)
     }
 
-    /// Marks `count` of the nonce as used. Only for who has proved to know the password: this is
-    /// what fills the table.
+    /// Marks `count` of the nonce as used. To be called only for a client that has proved to know
+    /// the password, since this fills the table.
     pub fn spend(&mut self, nonce: &[u8], count: u32, now: u64) -> Result<(), Stale> {
         let (issued, serial) = self.recognise(nonce).ok_or(Stale)?;
         if now.saturating_sub(issued) > self.lifetime {
@@ -87,7 +89,7 @@ impl Nonces {
         self.used.entry(serial).or_default().mark(count)
     }
 
-    /// Time and serial number of a nonce that was made here.
+    /// Returns time and serial number of a nonce that was issued here.
     fn recognise(&self, nonce: &[u8]) -> Option<(u64, u64)> {
         let text = std::str::from_utf8(nonce).ok()?;
         let issued = u64::from_str_radix(text.get(..16)?, 16).ok()?;
@@ -96,6 +98,7 @@ impl Nonces {
         same_secret(real.as_bytes(), nonce).then_some((issued, serial))
     }
 
+    /// Formats a nonce.
     fn text(&self, issued: u64, serial: u64) -> String {
         let message = [issued.to_be_bytes(), serial.to_be_bytes()].concat();
         let mut text = format!("{issued:016x}{serial:016x}");
@@ -105,8 +108,8 @@ impl Nonces {
         text
     }
 
-    /// What is forgotten must not come back as new: it is stale from now on, and so is any older
-    /// nonce that has not been used yet.
+    /// Removes the oldest nonce from the table. It must not be accepted as unused: from now on it
+    /// is stale, and so is any older nonce that has not been used yet.
     fn forget_oldest(&mut self) {
         if let Some((serial, _)) = self.used.pop_first() {
             self.forgotten = self.forgotten.max(serial + 1);
@@ -114,6 +117,7 @@ impl Nonces {
     }
 }
 
+/// Computes HMAC-SHA-1 (RFC 2104, section 2).
 fn hmac_sha1(key: &Key, message: &[u8]) -> [u8; 20] {
     let inner = Sha1::new().chain_update(key.map(|byte| byte ^ 0x36));
     let inner = inner.chain_update(message).finalize();
@@ -121,19 +125,20 @@ fn hmac_sha1(key: &Key, message: &[u8]) -> [u8; 20] {
     outer.chain_update(inner).finalize().into()
 }
 
-/// Which counts of a nonce were used, as far as the window reaches back from the highest one.
+/// The used counts of a nonce, from the highest one back to the end of the window.
 #[derive(Debug, Default)]
 struct Counts {
-    /// The highest count so far; 0 stands for none.
+    /// The highest count so far; 0 if there is none.
     highest: u32,
-    /// A bit for each place of the window; a count has the place of its remainder.
+    /// A bit for each place of the window. The place of a count is its remainder by [`WINDOW`].
     seen: [u64; (WINDOW / 64) as usize],
 }
 
 impl Counts {
+    /// Marks a count as used.
     fn mark(&mut self, count: u32) -> Result<(), Stale> {
         if count > self.highest {
-            // The places between the two now stand for counts that have not come yet.
+            // The places between both counts now stand for counts that have not been used.
             if count - self.highest >= WINDOW {
                 self.seen = Default::default();
             } else {
@@ -178,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_the_rfc() {
-        // RFC 2202 section 3, case 2: a shorter key is filled up with zeros.
+        // RFC 2202, section 3, case 2: a shorter key is padded with zeros.
         let mut key = [0; 64];
         key[..4].copy_from_slice(b"Jefe");
         let hash = hmac_sha1(&key, b"what do ya want for nothing?");
@@ -194,7 +199,7 @@ mod tests {
             (1000, Ok(())),
             (1300, Ok(())),
             (1301, Err(Stale)),
-            // A clock that was set back makes no nonce worse.
+            // A clock that was set back makes no nonce stale.
             (900, Ok(())),
         ];
         for (count, (now, expected)) in (1..).zip(table) {

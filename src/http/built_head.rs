@@ -33,20 +33,21 @@ enum OwnField {
 pub(super) struct BuiltHead {
     /// The status line and the fields, without the empty line.
     bytes: Vec<u8>,
-    /// Where in `bytes` those fields of the program are that may have to be left out.
+    /// The places in `bytes` of those fields that may have to be left out.
     fields: Vec<(OwnField, Range<usize>)>,
     names_close: bool,
     names_keep_alive: bool,
     status: u16,
 }
 
-/// How the content behind a head is delimited, and whether the connection may stay open.
+/// The framing of the content behind a head, and the persistence of the connection.
 pub(super) struct Ending {
     pub chunked: bool,
     pub persistent: bool,
 }
 
 impl BuiltHead {
+    /// Begins a head with its status line.
     #[inline]
     pub(super) fn new(status: u16) -> Self {
         let mut bytes = Vec::with_capacity(192);
@@ -54,6 +55,7 @@ impl BuiltHead {
         Self { bytes, status, ..Self::default() }
     }
 
+    /// Returns the status.
     pub(super) fn status(&self) -> u16 {
         self.status
     }

@@ -26,7 +26,8 @@ pub enum Step {
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// The size of the chunk whose line is being read, then the rest of its data that has not come.
+    /// The size of the chunk whose line is being read, then the number of bytes of its data that
+    /// are still to come.
     remaining: u64,
     /// The sum of the sizes of all chunks whose lines have been read.
     announced: u64,

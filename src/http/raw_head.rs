@@ -9,7 +9,7 @@ use super::request::{decimal, tokens};
 /// The longest raw head in bytes; more bytes without an end are content without a head.
 const MAX_HEAD: usize = 1 << 20;
 
-/// Whether `bytes`, which do not hold the end of a head, may be the start of one.
+/// Returns whether `bytes`, which do not hold the end of a head, may be the start of one.
 #[inline]
 pub(super) fn may_be_head(bytes: &[u8]) -> bool {
     let shown = bytes.len().min(5);

@@ -31,7 +31,7 @@ pub struct Field {
     pub value: Span,
 }
 
-/// How the content of a request is delimited.
+/// The framing of the content of a request (RFC 9112, section 6).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Framing {
     #[default]

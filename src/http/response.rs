@@ -103,7 +103,7 @@ impl Answer {
         }
     }
 
-    /// Whether the program has written anything.
+    /// Returns whether the program has written anything.
     pub fn is_untouched(&self) -> bool {
         matches!(self.state, State::Start) && self.head_len == 0
     }
