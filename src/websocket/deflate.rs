@@ -1,33 +1,32 @@
-//! Compression of messages (RFC 7692, permessage-deflate): what is negotiated, and the two
-//! directions.
+//! Compression of messages (RFC 7692, permessage-deflate): the negotiation, and both directions.
+//! Knows neither fragments nor masks.
 //!
-//! Our own messages are always compressed without context takeover, and the answer says so. One
-//! compressor, which takes a quarter of a megabyte, then serves all connections. A client may
-//! keep its context unless it offers not to; the inflater, which takes 40 KiB, then lives as long
-//! as the connection from the first compressed message on.
+//! The server compresses its messages without context takeover, so that one compressor of 256 KiB
+//! serves all connections. A client may keep its context unless it offers not to: its inflater of
+//! 40 KiB then lives from the first compressed message to the end of the connection.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::frame;
 use crate::http::request::decimal;
 
-/// Ends every compressed message, and is not sent (section 7.2.1).
+/// The end of every compressed message, which is not sent (RFC 7692, section 7.2.1).
 const TAIL: &[u8] = b"\x00\x00\xff\xff";
 
-/// Roughly what an inflater takes.
+/// The approximate memory of an inflater in bytes.
 pub const INFLATER_BYTES: usize = 40 << 10;
 
-/// Payloads below this gain nothing.
+/// The shortest payload in bytes that is compressed: shorter ones gain nothing.
 const MIN_COMPRESSED: usize = 32;
-/// A scratch buffer above this is given back after use.
+/// The largest capacity in bytes of a scratch buffer that is kept after use.
 const KEEP_CAPACITY: usize = 64 << 10;
 
-/// What was agreed on with a client.
+/// The parameters that were negotiated with a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Deflate {
-    /// A message of the client may refer to those before it.
+    /// Whether the client uses context takeover: a message may refer to earlier ones.
     pub client_takeover: bool,
-    /// The client can look back 2 to the power of this in what we send; 9 to 15.
+    /// The base-2 logarithm of the window that the server may use, 9 to 15.
     pub server_window_bits: Option<u8>,
 }
 
@@ -37,7 +36,8 @@ impl Deflate {
         values.flat_map(|value| split(value, b',')).find_map(Deflate::accept)
     }
 
-    /// Section 7.1: an offer with a parameter that is unknown, wrong or given twice is declined.
+    /// Accepts or declines an offer. RFC 7692, section 7.1: an offer with a parameter that is
+    /// unknown, invalid or given twice is declined.
     fn accept(offer: &[u8]) -> Option<Deflate> {
         let mut parts = split(offer, b';');
         if parts.next()? != b"permessage-deflate" {
@@ -52,11 +52,11 @@ impl Deflate {
             let (seen, good) = match name {
                 b"server_no_context_takeover" => (&mut server_no_takeover, value.is_none()),
                 b"client_no_context_takeover" => (&mut client_no_takeover, value.is_none()),
-                // The compressor has no window of 8 bits.
+                // The compressor cannot use a window of 8 bits.
                 b"server_max_window_bits" => {
                     (&mut server_bits, value.and_then(window_bits) >= Some(9))
                 }
-                // Our window is the largest, so that whatever the client chooses will do.
+                // The inflater has the largest window, so that every window of the client fits.
                 b"client_max_window_bits" => {
                     (&mut client_bits, value.is_none_or(|value| window_bits(value).is_some()))
                 }
@@ -72,7 +72,7 @@ impl Deflate {
         })
     }
 
-    /// Writes the value of the answer's `Sec-WebSocket-Extensions`.
+    /// Appends the value of the Sec-WebSocket-Extensions field of the response.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"permessage-deflate; server_no_context_takeover");
         if !self.client_takeover {
@@ -85,7 +85,7 @@ impl Deflate {
     }
 }
 
-/// Splits at a separator that is not inside a quoted string, and trims the parts.
+/// Splits a value at each separator that is not inside a quoted string, and trims the parts.
 fn split(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     let mut escaped = false;
@@ -102,7 +102,7 @@ fn split(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
         .map(<[u8]>::trim_ascii)
 }
 
-/// Name and value of a parameter, without the quotes that the value may have.
+/// Splits a parameter into name and value, and removes the quotes of the value.
 fn parameter(part: &[u8]) -> (&[u8], Option<&[u8]>) {
     let Some(equals) = memchr::memchr(b'=', part) else {
         return (part, None);
@@ -112,34 +112,35 @@ fn parameter(part: &[u8]) -> (&[u8], Option<&[u8]>) {
     (part[..equals].trim_ascii(), Some(inner.unwrap_or(value)))
 }
 
-/// Section 7.1.2: 8 to 15, without leading zeros.
+/// Parses window bits: 8 to 15, without leading zeros (RFC 7692, section 7.1.2).
 fn window_bits(value: &[u8]) -> Option<u8> {
     let bits = decimal(value).filter(|_| value.first() != Some(&b'0'))?;
     u8::try_from(bits).ok().filter(|bits| (8..=15).contains(bits))
 }
 
-/// Why a message cannot be inflated.
+/// The reason why a message cannot be inflated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum BadMessage {
-    /// It is no compressed data.
+    /// The message is no compressed data.
     Malformed,
-    /// It became longer than allowed.
+    /// The inflated message is longer than the limit.
     TooLong,
     NoMemory,
 }
 
-/// Inflates the messages of one client.
+/// The inflater of the messages of one client.
 #[derive(Debug)]
 pub struct Inflater(Decompress);
 
 impl Inflater {
+    /// Creates an inflater without a context.
     pub fn new() -> Inflater {
         Inflater(Decompress::new(false))
     }
 
-    /// Inflates a piece of a message, and appends what comes out. `out` may get one byte longer
-    /// than `limit`, and has then become too long. On success it has room for one byte more, so
-    /// that who delivers the message can terminate it.
+    /// Inflates a piece of a message, and appends the result to `out`. `out` may become one byte
+    /// longer than `limit`, and the message is then too long. On success `out` has room for one
+    /// more byte, with which the caller can terminate the message.
     pub fn inflate(
         &mut self,
         mut input: &[u8],
@@ -150,14 +151,14 @@ impl Inflater {
             reserve(out, limit)?;
             let (before_in, before_out) = (self.0.total_in(), out.len());
             let status = self.0.decompress_vec(input, out, FlushDecompress::Sync);
-            // Also what is malformed was too long before it showed.
+            // A malformed message may be too long before its error is found.
             if out.len() > limit {
                 return Err(BadMessage::TooLong);
             }
             let status = status.map_err(|_| BadMessage::Malformed)?;
             input = &input[(self.0.total_in() - before_in) as usize..];
             match status {
-                // Section 7.2.3.4: a sender may end a block for good; another one follows.
+                // RFC 7692, section 7.2.3.4: a block with BFINAL may be followed by another one.
                 Status::StreamEnd => {
                     self.0.reset(false);
                     if input.is_empty() {
@@ -173,7 +174,7 @@ impl Inflater {
         }
     }
 
-    /// Ends a message.
+    /// Inflates the end of a message.
     pub fn finish(&mut self, out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
         self.inflate(TAIL, out, limit)
     }
@@ -185,7 +186,8 @@ impl Default for Inflater {
     }
 }
 
-/// Makes room for what is inflated next. Doubling keeps copying cheap, and the limit bounds it.
+/// Makes room for further inflated bytes. The capacity doubles, so that copies stay cheap, up to
+/// the limit.
 fn reserve(out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
     if out.len() + 1 < out.capacity() {
         return Ok(());
@@ -195,21 +197,22 @@ fn reserve(out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
     out.try_reserve_exact(more).map_err(|_| BadMessage::NoMemory)
 }
 
-/// Compresses what the server sends, on any number of connections.
+/// The compressor of the messages of the server, for any number of connections.
 #[derive(Debug, Default)]
 pub struct Deflater {
-    /// The compressor and its window bits. Made when it is first needed.
+    /// The compressor and its window bits, created when first needed.
     compress: Option<(u8, Compress)>,
     scratch: Vec<u8>,
 }
 
 impl Deflater {
+    /// Creates a compressor that owns no memory yet.
     pub fn new() -> Deflater {
         Deflater::default()
     }
 
-    /// Writes a frame, compressed if that makes a message shorter. `out` has room for the frame
-    /// as it would be without compression.
+    /// Appends a frame, compressed if that makes a message shorter. `out` must have room for the
+    /// frame without compression.
     pub fn write_frame(
         &mut self,
         out: &mut Vec<u8>,
@@ -232,9 +235,9 @@ impl Deflater {
         }
     }
 
-    /// Compresses a message into the scratch buffer; false if it would not get shorter.
+    /// Compresses a message into the scratch buffer. Returns false if it does not become shorter.
     fn compress(&mut self, payload: &[u8], bits: u8) -> bool {
-        // Blocks that do not get shorter get longer.
+        // A block that cannot be compressed becomes longer.
         let bound = payload.len() + payload.len() / 8 + 64;
         if self.scratch.try_reserve_exact(bound).is_err() {
             return false;
@@ -249,7 +252,7 @@ impl Deflater {
         let done = compress.compress_vec(payload, &mut self.scratch, FlushCompress::Sync);
         let whole = compress.total_in() == payload.len() as u64 && self.scratch.ends_with(TAIL);
         if done.is_err() || !whole {
-            // It may still hold output, which a reset does not take away (zlib-rs 0.6.8).
+            // The compressor may still hold output, which a reset does not remove (zlib-rs 0.6.8).
             return false;
         }
         self.compress = Some((bits, compress));
@@ -282,7 +285,7 @@ mod tests {
                 &["permessage-deflate; server_max_window_bits = 10"],
                 Some(format!("{plain}; server_max_window_bits=10")),
             ),
-            // The first offer that will do.
+            // The first acceptable offer is taken.
             (
                 &[
                     "permessage-deflate; server_max_window_bits=8, permessage-deflate; server_max_window_bits=9",
@@ -293,7 +296,7 @@ mod tests {
                 &["permessage-deflate; x", "permessage-deflate; client_no_context_takeover"],
                 Some(format!("{plain}; client_no_context_takeover")),
             ),
-            // Declined.
+            // Offers that are declined.
             (&[""], None),
             (&["permessage-deflat"], None),
             (&["x-webkit-deflate-frame"], None),
@@ -338,7 +341,8 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_rfc() {
-        // Section 7.2.3: one block, the context taken over, a stored block, a final block, two.
+        // RFC 7692, section 7.2.3: one block, context takeover, a block without compression, a
+        // block with BFINAL, two blocks.
         let mut inflater = Inflater::new();
         for message in [
             &b"\xf2\x48\xcd\xc9\xc9\x07\x00"[..],

@@ -1,11 +1,11 @@
-//! The framing of websockets (RFC 6455, section 5): headers of frames from clients, the mask on
-//! their payload, and headers of our own frames.
+//! The framing of websockets (RFC 6455, section 5): the headers of frames from a client, the mask
+//! of their payload, and the headers of frames from the server.
 //!
-//! Knows which frame may follow which, but not what is inside.
+//! Owns which header is valid in which order. Knows nothing of the payload.
 
-/// The longest header of a frame: two bytes, eight of length, four of mask.
+/// The longest header of a frame in bytes: two, eight of length, and four of mask.
 pub const MAX_HEADER: usize = 14;
-/// The longest payload of a control frame.
+/// The longest payload of a control frame in bytes.
 pub const MAX_CONTROL: usize = 125;
 
 pub const CONTINUATION: u8 = 0;
@@ -15,57 +15,60 @@ pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
-/// The peer broke the protocol.
+/// The status code for a violation of the protocol (RFC 6455, section 7.4.1).
 pub const PROTOCOL_ERROR: u16 = 1002;
 
-const FIN: u8 = 0x80;
-const RSV1: u8 = 0x40;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const RSV1: u8 = 0x40;
 const OTHER_RSV: u8 = 0x30;
 const CONTROL: u8 = 0x08;
 
-/// The header of a client's frame.
+/// The header of a frame from a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Header {
-    /// FIN, the reserved bits and the opcode, as they came.
+    /// FIN, the reserved bits and the opcode, as received.
     pub first_byte: u8,
     pub mask: [u8; 4],
-    /// Bytes of payload.
+    /// The length of the payload in bytes.
     pub len: u64,
+    /// The length of the header in bytes.
     pub header_len: usize,
 }
 
 impl Header {
-    /// Whether it ends its message.
+    /// Returns whether the frame is the last one of its message.
     pub fn fin(&self) -> bool {
         self.first_byte & FIN != 0
     }
 
-    /// Whether it begins a compressed message (RFC 7692, section 6).
+    /// Returns whether the frame begins a compressed message (RFC 7692, section 6).
     pub fn rsv1(&self) -> bool {
         self.first_byte & RSV1 != 0
     }
 
+    /// Returns the opcode.
     pub fn opcode(&self) -> u8 {
         self.first_byte & 0x0f
     }
 
+    /// Returns whether the frame is a control frame (RFC 6455, section 5.5).
     pub fn is_control(&self) -> bool {
         self.first_byte & CONTROL != 0
     }
 }
 
-/// What the start of the input is.
+/// The result of parsing the start of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Parsed {
-    /// The start of a header that may still become a good one.
+    /// The start of a header that is valid so far.
     Partial,
     Header(Header),
-    /// No client may send this; the status code to close with.
+    /// A header that no client may send, and the status code of the Close frame.
     Bad(u16),
 }
 
-/// Reads the header of a client's frame. `rsv1_allowed`: compression was negotiated.
-/// `in_fragment`: a message has begun and not ended, so that it must be continued.
+/// Parses the header of a frame from a client. `rsv1_allowed`: compression was negotiated.
+/// `in_fragment`: a message has begun and not ended, so that a data frame must continue it.
 pub fn parse(input: &[u8], rsv1_allowed: bool, in_fragment: bool) -> Parsed {
     let Some(&first_byte) = input.first() else {
         return Parsed::Partial;
@@ -87,7 +90,7 @@ pub fn parse(input: &[u8], rsv1_allowed: bool, in_fragment: bool) -> Parsed {
     if !masked || first_byte & CONTROL != 0 && usize::from(short_len) > MAX_CONTROL {
         return Parsed::Bad(PROTOCOL_ERROR);
     }
-    // RFC 6455, section 5.2: the shortest form must be used, and the top bit must be 0.
+    // RFC 6455, section 5.2: the length has the shortest form, and its most significant bit is 0.
     let (len, allowed, mask_at) = match short_len {
         126 => match input.get(2..4).and_then(|bytes| bytes.try_into().ok()) {
             Some(bytes) => (u64::from(u16::from_be_bytes(bytes)), 126..1 << 16, 4),
@@ -108,13 +111,13 @@ pub fn parse(input: &[u8], rsv1_allowed: bool, in_fragment: bool) -> Parsed {
     }
 }
 
-/// Takes the mask off, or puts it on. `offset` is the place of `data` within its payload.
+/// Removes or applies the mask. `offset` is the place of `data` within its payload.
 pub fn unmask(data: &mut [u8], mut mask: [u8; 4], offset: usize) {
     mask.rotate_left(offset % 4);
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    // Loops without branches over arrays become vector instructions; long steps keep the counting
-    // from weighing as much as the work.
+    // The compiler turns loops without branches over arrays into vector instructions. With steps of
+    // 128 bytes, the loop counter costs little beside them.
     let (blocks, rest) = data.as_chunks_mut::<128>();
     for block in blocks {
         for word in block.as_chunks_mut::<8>().0 {
@@ -130,8 +133,8 @@ pub fn unmask(data: &mut [u8], mut mask: [u8; 4], offset: usize) {
     }
 }
 
-/// Writes the header of a frame of ours, which is final and has no mask. `rsv1`: the payload is
-/// compressed.
+/// Appends the header of a frame from the server, which is final and has no mask. `rsv1`: the
+/// payload is compressed.
 pub fn write_header(out: &mut Vec<u8>, opcode: u8, len: usize, rsv1: bool) {
     let first_byte = FIN | if rsv1 { RSV1 } else { 0 } | opcode & 0x0f;
     match (u8::try_from(len), u16::try_from(len)) {
@@ -170,7 +173,7 @@ mod tests {
             (b"\xc8", true, false),
             (b"\xc9", true, false),
             (b"\xca", true, false),
-            // What continues nothing, and what does not continue.
+            // A continuation without a message, and a new message inside another.
             (b"\x80", true, false),
             (b"\x00", true, false),
             (b"\x81", true, true),
@@ -181,10 +184,10 @@ mod tests {
             (b"\x0a", true, false),
             (b"\x88\xfe", true, false),
             (b"\x89\xff", true, false),
-            // No mask.
+            // Frames without a mask.
             (b"\x81\x05", true, false),
             (b"\x81\x00", true, false),
-            // Lengths in too long a form, and beyond 2^63.
+            // Lengths that are not in the shortest form, and lengths from 2^63 up.
             (b"\x81\xfe\x00\x7d", true, false),
             (b"\x81\xff\0\0\0\0\0\0\xff\xff", true, false),
             (b"\x81\xff\x80\0\0\0\0\0\0\0", true, false),

@@ -1,7 +1,7 @@
 //! The opening handshake (RFC 6455, section 4.2): whether a request asks for a websocket, whether
-//! it may have one, and the answer that switches protocols.
+//! its handshake is valid, and the response that switches protocols.
 //!
-//! Knows nothing of handlers: that one matches the request is for the caller to see.
+//! Knows no handlers: the caller finds the one that matches the request.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -12,10 +12,11 @@ use sha1::{Digest, Sha1};
 use super::deflate::Deflate;
 use crate::http::request::{Framing, Head, tokens};
 
-/// Joined to the key, this is hashed (RFC 6455, section 1.3).
+/// The suffix of the key before it is hashed (RFC 6455, section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// A client whose last bits are not zero is sloppy, not wrong.
+/// Base64 that also accepts keys in which the unused last bits are not zero, as some clients send
+/// them.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -23,27 +24,28 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(RequireCanonical),
 );
 
-/// What becomes of a request for a websocket.
+/// The decision about a handshake.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict<'a> {
     Accept {
-        /// The key, as `write_response` wants it.
+        /// The value of Sec-WebSocket-Key, for `write_response`.
         key: &'a [u8],
         protocol: Option<&'a str>,
         deflate: Option<Deflate>,
     },
-    /// The status of the refusal. With 426 the answer must say `Sec-WebSocket-Version: 13`.
+    /// The status of the refusal. A response with 426 must have `Sec-WebSocket-Version: 13`.
     Refuse(u16),
 }
 
-/// Whether a request asks for a websocket, well or badly. `bytes` are those of the head.
+/// Returns whether a request asks for a websocket, by a valid handshake or not. `bytes` holds the
+/// head.
 pub fn wants_websocket(head: &Head, bytes: &[u8]) -> bool {
-    // Nearly all requests have no such field, and none of them shall pay for the others.
+    // Nearly all requests have no Upgrade field, and should not pay for a longer check.
     bytes.get(head.method.range()) == Some(b"GET") && lists(head, bytes, "upgrade", "websocket")
 }
 
-/// Judges a request for which `wants_websocket` holds. `protocols` are the subprotocols that the
-/// server speaks; of those the one that the client names first is chosen.
+/// Checks the handshake of a request for which `wants_websocket` holds. `protocols` are the
+/// subprotocols of the server; the first one that the client names is chosen.
 pub fn judge<'a>(
     head: &Head,
     bytes: &'a [u8],
@@ -78,7 +80,7 @@ pub fn judge<'a>(
     }
 }
 
-/// Writes the answer that makes a connection a websocket.
+/// Appends the response that makes a connection a websocket.
 pub fn write_response(
     out: &mut Vec<u8>,
     key: &[u8],
@@ -92,11 +94,10 @@ pub fn write_response(
           Sec-WebSocket-Accept: ",
     );
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    // 20 bytes become 28 characters.
     let mut accept = [0; 28];
-    if let Ok(len) = BASE64.encode_slice(digest, &mut accept) {
-        out.extend_from_slice(&accept[..len]);
-    }
+    let encoded = BASE64.encode_slice(digest, &mut accept);
+    debug_assert!(encoded == Ok(accept.len()), "20 bytes become 28 characters");
+    out.extend_from_slice(&accept[..encoded.unwrap_or(0)]);
     if let Some(protocol) = protocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(protocol.as_bytes());
@@ -108,7 +109,7 @@ pub fn write_response(
     out.extend_from_slice(b"\r\n\r\n");
 }
 
-/// The values of all fields called `name` (lower case).
+/// Returns the values of all fields called `name`, in lower case.
 fn values<'a>(head: &Head, bytes: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
     head.fields.iter().filter_map(move |field| {
         let same = field.name.len as usize == name.len()
@@ -117,7 +118,7 @@ fn values<'a>(head: &Head, bytes: &'a [u8], name: &str) -> impl Iterator<Item = 
     })
 }
 
-/// The value of a field that may stand in a request once.
+/// Returns the value of a field, unless the request has two of them.
 fn only<'a>(head: &Head, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut values = values(head, bytes, name);
     let value = values.next().map(<[u8]>::trim_ascii);
@@ -127,13 +128,14 @@ fn only<'a>(head: &Head, bytes: &'a [u8], name: &str) -> Option<&'a [u8]> {
     value
 }
 
+/// Returns whether a list field has `token` among its members.
 fn lists(head: &Head, bytes: &[u8], name: &str, token: &str) -> bool {
     values(head, bytes, name)
         .flat_map(tokens)
         .any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// RFC 6455, section 4.1: 16 bytes in base64, which are 24 characters.
+/// Returns whether the key is 16 bytes in base64, which are 24 characters (RFC 6455, section 4.1).
 fn is_key(key: &[u8]) -> bool {
     let mut nonce = [0; 18];
     key.len() == 24 && BASE64.decode_slice(key, &mut nonce) == Ok(16)
@@ -211,7 +213,7 @@ mod tests {
             (whole.replace("Connection: U", "connection: keep-alive, u"), 101),
             (whole.replace("Connection: U", "Connection: x\r\nConnection: u"), 101),
             (good("Content-Length: 0\r\n"), 101),
-            // The last bits of this key are not zero.
+            // The unused last bits of this key are not zero.
             (whole.replace("ZQ==", "ZR=="), 101),
             (whole.replace("HTTP/1.1", "HTTP/1.0"), 400),
             (whole.replace("Connection: Upgrade\r\n", ""), 400),

@@ -1,58 +1,54 @@
-//! What a client sends, from bytes to messages (RFC 6455, sections 5.4 to 8; RFC 7692): fragments
-//! are joined, masks taken off, text validated, close codes checked, limits kept.
+//! The frames of a client, from bytes to messages (RFC 6455, sections 5.4 to 8; RFC 7692): joins
+//! fragments, removes masks, validates text and close codes, and enforces the limit. Knows nothing
+//! of the frames that the caller sends in return, such as Pong and Close, nor of the connection.
 //!
-//! `Receiver::step` is given what was read, and told to go on behind what it `consumed` until it
-//! wants `More`. It takes in everything: whoever reads keeps no leftovers, and may hand in pieces
-//! of any size. A payload that lies whole in the input is unmasked in place and shown there, and
-//! nothing is allocated or copied. Only what is cut by the end of the input, fragmented or
-//! compressed goes through the receiver's own buffers, which are given back after use, so that
-//! an idle websocket owns none.
-//!
-//! Knows nothing of what is answered: pongs, the answer to a Close, and the end of the connection
-//! are the caller's.
+//! The caller passes its input to [`Receiver::step`], and again the input behind `consumed`, until
+//! the step is `More`. The receiver keeps incomplete input, so that the caller may pass pieces of
+//! any size and keeps none. A payload that lies whole in the input is unmasked and shown in place,
+//! without allocation or copy. Only a payload that is cut by the end of the input, fragmented or
+//! compressed is stored in buffers of the receiver. They are freed after use: an idle websocket
+//! owns none.
 
 use std::ops::Range;
 
 use super::deflate::{BadMessage, Deflate, INFLATER_BYTES, Inflater};
-use super::frame::{self, Header, Parsed};
+use super::frame::{self, FIN, Header, Parsed, RSV1};
 use super::utf8::Validator;
 
-/// Text that is not UTF-8, or compressed data that is none.
+/// The status code for text that is not UTF-8, and for malformed compressed data.
 pub const INVALID_PAYLOAD: u16 = 1007;
+/// The status code for a message above the limit.
 pub const TOO_BIG: u16 = 1009;
-/// There is no memory for the message.
+/// The status code for a message for which there is no memory.
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
-const FIN: u8 = 0x80;
-const RSV1: u8 = 0x40;
-
-/// What data is shown as.
+/// The unit in which data is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unit {
-    /// A message, when it is complete.
+    /// A complete message.
     Message,
-    /// Each frame of a message by itself.
+    /// Each frame of a message.
     Frame,
 }
 
-/// Where a payload is.
+/// The place of a payload.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
     /// In the input, unmasked.
     Input(Range<usize>),
-    /// In the receiver, until the next call of `step` or `release`: see `own`.
+    /// In the receiver, see `own`, until the next call of `step` or `release`.
     Own,
 }
 
-/// The first event in the input. The next one is behind the `consumed` bytes.
+/// The first event in the input. The next event follows the `consumed` bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// All of the input is taken in.
+    /// The whole input is consumed, and there is no event in it.
     More {
         consumed: usize,
     },
-    /// A message, or a frame of one. `wsbits` is FIN and the opcode of the message, or the first
-    /// byte of the frame, without the bit for compression; `opcode` is that of the message.
+    /// A message, or a frame of a message. `wsbits` is FIN with the opcode of the message, or the
+    /// first byte of the frame without RSV1; `opcode` is that of the message.
     Message {
         wsbits: u8,
         opcode: u8,
@@ -67,8 +63,8 @@ pub enum Step {
         payload: Payload,
         consumed: usize,
     },
-    /// A good Close. The payload is the code, if there is one, and the reason. What follows is
-    /// discarded.
+    /// A valid Close frame. The payload is the code, if there is one, and the reason. All further
+    /// input is discarded.
     Close {
         code: Option<u16>,
         payload: Payload,
@@ -84,27 +80,27 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Receiver {
     unit: Unit,
-    /// The largest message, or frame where frames are shown.
+    /// The largest message in bytes, or the largest frame if frames are shown.
     limit: usize,
     deflate: Option<Deflate>,
     state: State,
     message: Option<Message>,
-    /// The message so far, or the frame. Has room for one byte more once it is complete.
+    /// The message or frame so far. When it is complete, there is room for one more byte.
     content: Vec<u8>,
-    /// The payload of a control frame that is cut.
+    /// The payload so far of a control frame that is cut.
     control: Vec<u8>,
     inflater: Option<Box<Inflater>>,
-    /// Which of the buffers was shown last, and is of no more use.
+    /// The buffer that was shown last, which can be freed.
     shown: Option<Buffer>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Between frames, or inside the header of one: its bytes so far.
+    /// Between frames, or inside a header: its bytes so far.
     Header { bytes: [u8; frame::MAX_HEADER], len: u8 },
-    /// Inside a payload, of which this much was seen.
+    /// Inside a payload, of which `seen` bytes have come.
     Payload { header: Header, seen: u64 },
-    /// Behind a Close or an error.
+    /// Behind a Close frame or an error.
     Closed,
 }
 
@@ -124,7 +120,7 @@ enum Buffer {
     Control,
 }
 
-/// A piece of a payload: where it is in the input, and what of the payload that is.
+/// A piece of a payload: its place in the input, and its place in the payload.
 struct Piece {
     range: Range<usize>,
     is_whole: bool,
@@ -132,7 +128,8 @@ struct Piece {
 }
 
 impl Receiver {
-    /// `limit` bounds a message in bytes, `deflate` is what the handshake agreed on.
+    /// Creates a receiver. `limit` is the largest message in bytes, `deflate` is the result of the
+    /// handshake.
     pub fn new(unit: Unit, limit: usize, deflate: Option<Deflate>) -> Receiver {
         Receiver {
             unit,
@@ -147,23 +144,23 @@ impl Receiver {
         }
     }
 
-    /// A changed limit counts from the next frame on.
+    /// Changes the limit for the frames behind the current one.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Whether part of a frame or of a message has arrived.
+    /// Returns whether a part of a frame or of a message has arrived.
     pub fn is_inside(&self) -> bool {
         self.message.is_some() || !matches!(self.state, State::Header { len: 0, .. })
     }
 
-    /// Bytes that wait here for more.
+    /// Returns the number of buffered bytes of incomplete frames and messages.
     pub fn buffered(&self) -> usize {
         let inflater = self.inflater.as_ref().map_or(0, |_| INFLATER_BYTES);
         self.content.len() + self.control.len() + inflater
     }
 
-    /// The payload of the last event, if it is `Payload::Own`, and a NUL behind it.
+    /// Returns the payload of the last event if it is `Payload::Own`, with a NUL behind it.
     pub fn own(&mut self) -> &mut [u8] {
         match self.shown {
             Some(Buffer::Content) => &mut self.content,
@@ -172,7 +169,7 @@ impl Receiver {
         }
     }
 
-    /// Gives back the buffer behind `own`. The next `step` does so, too.
+    /// Frees the buffer behind `own`, as the next `step` does, too.
     pub fn release(&mut self) {
         match self.shown.take() {
             Some(Buffer::Content) => self.content = Vec::new(),
@@ -181,7 +178,7 @@ impl Receiver {
         }
     }
 
-    /// Reads on, up to the next event. It does not matter how the stream is cut into inputs.
+    /// Reads up to the next event. The division of the stream into inputs makes no difference.
     pub fn step(&mut self, input: &mut [u8]) -> Step {
         self.release();
         let mut at = 0;
@@ -241,7 +238,7 @@ impl Receiver {
         }
     }
 
-    /// Nothing more is taken in, and what is incomplete is given up.
+    /// Discards the incomplete message and all further input.
     pub fn close(&mut self) {
         self.state = State::Closed;
         self.message = None;
@@ -249,7 +246,8 @@ impl Receiver {
         self.inflater = None;
     }
 
-    /// Takes in a header, whose first `len` bytes came before, and tells how many came now.
+    /// Reads a header, of which the first `len` bytes are in `bytes`. Returns the header and the
+    /// number of bytes of the input that belong to it; `None` if it is not complete.
     fn header(
         &mut self,
         input: &[u8],
@@ -281,7 +279,7 @@ impl Receiver {
         }
     }
 
-    /// Begins a frame.
+    /// Begins a frame, and a message where none has begun.
     fn begin(&mut self, header: &Header) -> Result<(), u16> {
         if header.is_control() {
             return Ok(());
@@ -298,6 +296,7 @@ impl Receiver {
         Ok(())
     }
 
+    /// Takes a piece of the payload of a control frame.
     fn control(
         &mut self,
         header: &Header,
@@ -336,9 +335,10 @@ impl Receiver {
         Ok(Some(step))
     }
 
+    /// Takes a piece of the payload of a data frame.
     fn data(&mut self, header: &Header, piece: Piece, input: &[u8]) -> Result<Option<Step>, u16> {
-        // `begin` has made it.
         let Some(mut message) = self.message else {
+            debug_assert!(false, "`begin` begins a message with each data frame");
             return Err(frame::PROTOCOL_ERROR);
         };
         let ends_message = piece.is_last && header.fin();
@@ -377,14 +377,14 @@ impl Receiver {
         }))
     }
 
-    /// Keeps a piece of a message. The buffer grows with what has arrived: what a header claims
-    /// only keeps it from growing too far.
+    /// Stores a piece of a message. The capacity grows with the bytes that have arrived; the length
+    /// in the header only limits it.
     fn append(&mut self, header: &Header, bytes: &[u8]) -> Result<(), u16> {
         let len = self.content.len() + bytes.len();
-        // One more for the NUL.
+        // There must be room for the NUL.
         if self.content.capacity() <= len {
             let end = match self.state {
-                // The length of the whole is known, and nobody needs room for more.
+                // The length of the whole message is known, and needs no more room.
                 State::Payload { seen, .. } if header.fin() => {
                     len.saturating_add((header.len - seen) as usize)
                 }
@@ -408,9 +408,9 @@ impl Receiver {
         if ends && inflated.is_ok() {
             inflated = inflater.finish(&mut self.content, self.limit);
         }
-        // What came out before an error is text, too: the verdict must not depend on how the
-        // message is cut.
-        // What is beyond the limit depends on it, and does not count.
+        // The bytes inflated before an error are validated, too: which error is reported must not
+        // depend on how the message is divided. The number of bytes beyond the limit does depend on
+        // it, so that they are not validated.
         let end = self.content.len().min(self.limit).max(before);
         message.check(&self.content[before..end], ends && inflated.is_ok())?;
         inflated.map_err(|bad| match bad {
@@ -437,14 +437,14 @@ impl Message {
     }
 }
 
-/// The code in the payload of a Close, or the code to fail with (RFC 6455, sections 5.5.1 and
-/// 7.4, and the registry of IANA).
+/// Returns the code in the payload of a Close frame; as an error, the code with which to fail the
+/// connection (RFC 6455, sections 5.5.1 and 7.4, and the registry of IANA).
 fn close_code(payload: &[u8]) -> Result<Option<u16>, u16> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return if payload.is_empty() { Ok(None) } else { Err(frame::PROTOCOL_ERROR) };
     };
     let code = u16::from_be_bytes(*code);
-    // 1004 is reserved; 1005, 1006 and 1015 stand for what no frame says.
+    // 1004 is reserved; 1005, 1006 and 1015 must not be sent in a frame.
     if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(frame::PROTOCOL_ERROR);
     }

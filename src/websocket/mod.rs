@@ -1,4 +1,7 @@
-//! Websockets as values (RFC 6455, RFC 7692): bytes in, values out, no sockets.
+//! Websockets as values (RFC 6455, RFC 7692): bytes in, values out.
+//!
+//! Owns the handshake, the frames, and their assembly into messages. Knows no socket and no
+//! handler.
 #![forbid(unsafe_code)]
 
 pub mod deflate;

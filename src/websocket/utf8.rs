@@ -1,25 +1,28 @@
-//! Text that arrives in pieces (RFC 6455, section 8.1): whether what is there so far can be the
-//! start of valid UTF-8, told as early as it is known.
+//! Text that arrives in pieces (RFC 6455, section 8.1): whether the pieces so far can be the start
+//! of valid UTF-8 (RFC 3629).
+//!
+//! Owns the character that is cut between two pieces, and reports an error at its first byte. Knows
+//! nothing of frames.
 
-/// Follows a text through its pieces.
+/// A validator of one text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Validator {
-    /// The start of a character whose rest has not come.
+    /// The first bytes of a character that is not complete.
     pending: [u8; 3],
     pending_len: u8,
 }
 
-/// The text is not UTF-8, whatever follows.
+/// A text that is not UTF-8, whatever follows it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NotUtf8;
 
 impl Validator {
-    /// Looks at the next piece.
+    /// Validates the next piece.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), NotUtf8> {
         let piece = self.complete_pending(piece)?;
         match simdutf8::compat::from_utf8(piece) {
             Ok(_) => Ok(()),
-            // What is left is short, and the start of a character.
+            // The rest is the start of a character, and at most 3 bytes long.
             Err(error) if error.error_len().is_none() => {
                 let rest = &piece[error.valid_up_to()..];
                 self.pending[..rest.len()].copy_from_slice(rest);
@@ -30,7 +33,7 @@ impl Validator {
         }
     }
 
-    /// Looks at the last piece.
+    /// Validates the last piece.
     pub fn finish(&mut self, piece: &[u8]) -> Result<(), NotUtf8> {
         let piece = self.complete_pending(piece)?;
         if self.pending_len > 0 || simdutf8::basic::from_utf8(piece).is_err() {
@@ -39,7 +42,7 @@ impl Validator {
         Ok(())
     }
 
-    /// Completes the pending character, and returns what follows it.
+    /// Completes the pending character, and returns the rest of the piece.
     fn complete_pending<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], NotUtf8> {
         while self.pending_len > 0 {
             let Some((&byte, rest)) = piece.split_first() else {
@@ -68,7 +71,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// How many bytes were looked at, one by one, until it was known that the text is bad.
+    /// Returns the number of bytes, passed one by one, until the text is refused.
     fn bytes_until_refused(text: &[u8]) -> Option<usize> {
         let mut validator = Validator::default();
         let refused = text.iter().position(|b| validator.push(&[*b]).is_err()).map(|at| at + 1);
@@ -89,7 +92,7 @@ mod tests {
             (b"\xf4\x90", Some(2)),
             (b"\xf5", Some(1)),
             (b"\xf0\x9f\x98a", Some(4)),
-            // Known only at the end.
+            // Texts that are refused at their end only.
             (b"\xc3", Some(2)),
             (b"\xe2\x82", Some(3)),
             (b"\xf0\x9f\x98", Some(4)),

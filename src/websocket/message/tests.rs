@@ -16,8 +16,8 @@ enum Event {
 }
 use Event::*;
 
-/// Hands a stream in pieces to a receiver, and gives the events and how many bytes were looked at
-/// when the last one came.
+/// Passes a stream in pieces to a receiver. Returns the events, and the number of bytes passed up
+/// to the last event.
 fn run<'a>(
     receiver: &mut Receiver,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -64,13 +64,13 @@ fn whole(stream: &[u8]) -> Vec<Event> {
     run(&mut Receiver::new(Unit::Message, LIMIT, None), [stream]).0
 }
 
-/// How many bytes it took to see the last event.
+/// Returns the number of bytes up to the last event.
 fn bytes_until_decided(stream: &[u8]) -> usize {
     let mut receiver = Receiver::new(Unit::Message, LIMIT, None);
     run(&mut receiver, stream.chunks(1)).1
 }
 
-/// A masked frame.
+/// Returns a masked frame.
 fn masked(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     frame::write_header(&mut out, first_byte, payload.len(), false);
@@ -88,7 +88,7 @@ fn stream(frames: &[(u8, &[u8])]) -> Vec<u8> {
     frames.iter().flat_map(|(first, payload)| masked(*first, payload)).collect()
 }
 
-/// A message as a client compresses it, with the context of those before it.
+/// Compresses a message as a client does, with the context of the messages before it.
 fn compressed(compress: &mut Compress, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(payload.len() + 100);
     compress.compress_vec(payload, &mut out, FlushCompress::Sync).unwrap();
@@ -118,13 +118,13 @@ fn streams_and_what_is_shown_of_them() {
         ),
         (&[(0x89, &[7; 125])], vec![Ping(vec![7; 125])]),
         (&[(0x82, b"\xff\xfe")], vec![Message(0x82, 2, b"\xff\xfe".into())]),
-        // Nothing is shown behind a Close, also between fragments.
+        // Behind a Close frame nothing is shown, even if it stands between fragments.
         (&[(0x88, b""), (0x81, b"x"), (0x83, b"")], vec![Close(None, b"".into())]),
         (
             &[(0x01, b"a"), (0x88, b"\x03\xe8bye"), (0x80, b"b")],
             vec![Close(Some(1000), b"\x03\xe8bye".into())],
         ),
-        // Nor behind an error.
+        // Behind an error nothing is shown.
         (&[(0x80, b"x"), (0x81, b"y")], vec![Fail(1002)]),
         (&[(0x01, b"x"), (0x81, b"y")], vec![Fail(1002)]),
         (
@@ -177,7 +177,7 @@ fn frames_are_shown_as_they_came() {
 #[test]
 fn errors_are_told_before_the_frame_is_complete() {
     let mut table = vec![
-        // Two bytes of the payload are good, the third is not.
+        // Two bytes of the payload are valid, the third is not.
         (stream(&[(0x81, b"ab\xffcdefgh")]), 6 + 3),
         (stream(&[(0x01, b"\xe2\x82"), (0x80, b"(abc")]), 6 + 2 + 6 + 1),
         (stream(&[(0x82, &[0; LIMIT + 1])]), 8),
@@ -335,7 +335,7 @@ fn frames_of_a_compressed_message_are_shown_inflated() {
     assert_eq!([first.clone(), second.clone()].concat(), b"Hello");
 }
 
-/// Frames of which nearly all may be sent, in an order of which much may be sent.
+/// Frames most of which are valid; their order is often valid, too.
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let first_byte =
         prop::sample::select(&b"\x81\x81\x82\x01\x02\x00\x00\x80\x80\x89\x8a\x88\xc1\x41\x83"[..]);
