@@ -1,4 +1,7 @@
 //! The environment of a CGI program (RFC 3875, section 4.1).
+//!
+//! Owns which facts of a request become variables, and under which names. Knows neither the process
+//! nor the options that the facts come from.
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
@@ -8,58 +11,61 @@ use std::path::Path;
 
 use crate::http::request::Head;
 
-/// Of the library's own environment, what a program gets: where things are.
+/// Variables of the library's own environment that a program inherits: the paths of files.
 const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "MONGOOSE_CGI"];
 
-/// Fields that do not become `HTTP_` variables: they have others, say what is true of the
-/// connection only, or, as `Proxy`, would be taken for something else.
+/// Fields that do not become `HTTP_` variables: they have other variables, apply to the connection
+/// only, or, as `Proxy`, would be taken for a setting.
 const WITHHELD: [&[u8]; 5] =
     [b"CONTENT_LENGTH", b"CONTENT_TYPE", b"PROXY", b"PROXY_AUTHORIZATION", b"TRANSFER_ENCODING"];
 
-/// What a program is told of its request.
+/// The facts of a request for a program.
 pub struct Request<'a> {
     pub head: &'a Head,
-    /// The bytes of the head.
+    /// The bytes of the head of the request.
     pub bytes: &'a [u8],
     pub method: &'a [u8],
-    /// Path and query as the client wrote them.
+    /// The target as the client wrote it.
     pub target: &'a [u8],
     pub query: &'a [u8],
-    /// What this server is called: the option `auth_domain`. What the client calls it may be
-    /// anything, and stands in `HTTP_HOST`.
+    /// The name of this server, which is the option `auth_domain`. The Host field may hold any
+    /// name, and becomes `HTTP_HOST`.
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
-    /// Whether the client speaks TLS with us.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// Whom digest authentication let in.
+    /// The user by digest authentication; empty without it.
     pub user: &'a [u8],
-    /// Length of the content, where there is some.
+    /// The length of the content, if there is content.
     pub content_length: Option<u64>,
     pub document_root: &'a Path,
     /// The part of the decoded path that leads to the program.
     pub script_name: &'a [u8],
     pub script_file: &'a Path,
-    /// What follows it, and the file which that would be.
+    /// The rest of the decoded path.
     pub path_info: &'a [u8],
+    /// The file that `path_info` would name.
     pub path_translated: Option<&'a Path>,
-    /// From the option `cgi_environment`: these win over all others.
+    /// The variables of the option `cgi_environment`, which replace all others.
     pub extra: &'a [(String, String)],
 }
 
-/// `NAME=value` for every variable; what holds a NUL is left out.
+/// Returns `NAME=value` for every variable, except those that contain a NUL.
 pub fn table(request: &Request<'_>) -> Vec<CString> {
     let mut table = Table { extra: request.extra, entries: Vec::with_capacity(48) };
     request.fill(&mut table);
     table.entries
 }
 
+/// The variables so far.
 struct Table<'a> {
     extra: &'a [(String, String)],
     entries: Vec<CString>,
 }
 
 impl Table<'_> {
+    /// Adds a variable, unless the option has one of this name.
     fn set(&mut self, name: &str, value: &[u8]) {
         if self.extra.iter().all(|(other, _)| other != name) {
             self.push(name.as_bytes(), value);
@@ -72,6 +78,7 @@ impl Table<'_> {
 }
 
 impl Request<'_> {
+    /// Adds all variables.
     fn fill(&self, table: &mut Table<'_>) {
         let root = self.document_root.as_os_str().as_bytes();
         let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
@@ -87,7 +94,7 @@ impl Request<'_> {
             ("SERVER_PORT", server_port.as_bytes()),
             ("GATEWAY_INTERFACE", b"CGI/1.1"),
             ("SERVER_PROTOCOL", version),
-            // PHP refuses to run without.
+            // PHP refuses to run without this variable.
             ("REDIRECT_STATUS", b"200"),
             ("REQUEST_METHOD", self.method),
             ("REMOTE_ADDR", peer.as_bytes()),
@@ -126,15 +133,15 @@ impl Request<'_> {
             }
         }
         for (place, (name, value)) in self.extra.iter().enumerate() {
-            // Of two, the last one counts.
+            // Of two entries with the same name, the last one counts.
             if self.extra[place + 1..].iter().all(|(later, _)| later != name) {
                 table.push(name.as_bytes(), value.as_bytes());
             }
         }
     }
 
-    /// The request's fields under the names of variables; one that stands several times is joined
-    /// (RFC 9110, section 5.3, and RFC 9113, section 8.2.3, for cookies).
+    /// Returns the fields of the request under the names of variables. Several fields of the same
+    /// name are joined (RFC 9110, section 5.3; for cookies RFC 9113, section 8.2.3).
     fn fields(&self) -> Vec<(String, Vec<u8>)> {
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
         for (name, value) in self.head.pairs(self.bytes) {
@@ -156,8 +163,9 @@ impl Request<'_> {
     }
 }
 
-/// The name of a field as part of a variable's. Only letters, digits and hyphens have one: with an
-/// underscore, a field could pass for another that is written with a hyphen.
+/// Converts the name of a field to that of a variable. Returns `None` for names with other bytes
+/// than letters, digits and hyphens: a name with an underscore would become the same variable as
+/// the name with a hyphen.
 fn variable(name: &[u8]) -> Option<String> {
     let part = |byte: &u8| match byte {
         b'-' => Some('_'),
@@ -253,7 +261,7 @@ mod tests {
         for name in ["REMOTE_USER", "AUTH_TYPE", "PATH_INFO", "PATH_TRANSLATED"] {
             assert_eq!(value(&table, name), None, "{name}");
         }
-        // Whatever the client calls this server.
+        // The Host field does not change the name of this server.
         assert_eq!(value(&table, "SERVER_NAME"), Some("mydomain.com"));
         assert_eq!(value(&table, "HTTP_HOST"), Some("a.b:80"));
     }
@@ -281,7 +289,7 @@ mod tests {
             assert_eq!(value(&table, name), wanted, "{name}");
         }
         assert!(!table.iter().any(|entry| entry.contains("evil") || entry.contains('!')));
-        // Who has been let in by the server's own check needs no secret.
+        // The program does not need credentials that the server has checked.
         let table = table_of(head, |request| request.user = b"joe");
         assert_eq!(value(&table, "HTTP_AUTHORIZATION"), None);
     }
@@ -291,7 +299,7 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let extra = [pair("HTTPS", "on"), pair("A", "1"), pair("A", "2"), pair("PATH", "/x")];
         let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |request| {
-            // The list outlives the call.
+            // The list must outlive the call.
             request.extra = Box::leak(Box::new(extra.clone()));
         });
         for (name, wanted) in [("HTTPS", "on"), ("A", "2"), ("PATH", "/x")] {

@@ -1,39 +1,42 @@
-//! The head of a CGI program's output (RFC 3875, section 6): bytes in, a status and fields out.
-//! A head that could be read in two ways, or that could smuggle a field into the answer, is bad.
+//! The head of the output of a CGI program (RFC 3875, section 6): bytes in, a status and fields
+//! out.
+//!
+//! Owns which heads are refused: those with two meanings, and those that could smuggle a field into
+//! the response. Knows neither the process nor the framing of the response.
 #![forbid(unsafe_code)]
 
 use crate::http::request::decimal;
 
-/// A longer head is bad.
+/// The longest head in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
 
-/// What the bytes so far amount to.
+/// The result of parsing the bytes so far.
 #[derive(Debug, PartialEq)]
 pub enum Outcome {
     Partial,
-    /// Why the client gets 502: a sentence for the error log.
+    /// The head is refused, and the client gets 502; a sentence for the error log says why.
     Bad(&'static str),
     Complete(Head),
 }
 
-/// A head without the fields that are the server's own business.
+/// A parsed head, without the fields that the server writes itself.
 #[derive(Debug, Default, PartialEq)]
 pub struct Head {
-    /// Bytes up to and with the empty line.
+    /// The length in bytes, with the empty line.
     pub len: usize,
     pub status: u16,
-    /// The program's own words beside the status, where it has some.
+    /// The reason phrase of the program; empty if it writes none.
     pub reason: Vec<u8>,
-    /// Fields to be passed on, each with its line's end; `Content-Length` is not among them.
+    /// The fields to pass on, each with its CRLF, without Content-Length.
     pub fields: Vec<u8>,
     pub content_length: Option<u64>,
-    /// There is a `Date` among the fields.
+    /// There is a Date among the fields.
     pub has_date: bool,
-    /// A path (and query) of this server's that is to be answered instead: section 6.2.2.
+    /// The path and query of a local redirect (RFC 3875, section 6.2.2).
     pub local: Option<Vec<u8>>,
 }
 
-/// Fields that concern one connection (RFC 9110, section 7.6.1): the server has its own.
+/// Fields that apply to one connection (RFC 9110, section 7.6.1), which the server writes itself.
 const OWN: [&[u8]; 7] = [
     b"connection",
     b"keep-alive",
@@ -44,17 +47,13 @@ const OWN: [&[u8]; 7] = [
     b"upgrade",
 ];
 
-/// Reads a head from the start of what a program has written; `ended`: it will write no more.
+/// Parses a head at the start of the output of a program; `ended`: the output is complete.
 pub fn parse(output: &[u8], ended: bool) -> Outcome {
-    let mut head = Head::default();
-    let mut location = None;
-    let mut status = None;
-    let mut has_status_field = false;
-    let mut others = false;
-    let mut lines = 0;
+    let mut parser = Parser::default();
+    let mut is_first = true;
     let mut at = 0;
     loop {
-        let Some(end) = memchr::memchr(b'\n', &output[at..]).map(|len| at + len) else {
+        let Some(len) = memchr::memchr(b'\n', &output[at..]) else {
             return match (ended, output.is_empty()) {
                 (true, true) => Outcome::Bad("wrote nothing"),
                 (true, false) => Outcome::Bad("ended before the end of its header"),
@@ -62,84 +61,120 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
                 (false, _) => Outcome::Partial,
             };
         };
-        let line = &output[at..end];
-        at = end + 1;
+        let line = &output[at..at + len];
+        at += len + 1;
         if at > MAX_HEAD {
             return Outcome::Bad("wrote an overlong header");
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
-            break;
+            return match is_first {
+                true => Outcome::Bad("wrote no header"),
+                false => Outcome::Complete(parser.finish(at)),
+            };
         }
-        lines += 1;
-        if lines == 1
-            && let Some(line) = status_line(line)
-        {
-            // What a program writes that makes its own heads, as one whose name begins with `nph-`.
-            let parsed = status_of(line);
-            if parsed.is_none() {
-                return Outcome::Bad("wrote a status that is none");
-            }
-            status = parsed;
-            continue;
-        }
-        let Some((name, value)) = field(line) else {
-            return Outcome::Bad("wrote a line that is no header field");
+        let taken = match status_line(line).filter(|_| is_first) {
+            Some(status) => parser.status_line(status),
+            None => parser.field_line(line),
         };
-        if name.eq_ignore_ascii_case(b"status") {
-            let parsed = status_of(value);
-            let is_same = |status: &(u16, _)| parsed.is_some_and(|(code, _)| code == status.0);
-            if parsed.is_none() || has_status_field || !status.as_ref().is_none_or(is_same) {
-                return Outcome::Bad("wrote a status that is none");
-            }
-            has_status_field = true;
-            status = parsed;
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            let length = decimal(value);
-            if length.is_none() || head.content_length.is_some_and(|other| Some(other) != length) {
-                return Outcome::Bad("wrote a length that is none");
-            }
-            head.content_length = length;
-        } else if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
-            continue;
-        } else {
-            if name.eq_ignore_ascii_case(b"location") {
-                if location.is_some() {
-                    return Outcome::Bad("wrote two locations");
-                }
-                location = Some(value.to_vec());
-            } else if !name.eq_ignore_ascii_case(b"content-type") {
-                others = true;
-            }
-            head.has_date |= name.eq_ignore_ascii_case(b"date");
-            for part in [name, b": ", value, b"\r\n"] {
-                head.fields.extend_from_slice(part);
-            }
+        if let Err(fault) = taken {
+            return Outcome::Bad(fault);
         }
+        is_first = false;
     }
-    if lines == 0 {
-        return Outcome::Bad("wrote no header");
-    }
-    head.len = at;
-    let found = status.is_none() && location.is_some();
-    (head.status, head.reason) = match status {
-        Some((status, reason)) => (status, reason.to_vec()),
-        None if found => (302, Vec::new()),
-        None => (200, Vec::new()),
-    };
-    // With a status or other fields, as cookies, it is meant for the client, which understands a
-    // path as well; two slashes begin the name of a host, and a fragment means something for the
-    // client alone.
-    let is_local = |location: &Vec<u8>| {
-        location.starts_with(b"/") && !location.starts_with(b"//") && !location.contains(&b'#')
-    };
-    if found && !others {
-        head.local = location.filter(is_local);
-    }
-    Outcome::Complete(head)
 }
 
-/// What follows the version in a line like `HTTP/1.0 404 Not Found`.
+/// The lines of a head so far. Errors are sentences for the error log.
+#[derive(Default)]
+struct Parser<'a> {
+    head: Head,
+    /// Code and reason, from a status line or the Status field.
+    status: Option<(u16, &'a [u8])>,
+    has_status_field: bool,
+    location: Option<&'a [u8]>,
+    /// There is a field other than Location and Content-Type.
+    has_others: bool,
+}
+
+impl<'a> Parser<'a> {
+    /// Takes the status line of a program that writes complete heads, such as one whose name begins
+    /// with `nph-` (RFC 3875, section 5).
+    fn status_line(&mut self, status: &'a [u8]) -> Result<(), &'static str> {
+        self.status = Some(status_of(status).ok_or("wrote a status that is none")?);
+        Ok(())
+    }
+
+    /// Takes a field line.
+    fn field_line(&mut self, line: &'a [u8]) -> Result<(), &'static str> {
+        let (name, value) = field(line).ok_or("wrote a line that is no header field")?;
+        if name.eq_ignore_ascii_case(b"status") {
+            return self.status_field(value);
+        }
+        if name.eq_ignore_ascii_case(b"content-length") {
+            return self.content_length(value);
+        }
+        if OWN.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            return Ok(());
+        }
+        if name.eq_ignore_ascii_case(b"location") {
+            if self.location.replace(value).is_some() {
+                return Err("wrote two locations");
+            }
+        } else if !name.eq_ignore_ascii_case(b"content-type") {
+            self.has_others = true;
+        }
+        self.head.has_date |= name.eq_ignore_ascii_case(b"date");
+        for part in [name, b": ", value, b"\r\n"] {
+            self.head.fields.extend_from_slice(part);
+        }
+        Ok(())
+    }
+
+    /// Takes the Status field, which must not contradict a status line.
+    fn status_field(&mut self, value: &'a [u8]) -> Result<(), &'static str> {
+        let status = status_of(value).ok_or("wrote a status that is none")?;
+        if self.has_status_field || self.status.is_some_and(|(code, _)| code != status.0) {
+            return Err("wrote a status that is none");
+        }
+        self.has_status_field = true;
+        self.status = Some(status);
+        Ok(())
+    }
+
+    /// Takes a Content-Length field, which must not contradict another one.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), &'static str> {
+        let length = decimal(value).ok_or("wrote a length that is none")?;
+        if self.head.content_length.is_some_and(|other| other != length) {
+            return Err("wrote a length that is none");
+        }
+        self.head.content_length = Some(length);
+        Ok(())
+    }
+
+    /// Returns the head behind its empty line, `len` bytes long.
+    fn finish(self, len: usize) -> Head {
+        let mut head = self.head;
+        head.len = len;
+        let redirects = self.status.is_none() && self.location.is_some();
+        (head.status, head.reason) = match self.status {
+            Some((status, reason)) => (status, reason.to_vec()),
+            None if redirects => (302, Vec::new()),
+            None => (200, Vec::new()),
+        };
+        // A location beside a status or other fields, such as cookies, is meant for the client,
+        // which understands a path as well. Two slashes begin the name of a host, and a fragment
+        // has a meaning for the client only.
+        let is_local = |location: &&[u8]| {
+            location.starts_with(b"/") && !location.starts_with(b"//") && !location.contains(&b'#')
+        };
+        if redirects && !self.has_others {
+            head.local = self.location.filter(is_local).map(<[u8]>::to_vec);
+        }
+        head
+    }
+}
+
+/// Returns the code and reason of a line such as `HTTP/1.0 404 Not Found`.
 fn status_line(line: &[u8]) -> Option<&[u8]> {
     match line.strip_prefix(b"HTTP/1.")? {
         [b'0'..=b'9', b' ', status @ ..] if status.iter().all(is_text) => Some(status),
@@ -147,7 +182,8 @@ fn status_line(line: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Name and value of a field, neither of which can end a line or stand for something else.
+/// Splits a field line. Returns `None` unless the name is a token and the value has no control
+/// bytes, so that neither can end the line.
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
@@ -156,12 +192,12 @@ fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     good.then_some((name, value))
 }
 
-/// What may stand in a value.
+/// Returns whether a field value may contain `byte`.
 fn is_text(byte: &u8) -> bool {
     *byte == b'\t' || *byte >= 0x20 && *byte != 0x7f
 }
 
-/// Code and reason of `404 Not Found`; only final codes.
+/// Parses code and reason of `404 Not Found`. Only final status codes are accepted.
 fn status_of(value: &[u8]) -> Option<(u16, &[u8])> {
     let digits = value.get(..3)?;
     let rest = &value[3..];

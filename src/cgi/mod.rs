@@ -1,5 +1,7 @@
-//! The Common Gateway Interface (RFC 3875): what a program is told, how it is started, and what
-//! it says before its content. The event loop's side is in `server::cgi`.
+//! The Common Gateway Interface (RFC 3875): the environment of a program, its process, and the head
+//! of its output.
+//!
+//! Knows neither connections nor the event loop, which are in `server::cgi`.
 
 pub mod environment;
 pub mod header;

@@ -1,8 +1,9 @@
-//! Starts a program with nothing of ours but what it is meant to have, and ends it again.
+//! The process of a CGI program: its start by `posix_spawn`, its pipes, and its end.
 //!
+//! Owns which descriptors and signals the program inherits: none but those it is meant to have.
 //! `posix_spawn` neither copies the address space, nor runs the handlers of `pthread_atfork`, nor
-//! takes locks that another thread may hold; and it lets the child be prepared without running a
-//! line of ours between fork and exec.
+//! takes locks that another thread may hold, and no code of the library runs between fork and exec.
+//! Knows nothing of requests.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -17,43 +18,46 @@ use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
-/// What is to be started.
+/// The program to start, and its surroundings.
 pub struct Spec<'a> {
-    /// A path, or a name to be looked for in `PATH`.
+    /// A path, or a name that is searched in `PATH`.
     pub program: &'a Path,
-    /// What follows the program's own name.
+    /// The arguments behind the name of the program.
     pub arguments: &'a [&'a Path],
     pub environment: &'a [CString],
     pub directory: &'a Path,
-    /// It gets a pipe for its input; else its input is empty.
+    /// Whether standard input is a pipe; else it is empty.
     pub has_input: bool,
-    /// It gets a pipe for its complaints; else nobody hears them.
+    /// Whether standard error is a pipe; else its output is discarded.
     pub is_heard: bool,
 }
 
-/// Our ends of a program's pipes. They do not block.
+/// The library's ends of the pipes of a program, with `O_NONBLOCK`.
 pub struct Pipes {
     pub input: Option<Input>,
     pub output: OwnedFd,
     pub errors: Option<OwnedFd>,
 }
 
-/// The end that is written to. The other end is held, too, so that a program which does not read
-/// can never make a write raise SIGPIPE in the thread that writes.
+/// The write end of a pipe. The read end is held, too: a write can then never raise SIGPIPE in the
+/// writing thread if the program closes its end.
 pub struct Input {
     pub pipe: OwnedFd,
-    _other_end: OwnedFd,
+    _read_end: OwnedFd,
 }
 
 /// A running program, the leader of a process group of its own.
 pub struct Child {
     pid: Pid,
-    /// Names this process and never another, also after somebody else has reaped it.
+    /// A descriptor of this process and never of another one, even after the C program has reaped
+    /// it.
     pidfd: Option<OwnedFd>,
+    /// The process has been reaped.
     is_gone: bool,
 }
 
-/// Starts a program: signals as a login shell has them, no descriptor but 0, 1 and 2.
+/// Starts a program with default signals, none of them blocked, and the descriptors 0, 1 and 2
+/// only.
 pub fn spawn(spec: &Spec<'_>) -> io::Result<(Child, Pipes)> {
     let input = spec.has_input.then(pipe).transpose()?;
     let (output, theirs_output) = pipe()?;
@@ -87,18 +91,19 @@ pub fn spawn(spec: &Spec<'_>) -> io::Result<(Child, Pipes)> {
     }
     let pid = run(&program, &actions, &attributes, &arguments, spec.environment)?;
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok().and_then(above_standard);
-    let input = input.map(|(read, write)| Input { pipe: write, _other_end: read });
+    let input = input.map(|(read, write)| Input { pipe: write, _read_end: read });
     let errors = errors.map(|(read, _)| read);
     Ok((Child { pid, pidfd, is_gone: false }, Pipes { input, output, errors }))
 }
 
 impl Child {
-    /// Becomes readable when the program ends; absent on old kernels.
+    /// Returns the descriptor that becomes readable when the program ends; `None` on kernels before
+    /// Linux 5.3.
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Whether it has ended. If so it is reaped, by us or by whoever was faster.
+    /// Returns whether the program has ended. If so it has been reaped, here or by the C program.
     pub fn has_ended(&mut self) -> bool {
         if self.is_gone {
             return true;
@@ -107,24 +112,24 @@ impl Child {
         let by_number = || rustix::process::waitid(WaitId::Pid(self.pid), options);
         let ended = match &self.pidfd {
             Some(pidfd) => match rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options) {
-                // Linux 5.3 has such descriptors, but cannot wait for them.
+                // Linux 5.3 has these descriptors, but its `waitid` does not know them.
                 Err(rustix::io::Errno::INVAL) => by_number(),
                 ended => ended,
             },
             None => by_number(),
         };
-        // No such child: the program ignores SIGCHLD, or waits for all its children.
+        // ECHILD: the C program ignores SIGCHLD, or waits for all children.
         self.is_gone = matches!(ended, Ok(Some(_)) | Err(rustix::io::Errno::CHILD));
         self.is_gone
     }
 
-    /// Whether anything that it has started, and that has not left its group, lives.
+    /// Returns whether a process of the program's process group is alive.
     pub fn group_lives(&self) -> bool {
         rustix::process::test_kill_process_group(self.pid).is_ok()
     }
 
-    /// Signals it and what it has started. The number of a group is not given out again while
-    /// the group has members.
+    /// Sends a signal to the process group. Its number is not used again while the group has
+    /// members.
     pub fn signal(&self, signal: Signal) {
         if !self.is_gone || self.group_lives() {
             let _ = rustix::process::kill_process_group(self.pid, signal);
@@ -132,14 +137,14 @@ impl Child {
     }
 }
 
-/// Both ends of a pipe, each above 2: to read from, and to write to.
+/// Creates a pipe. Returns its read end and its write end, both above 2.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let lost = || io::Error::from_raw_os_error(libc::EMFILE);
     Ok((above_standard(read).ok_or_else(lost)?, above_standard(write).ok_or_else(lost)?))
 }
 
-/// Moves a descriptor away from 0, 1 and 2, which the child's will be.
+/// Moves a descriptor away from 0, 1 and 2, which are replaced in the child.
 fn above_standard(fd: OwnedFd) -> Option<OwnedFd> {
     if fd.as_raw_fd() > 2 {
         return Some(fd);
@@ -147,11 +152,13 @@ fn above_standard(fd: OwnedFd) -> Option<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(&fd, 3).ok()
 }
 
+/// Sets `O_NONBLOCK`.
 fn unblock(fd: &OwnedFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;
     Ok(rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?)
 }
 
+/// Converts the return value of a `posix_spawn` function, which is an error number or 0.
 fn check(error: c_int) -> io::Result<()> {
     match error {
         0 => Ok(()),
@@ -159,6 +166,7 @@ fn check(error: c_int) -> io::Result<()> {
     }
 }
 
+/// Calls `posix_spawnp`.
 fn run(
     program: &CStr,
     actions: &Actions,
@@ -187,7 +195,7 @@ fn run(
     Pid::from_raw(pid).ok_or_else(|| io::Error::from_raw_os_error(libc::EAGAIN))
 }
 
-/// What the child does with its descriptors before it executes the program.
+/// The changes to descriptors and directory in the child before it executes the program.
 struct Actions(libc::posix_spawn_file_actions_t);
 
 impl Actions {
@@ -220,7 +228,8 @@ impl Actions {
         check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&mut self.0, path.as_ptr()) })
     }
 
-    /// Closes everything above 2, also what the program has opened without close-on-exec.
+    /// Closes all descriptors above 2, also those that the C program has opened without
+    /// close-on-exec.
     fn close_others(&mut self) -> io::Result<()> {
         type CloseFrom =
             unsafe extern "C" fn(*mut libc::posix_spawn_file_actions_t, c_int) -> c_int;
@@ -236,7 +245,7 @@ impl Actions {
         check(unsafe { close_from(&mut self.0, 3) })
     }
 
-    /// The same for C libraries that cannot close a range: what is open now.
+    /// Closes the descriptors above 2 that are open now, for C libraries that cannot close a range.
     fn close_listed(&mut self) -> io::Result<()> {
         for entry in std::fs::read_dir("/proc/self/fd")? {
             let name = entry?.file_name();
@@ -259,7 +268,7 @@ impl Drop for Actions {
     }
 }
 
-/// A group of its own, no signal blocked, each with its default action.
+/// The attributes of the child: a process group of its own, no signal blocked, and default actions.
 struct Attributes(libc::posix_spawnattr_t);
 
 impl Attributes {
@@ -304,7 +313,7 @@ mod tests {
     use std::fs::File;
     use std::io::{Read as _, Write as _};
 
-    /// What `sh -c script` writes, with `input`.
+    /// Returns the output of `sh -c script` with this input.
     fn output_of(script: &str, input: Option<&str>) -> String {
         let environment = [c"A=b c".to_owned()];
         let spec = Spec {
@@ -347,11 +356,11 @@ mod tests {
         assert!(
             !rustix::io::fcntl_getfd(&kept).expect("flags").contains(rustix::io::FdFlags::CLOEXEC)
         );
-        // The folder that is read is open, too.
+        // The directory that is listed is open, too.
         let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done | grep -v '^[0123]$';
                       cd /proc/self/fd; test -e 4 && echo 4;
                       grep -E '^Sig(Blk|Ign)' /proc/$$/status | cut -f2";
-        // 32 and 33 are the C library's own.
+        // The C library uses the signals 32 and 33 itself.
         let of_the_library = 0x1_8000_0000;
         for line in output_of(script, None).lines() {
             let signals = u64::from_str_radix(line, 16).expect("a set of signals");
@@ -417,7 +426,7 @@ mod tests {
         while !child.has_ended() || child.group_lives() {
             std::thread::yield_now();
         }
-        // Nobody reads any more, and still no signal comes.
+        // The program has ended, and a write to its pipe still raises no signal.
         let input = pipes.input.expect("a pipe");
         assert_eq!(rustix::io::write(&input.pipe, b"late"), Ok(4));
         child.signal(Signal::KILL);
