@@ -1,10 +1,13 @@
-//! What stands for the protocol in a library that was built without it: nothing can be made.
+//! The stand-in for `engine` in a library built without TLS: types of which no value can exist, so
+//! that the compiler removes the code that uses them.
+//!
+//! Owns the refusal of the option `ssl_certificate`. Knows no protocol.
 
 use std::path::Path;
 
 use super::{Refusal, Taken};
 
-/// Of this there is none.
+/// A certificate and its key, of which no value exists.
 pub enum Identity {}
 
 impl Identity {
@@ -18,7 +21,7 @@ impl Identity {
     }
 }
 
-/// Nor of this.
+/// One side of a connection, of which no value exists.
 pub enum Engine {}
 
 impl Engine {

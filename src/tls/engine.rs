@@ -1,4 +1,8 @@
-//! The protocol itself, which is rustls': a thin coat over its connection without buffers.
+//! The protocol (RFC 8446, RFC 5246), by the unbuffered connections of rustls: certificates are
+//! read from a file, and records become bytes and back.
+//!
+//! Owns the calls of rustls. Knows neither buffers that last nor the order of requests, which are
+//! in [`Session`](super::Session).
 
 use std::ffi::{CStr, OsStr};
 use std::fs;
@@ -20,17 +24,18 @@ use super::tickets::Tickets;
 use super::{Refusal, Taken};
 use crate::log::shown;
 
-/// A key file is a few kilobytes long.
+/// The longest certificate file in bytes; the usual length is a few kilobytes.
 const MAX_FILE: u64 = 1 << 20;
-/// What a record adds to the bytes that it carries, and the most that it carries.
+/// An upper bound of the bytes that a record adds to its content.
 const OVERHEAD: usize = 64;
-const RECORD: usize = 16 * 1024;
+/// The longest content of a record in bytes (RFC 8446, section 5.1).
+const MAX_CONTENT: usize = 16 * 1024;
 
-/// Who the server is: certificate and key, and what else new connections have in common.
+/// The certificate of a server and its key, with all that new connections share.
 pub struct Identity(Arc<ServerConfig>);
 
 impl Identity {
-    /// Reads a file of PEM sections: a private key, and a certificate with those that vouch for it.
+    /// Reads a file of PEM sections: a private key, and a certificate with its chain.
     pub fn load(path: &Path) -> Result<Identity, Refusal> {
         let text = read(path).map_err(|error| (c"Cannot read the certificate file", error));
         let identity = text.and_then(|text| Identity::parse(&text));
@@ -59,7 +64,7 @@ impl Identity {
             return Err((c"The certificate file is not in PEM format", detail.to_owned()));
         }
         if memchr::memmem::find(text, b"----------BEGIN ").is_some() {
-            // A file without a line end at its end, and another one behind it.
+            // Two files were joined, of which the first one has no line end at its end.
             return Err(plain(c"Two sections of the certificate file meet in one line"));
         }
         let damaged = |sentence, section: &Section<'_>, error: Option<String>| {
@@ -110,15 +115,16 @@ impl Identity {
         Ok(Identity(Arc::new(config)))
     }
 
-    /// The server's side of a new connection.
+    /// Creates the server's side of a new connection.
     pub fn begin(&self) -> Option<Engine> {
         UnbufferedServerConnection::new(self.0.clone()).ok().map(Engine)
     }
 }
 
-/// A sentence, and for the error log what it leaves out.
+/// A sentence for the program, and the details for the error log.
 type Fault = (&'static CStr, String);
 
+/// Reads a certificate file. Errors are texts for the error log.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let text = |error: std::io::Error| error.to_string();
     let about = fs::metadata(path).map_err(text)?;
@@ -134,7 +140,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(text)
 }
 
-/// Why a section could not be read; nothing of what is in it.
+/// Returns why a section is malformed, without any of its content, which may be secret.
 fn reason(error: &PemError) -> Option<String> {
     match error {
         PemError::Base64Decode(error) => Some(format!("its base64 is broken: {error}")),
@@ -142,6 +148,7 @@ fn reason(error: &PemError) -> Option<String> {
     }
 }
 
+/// Builds the configuration that all connections share.
 fn configure(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -152,23 +159,23 @@ fn configure(
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Whoever comes again brings what is to be remembered of the last time: it takes no memory here,
-    // and any process that was forked after the certificate was set can read it.
+    // A client that resumes a session brings its state in a ticket. The state takes no memory here,
+    // and each process that was forked after the certificate was set can read it.
     config.ticketer = Arc::new(Tickets::new().ok_or(Error::FailedToGetRandomBytes)?);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(config)
 }
 
-/// One side of one connection.
+/// The server's side of one connection.
 pub struct Engine(UnbufferedServerConnection);
 
 impl Engine {
-    /// Takes all records of `wire` that are complete. What has to be answered is appended to
-    /// `answers`, also when that is an alert. Also tells whether the handshake is done.
+    /// Reads all complete records of `wire`, and appends the records to send in return to
+    /// `replies`, an alert included. Also returns whether the handshake is complete.
     pub fn take(
         &mut self,
         wire: &mut [u8],
-        answers: &mut Vec<u8>,
+        replies: &mut Vec<u8>,
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(Taken, bool), String> {
         let mut taken = Taken::default();
@@ -185,14 +192,14 @@ impl Engine {
                         sink(record.payload);
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, answers)?,
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, replies)?,
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => taken.ended = true,
                 Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => done = Some(true),
                 Ok(_) => done = Some(false),
                 Err(error) => {
                     taken.consumed += discard;
-                    self.take_alert(wire.get_mut(taken.consumed..).unwrap_or_default(), answers);
+                    self.take_alert(wire.get_mut(taken.consumed..).unwrap_or_default(), replies);
                     return Err(error.to_string());
                 }
             }
@@ -203,20 +210,20 @@ impl Engine {
         }
     }
 
-    /// After an error: what the client is to be told of it.
-    fn take_alert(&mut self, rest: &mut [u8], answers: &mut Vec<u8>) {
+    /// Appends the alert that follows an error.
+    fn take_alert(&mut self, rest: &mut [u8], replies: &mut Vec<u8>) {
         while self.0.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut data)) =
                 self.0.process_tls_records(rest).state
         {
-            if encode(&mut data, answers).is_err() {
+            if encode(&mut data, replies).is_err() {
                 return;
             }
         }
     }
 
-    /// Encrypts `plain` behind `records`. `partial` is what [`Engine::take`] has left over: the
-    /// connection counts on finding it wherever it is asked something.
+    /// Encrypts `plain` and appends its records to `records`. `partial` is the incomplete record
+    /// that [`Engine::take`] has left: rustls expects it at each call.
     pub fn seal(
         &mut self,
         partial: &mut [u8],
@@ -229,7 +236,7 @@ impl Engine {
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => {}
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let room = plain.len() + (plain.len() / RECORD + 1) * OVERHEAD;
+                    let room = plain.len() + (plain.len() / MAX_CONTENT + 1) * OVERHEAD;
                     return grown(records, room, |place| match traffic.encrypt(plain, place) {
                         Ok(count) => Ok(count),
                         Err(EncryptError::InsufficientSize(short)) => Err(Some(short)),
@@ -242,7 +249,7 @@ impl Engine {
         }
     }
 
-    /// Writes the notice that nothing more is sent behind `records`.
+    /// Appends `close_notify` to `records`.
     pub fn seal_end(&mut self, partial: &mut [u8], records: &mut Vec<u8>) {
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
             self.0.process_tls_records(partial).state
@@ -256,8 +263,9 @@ impl Engine {
     }
 }
 
+/// Appends a record that rustls has prepared.
 fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), String> {
-    // It says how long it is when there is no room for it.
+    // With no room, rustls reports the length of the record.
     grown(out, 0, |place| match data.encode(place) {
         Ok(count) => Ok(count),
         Err(EncodeError::InsufficientSize(short)) => Err(Some(short)),
@@ -265,7 +273,8 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result
     })
 }
 
-/// Appends to `out` what `write` writes: into `room` bytes, or as many as it asks for then.
+/// Appends the output of `write`, which gets `room` bytes, and then the number of bytes that it
+/// asks for.
 fn grown(
     out: &mut Vec<u8>,
     mut room: usize,

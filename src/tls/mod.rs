@@ -1,9 +1,9 @@
-//! TLS (RFC 8446, and RFC 5246 for older clients): what one connection has of it, between the
+//! TLS (RFC 8446, and RFC 5246 for older clients): the session of one connection, between the
 //! records on the wire and the bytes that they carry.
 //!
-//! Knows no socket: records come in and go out through slices. A session keeps nothing that is
-//! complete: bytes that arrived are handed on at once, and records that the socket takes at once are
-//! never stored, so that an idle connection owns keys and no buffer.
+//! Knows no socket: records come in and go out through slices. A session stores incomplete records
+//! and records that the socket has not taken, and nothing else: received bytes are passed on at
+//! once, so that an idle connection owns keys and no buffer.
 #![forbid(unsafe_code)]
 
 #[cfg(not(feature = "tls"))]
@@ -21,107 +21,112 @@ use std::ffi::CStr;
 use self::engine::Engine;
 pub use self::engine::Identity;
 
-/// The longest part of a record, or of a message of the handshake, that waits for the rest. Records
-/// are at most 18 KiB long (RFC 5246, section 6.2.3).
+/// The longest incomplete record or handshake message in bytes that is stored. Records are at most
+/// 18 KiB long (RFC 5246, section 6.2.3).
 const MAX_PARTIAL: usize = 20 * 1024;
-/// Bytes that are encrypted before the socket has taken those before them.
+/// The number of bytes that are encrypted at a time, before the socket has taken their records.
 const PORTION: usize = 64 * 1024;
 
-/// Why a certificate was refused.
+/// The reason why a certificate is refused.
 pub struct Refusal {
-    /// What the program is told.
+    /// The sentence for the program.
     pub sentence: &'static CStr,
-    /// What the error log is told beside.
+    /// The line for the error log, which says more.
     pub detail: String,
 }
 
-/// What came of some input.
+/// The result of reading some input.
 #[derive(Debug, Default, PartialEq)]
 pub struct Taken {
-    /// Bytes of the input that are done with.
+    /// The number of bytes of the input that are complete records.
     pub consumed: usize,
-    /// The client has said that it sends nothing more.
+    /// The client has sent `close_notify`.
     pub ended: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    /// No record has come yet.
+    /// No record has been received.
     Fresh,
     Handshaking,
     Open,
-    /// We have said that we send nothing more.
+    /// The server has sent `close_notify`.
     Closed,
-    /// Nothing but an alert can be sent any more.
+    /// An error has occurred, after which only its alert can be sent.
     Failed,
 }
 
-/// What a connection that speaks TLS has beside one that does not.
+/// The state of TLS of one connection.
 pub struct Session {
     engine: Engine,
     state: State,
-    /// Bytes that the server has counted as waiting here.
+    /// The number of stored bytes that the server has counted last.
     counted: u32,
-    /// The start of a record, or records of a message that is not complete.
+    /// An incomplete record, or the records of an incomplete message.
     partial: Vec<u8>,
-    /// Records that the socket has not taken.
+    /// Records that the socket has not taken yet.
     unsent: Vec<u8>,
-    /// How many of the bytes that wait unencrypted are in there, too.
+    /// The number of bytes at the start of the outbox whose records are made, but not sent.
     in_flight: usize,
 }
 
 impl Session {
-    /// A session for a new connection.
+    /// Creates a session for a new connection. Returns `None` if that fails.
     pub fn open(identity: &Identity) -> Option<Box<Session>> {
         let (engine, partial, unsent) = (identity.begin()?, Vec::new(), Vec::new());
         let state = State::Fresh;
         Some(Box::new(Session { engine, state, counted: 0, partial, unsent, in_flight: 0 }))
     }
 
+    /// Returns whether the handshake is not complete.
     pub fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Fresh | State::Handshaking)
     }
 
-    /// Whether nothing has come that was understood.
+    /// Returns whether no record has been received.
     pub fn is_fresh(&self) -> bool {
         self.state == State::Fresh
     }
 
-    /// Whether part of a record has arrived.
+    /// Returns whether an incomplete record is stored.
     pub fn has_partial(&self) -> bool {
         !self.partial.is_empty()
     }
 
-    /// Bytes that wait here: half-received records, and records that the socket has not taken. Also, how
-    /// many were counted when this was asked last.
+    /// Counts the stored bytes: incomplete records, and records that the socket has not taken.
+    /// Returns this count and the previous one.
     pub fn recount(&mut self) -> (usize, usize) {
         let waiting = self.partial.capacity() + self.unsent.capacity();
         let counted = std::mem::replace(&mut self.counted, waiting as u32);
         (waiting, counted as usize)
     }
 
-    /// Whether bytes of answers are among the records that [`Session::fill`] gave.
+    /// Returns whether the records of [`Session::fill`] carry bytes of responses.
     pub fn carries(&self) -> bool {
         self.in_flight > 0
     }
 
-    /// Whether something is to be sent before the connection may end: records that wait, or the
-    /// notice of the end.
+    /// Returns whether there is something to send before the connection may end: stored records, or
+    /// `close_notify`.
     pub fn must_send(&self) -> bool {
         !self.unsent.is_empty() || self.state == State::Open
     }
 
-    /// Puts what is left of earlier input in front; its length.
+    /// Copies the incomplete record to the start of `wire`. Returns its length.
     pub fn begin_input(&self, wire: &mut [u8]) -> usize {
         match wire.get_mut(..self.partial.len()) {
             Some(place) => place.copy_from_slice(&self.partial),
-            None => return 0,
+            None => {
+                debug_assert!(false, "the buffer holds every incomplete record");
+                return 0;
+            }
         }
         self.partial.len()
     }
 
-    /// Takes records, hands what they carry to `sink`, and keeps what is not complete. The sum of
-    /// what `sink` is given is shorter than `wire`. An error is for people, and the end.
+    /// Decrypts the records of `wire`, passes their content to `sink`, and stores an incomplete
+    /// record. The content is shorter than `wire`. Returns whether the client has sent
+    /// `close_notify`. After an error, whose text is for the log, the connection must end.
     pub fn receive(&mut self, wire: &mut [u8], sink: impl FnMut(&[u8])) -> Result<bool, String> {
         let (taken, is_open) = match self.engine.take(wire, &mut self.unsent, sink) {
             Ok(outcome) => outcome,
@@ -150,9 +155,9 @@ impl Session {
         Ok(taken.ended)
     }
 
-    /// Fills `records` with what is to be sent next: what waits, then some of `plain`, which holds
-    /// all that waits unencrypted; and if that is the last of it, the notice of the end.
-    /// Whatever becomes of it, [`Session::sent`] has to be told.
+    /// Fills `records` with the next records to send: stored ones, then some of `plain`, which is
+    /// the whole outbox; and with `is_last`, behind its end, `close_notify`. The caller must report
+    /// to [`Session::sent`], even if nothing is sent.
     pub fn fill(
         &mut self,
         plain: &[u8],
@@ -176,8 +181,8 @@ impl Session {
         Ok(())
     }
 
-    /// The socket took `count` bytes of `records`. Returns how many bytes need not wait unencrypted
-    /// any more.
+    /// Notes that the socket took `count` bytes of `records`. Returns the number of bytes that can
+    /// be removed from the outbox.
     pub fn sent(&mut self, records: &[u8], count: usize) -> usize {
         let rest = records.get(count..).unwrap_or_default();
         if rest.is_empty() {

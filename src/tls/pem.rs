@@ -1,23 +1,28 @@
-//! What is wrong with a file of certificates: rustls says only that something is. Looks at PEM (RFC
-//! 7468) and at as much of DER as it takes to tell kinds of keys apart (RFC 5958, 8017, 5915, 5280).
+//! Certificate files: their PEM sections (RFC 7468), and the reasons why a certificate or key is
+//! refused, which rustls does not tell.
+//!
+//! Reads as much of DER as tells the kinds of keys apart (RFC 5958, RFC 8017, RFC 5915, RFC 5280),
+//! and never decides whether a key is valid.
 
 use std::ffi::CStr;
 
-/// A part of a file between its two lines.
+/// A section of a file.
 pub struct Section<'a> {
     pub label: &'a [u8],
-    /// With both lines.
+    /// The text, with its first and last line.
     pub text: &'a [u8],
-    /// Its last line is there.
+    /// The section has its last line.
     pub is_whole: bool,
 }
 
 impl Section<'_> {
+    /// Returns whether the section is a private key.
     pub fn is_key(&self) -> bool {
         self.label.ends_with(b"PRIVATE KEY")
     }
 
-    /// By a password: in the way of PKCS #8, or in that of older programs (RFC 1421).
+    /// Returns whether the key is encrypted with a password: as in PKCS #8, or as older programs do
+    /// it (RFC 1421).
     pub fn is_encrypted(&self) -> bool {
         let has_field =
             |line: &[u8]| line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED");
@@ -25,7 +30,7 @@ impl Section<'_> {
     }
 }
 
-/// Lines without their ends, and where they begin.
+/// Returns the lines without their ends, and the offset of each.
 fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     let mut at = 0;
     text.split(|byte| matches!(byte, b'\n' | b'\r')).map(move |line| {
@@ -35,7 +40,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     })
 }
 
-/// The sections of a file.
+/// Splits a file into its sections.
 pub fn sections(text: &[u8]) -> Vec<Section<'_>> {
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut begun: Option<(&[u8], usize)> = None;
@@ -58,6 +63,7 @@ pub fn sections(text: &[u8]) -> Vec<Section<'_>> {
     sections
 }
 
+/// Returns the label in a line that begins with `start`.
 fn label_in<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
     line.strip_prefix(start)?.strip_suffix(b"-----")
 }
@@ -65,21 +71,22 @@ fn label_in<'a>(line: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
 const CANNOT_BE_USED: &CStr = c"The private key cannot be used";
 const UNKNOWN_KIND: &CStr = c"The private key is of an unsupported kind";
 
-/// Object identifiers as DER has them.
+// Object identifiers in DER.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
 
+// Tags of DER.
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 2;
-const OBJECT: u8 = 6;
-const OCTETS: u8 = 4;
-/// The first optional field of a structure.
-const FIRST: u8 = 0xa0;
+const OBJECT_IDENTIFIER: u8 = 6;
+const OCTET_STRING: u8 = 4;
+/// The tag `[0]`, constructed.
+const CONTEXT_0: u8 = 0xa0;
 
-/// Why a key is of no use that was read and refused.
+/// Returns the reason why rustls refuses a key that is not malformed.
 pub fn fault_of_key(label: &[u8], der: &[u8]) -> &'static CStr {
     match label {
         b"RSA PRIVATE KEY" => fault_of_rsa(der),
@@ -89,19 +96,21 @@ pub fn fault_of_key(label: &[u8], der: &[u8]) -> &'static CStr {
     }
 }
 
+/// Reads a key of PKCS #8 (RFC 5958, section 2).
 fn fault_of_pkcs8(der: &[u8]) -> Option<&'static CStr> {
     let mut fields = element(der, SEQUENCE)?.0;
     (_, fields) = element(fields, INTEGER)?;
     let (algorithm, fields) = element(fields, SEQUENCE)?;
-    let (kind, parameters) = element(algorithm, OBJECT)?;
+    let (kind, parameters) = element(algorithm, OBJECT_IDENTIFIER)?;
     Some(match kind {
-        RSA => fault_of_rsa(element(fields, OCTETS)?.0),
+        RSA => fault_of_rsa(element(fields, OCTET_STRING)?.0),
         EC => fault_of_curve(parameters),
         ED25519 => CANNOT_BE_USED,
         _ => UNKNOWN_KIND,
     })
 }
 
+/// Looks for the curve in a key (RFC 5915, section 3) or its parameters.
 fn fault_of_curve(der: &[u8]) -> &'static CStr {
     let names = |curve| memchr::memmem::find(der, curve).is_some();
     match names(P256) || names(P384) {
@@ -110,6 +119,7 @@ fn fault_of_curve(der: &[u8]) -> &'static CStr {
     }
 }
 
+/// Checks the length of an RSA key (RFC 8017, section A.1.2).
 fn fault_of_rsa(der: &[u8]) -> &'static CStr {
     match bits_of_rsa(der) {
         Some(..2048) => c"The RSA key is too short: it needs 2048 bits at least",
@@ -118,6 +128,7 @@ fn fault_of_rsa(der: &[u8]) -> &'static CStr {
     }
 }
 
+/// Returns the length of the modulus in bits.
 fn bits_of_rsa(der: &[u8]) -> Option<usize> {
     let (_, fields) = element(element(der, SEQUENCE)?.0, INTEGER)?;
     let modulus = element(fields, INTEGER)?.0;
@@ -126,18 +137,19 @@ fn bits_of_rsa(der: &[u8]) -> Option<usize> {
     Some(digits.len() * 8 - digits.first()?.leading_zeros() as usize)
 }
 
-/// Why a certificate is of no use that was read and refused.
+/// Returns the reason why rustls refuses a certificate that is not malformed (RFC 5280, section
+/// 4.1).
 pub fn fault_of_certificate(der: &[u8]) -> &'static CStr {
     let body = element(der, SEQUENCE).and_then(|(fields, _)| element(fields, SEQUENCE));
     let Some((body, _)) = body else { return c"The certificate is damaged" };
-    // It names its version unless that is the first.
-    match element(body, FIRST).and_then(|(version, _)| element(version, INTEGER)) {
+    // A certificate has no version field if it is of version 1.
+    match element(body, CONTEXT_0).and_then(|(version, _)| element(version, INTEGER)) {
         Some(([2], _)) => c"The certificate cannot be used",
         _ => c"The certificate is not of version 3",
     }
 }
 
-/// The content of the element that `der` begins with, and what is behind it.
+/// Splits `der` into the content of its first element, if that has this tag, and the rest.
 fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, rest) = der.split_first()?;
     let (first, mut rest) = rest.split_first()?;

@@ -1,13 +1,14 @@
-//! Tickets: what a client brings to resume a session, sealed so that only we can read it (RFC 5077;
-//! RFC 8446, section 4.6.1).
+//! Session tickets (RFC 5077; RFC 8446, section 4.6.1): the state of a session, encrypted, which
+//! the client brings to resume it. Knows neither connections nor the content of the state.
 //!
-//! Their keys change every few hours, since whoever steals one can read the sessions of TLS 1.2 that
-//! were resumed by it. rustls draws each key at random, so that processes forked from one parent drift apart
-//! at the first change. Here all keys come from one secret, drawn when the certificate is set: the key of a
-//! period and the secret of the next one are derived from the secret of the period (HMAC as in
-//! HKDF-Expand, RFC 5869), and then it is forgotten. Every process finds the same keys, without a word
-//! between them, and none can find those of the past. The price is that a stolen secret opens the
-//! future, too, until the certificate is set again: keys drawn at random would heal after a period.
+//! The keys change every few hours, since an attacker with a key can read the sessions of TLS 1.2
+//! that were resumed with it. rustls draws each key at random, so that processes forked from one
+//! parent would have different keys after the first change. Here all keys come from one secret,
+//! which is drawn when the certificate is set: the key of a period and the secret of the next
+//! period are derived from the secret of the period (HMAC as in HKDF-Expand, RFC 5869), which is
+//! then erased. All processes derive the same keys without communication, and none can derive past
+//! keys. The price is that a stolen secret also yields the future keys, until the certificate is
+//! set again; with random keys it would be of no use after a period.
 
 use std::fmt;
 use std::sync::{Mutex, TryLockError};
@@ -18,38 +19,38 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::server::ProducesTickets;
 
-/// Seconds that a key seals for; it opens for as long again.
+/// The seconds for which a key encrypts tickets. It decrypts them for a second period.
 const PERIOD: u64 = 6 * 60 * 60;
-/// Periods that are gone through one by one when the clock jumps: some 90 years.
+/// The largest number of periods, about 90 years, that are derived one by one when the clock jumps.
 const MAX_STEPS: u64 = 1 << 17;
-/// The period, and the nonce, stand before what is sealed.
+/// The length of the period number, which stands in front of the nonce and the encrypted state.
 const NAME_LEN: usize = size_of::<u64>();
 
 type Secret = [u8; 32];
 
-/// Seals and opens the tickets of one certificate.
+/// The encryption of the tickets of one certificate.
 pub struct Tickets(Mutex<Keys>);
 
-/// The keys of a period and of the one before.
+/// The keys of the current period and of the previous one.
 #[derive(Clone)]
 struct Keys {
     period: u64,
-    /// The secret of this period.
+    /// The secret of the current period.
     secret: Secret,
     current: LessSafeKey,
     previous: Option<LessSafeKey>,
 }
 
 impl Tickets {
-    /// With a secret of its own; `None` if the system has no random numbers.
+    /// Draws a secret. Returns `None` if the system has no random numbers.
     pub fn new() -> Option<Tickets> {
         let mut secret = Secret::default();
         SystemRandom::new().fill(&mut secret).ok()?;
         Some(Tickets(Mutex::new(Keys::begin(secret, period_of_now())?)))
     }
 
-    /// Does something with the keys of this time. Not where another thread has them: a process that was
-    /// forked meanwhile would wait for ever.
+    /// Calls `body` with the keys of the current period. Returns `None` while another thread uses
+    /// the keys: if that thread did not survive a fork, waiting would never end.
     fn with<R>(&self, body: impl FnOnce(&Keys) -> Option<R>) -> Option<R> {
         let mut keys = match self.0.try_lock() {
             Ok(keys) => keys,
@@ -85,22 +86,24 @@ impl fmt::Debug for Tickets {
     }
 }
 
+/// Returns the number of the current period.
 fn period_of_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / PERIOD)
 }
 
 impl Keys {
+    /// Begins with the secret of a period.
     fn begin(secret: Secret, period: u64) -> Option<Keys> {
         Some(Keys { period, secret, current: key(&secret)?, previous: None })
     }
 
-    /// Goes on to another period. Never back: what is forgotten stays so, and a clock that was set back
-    /// is waited for.
+    /// Advances to a period. Never goes back, since past secrets are erased: if the clock is set
+    /// back, the keys stay until it has caught up.
     fn move_to(&mut self, period: u64) {
         let steps = period.saturating_sub(self.period);
         for left in (0..steps.min(MAX_STEPS)).rev() {
             self.secret = derive(&self.secret, b"next");
-            // Only the last two are of use.
+            // Only the keys of the last two periods are used.
             if left < 2
                 && let Some(key) = key(&self.secret)
             {
@@ -110,6 +113,7 @@ impl Keys {
         self.period = self.period.max(period);
     }
 
+    /// Encrypts the state of a session.
     fn seal(&self, plain: &[u8]) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).ok()?;
@@ -120,6 +124,7 @@ impl Keys {
         Some([&name[..], &nonce, &sealed].concat())
     }
 
+    /// Decrypts a ticket. Returns `None` unless it was encrypted with one of the keys.
     fn open(&self, cipher: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = cipher.split_first_chunk::<NAME_LEN>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
@@ -136,6 +141,7 @@ impl Keys {
     }
 }
 
+/// Derives a secret from another one.
 fn derive(secret: &Secret, what: &[u8]) -> Secret {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), what);
     let mut derived = Secret::default();
@@ -143,6 +149,7 @@ fn derive(secret: &Secret, what: &[u8]) -> Secret {
     derived
 }
 
+/// Derives the key of a period.
 fn key(secret: &Secret) -> Option<LessSafeKey> {
     let key = UnboundKey::new(&CHACHA20_POLY1305, &derive(secret, b"seal"));
     key.ok().map(LessSafeKey::new)
@@ -161,7 +168,7 @@ mod tests {
     #[test]
     fn processes_of_one_secret_take_each_others_tickets_for_ever() {
         let parent = Keys::begin([7; 32], 1000).expect("keys");
-        // One that works all the time, and others that wake up now and then.
+        // One process uses its keys in each period, the others in some periods only.
         let mut busy = parent.clone();
         for period in 1000..1100 {
             busy.move_to(period);
@@ -169,22 +176,23 @@ mod tests {
             for (one, other) in [(&busy, &lazy), (&lazy, &busy), (&busy, &busy)] {
                 let ticket = one.seal(b"session").expect("a ticket");
                 assert_eq!(other.open(&ticket).as_deref(), Some(&b"session"[..]), "{period}");
-                // In the next period, too, and in no other.
+                // The ticket is valid in the next period, too, and then no more.
                 assert!(at(other, period + 1).open(&ticket).is_some(), "{period}");
                 assert!(at(other, period + 2).open(&ticket).is_none(), "{period}");
                 assert!(at(other, period + 500).open(&ticket).is_none(), "{period}");
             }
         }
-        // A process of the past has no key for the future yet, and one of the future none of the past.
+        // A process in an earlier period has no future keys yet, and one in a later period no past
+        // keys.
         let early = parent.seal(b"x").expect("a ticket");
         let late = busy.seal(b"x").expect("a ticket");
         assert!(busy.open(&early).is_none() && parent.open(&late).is_none());
         assert_ne!(busy.secret, parent.secret);
-        // A clock that is set back changes nothing.
+        // A clock that is set back makes no difference.
         let before = busy.secret;
         busy.move_to(3);
         assert!(busy.secret == before && busy.open(&late).is_some());
-        // One that jumps by ages is no trap.
+        // A clock that jumps far ahead does not take long.
         busy.move_to(u64::MAX);
         assert!(busy.open(&busy.seal(b"x").expect("a ticket")).is_some());
     }
