@@ -1,7 +1,8 @@
-//! What other threads ask of the thread that polls a server.
+//! Hubs: the part of a server that every thread may touch at any time, and the requests of other
+//! threads to the thread that polls.
 //!
-//! A [`Hub`] is the part of a server that every thread may touch at any time. Hubs are pooled and
-//! never unmapped, so that a connection pointer kept for too long still leads to a valid one.
+//! Owns the reuse of hubs, which are pooled and never unmapped, so that a connection pointer that a
+//! program keeps for too long still leads to a valid hub. Knows the server by its address only.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -15,13 +16,13 @@ use super::queue::Queue;
 use super::slots::{Generation, Slot};
 use crate::abi::IterateFn;
 
-/// A pointer of the program's, carried to the callback and never followed.
+/// A pointer of the program, which is passed to its function and never followed.
 #[derive(Clone, Copy, Debug)]
 pub struct Param(pub *mut c_void);
-// SAFETY: the library only hands it back.
+// SAFETY: the library only passes the pointer back to the program.
 unsafe impl Send for Param {}
 
-/// What the server is to do for another thread. Only the server knows its type.
+/// A job for the polling thread. Only the server knows its type.
 pub type Job = Box<dyn Any + Send>;
 
 /// One request of another thread.
@@ -31,7 +32,7 @@ pub enum Message {
         slot: &'static Slot,
         generation: Generation,
         bytes: Vec<u8>,
-        /// How many bytes the caller was told are queued.
+        /// The number of bytes that were added to `Slot::incoming`.
         charged: usize,
         verdict: Verdict,
     },
@@ -40,34 +41,34 @@ pub enum Message {
         param: Param,
         ticket: Arc<Ticket>,
     },
-    /// Anything else that needs the server; it answers through a ticket of its own.
+    /// Another job on the server; the ticket reports its end.
     Run(Job, Arc<Ticket>),
     /// A line for the error log.
     Complain(&'static str),
 }
 
-/// What the writing thread already found out about its bytes.
+/// The result of the writing thread's check of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
-    /// The handler was running: the I/O thread judges when it has returned.
+    /// Not checked, since the handler was running: the I/O thread checks when it has returned.
     Unjudged,
-    /// Part of an answer.
+    /// A part of a response.
     Part,
     /// A websocket frame, its header included.
     Frame { header_len: usize },
-    /// The end of an answer.
+    /// The end of a response.
     End { persistent: bool },
 }
 
-/// What every thread may touch of a server. This is what `struct mg_server` points to.
+/// The part of a server that every thread may touch, to which `struct mg_server *` points.
 #[repr(C)]
 pub struct Hub {
-    /// One widely used program walks the list of connections in the old structure, two pointers
-    /// to itself when empty. Here it finds that list empty.
+    /// The list of connections of the 5.0 structure, always empty: its two pointers lead to the
+    /// list itself. One widely used program iterates over it.
     legacy: [AtomicUsize; LEGACY_SIZE / size_of::<usize>()],
-    /// Which thread holds the server, and how; see `ffi::hold`.
+    /// The thread that holds the server, and its use of it; see `ffi::hold`.
     pub holder: AtomicU64,
-    /// The forks that the holder knows of.
+    /// The number of forks that `holder` accounts for.
     pub forks: AtomicU64,
     pub queue: Queue<Message, mio::Waker>,
     /// The server, for the thread that holds it. NULL once it is destroyed.
@@ -77,23 +78,23 @@ pub struct Hub {
     pub iterate_timeout_ms: AtomicU64,
     pub max_send_queue: AtomicUsize,
     pub max_buffered: AtomicUsize,
-    /// Bytes in bodies and queues, as of the last turn.
+    /// The number of bytes in contents and queues, as of the last turn.
     pub buffered: AtomicUsize,
 }
 
-/// How many other servers end before the hub of one serves another: a thread that comes too late
-/// with the pointer of a server must not walk over the clients of its successor.
+/// The number of other servers that must end before the hub of a server is used again: a thread
+/// with an old pointer must not reach the clients of a later server.
 const QUARANTINE: usize = 4096;
 
 /// Hubs of servers that have ended, the oldest first.
 static HUBS: Mutex<VecDeque<&'static Hub>> = Mutex::new(VecDeque::new());
 
-/// The bytes of `Hub::legacy`.
+/// The size of `Hub::legacy` in bytes.
 const LEGACY_SIZE: usize = 48;
 
-/// Where the list of connections lies in the old structure: behind an `int` and the 16 bytes of an
-/// IPv4 socket address, at the next multiple of a pointer's size. It has two words, the next and the
-/// previous entry.
+/// Returns the offset of the list of connections in the 5.0 structure: behind an `int` and the 16
+/// bytes of an IPv4 socket address, at the next multiple of the size of a pointer. The list has two
+/// words, the next and the previous entry.
 const fn legacy_list(pointer_size: usize) -> usize {
     (size_of::<c_int>() + 16).next_multiple_of(pointer_size)
 }
@@ -101,12 +102,12 @@ const fn legacy_list(pointer_size: usize) -> usize {
 const _: () = {
     assert!(legacy_list(8) == 24 && legacy_list(4) == 20);
     assert!(legacy_list(size_of::<usize>()) + 2 * size_of::<usize>() <= LEGACY_SIZE);
-    // Programs count from the address that they hold.
+    // Programs compute offsets from the address of the hub.
     assert!(std::mem::offset_of!(Hub, legacy) == 0);
 };
 
 impl Hub {
-    /// A hub for a new server.
+    /// Returns a hub for a new server.
     pub fn acquire() -> &'static Hub {
         let mut hubs = HUBS.lock().unwrap_or_else(PoisonError::into_inner);
         let pooled = if hubs.len() > QUARANTINE { hubs.pop_front() } else { None };
@@ -134,7 +135,7 @@ impl Hub {
         hub
     }
 
-    /// Gives a hub back. Its queue is closed, and whoever waits is released.
+    /// Gives a hub back. Closes its queue, and releases the threads that wait.
     pub fn release(&'static self) {
         for message in self.queue.close() {
             message.withdraw();
@@ -144,7 +145,7 @@ impl Hub {
 }
 
 impl Message {
-    /// Tells whoever waits for this message that nothing comes of it.
+    /// Releases the thread that waits for this message, which is not carried out.
     pub fn withdraw(self) {
         match self {
             Message::Iterate { ticket, .. } | Message::Run(_, ticket) => ticket.finish(-1),
@@ -153,7 +154,7 @@ impl Message {
     }
 }
 
-/// How a waiting thread learns what became of its request.
+/// The progress of a request on which another thread waits.
 #[derive(Default)]
 pub struct Ticket {
     progress: Mutex<Progress>,
@@ -170,7 +171,7 @@ enum Progress {
 }
 
 impl Ticket {
-    /// Called by the I/O thread; false if the request was withdrawn meanwhile.
+    /// Begins the request, on the I/O thread. Returns false if it was withdrawn meanwhile.
     pub fn begin(&self) -> bool {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if *progress != Progress::Queued {
@@ -180,15 +181,16 @@ impl Ticket {
         true
     }
 
-    /// Called by the I/O thread when it is done.
+    /// Reports the result, on the I/O thread.
     pub fn finish(&self, result: i32) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         *progress = Progress::Finished(result);
         self.changed.notify_all();
     }
 
-    /// Waits for the result. A request that is not begun within `timeout` is withdrawn and gives
-    /// -1; once begun it is waited for. Zero waits for ever.
+    /// Waits for the result. A request that is not begun within `timeout` is withdrawn, and the
+    /// result is -1; the end of a request that has begun is awaited without a limit. A `timeout` of
+    /// zero is no limit.
     pub fn wait(&self, timeout: Duration) -> i32 {
         let start = Instant::now();
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);

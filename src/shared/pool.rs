@@ -1,84 +1,90 @@
-//! The memory of connection slots, for the whole process.
+//! The memory of connection slots, for the whole process, by `mmap` and `madvise`. Knows of a slot
+//! its size, and that zeros are a closed one.
 //!
 //! C programs keep `struct mg_connection *` for longer than they should, and pass it to the
-//! functions that write. So no slot is ever unmapped, and one that a program has seen is not used
-//! again before [`Rules::quarantine`] others have been retired after it: who writes late finds a
-//! closed slot, and never another client. There is no exception to that, since the library cannot
+//! functions that write. So no slot is ever unmapped, and a slot that a program has seen is not
+//! used again before [`Rules::quarantine`] other slots have been retired after it: a late write
+//! finds a closed slot, and never another client. There is no exception, since the library cannot
 //! know which threads of the program hold a pointer. A slot that no program has seen, of a
-//! connection that got only files, is used again at once, while its memory is hot.
+//! connection that got only files, is used again at once, while its memory is in the cache.
 //!
-//! Slots lie side by side in blocks of whole pages. They are handed out in the order of their
-//! addresses, so that connections of the same time are neighbours. When all slots on a page are
-//! retired, the page goes back to the kernel and reads as zeros from then on: that is a closed slot.
-//! So what millions of past connections take is address space, and a few bits each.
+//! Slots lie side by side in blocks of whole pages. They are used in the order of their addresses,
+//! so that connections of the same time are neighbours. When all slots on a page are retired, the
+//! page is given back to the kernel and reads as zeros from then on, which is a closed slot. Past
+//! connections therefore take address space and a bit each, and no memory.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 
 use super::slots::Slot;
 
-/// Blocks whose memory is kept for a while after all their slots were retired: a program that
-/// looks into a connection a little too late sees empty strings there rather than NULL.
+/// The number of complete blocks whose memory is kept: a program that reads a connection a little
+/// too late then sees empty strings rather than NULL.
 const GRACE: usize = 2;
-/// Blocks of which slots were handed out lately. They are given back as a whole, which takes one
-/// call of the kernel; older ones, in which a few connections live on, page by page.
+/// The number of recent blocks. A recent block is given back as a whole, by one system call; an
+/// older one, in which a few connections are still open, page by page.
 const RECENT: usize = 4;
-/// Blocks that are mapped with one call.
+/// The number of blocks that are mapped by one call.
 const SEGMENT_BLOCKS: usize = 64;
-/// Bytes of a block, rounded up to pages: with pages of 4 KiB nearly nothing of it is left over.
+/// The size of a block in bytes, rounded up to pages. With pages of 4 KiB, slots fill it nearly
+/// completely.
 const BLOCK_BYTES: usize = 40_960;
-/// Where address space is narrow, slots take no more of it than this.
+/// The number of bytes that slots take of a narrow address space.
 const NARROW_BYTES: usize = 128 << 20;
 
-/// When a slot may be used again.
+/// The rules for the reuse of slots.
 pub struct Rules {
-    /// How many others are retired before a slot that a program has seen is used again.
+    /// The number of slots that must be retired after a slot that a program has seen before it is
+    /// used again.
     pub quarantine: u64,
     /// The same where address space is bounded.
     pub bounded_quarantine: u64,
-    /// How many bytes of address space there may be, if that is bounded.
+    /// Returns the bound of the address space in bytes, if there is one.
     pub bound: fn() -> Option<usize>,
 }
 
 impl Rules {
-    /// Those of the process.
+    /// The rules of the process.
     pub const STANDARD: Rules =
         Rules { quarantine: 1 << 24, bounded_quarantine: 65_536, bound: address_space };
 }
 
-/// See the module.
+/// A pool of slots, see the module.
 pub struct Pool {
     rules: Rules,
     shape: Option<Shape>,
     /// Slots that no program has seen.
     free: Vec<&'static Slot>,
-    /// By number; that is the order in which they were mapped.
+    /// All segments, in the order in which they were mapped. A segment is named by its place here.
     segments: Vec<Segment>,
-    /// Their numbers, in the order of their addresses.
+    /// The numbers of the segments, in the order of their addresses.
     by_address: Vec<u32>,
-    /// By number; each segment has so many.
+    /// All blocks by number: [`SEGMENT_BLOCKS`] of each segment.
     blocks: Vec<Block>,
-    /// Blocks that are mapped and were never used.
+    /// The numbers of blocks that were never used.
     fresh: VecDeque<u32>,
-    /// Where slots are taken from.
+    /// The block from which slots are taken.
     current: Option<Current>,
+    /// The numbers of the blocks that were current last.
     recent: VecDeque<u32>,
     /// Blocks of which all slots are retired, the oldest first.
     complete: VecDeque<Complete>,
-    /// Slots retired so far.
+    /// The number of slots retired so far.
     retired: u64,
 }
 
-/// What depends on the machine.
+/// The sizes that depend on the machine, in bytes.
 #[derive(Clone, Copy)]
 struct Shape {
     page: usize,
     block: usize,
+    /// The number of slots in a block.
     slots: usize,
+    /// The bound of the address space.
     bound: Option<usize>,
 }
 
-/// The begin of memory that was mapped with one call, never to be unmapped.
+/// The start of memory that was mapped by one call and is never unmapped.
 #[derive(Clone, Copy)]
 struct Segment(NonNull<u8>);
 // SAFETY: the memory belongs to the pool, and is only reached through slots and under its lock.
@@ -86,24 +92,27 @@ unsafe impl Send for Segment {}
 
 /// A block that has slots left.
 struct Current {
+    /// The start of the block.
     start: Segment,
+    /// The place of the next slot in it.
     next: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Block {
-    /// A bit for each slot that was retired.
+    /// A bit for each slot, set when it is retired.
     retired: u128,
 }
 
+/// A block of which all slots are retired.
 struct Complete {
     block: u32,
-    /// How many slots had been retired when its last one was.
+    /// The number of slots that had been retired when its last one was.
     at: u64,
 }
 
 impl Pool {
-    /// A pool without memory.
+    /// Creates a pool without memory.
     pub const fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -120,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// A slot for a new connection; `None` when there is no memory.
+    /// Returns a slot for a new connection; `None` if there is no memory.
     pub fn acquire(&mut self) -> Option<&'static Slot> {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
@@ -140,10 +149,10 @@ impl Pool {
         Some(unsafe { current.start.0.cast::<Slot>().add(place).as_ref() })
     }
 
-    /// Gives back the slot of a closed connection. `seen`: a program knows its address.
+    /// Takes back the slot of a closed connection. `seen`: a program knows its address.
     pub fn release(&mut self, slot: &'static Slot, seen: bool) {
         if !seen {
-            // Without memory for the list the slot is lost.
+            // If there is no memory for the list, the slot is lost.
             if self.free.try_reserve(1).is_ok() {
                 self.free.push(slot);
             }
@@ -155,7 +164,10 @@ impl Pool {
             return;
         };
         self.retired += 1;
-        let Some(block) = self.blocks.get_mut(number as usize) else { return };
+        let Some(block) = self.blocks.get_mut(number as usize) else {
+            debug_assert!(false, "a segment without its blocks");
+            return;
+        };
         block.retired |= 1 << place;
         if block.retired.count_ones() as usize == shape.slots {
             self.completed(number, shape);
@@ -166,10 +178,10 @@ impl Pool {
         }
     }
 
-    /// All slots of a block are retired.
+    /// Notes that all slots of a block are retired.
     fn completed(&mut self, block: u32, shape: Shape) {
         if self.complete.try_reserve(1).is_err() {
-            // It cannot be found again; its memory can be given back all the same.
+            // The block is lost for reuse, but its memory can be given back.
             self.give_back(block, 0, shape.block);
             return;
         }
@@ -180,7 +192,8 @@ impl Pool {
         }
     }
 
-    /// Makes a block the current one: the oldest that may be used again, else a new one.
+    /// Chooses the next block: the oldest one that may be used again, else a new one. Returns its
+    /// start; `None` if there is no memory.
     fn begin_block(&mut self, shape: Shape) -> Option<NonNull<u8>> {
         let rests = self.complete.front().map(|oldest| self.retired - oldest.at);
         let mapped = self.blocks.len() * shape.block;
@@ -189,7 +202,7 @@ impl Pool {
             if bounded { self.rules.bounded_quarantine } else { self.rules.quarantine };
         let again = rests.is_some_and(|rests| rests >= quarantine);
         if !again && self.fresh.is_empty() && !self.map_segment(shape) {
-            // There is no more address space: as many as fit.
+            // There is no more address space: blocks are used again as if it were bounded.
             rests.filter(|rests| *rests >= self.rules.bounded_quarantine)?;
         }
         self.recent.try_reserve(1).ok()?;
@@ -208,15 +221,15 @@ impl Pool {
         }
         let start = self.start_of(block)?;
         if self.recent.len() > 1 {
-            // Connections come one after the other: their memory in one call, instead of a page
-            // fault for every six of them. Kernels before 5.14 do not know how.
-            // SAFETY: advice for a block of which no slot is in use.
+            // Connections fill the block one after the other: one call provides its memory, instead
+            // of a page fault for every six of them. Kernels before 5.14 refuse the call.
+            // SAFETY: this is advice for a block of which no slot is in use.
             unsafe { libc::madvise(start.as_ptr().cast(), shape.block, libc::MADV_POPULATE_WRITE) };
         }
         Some(start)
     }
 
-    /// Maps memory for more blocks. False if there is none.
+    /// Maps memory for more blocks. Returns false if there is none.
     fn map_segment(&mut self, shape: Shape) -> bool {
         let (Ok(number), Ok(first_block)) =
             (u32::try_from(self.segments.len()), u32::try_from(self.blocks.len()))
@@ -238,7 +251,7 @@ impl Pool {
         true
     }
 
-    /// How many segments begin at or below an address.
+    /// Returns the number of segments that begin at or below an address.
     fn segments_below(&self, address: NonNull<u8>) -> usize {
         let begins_below = |number: &u32| {
             self.segments.get(*number as usize).is_some_and(|Segment(start)| *start <= address)
@@ -246,15 +259,18 @@ impl Pool {
         self.by_address.partition_point(begins_below)
     }
 
-    /// Gives those pages of a block back of which all slots are retired. Blocks that are complete
-    /// are given back as a whole.
+    /// Gives back those pages of a block of which all slots are retired, unless the block is
+    /// complete, which is given back as a whole.
     fn give_back_pages(
         &mut self,
         number: u32,
         pages: std::ops::RangeInclusive<usize>,
         shape: Shape,
     ) {
-        let Some(Block { retired }) = self.blocks.get(number as usize).copied() else { return };
+        let Some(Block { retired }) = self.blocks.get(number as usize).copied() else {
+            debug_assert!(false, "a number without a block");
+            return;
+        };
         if retired.count_ones() as usize == shape.slots {
             return;
         }
@@ -267,24 +283,27 @@ impl Pool {
         }
     }
 
-    /// Lets the kernel have the memory of retired slots. Their addresses stay readable.
+    /// Gives back the memory of retired slots to the kernel. Their addresses stay readable.
     fn give_back(&self, block: u32, offset: usize, len: usize) {
-        let Some(start) = self.start_of(block) else { return };
-        // SAFETY: whole pages of a segment, in which all slots are retired. What is lost are
-        // closed slots; zeros are closed slots as well. Who holds the lock of one looks at nothing
-        // but its state.
+        let Some(start) = self.start_of(block) else {
+            debug_assert!(false, "a block without a segment");
+            return;
+        };
+        // SAFETY: these are whole pages of a segment on which all slots are retired. The slots
+        // become zeros, which are closed slots as they were before. A thread that holds the lock of
+        // one of them reads nothing but its state.
         unsafe { libc::madvise(start.add(offset).as_ptr().cast(), len, libc::MADV_DONTNEED) };
     }
 
-    /// Where a block begins.
+    /// Returns the start of a block.
     fn start_of(&self, block: u32) -> Option<NonNull<u8>> {
         let shape = self.shape?;
         let Segment(start) = self.segments.get(block as usize / SEGMENT_BLOCKS)?;
-        // SAFETY: a segment has so many blocks.
+        // SAFETY: the place is below the number of blocks in a segment.
         Some(unsafe { start.add(block as usize % SEGMENT_BLOCKS * shape.block) })
     }
 
-    /// The block of a slot, and its place there.
+    /// Returns the number of the block of a slot, and the place of the slot in it.
     fn place_of(&self, slot: &'static Slot, shape: Shape) -> Option<(u32, usize)> {
         let address = NonNull::from(slot).cast::<u8>();
         let number = *self.by_address.get(self.segments_below(address).checked_sub(1)?)? as usize;
@@ -295,39 +314,41 @@ impl Pool {
         (block < SEGMENT_BLOCKS).then_some((number, within / size_of::<Slot>()))
     }
 
+    /// Returns the sizes, which are computed once.
     fn shape(&mut self) -> Shape {
         *self.shape.get_or_insert_with(|| {
             let page = page_size();
             let block = BLOCK_BYTES.next_multiple_of(page);
-            // A bit of `Block::retired` for each.
+            // Each slot needs a bit of `Block::retired`.
             let slots = (block / size_of::<Slot>()).min(u128::BITS as usize);
             Shape { page, block, slots, bound: (self.rules.bound)() }
         })
     }
 }
 
+/// Returns the size of a page in bytes.
 fn page_size() -> usize {
-    // SAFETY: asks for a number.
+    // SAFETY: the call only returns a number.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).ok().filter(|size| size.is_power_of_two()).unwrap_or(4096)
 }
 
-/// Zeros that take no memory before they are written to.
+/// Maps zeros that take no memory before they are written to.
 fn map(len: usize) -> Option<NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a new mapping at a place of the kernel's choice.
+    // SAFETY: this is a new mapping at an address that the kernel chooses.
     let start = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return None;
     }
-    // A huge page would be given back only when all of its 3,000 connections have ended.
-    // SAFETY: advice for memory that was mapped just now.
+    // A huge page could be given back only after the end of all of its 3,000 connections.
+    // SAFETY: this is advice for memory that was mapped just now.
     unsafe { libc::madvise(start, len, libc::MADV_NOHUGEPAGE) };
     NonNull::new(start.cast())
 }
 
-/// How much address space slots may take, if that is bounded.
+/// Returns the number of bytes of address space for slots, if it is bounded.
 fn address_space() -> Option<usize> {
     let narrow = usize::BITS < 64 || commits_strictly();
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -338,7 +359,7 @@ fn address_space() -> Option<usize> {
     share.into_iter().chain(narrow.then_some(NARROW_BYTES)).min()
 }
 
-/// Whether the kernel counts mapped memory as if it were used.
+/// Returns whether the kernel counts mapped memory as used (`vm.overcommit_memory`).
 fn commits_strictly() -> bool {
     std::fs::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.starts_with(b"2"))
 }
@@ -357,21 +378,21 @@ mod tests {
         Pool::new(Rules { quarantine: QUARANTINE, bounded_quarantine: 100, bound })
     }
 
-    /// Pages in memory, of those that a pool has mapped.
+    /// Returns the number of pages of a pool that are in memory.
     fn resident(pool: &Pool) -> usize {
         let shape = pool.shape.expect("used");
         let pages = shape.block * SEGMENT_BLOCKS / shape.page;
         let in_segment = |Segment(start): &Segment| {
             let mut there = vec![0_u8; pages];
             let (start, len) = (start.as_ptr().cast(), shape.block * SEGMENT_BLOCKS);
-            // SAFETY: a segment, and a byte for each of its pages.
+            // SAFETY: `start` is that of a segment, and there is a byte for each of its pages.
             assert_eq!(unsafe { libc::mincore(start, len, there.as_mut_ptr().cast()) }, 0);
             there.iter().filter(|page| **page & 1 == 1).count()
         };
         pool.segments.iter().map(in_segment).sum()
     }
 
-    /// As a connection does.
+    /// Writes to a slot as a connection does.
     fn use_slot(slot: &'static Slot) {
         let hub = super::super::hub::Hub::acquire();
         slot.open(hub, 0, ([127, 0, 0, 1], 1).into(), std::ptr::null_mut());
@@ -383,7 +404,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn no_address_that_was_seen_is_used_again_before_so_many_others_were_retired(
-            // What happens each time: a new connection, or the end of one, seen or not.
+            // Each step is a new connection, or the end of one, seen or not.
             events in proptest::collection::vec((any::<u16>(), 0..10_u8), 2000..4000),
             bounded: bool,
         ) {
@@ -427,7 +448,7 @@ mod tests {
     #[test]
     fn connections_of_the_past_take_no_memory() {
         let mut pool = Pool::new(Rules { bound: || None, ..Rules::STANDARD });
-        // One in a hundred lives on.
+        // One connection in a hundred stays open.
         let mut live = Vec::new();
         for number in 0..100_000 {
             let slot = pool.acquire().expect("memory");
@@ -440,9 +461,10 @@ mod tests {
             }
         }
         let shape = pool.shape.expect("used");
-        // Beside that of blocks which are kept for a while, and the one in use.
+        // The memory of the complete blocks that are kept, and of the current block, is not
+        // counted.
         let kept = (GRACE + RECENT + 2) * shape.block / shape.page;
-        // A slot may lie on two pages.
+        // A slot can lie on two pages.
         assert!(resident(&pool) <= 2 * live.len() + kept, "{} pages", resident(&pool));
         for slot in live.drain(..) {
             pool.release(slot, true);
@@ -462,7 +484,7 @@ mod tests {
             use_slot(slot);
             pool.release(slot, true);
         }
-        // The lock was lost meanwhile: nobody waits for it.
+        // The lock was lost with its page: no thread waits for it.
         assert!(early.answer().is_none());
         drop(held);
         assert!(early.answer().is_none());

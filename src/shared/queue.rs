@@ -1,5 +1,7 @@
-//! A queue that many threads fill and one empties. The filler wakes the emptier at most once for
-//! all that lies in the queue; the emptier pays one atomic load when it is empty.
+//! A queue with many producers and one consumer, on a mutex and one atomic flag.
+//!
+//! Owns when the consumer is woken: at most once for all messages in the queue. For an empty queue,
+//! the consumer pays one atomic load. Knows neither the messages nor the way of waking.
 
 #[cfg(loom)]
 use loom::sync::{
@@ -13,21 +15,22 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// How the emptier is woken.
+/// A way of waking the consumer.
 pub trait Wake {
+    /// Wakes the consumer.
     fn wake(&self);
 }
 
 impl Wake for mio::Waker {
     fn wake(&self) {
-        // It can only fail for want of kernel memory; the next poll looks anyway.
+        // The call fails only if the kernel has no memory; the next poll empties the queue anyway.
         let _ = mio::Waker::wake(self);
     }
 }
 
-/// See the module.
+/// A queue, see the module.
 pub struct Queue<M, W> {
-    /// Something lies in the queue. Set under the lock, read without it.
+    /// The queue has messages. Set under the lock, read without it.
     filled: AtomicBool,
     inner: Mutex<Inner<M, W>>,
 }
@@ -39,7 +42,7 @@ struct Inner<M, W> {
 }
 
 impl<M, W: Wake> Queue<M, W> {
-    /// A closed queue.
+    /// Creates a closed queue.
     #[expect(clippy::new_without_default, reason = "a queue is opened explicitly")]
     pub fn new() -> Self {
         Self {
@@ -52,16 +55,17 @@ impl<M, W: Wake> Queue<M, W> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes messages from now on.
+    /// Opens the queue for messages.
     pub fn open(&self) {
         self.lock().open = true;
     }
 
-    /// Says how the emptier is woken; `None` while it cannot be.
+    /// Sets the way of waking the consumer; `None` while it cannot be woken.
     pub fn set_waker(&self, waker: Option<W>) {
         let mut inner = self.lock();
         inner.waker = waker;
-        // Whoever filled the queue before could not announce it, and who comes next will not.
+        // A producer that filled the queue before this call had no waker, and the next one sees
+        // a filled queue and does not wake.
         if !inner.messages.is_empty()
             && let Some(waker) = &inner.waker
         {
@@ -84,7 +88,7 @@ impl<M, W: Wake> Queue<M, W> {
         Ok(())
     }
 
-    /// Whether there may be something to take.
+    /// Returns whether the queue may have messages.
     pub fn is_filled(&self) -> bool {
         self.filled.load(Ordering::Acquire)
     }
@@ -99,8 +103,8 @@ impl<M, W: Wake> Queue<M, W> {
         into.append(&mut inner.messages);
     }
 
-    /// Wakes the emptier although there is no message. Never waits for long: it may run in a
-    /// signal handler that has interrupted whoever holds the lock.
+    /// Wakes the consumer without a message. Does not wait for the lock without a limit: the call
+    /// may come from a signal handler that has interrupted the thread that holds the lock.
     pub fn wake(&self) {
         for _ in 0..1000 {
             if let Ok(inner) = self.inner.try_lock() {
@@ -113,7 +117,7 @@ impl<M, W: Wake> Queue<M, W> {
         }
     }
 
-    /// Takes no more messages, and gives back what lies in the queue.
+    /// Closes the queue, and returns the messages in it.
     pub fn close(&self) -> Vec<M> {
         let mut inner = self.lock();
         inner.open = false;
@@ -191,8 +195,8 @@ mod model {
             }
             let seen = taken.len();
             queue.take(&mut taken);
-            // What came after the first look was announced by a wake of its own, or by one that
-            // had not been consumed yet.
+            // Messages behind the first `take` were announced by a wake of their own, or by an
+            // earlier wake that the consumer had not seen yet.
             assert!(taken.len() == seen || wakes.load(Ordering::SeqCst) >= 1, "{before}");
             for writer in 0..2 {
                 let own: Vec<_> = taken.iter().filter(|m| m.0 == writer).map(|m| m.1).collect();

@@ -1,9 +1,10 @@
 //! Connection slots: the memory behind `struct mg_connection *`.
 //!
-//! [`pool`](super::pool) keeps their memory, never unmaps it, and uses an address that a program
-//! has seen again only after millions of others. A pointer that a program kept is therefore safe to
-//! look at for ever, also after the server is gone, and says that its connection has closed. A slot
-//! of zeros is a closed one, since that is what the pool makes of old ones.
+//! Owns what C sees of a connection, its state for all threads, and the late response. Knows
+//! nothing of sockets. [`pool`](super::pool) never unmaps a slot, and uses the address of a slot
+//! that a program has seen again only after millions of others: a pointer that a program keeps can
+//! always be read, even after the end of the server, and says that its connection has closed. A
+//! slot of zeros is a closed one, since the pool turns retired slots into zeros.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
@@ -21,49 +22,49 @@ use crate::http::response::Answer;
 
 /// The connection is open.
 const OPEN: u64 = 1;
-/// A request waits for its answer: a program may write.
+/// A request waits for its response: a program may write.
 const ANSWERABLE: u64 = 2;
 /// The connection is a websocket whose closing handshake has not begun: frames may be written.
 const FRAMES: u64 = 4;
-/// The program has been shown the connection: any of its threads may hold the pointer from now on.
+/// The program has seen the connection: any of its threads may hold the pointer from now on.
 const SEEN: u64 = 8;
-/// Bits of the state word below the generation.
+/// The number of bits of the state word below the generation.
 const FLAGS: u32 = 8;
 
-/// One connection as other threads and C see it. What only the I/O thread needs is elsewhere.
+/// One connection as other threads and C see it. The server keeps the data of the I/O thread.
 #[repr(C)]
 pub struct Slot {
     public: UnsafeCell<mg_connection>,
-    /// Generation, shifted by [`FLAGS`], and the flags.
+    /// The generation, shifted by [`FLAGS`], and the flags.
     state: AtomicU64,
     hub: AtomicPtr<Hub>,
-    /// Where the server keeps the rest of this connection.
+    /// The index of this connection in the server.
     index: AtomicU32,
-    /// Whoever has `answer`, 0 for nobody. Not a `Mutex`: whatever this word is when the pool makes it 0,
-    /// a thread that waits for it must not wait for ever.
+    /// The thread that has locked `answer`, or 0. It is not a `Mutex`: when the pool makes this
+    /// word 0, whatever it was, a thread that waits for the lock must get it.
     lock: AtomicU32,
-    /// Bytes that other threads have queued and the I/O thread has not taken yet.
+    /// The number of bytes that other threads have queued and the I/O thread has not taken yet.
     pub incoming: AtomicUsize,
-    /// Bytes in the connection's own queue, as of the last turn.
+    /// The number of bytes in the outbox of the connection, as of the last turn.
     pub backlog: AtomicUsize,
-    /// The answer to a request whose handler has returned. Whoever writes judges it here, so
-    /// that every thread learns at once what becomes of its bytes.
+    /// The response to a request whose handler has returned. The writing thread itself follows it,
+    /// so that each thread learns at once whether its bytes are part of the response.
     answer: UnsafeCell<Option<Box<Answer>>>,
 }
 
-// SAFETY: `public` is written by the thread that owns the server alone, and read by C under the
-// rules of the API; all else is atomic or locked.
+// SAFETY: only the thread that holds the server writes to `public`, and C reads it under the rules
+// of the API; all other fields are atomic or locked.
 unsafe impl Sync for Slot {}
-// SAFETY: as above; the pointers inside `public` are not followed by this type.
+// SAFETY: as above; this type does not follow the pointers inside `public`.
 unsafe impl Send for Slot {}
 
-/// One connection in a slot: no two of the process have the same number.
+/// The number of a connection: no two connections of the process have the same one.
 pub type Generation = u64;
 
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Slot {
-    /// The slot behind a pointer that C holds.
+    /// Returns the slot behind a pointer that C holds.
     ///
     /// # Safety
     /// `conn` is NULL or a pointer that this library once gave to a handler.
@@ -72,48 +73,49 @@ impl Slot {
         unsafe { conn.cast::<Slot>().as_ref() }
     }
 
-    /// The pointer that C gets. It is derived from the whole slot, so that it leads back to it.
+    /// Returns the pointer for C. It is derived from the whole slot, so that it leads back to the
+    /// slot.
     pub fn as_c(&'static self) -> *mut mg_connection {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// The generation, if the connection is open.
+    /// Returns the generation if the connection is open.
     pub fn open_generation(&self) -> Option<Generation> {
         let state = self.state.load(Ordering::Acquire);
         (state & OPEN != 0).then_some(state >> FLAGS)
     }
 
-    /// Whether a request of this generation's connection waits for its answer.
+    /// Returns whether a request waits for its response.
     pub fn is_answerable(&self) -> bool {
         self.state.load(Ordering::Acquire) & ANSWERABLE != 0
     }
 
-    /// Says whether a request waits for its answer.
+    /// Sets whether a request waits for its response.
     pub fn set_answerable(&self, answerable: bool) {
         let state = self.state.load(Ordering::Relaxed);
         let flag = if answerable { ANSWERABLE } else { 0 };
         self.state.store(state & !ANSWERABLE | flag, Ordering::Release);
     }
 
-    /// Whether this is a websocket that frames may be written to.
+    /// Returns whether this is a websocket to which frames may be written.
     pub fn takes_frames(&self) -> bool {
         self.state.load(Ordering::Acquire) & FRAMES != 0
     }
 
-    /// Says whether frames may be written.
+    /// Sets whether frames may be written.
     pub fn set_takes_frames(&self, takes: bool) {
         let state = self.state.load(Ordering::Relaxed);
         let flag = if takes { FRAMES } else { 0 };
         self.state.store(state & !FRAMES | flag, Ordering::Release);
     }
 
-    /// Says that the connection is a websocket from now on.
+    /// Marks the connection as a websocket.
     pub fn become_websocket(&self) {
         // SAFETY: as in `show_request`.
         unsafe { (*self.public.get()).is_websocket = 1 };
     }
 
-    /// Shows a websocket message, which must stay where it is until it is hidden.
+    /// Shows a websocket message to the program. The message must not move until it is hidden.
     pub fn show_message(&self, content: &mut [u8], wsbits: u8) {
         let out = self.public.get();
         // SAFETY: as in `show_request`.
@@ -124,7 +126,7 @@ impl Slot {
         }
     }
 
-    /// Takes the message away from the program's eyes.
+    /// Hides the message from the program.
     pub fn hide_message(&self) {
         let Content(content, content_len, _) = Content::none();
         let out = self.public.get();
@@ -136,30 +138,32 @@ impl Slot {
         }
     }
 
-    /// The hub of the server that the slot serves, or served last.
+    /// Returns the hub of the server whose connection the slot is, or was last.
     pub fn hub(&self) -> Option<&'static Hub> {
-        // SAFETY: hubs are never unmapped either.
+        // SAFETY: the pointer is NULL or that of a hub, and hubs are never unmapped.
         unsafe { self.hub.load(Ordering::Acquire).as_ref() }
     }
 
-    /// Where the server keeps the rest of this connection.
+    /// Returns the index of this connection in the server.
     pub fn index(&self) -> usize {
         self.index.load(Ordering::Relaxed) as usize
     }
 
-    /// Notes that the program is shown this connection.
+    /// Notes that the program sees this connection.
     pub fn set_seen(&self) {
-        // Once, and in one step: another thread may be about to begin a closing handshake.
+        // The flag is set once, and by one atomic operation: another thread may clear `FRAMES` at
+        // the same time, to begin a closing handshake.
         if self.state.load(Ordering::Relaxed) & SEEN == 0 {
             self.state.fetch_or(SEEN, Ordering::Relaxed);
         }
     }
 
-    /// The answer that is being given late, if there is one. Who waits for it sleeps now and then,
-    /// as whoever has it may be a thread of lower priority.
+    /// Locks the late response, if there is one. A waiting thread sleeps now and then, since the
+    /// thread that holds the lock may have a lower priority.
     pub fn answer(&self) -> LateAnswer<'_> {
         let mut tries = 0_u32;
-        // Where this thread's stack is tells it from all others that may have the lock or wait for it.
+        // The address on the stack differs from those of all threads that hold the lock or wait for
+        // it.
         let me = ((&raw const tries).addr() >> 4) as u32 | 1;
         while self.lock.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_err() {
             match tries {
@@ -182,7 +186,7 @@ impl Slot {
         self.lock.load(Ordering::Relaxed) != 0
     }
 
-    /// Begins a connection. On the I/O thread.
+    /// Begins a connection, on the I/O thread.
     pub fn open(
         &self,
         hub: &'static Hub,
@@ -194,7 +198,7 @@ impl Slot {
         public.server_param = param;
         public.remote_port = c_int::from(peer.port());
         let mut text = AddressText { bytes: &mut public.remote_ip, len: 0 };
-        // The longest textual address is 45 bytes: it always fits.
+        // The longest textual address has 45 bytes, so that it always fits.
         let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.ip().to_canonical()));
         // SAFETY: the slot is not in use, and only the I/O thread writes here.
         unsafe { *self.public.get() = public };
@@ -206,11 +210,11 @@ impl Slot {
         self.state.store(generation << FLAGS | OPEN, Ordering::Release);
     }
 
-    /// Ends a connection: from here on every late pointer sees it closed. Says whether the program
-    /// has seen it, and may have kept such a pointer.
+    /// Ends a connection: from now on every pointer to it finds it closed. Returns whether the
+    /// program has seen it, and may have kept a pointer.
     pub fn close(&self) -> bool {
-        // Under the lock: who writes from another thread holds it and may change the flags, which
-        // must not bring the old generation back.
+        // The lock keeps other threads from changing the flags at the same time, which would
+        // restore the old generation.
         let mut answer = self.answer();
         let seen = self.state.load(Ordering::Relaxed) & SEEN != 0;
         self.state.store(0, Ordering::Release);
@@ -220,10 +224,9 @@ impl Slot {
         seen
     }
 
-    /// Shows a request to the program. `buf` holds the head, whose strings are terminated here,
-    /// from `path_at` the decoded path, and from `content_at` the content; its last byte is the
-    /// NUL behind the content. On the I/O thread; `buf` must stay where it is until
-    /// [`Slot::clear_request`].
+    /// Shows a request to the program, on the I/O thread. `buf` holds the head, whose strings are
+    /// terminated here, the decoded path from `path_at` on, and the content from `content_at` on,
+    /// with a NUL behind it as the last byte. `buf` must not move until [`Slot::clear_request`].
     pub fn show_request(&self, buf: &mut [u8], head: &Head, shown: &Shown) {
         let mut public = blank_request();
         let mut terminate = |at: usize| {
@@ -243,7 +246,7 @@ impl Slot {
             }
         }
         let base = buf.as_mut_ptr().cast::<c_char>();
-        // Offsets come from parsing this very buffer; a wrong one must not become a wild pointer.
+        // The offsets come from parsing this buffer; a wrong one must still give a pointer into it.
         let at = |offset: usize| base.wrapping_add(offset.min(buf.len() - 1));
         public.request_method = at(head.method.start as usize);
         public.uri = at(shown.path_at);
@@ -255,7 +258,7 @@ impl Slot {
 
         let out = self.public.get();
         // SAFETY: only the I/O thread writes here, and no reference to `public` exists: C reads
-        // through its pointer while it is called, which is not now.
+        // through its pointer during a call of the program, and there is none now.
         unsafe {
             (*out).request_method = public.request_method;
             (*out).uri = public.uri;
@@ -280,7 +283,7 @@ impl Slot {
         }
     }
 
-    /// Takes the request away from the program's eyes.
+    /// Hides the request from the program.
     pub fn clear_request(&self) {
         let empty = blank_request();
         let out = self.public.get();
@@ -304,7 +307,8 @@ impl Slot {
         unsafe { (*self.public.get()).status_code = c_int::from(status) };
     }
 
-    /// Shows other content to an iterate callback, or the right one again. Returns what was shown.
+    /// Replaces the content that the program sees, for the function of an iteration and back.
+    /// Returns the previous content.
     pub fn swap_content(&self, content: Content) -> Content {
         let out = self.public.get();
         // SAFETY: as in `show_request`.
@@ -316,11 +320,11 @@ impl Slot {
     }
 }
 
-/// The answer of a slot, for whoever writes to it or ends it.
+/// The locked response of a slot, for a thread that writes to it or ends it.
 ///
-/// The lock of a closed slot may be lost, when the pool gives its memory back: whoever has it then
-/// finds that the slot is closed and looks at nothing else. What was lost is not given up a second
-/// time.
+/// The lock of a closed slot is lost when the pool gives its memory back: the thread that held the
+/// lock finds the slot closed and reads nothing else. A lost lock is not released, since another
+/// thread may hold it by then.
 pub struct LateAnswer<'a> {
     slot: &'a Slot,
     me: u32,
@@ -337,8 +341,8 @@ impl Deref for LateAnswer<'_> {
     type Target = Option<Box<Answer>>;
 
     fn deref(&self) -> &Self::Target {
-        // SAFETY: while a connection is open, only who has the lock gets here; of a closed one
-        // only who ends or begins it.
+        // SAFETY: while a connection is open, only the thread that holds the lock gets here; for a
+        // closed one, only the thread that ends or begins it.
         unsafe { &*self.slot.answer.get() }
     }
 }
@@ -350,16 +354,17 @@ impl DerefMut for LateAnswer<'_> {
     }
 }
 
-/// What a program sees as content: where it is, its length, and `wsbits`.
+/// The content that a program sees: its address, its length, and `wsbits`.
 pub struct Content(*mut c_char, c_int, u8);
 
 impl Content {
-    /// Content of no bytes.
+    /// Returns empty content.
     pub fn none() -> Self {
         Self(NO_CONTENT.0.get().cast(), 0, 0)
     }
 
-    /// A message with a NUL behind it, which has to stay where it is as long as it is shown.
+    /// Returns a message with a NUL behind it as content. The message must not move while it is
+    /// shown.
     pub fn of_message(message: &mut [u8], wsbits: u8) -> Self {
         let len = c_int::try_from(message.len().saturating_sub(1)).unwrap_or(0);
         if message.is_empty() {
@@ -369,7 +374,7 @@ impl Content {
     }
 }
 
-/// Where in the request's buffer the program's strings are.
+/// The places of the program's strings in the buffer of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     pub path_at: usize,
@@ -388,12 +393,13 @@ struct Request {
     content_len: c_int,
 }
 
-/// A writable NUL: a program may write the byte behind its content.
+/// A NUL that a program may overwrite, as the byte behind its content.
 struct Writable(UnsafeCell<[u8; 8]>);
-// SAFETY: only C writes there, and only the NUL that is there already or scratch nobody reads.
+// SAFETY: only C writes there, and the library never reads these bytes.
 unsafe impl Sync for Writable {}
 static NO_CONTENT: Writable = Writable(UnsafeCell::new([0; 8]));
 
+/// Returns the strings of a connection without a request.
 fn blank_request() -> Request {
     let empty = c"".as_ptr();
     Request {
@@ -406,6 +412,7 @@ fn blank_request() -> Request {
     }
 }
 
+/// Returns the public structure of a new connection.
 fn blank() -> mg_connection {
     let request = blank_request();
     mg_connection {
@@ -427,6 +434,7 @@ fn blank() -> mg_connection {
     }
 }
 
+/// The text of an address in the public structure.
 struct AddressText<'a> {
     bytes: &'a mut [c_char; 48],
     len: usize,
@@ -447,12 +455,12 @@ impl std::fmt::Write for AddressText<'_> {
 
 static POOL: Mutex<Pool> = Mutex::new(Pool::new(Rules::STANDARD));
 
-/// A slot for a new connection. `None` when there is no memory.
+/// Returns a slot for a new connection; `None` if there is no memory.
 pub fn acquire() -> Option<&'static Slot> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner).acquire()
 }
 
-/// Gives a closed slot back. `seen`: what [`Slot::close`] said.
+/// Gives a closed slot back. `seen` is the result of [`Slot::close`].
 pub fn release(slot: &'static Slot, seen: bool) {
     POOL.lock().unwrap_or_else(PoisonError::into_inner).release(slot, seen);
 }

@@ -1,4 +1,7 @@
 //! Numbers of threads.
+//!
+//! Owns a number for each thread of the process, which is never used again, unlike a `pthread_t`.
+//! Knows nothing of what threads do.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +12,8 @@ thread_local! {
     static NUMBER: Cell<u64> = const { Cell::new(0) };
 }
 
-/// This thread's number, never 0. It is drawn once: addresses of thread-locals get used again,
-/// numbers do not.
+/// Returns the number of this thread, never 0. It is assigned at the first call: addresses of
+/// thread-local variables are used again after the end of a thread, numbers are not.
 #[inline]
 pub fn current() -> u64 {
     NUMBER.with(|number| {
