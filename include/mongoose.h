@@ -30,11 +30,11 @@ extern "C" {
 struct mg_server;
 
 /**
- * What a handler gets to see of a connection and its request.
+ * A connection and its request, as a handler sees them.
  *
  * The program may write `connection_param`, `content` and the one byte behind it; all else is
- * read-only. Strings belong to the library and live until the handler returns or, where the
- * answer is given later, until that answer is complete; afterwards they are empty strings,
+ * read-only. Strings belong to the library and live until the handler returns or, if the
+ * response is continued later, until that response is complete; afterwards they are empty strings,
  * `query_string` is NULL and `num_headers` 0.
  */
 struct mg_connection {
@@ -44,7 +44,7 @@ struct mg_connection {
   const char *uri;
   /** "1.0" or "1.1". */
   const char *http_version;
-  /** Undecoded text behind `?`, or NULL where the target has no `?`. */
+  /** Undecoded text behind `?`, or NULL if the target has no `?`. */
   const char *query_string;
   /** Textual address of the peer; an IPv4-mapped IPv6 address is shown as IPv4. */
   char remote_ip[48];
@@ -57,19 +57,25 @@ struct mg_connection {
     const char *name;
     const char *value;
   } http_headers[30];
-  /** Request body or websocket payload. A writable NUL follows its last byte. */
+  /**
+   * Content of the request, or payload of the websocket message. A writable NUL follows its last
+   * byte.
+   */
   char *content;
-  /** Bytes in `content`. */
+  /** Number of bytes in `content`. */
   int content_len;
   /** 1 on a websocket connection, else 0. */
   int is_websocket;
-  /** Inside the HTTP error handler: the error. Elsewhere 0, then what `mg_send_status` sent. */
+  /** Inside the HTTP error handler: the error. Elsewhere 0, then the status of `mg_send_status`. */
   int status_code;
   /** First byte of the websocket frame; 0 on HTTP. */
   unsigned char wsbits;
-  /** What `mg_create_server` was given. */
+  /** Argument of `mg_create_server`. */
   void *server_param;
-  /** The program's own. NULL when the connection is accepted, kept for its life. */
+  /**
+   * Pointer for the program's own use. NULL when the connection is accepted, and kept until it
+   * closes.
+   */
   void *connection_param;
 };
 
@@ -83,7 +89,7 @@ struct mg_connection {
 typedef int (*mg_handler_t)(struct mg_connection *conn);
 
 /**
- * Makes a server. It does nothing until it is given options and polled: no socket and no file is
+ * Creates a server. It does nothing until it is given options and polled: no socket and no file is
  * opened here. `server_param` may be anything, also NULL; handlers see it as
  * `conn->server_param`. C++ programs pass `this`.
  *
@@ -95,11 +101,11 @@ struct mg_server *mg_create_server(void *server_param);
 
 /**
  * Closes every connection, frees the server and sets `*server` to NULL. NULL and a pointer to
- * NULL are fine.
+ * NULL are allowed.
  *
  * Called from inside a handler of this server, from another thread or from a signal handler while
  * mg_poll_server() runs, it sets `*server` to NULL and returns, and the running poll frees the
- * server on its way out. Threads that wait in mg_iterate_over_connections() are released.
+ * server when it ends. Threads that wait in mg_iterate_over_connections() are released.
  * Pointers to connections may still be passed to mg_write() and mg_websocket_write() afterwards,
  * which then do nothing.
  */
@@ -110,10 +116,10 @@ void mg_destroy_server(struct mg_server **server);
  * its default.
  *
  * Returns NULL if the option is set, else a static English sentence that says why not; then the
- * old value still stands. `listening_port` binds at once, `run_as_user` changes the user at once,
+ * old value stays. `listening_port` binds at once, `run_as_user` changes the user at once,
  * and the file that `ssl_certificate` names is read at once, also if it is the same as before. If
- * it is refused and no older one is in force, plain HTTP is answered with 503 from then on, until
- * a good one is set or the option is unset.
+ * it is refused and there is no older one, plain HTTP is answered with 503 from then on, until
+ * a valid one is set or the option is unset.
  *
  * To be called by the thread that polls, between polls or inside handlers. From another thread
  * during a poll the call is handed to the polling thread and waited for.
@@ -121,20 +127,20 @@ void mg_destroy_server(struct mg_server **server);
 const char *mg_set_option(struct mg_server *server, const char *name, const char *value);
 
 /**
- * The value of an option: what was set, else its default. `listening_port` shows the port that
- * was really bound.
+ * Returns the value of an option, which is its default if it was not set. For `listening_port`
+ * this is the port that was bound.
  *
  * Returns NULL for an unknown name, "" for an option that is unset. The string stays valid for
- * ever and is not changed when the option is.
+ * ever, and does not change when the option does.
  *
  * To be called by the thread that polls; see mg_set_option().
  */
 const char *mg_get_option(const struct mg_server *server, const char *name);
 
 /**
- * Does one turn of the server's loop: waits up to `milliseconds` for something to do (0: does not
- * wait; negative counts as 0), then accepts, reads, calls handlers and writes what they produced.
- * To be called in a loop, by one thread.
+ * Runs one turn of the server's loop: waits up to `milliseconds` for an event (0: does not wait;
+ * negative counts as 0), then accepts, reads, calls handlers and writes. To be called in a loop,
+ * by one thread.
  *
  * Returns the time in seconds since 1970. With NULL it sleeps. Called from inside a handler of
  * the same server, or while another thread polls it, it returns at once. A C++ exception that
@@ -154,26 +160,26 @@ unsigned int mg_poll_server(struct mg_server *server, int milliseconds);
 void mg_add_uri_handler(struct mg_server *server, const char *uri, mg_handler_t handler);
 
 /**
- * Sets the handler that is shown every error answer (4xx and 5xx, except 401) before it is sent;
- * NULL removes it. `conn->status_code` is the error. If the handler returns 0, what it wrote is
- * dropped and the standard answer is sent; otherwise its own output is the answer.
+ * Sets the handler that is called before every error response (4xx and 5xx, except 401); NULL
+ * removes it. `conn->status_code` is the error. If the handler returns 0, its output is dropped
+ * and the standard response is sent; otherwise its output is the response.
  *
  * To be called by the thread that polls; see mg_set_option().
  */
 void mg_set_http_error_handler(struct mg_server *server, mg_handler_t handler);
 
 /**
- * Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
- * listening. The socket may be one that another server uses already: then both accept from it,
- * each in its own thread. It is closed when the last server that uses it goes, unless the number has
- * come to mean something else by then. What is no socket is not taken; the error log says so.
+ * Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops listening.
+ * The socket may be one that another server uses already: then both accept from it, each in its
+ * own thread. It is closed when the last server that uses it is freed, unless the descriptor is
+ * another file by then. A descriptor that is no socket is refused; the error log says so.
  *
  * To be called by the thread that polls; see mg_set_option().
  */
 void mg_set_listening_socket(struct mg_server *server, int sock);
 
 /**
- * The listening socket, or -1 if there is none. It still belongs to the server.
+ * Returns the listening socket, or -1 if there is none. It still belongs to the server.
  *
  * To be called by the thread that polls; see mg_set_option().
  */
@@ -182,12 +188,12 @@ int mg_get_listening_socket(struct mg_server *server);
 /**
  * Calls `func` for each open websocket (each open connection, if the option `iterate_over` is
  * "all"), with `param` passed through. Those that close meanwhile are skipped, none is visited
- * twice. `func` may write to the connection; `conn->content` is "" there, or the last message of the
- * websocket where the option `iterate_content` is "last". With `func` NULL the
- * connections are only counted.
+ * twice. `func` may write to the connection; `conn->content` is "" there, or the last message of
+ * the websocket where the option `iterate_content` is "last". With `func` NULL the connections are
+ * only counted.
  *
  * Any thread may call this at any time: `func` then runs on the thread that polls, and the call
- * returns when that is done. On the polling thread itself, and while nobody has polled yet, it
+ * returns when that is done. On the polling thread itself, and while no thread has polled yet, it
  * runs in place.
  *
  * Returns the number of connections; -1 for NULL, when the polling thread has not begun within
@@ -197,14 +203,15 @@ int mg_iterate_over_connections(struct mg_server *server, void (*func)(struct mg
                                                                        void *param), void *param);
 
 /**
- * Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
- * program writes itself. The bytes are copied. What the answer's header says decides whether the
+ * Sends `len` bytes as they stand, as part of a response whose status line, header and content the
+ * program writes itself. The bytes are copied. The header of the response decides whether the
  * connection stays open.
  *
- * Returns `len`, or 0 if nothing was queued: no request waits for an answer, the connection has
- * closed, `max_send_queue_bytes` would be exceeded, or memory ran out. Never a part of `len`.
+ * Returns `len`, or 0 if nothing was queued: no request waits for a response, the connection has
+ * closed, `max_send_queue_bytes` would be exceeded, or there is no memory. The bytes are never
+ * queued in part.
  *
- * Any thread may call this at any time, also with a connection that has closed since.
+ * Any thread may call this at any time, also with a connection that has closed.
  */
 int mg_write(struct mg_connection *conn, const void *buf, int len);
 
@@ -214,28 +221,29 @@ int mg_write(struct mg_connection *conn, const void *buf, int len);
  * Returns the number of bytes queued, frame header included, or -1 on failure and on a
  * connection that is no websocket.
  *
- * Any thread may call this at any time, also with a connection that has closed since.
+ * Any thread may call this at any time, also with a connection that has closed.
  */
 int mg_websocket_write(struct mg_connection *conn, int opcode, const char *data, size_t data_len);
 
 /**
- * Begins an answer with a status, 100 to 999; other numbers do nothing. Optional: without it the
- * status is 200, or the error inside the HTTP error handler. Only the first call counts.
+ * Begins a response with a status, 100 to 999; other numbers do nothing. Optional: without this
+ * call the status is 200, or the error inside the HTTP error handler. Only the first call counts.
  *
- * mg_send_status(), mg_send_header() and mg_send_data() build an answer whose framing the
+ * mg_send_status(), mg_send_header() and mg_send_data() build a response whose framing the
  * library chooses: chunks for HTTP/1.1. To be called by the thread that polls.
  */
 void mg_send_status(struct mg_connection *conn, int status_code);
 
 /**
- * Adds a header field to the answer. Name and value are copied; one that holds a line break is
+ * Adds a header field to the response. Name and value are copied; a field with a line break is
  * dropped. To be called before mg_send_data(), by the thread that polls.
  */
 void mg_send_header(struct mg_connection *conn, const char *name, const char *value);
 
 /**
- * Sends a piece of the body. The first one sends the header. The bytes are copied. The answer
- * ends when the handler returns; one that is given later ends with a call of length 0.
+ * Sends a piece of the content. The first call sends the header. The bytes are copied. The
+ * response ends when the handler returns; a response that is continued later ends with a call of
+ * length 0.
  *
  * To be called by the thread that polls.
  */
@@ -245,7 +253,7 @@ void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
  * Sends a formatted text as it stands, like `mg_write`. The format is that of `printf`, and
  * the text may have any length up to `INT_MAX`.
  *
- * Any thread may call it at any time, also with a connection that has closed.
+ * Any thread may call this at any time, also with a connection that has closed.
  *
  * Returns the length of the text, 0 when the bytes were not queued, or -1 when the format
  * could not be carried out.
@@ -253,7 +261,7 @@ void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
 int mg_printf(struct mg_connection *conn, const char *format, ...) MONGOOSE_PRINTF;
 
 /**
- * Sends a formatted text as part of the body, like `mg_send_data`. The format is that of
+ * Sends a formatted text as part of the content, like `mg_send_data`. The format is that of
  * `printf`.
  *
  * To be called where `mg_send_data` may be called.
@@ -265,7 +273,7 @@ void mg_printf_data(struct mg_connection *conn, const char *format, ...) MONGOOS
  * a NUL. The last argument must be `NULL`, written as a pointer: `(char *) 0` where `NULL` is
  * a plain 0.
  *
- * Any thread may call it. Returns `buf`, and does nothing when that is `NULL`.
+ * Any thread may call this. Returns `buf`, and does nothing when that is `NULL`.
  */
 char *mg_md5(char buf[33], ...) MONGOOSE_SENTINEL;
 
@@ -308,14 +316,14 @@ int mg_parse_header(const char *hdr, const char *name, char *buf, size_t buf_siz
 const char *mg_get_mime_type(const char *file_name);
 
 /**
- * Adds a user to a password file, changes his password, or deletes him where `password` is
- * NULL. The file is made if it does not exist.
+ * Adds a user to a password file, changes the password, or deletes the user if `password` is NULL.
+ * The file is created if it does not exist.
  *
  * All other lines stay as they are. The file is replaced in one step, keeps its mode, and is
  * locked against a second writer. Returns 1 on success; 0 if the file cannot be written, or if
  * `domain` or `user` is NULL, empty, or contains a colon or a line break. On failure the file is
- * as before. It returns when the new file is on the disk, which may take some milliseconds: a handler
- * keeps all clients waiting for so long. May be called from any thread.
+ * as before. The call returns when the new file is on the disk, which may take some milliseconds,
+ * for which a handler keeps all clients waiting. May be called from any thread.
  */
 int mg_modify_passwords_file(const char *file,
                              const char *domain,
@@ -323,26 +331,26 @@ int mg_modify_passwords_file(const char *file,
                              const char *password);
 
 /**
- * Runs `func(param)` in a new thread. It is detached: its resources are given back when `func`
- * returns, and nothing else has to be done for that.
+ * Runs `func(param)` in a new thread. The thread is detached: its resources are freed when `func`
+ * returns, without any further call.
  *
  * Returns the thread's `pthread_t`, cast to a pointer, or NULL if the thread could not be started
  * or `func` is NULL. While the thread runs it may be cast back, for pthread_equal() and
- * pthread_kill(), say. To wait for a detached thread is not possible: pthread_join() fails at once
- * (EINVAL with glibc; musl ends the program), and must not be called after the thread has ended.
- * A program that has to wait does so by a mutex and a condition of its own.
+ * pthread_kill(), for example. To wait for a detached thread is not possible: pthread_join() fails
+ * at once (EINVAL with glibc; musl ends the program), and must not be called after the thread has
+ * ended. A program that has to wait uses a mutex and a condition variable of its own.
  *
  * `param` stays with the caller. May be called from any thread.
  */
 void *mg_start_thread(void *(*func)(void *param), void *param);
 
 /**
- * Reads one part of an uploaded form, whose body is of type multipart/form-data. `buf` must
+ * Reads one part of an uploaded form, whose content is of type multipart/form-data. `buf` must
  * begin with a boundary line, as the content of such a request does.
  *
- * Returns the offset just after the part; the next part is read by passing `buf` and `buf_len`
- * moved on by it. Returns 0 at the end, and where the body is malformed or not complete; then
- * the names are empty and `data` is NULL.
+ * Returns the offset behind the part; to read the next part, add it to `buf` and subtract it from
+ * `buf_len`. Returns 0 at the end, and if the content is malformed or not complete; then the names
+ * are empty and `data` is NULL.
  *
  * `var_name` gets the name of the form field and `file_name` the name of the file as the client
  * gives it, terminated; empty strings if there is none, and if it does not fit. A file name may

@@ -1,9 +1,12 @@
-//! The public C structures. Their layout is the binary interface: object files that were compiled
-//! against the old header read these fields at fixed offsets.
+//! The public C structures and the types of C functions.
+//!
+//! Owns the binary interface: object files that were compiled against the header of 5.0 read these
+//! fields at fixed offsets, by the C ABI of the machine. Knows nothing of how the fields are
+//! filled.
 
 use std::ffi::{c_char, c_int, c_uchar, c_void};
 
-/// A web server. Programs only ever hold a pointer to it.
+/// A web server. Programs hold pointers to it only.
 pub struct mg_server {
     _opaque: (),
 }
@@ -16,14 +19,14 @@ pub struct mg_header {
     pub value: *const c_char,
 }
 
-/// How many header fields a program sees. The library itself reads and obeys more.
+/// The number of header fields that a program sees. The library itself reads and obeys more.
 pub const MAX_VISIBLE_HEADERS: usize = 30;
 
-/// What a handler gets to see of a connection and its request.
+/// A connection and its request, as a handler sees them.
 ///
 /// The program may write `connection_param`, `content` and the one byte behind it; all else is
-/// read-only. Strings belong to the library and live until the handler returns or, where the
-/// answer is given later, until that answer is complete; afterwards they are empty strings,
+/// read-only. Strings belong to the library and live until the handler returns or, if the
+/// response is continued later, until that response is complete; afterwards they are empty strings,
 /// `query_string` is NULL and `num_headers` 0.
 #[repr(C)]
 pub struct mg_connection {
@@ -33,7 +36,7 @@ pub struct mg_connection {
     pub uri: *const c_char,
     /// "1.0" or "1.1".
     pub http_version: *const c_char,
-    /// Undecoded text behind `?`, or NULL where the target has no `?`.
+    /// Undecoded text behind `?`, or NULL if the target has no `?`.
     pub query_string: *const c_char,
     /// Textual address of the peer; an IPv4-mapped IPv6 address is shown as IPv4.
     pub remote_ip: [c_char; 48],
@@ -43,19 +46,21 @@ pub struct mg_connection {
     pub num_headers: c_int,
     /// The first 30 header fields.
     pub http_headers: [mg_header; 30],
-    /// Request body or websocket payload. A writable NUL follows its last byte.
+    /// Content of the request, or payload of the websocket message. A writable NUL follows its last
+    /// byte.
     pub content: *mut c_char,
-    /// Bytes in `content`.
+    /// Number of bytes in `content`.
     pub content_len: c_int,
     /// 1 on a websocket connection, else 0.
     pub is_websocket: c_int,
-    /// Inside the HTTP error handler: the error. Elsewhere 0, then what `mg_send_status` sent.
+    /// Inside the HTTP error handler: the error. Elsewhere 0, then the status of `mg_send_status`.
     pub status_code: c_int,
     /// First byte of the websocket frame; 0 on HTTP.
     pub wsbits: c_uchar,
-    /// What `mg_create_server` was given.
+    /// Argument of `mg_create_server`.
     pub server_param: *mut c_void,
-    /// The program's own. NULL when the connection is accepted, kept for its life.
+    /// Pointer for the program's own use. NULL when the connection is accepted, and kept until it
+    /// closes.
     pub connection_param: *mut c_void,
 }
 
@@ -66,7 +71,7 @@ pub struct mg_connection {
 /// C++ handler may throw: the exception passes through `mg_poll_server`.
 pub type mg_handler_t = Option<unsafe extern "C-unwind" fn(conn: *mut mg_connection) -> c_int>;
 
-/// A handler of the program's.
+/// A handler of the program.
 pub type Handler = unsafe extern "C-unwind" fn(*mut mg_connection) -> c_int;
 
 /// The function of `mg_iterate_over_connections`.
@@ -74,7 +79,7 @@ pub type IterateFn = unsafe extern "C-unwind" fn(*mut mg_connection, *mut c_void
 
 const _: () = {
     use std::mem::{align_of, offset_of, size_of};
-    // The figure for machines with pointers of 8 bytes, and that for those of 4.
+    // Chooses between the number for pointers of 8 bytes and that for pointers of 4 bytes.
     const fn by_pointer(eight: usize, four: usize) -> usize {
         if size_of::<usize>() == 8 { eight } else { four }
     }

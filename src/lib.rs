@@ -1,8 +1,8 @@
 //! The embedded web server API of Mongoose 5.0 for C and C++ programs.
 //!
-//! `ffi` is what C sees and the only caller of user code; `server` is the event loop as a state
-//! machine without C in it; below it are rooms that know nothing of sockets. Imports run
-//! downwards only: `ffi`, then `server`, then the rest.
+//! `ffi` is the C interface and the only caller of user code; `server` is the event loop, a state
+//! machine that never calls C; the modules below it know nothing of sockets. Imports run downwards
+//! only: `ffi`, then `server`, then the rest, in the order of `tests/layers.rs`.
 
 #![allow(non_camel_case_types)]
 

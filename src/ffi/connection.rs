@@ -1,4 +1,8 @@
-//! The functions that write to a connection.
+//! The C functions that write to a connection: `mg_write`, `mg_websocket_write` and the `mg_send`
+//! family.
+//!
+//! Owns the choice between the polling thread, which writes at once, and the queue of the hub for
+//! all others. Knows nothing of framing.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -10,14 +14,15 @@ use crate::server::write::{Piece, write_from_elsewhere};
 use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
 
-/// Sends `len` bytes as they stand, as part of an answer whose status line, header and body the
-/// program writes itself. The bytes are copied. What the answer's header says decides whether the
+/// Sends `len` bytes as they stand, as part of a response whose status line, header and content the
+/// program writes itself. The bytes are copied. The header of the response decides whether the
 /// connection stays open.
 ///
-/// Returns `len`, or 0 if nothing was queued: no request waits for an answer, the connection has
-/// closed, `max_send_queue_bytes` would be exceeded, or memory ran out. Never a part of `len`.
+/// Returns `len`, or 0 if nothing was queued: no request waits for a response, the connection has
+/// closed, `max_send_queue_bytes` would be exceeded, or there is no memory. The bytes are never
+/// queued in part.
 ///
-/// Any thread may call this at any time, also with a connection that has closed since.
+/// Any thread may call this at any time, also with a connection that has closed.
 ///
 /// # Safety
 /// `conn` is NULL or was given to a handler; `buf` holds `len` bytes.
@@ -52,7 +57,7 @@ pub unsafe extern "C" fn mg_write(
 /// Returns the number of bytes queued, frame header included, or -1 on failure and on a
 /// connection that is no websocket.
 ///
-/// Any thread may call this at any time, also with a connection that has closed since.
+/// Any thread may call this at any time, also with a connection that has closed.
 ///
 /// # Safety
 /// `conn` is NULL or was given to a handler; `data` holds `data_len` bytes.
@@ -77,10 +82,10 @@ pub unsafe extern "C" fn mg_websocket_write(
     })
 }
 
-/// Begins an answer with a status, 100 to 999; other numbers do nothing. Optional: without it the
-/// status is 200, or the error inside the HTTP error handler. Only the first call counts.
+/// Begins a response with a status, 100 to 999; other numbers do nothing. Optional: without this
+/// call the status is 200, or the error inside the HTTP error handler. Only the first call counts.
 ///
-/// mg_send_status(), mg_send_header() and mg_send_data() build an answer whose framing the
+/// mg_send_status(), mg_send_header() and mg_send_data() build a response whose framing the
 /// library chooses: chunks for HTTP/1.1. To be called by the thread that polls.
 ///
 /// # Safety
@@ -95,7 +100,7 @@ pub unsafe extern "C" fn mg_send_status(conn: *mut mg_connection, status_code: c
     });
 }
 
-/// Adds a header field to the answer. Name and value are copied; one that holds a line break is
+/// Adds a header field to the response. Name and value are copied; a field with a line break is
 /// dropped. To be called before mg_send_data(), by the thread that polls.
 ///
 /// # Safety
@@ -116,8 +121,9 @@ pub unsafe extern "C" fn mg_send_header(
     });
 }
 
-/// Sends a piece of the body. The first one sends the header. The bytes are copied. The answer
-/// ends when the handler returns; one that is given later ends with a call of length 0.
+/// Sends a piece of the content. The first call sends the header. The bytes are copied. The
+/// response ends when the handler returns; a response that is continued later ends with a call of
+/// length 0.
 ///
 /// To be called by the thread that polls.
 ///
@@ -138,6 +144,8 @@ pub unsafe extern "C" fn mg_send_data(
     });
 }
 
+/// Passes a piece of a response to the server, on the polling thread only.
+///
 /// # Safety
 /// `conn` is NULL or was given to a handler.
 unsafe fn send(conn: *mut mg_connection, piece: Piece<'_>) {

@@ -1,14 +1,16 @@
-//! The one way in from C: NULL checks, borrowed views of C memory, and the panic guard.
+//! The entry from C: NULL checks, borrowed views of C memory, and the panic guard.
+//!
+//! Owns the conversion of C pointers to slices. Knows nothing of the functions that use it.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `body`; a panic in it ends here and becomes `failure`.
+/// Runs `body`. Catches a panic in it, and then returns `failure`.
 pub fn guard<T>(failure: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(failure)
 }
 
-/// The bytes of a C string without its NUL; `None` for NULL.
+/// Returns the bytes of a C string without its NUL; `None` for NULL.
 ///
 /// # Safety
 /// `text` is NULL or a NUL-terminated string that is not written to during `'a`.
@@ -20,8 +22,8 @@ pub unsafe fn c_str<'a>(text: *const c_char) -> Option<&'a [u8]> {
     Some(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// `len` bytes at `data`. NULL with length 0 is an empty buffer; a negative length, or NULL with
-/// any other length, is `None`.
+/// Returns the `len` bytes at `data`, which are none if `len` is 0. A negative length, or NULL with
+/// another length, gives `None`.
 ///
 /// # Safety
 /// `data` is NULL or points to `len` readable bytes that are not written to during `'a`.
@@ -36,14 +38,14 @@ pub unsafe fn c_bytes<'a>(data: *const c_char, len: c_int) -> Option<&'a [u8]> {
     }
 }
 
-/// The `len` bytes at `buf` as a place to write to; `None` for NULL or length 0.
+/// Returns the `len` writable bytes at `buf`; `None` for NULL or length 0.
 ///
 /// # Safety
-/// `buf` is NULL or points to `len` writable bytes that nobody else uses during `'a`.
+/// `buf` is NULL or points to `len` writable bytes that no other code uses during `'a`.
 pub unsafe fn c_buf<'a>(buf: *mut c_char, len: usize) -> Option<&'a mut [u8]> {
     if buf.is_null() || len == 0 || len > isize::MAX as usize {
         return None;
     }
-    // SAFETY: not NULL, hence `len` writable bytes of the caller's alone.
+    // SAFETY: not NULL, hence `len` writable bytes for this caller alone, by its promise.
     Some(unsafe { std::slice::from_raw_parts_mut(buf.cast(), len) })
 }

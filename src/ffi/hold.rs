@@ -1,8 +1,9 @@
-//! Which thread holds a server.
+//! Holds: which thread may use a server, and when a server is freed. Knows nothing of what the
+//! thread does with the server.
 //!
-//! The holder's word in the hub is the thread's number and what it does with the server. The
-//! number stays between polls, so that `mg_write` inside a handler needs one load and one compare
-//! to know that it is on the I/O thread. Taking the server over is a compare-and-swap.
+//! The word `holder` of the hub is the number of the thread and its use of the server. The number
+//! stays between polls, so that `mg_write` inside a handler needs one load and one comparison to
+//! find that it is on the I/O thread. A thread takes the server over by a compare-and-swap.
 
 use std::sync::atomic::Ordering;
 
@@ -11,20 +12,21 @@ use crate::server::{FORKS, Server};
 use crate::shared::hub::Hub;
 use crate::shared::thread_number;
 
-/// Nobody is inside.
+/// No thread uses the server.
 const IDLE: u64 = 0;
-/// Inside for a moment, without calling the program.
+/// A thread uses the server for a short time, without calling the program.
 const SHORT: u64 = 1;
-/// Inside a poll or a walk: the program is called.
+/// A thread polls or walks over the connections, and calls the program.
 const LONG: u64 = 2;
+/// The bits of the word that hold one of these states.
 const STATE: u64 = 3;
 
-/// This thread's number, in its place in the holder's word.
+/// Returns the number of this thread, shifted to its place in the word.
 fn me() -> u64 {
     thread_number::current() << 2
 }
 
-/// The hub behind a pointer that C holds.
+/// Returns the hub behind a pointer that C holds.
 ///
 /// # Safety
 /// `server` is NULL or what `mg_create_server` once returned.
@@ -33,16 +35,16 @@ pub unsafe fn hub(server: *const mg_server) -> Option<&'static Hub> {
     unsafe { server.cast::<Hub>().as_ref() }
 }
 
-/// This thread's use of a server. It gives the server back when it goes, also when an exception
-/// takes it along, and frees it if `mg_destroy_server` was called meanwhile.
+/// The use of a server by this thread. Dropping it, also by an exception that unwinds the stack,
+/// gives the server back, and frees it if `mg_destroy_server` was called meanwhile.
 pub struct Hold {
     hub: &'static Hub,
-    /// The word to put back; `None` if this thread was inside already.
+    /// The word to restore; `None` if this thread used the server already.
     after: Option<u64>,
 }
 
 impl Hold {
-    /// For something short. `None` while another thread polls.
+    /// Takes the server for a short use. Returns `None` while another thread polls.
     pub fn short(hub: &'static Hub) -> Option<Self> {
         forget_parent(hub);
         loop {
@@ -60,7 +62,7 @@ impl Hold {
         }
     }
 
-    /// For something short, if this is the thread that polls the server.
+    /// Takes the server for a short use if this is the thread that polls it.
     pub fn mine(hub: &'static Hub) -> Option<Self> {
         let word = hub.holder.load(Ordering::Relaxed);
         if word & !STATE != me() {
@@ -73,7 +75,7 @@ impl Hold {
         swap(hub, word, word | SHORT).then_some(Self { hub, after: Some(word) })
     }
 
-    /// For a poll. `None` if any thread is inside already.
+    /// Takes the server for a poll. Returns `None` if a thread polls or walks already.
     pub fn poll(hub: &'static Hub) -> Option<Self> {
         forget_parent(hub);
         loop {
@@ -90,8 +92,8 @@ impl Hold {
         }
     }
 
-    /// For a walk over the connections in place: on the thread that polls, or while nobody has
-    /// polled yet.
+    /// Takes the server for a walk over the connections in place: on the thread that polls, or
+    /// while no thread has polled yet.
     pub fn walk(hub: &'static Hub) -> Option<Self> {
         forget_parent(hub);
         loop {
@@ -111,9 +113,10 @@ impl Hold {
         }
     }
 
-    /// Uses the server. No user code may run in `body`.
+    /// Calls `body` with the server, in which no user code may run. Returns `None` if the server
+    /// has been freed.
     pub fn with<R>(&self, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
-        // Acquire: the thread that made the server may not have passed a lock since.
+        // Acquire: no lock may have passed between the thread that created the server and this one.
         let server = self.hub.server.load(Ordering::Acquire).cast::<Server>();
         // SAFETY: the server lives while a thread holds it, only the holder gets here, and no
         // reference outlives a call: `body` calls nothing that could come back here.
@@ -129,19 +132,21 @@ impl Drop for Hold {
     }
 }
 
-/// Ends a server: now if nobody is inside, else when whoever is inside comes out.
+/// Ends a server: now if no thread uses it, else at the end of that use.
 pub fn destroy(hub: &'static Hub) {
     forget_parent(hub);
     hub.doomed.store(true, Ordering::SeqCst);
     end(hub);
-    // Whoever is inside sees the flag on the way out, which may take a wake-up.
+    // The thread that uses the server sees the flag at the end of its use, for which it may have to
+    // be woken.
     if hub.doomed.load(Ordering::SeqCst) && hub.holder.load(Ordering::SeqCst) & !STATE != me() {
         hub.queue.wake();
     }
 }
 
-/// Frees a server that is to end, if nobody is inside. Several threads may find that at once, and
-/// the slower ones when the hub serves somebody else already: who takes the flag down frees.
+/// Frees a server that is to end, if no thread uses it. Several threads may get here at once, the
+/// slower ones when the hub belongs to another server already: the thread that clears the flag
+/// frees the server.
 fn end(hub: &'static Hub) {
     while hub.doomed.load(Ordering::SeqCst) {
         let word = hub.holder.load(Ordering::SeqCst);
@@ -158,10 +163,11 @@ fn end(hub: &'static Hub) {
     }
 }
 
+/// Frees the server and gives its hub back.
 fn free(hub: &'static Hub) {
     let server = hub.server.swap(std::ptr::null_mut(), Ordering::SeqCst).cast::<Server>();
     if !server.is_null() {
-        // SAFETY: it was boxed when the server was made, and the swap gave it to us alone.
+        // SAFETY: the pointer comes from a box, and the swap gave it to this thread alone.
         drop(unsafe { Box::from_raw(server) });
         hub.holder.store(0, Ordering::SeqCst);
         hub.release();
@@ -170,7 +176,7 @@ fn free(hub: &'static Hub) {
     }
 }
 
-/// In the child of a fork the thread that held the server may not exist.
+/// Clears the word in the child of a fork, where the thread that held the server may not exist.
 fn forget_parent(hub: &Hub) {
     let forks = FORKS.load(Ordering::Relaxed);
     if hub.forks.swap(forks, Ordering::Relaxed) != forks {
@@ -181,6 +187,7 @@ fn forget_parent(hub: &Hub) {
     }
 }
 
+/// Replaces the word if it is `from`.
 fn swap(hub: &Hub, from: u64, to: u64) -> bool {
     hub.holder.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
 }
@@ -199,7 +206,8 @@ mod tests {
         assert!(!hub.server.load(Ordering::SeqCst).is_null());
         drop(polling);
         assert!(hub.server.load(Ordering::SeqCst).is_null());
-        // As whoever saw the flag together with the thread that has freed it.
+        // The call of a thread that saw the flag at the same time as the thread that freed the
+        // server.
         end(hub);
         assert_eq!(hub.holder.load(Ordering::SeqCst) & STATE, IDLE);
         assert!(!hub.doomed.load(Ordering::SeqCst));

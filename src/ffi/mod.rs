@@ -1,5 +1,7 @@
-//! The exported functions: the only callers of user code, and nearly all `unsafe`. What they do is in the rooms
-//! below; an entry point converts, guards and delegates.
+//! The exported C functions, and nearly all `unsafe` code: the only callers of user code.
+//!
+//! An entry point converts its arguments, catches panics and delegates to the modules below. Knows
+//! neither protocols nor sockets.
 
 pub mod connection;
 pub mod guard;

@@ -1,4 +1,7 @@
-//! The functions that take a `struct mg_server *`.
+//! The C functions that take a `struct mg_server *`: options, handlers, polling and iteration.
+//!
+//! Owns the calls of the program: nothing of the server is borrowed meanwhile. Knows nothing of
+//! connections, whose work is in `server`.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
@@ -17,7 +20,7 @@ use crate::server::{FORKS, Server, Step};
 use crate::shared::hub::{Hub, Message, Param, Ticket};
 use crate::shared::slots::Slot;
 
-/// Makes a server. It does nothing until it is given options and polled: no socket and no file is
+/// Creates a server. It does nothing until it is given options and polled: no socket and no file is
 /// opened here. `server_param` may be anything, also NULL; handlers see it as
 /// `conn->server_param`. C++ programs pass `this`.
 ///
@@ -28,8 +31,8 @@ use crate::shared::slots::Slot;
 pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server {
     guard(ptr::null_mut(), || {
         prepare_process();
-        // Rust ends the process when a small allocation fails; a large one that succeeds first
-        // makes that unlikely enough.
+        // Rust aborts the process when a small allocation fails. If a large one succeeds before,
+        // that is unlikely.
         if Vec::<u8>::new().try_reserve_exact(256 * 1024).is_err() {
             return ptr::null_mut();
         }
@@ -41,25 +44,26 @@ pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server 
     })
 }
 
+/// Counts the forks of the process from now on, and ignores SIGPIPE.
 fn prepare_process() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the function only adds to an atomic.
+        // SAFETY: the function does nothing but add to an atomic variable.
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
-    // SAFETY: ignoring a signal runs nothing.
+    // SAFETY: SIG_IGN is no handler, and no code runs.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Closes every connection, frees the server and sets `*server` to NULL. NULL and a pointer to
-/// NULL are fine.
+/// NULL are allowed.
 ///
 /// Called from inside a handler of this server, from another thread or from a signal handler while
 /// mg_poll_server() runs, it sets `*server` to NULL and returns, and the running poll frees the
-/// server on its way out. Threads that wait in mg_iterate_over_connections() are released.
+/// server when it ends. Threads that wait in mg_iterate_over_connections() are released.
 /// Pointers to connections may still be passed to mg_write() and mg_websocket_write() afterwards,
 /// which then do nothing.
 ///
@@ -85,10 +89,10 @@ pub unsafe extern "C" fn mg_destroy_server(server: *mut *mut mg_server) {
 /// its default.
 ///
 /// Returns NULL if the option is set, else a static English sentence that says why not; then the
-/// old value still stands. `listening_port` binds at once, `run_as_user` changes the user at once,
+/// old value stays. `listening_port` binds at once, `run_as_user` changes the user at once,
 /// and the file that `ssl_certificate` names is read at once, also if it is the same as before. If
-/// it is refused and no older one is in force, plain HTTP is answered with 503 from then on, until
-/// a good one is set or the option is unset.
+/// it is refused and there is no older one, plain HTTP is answered with 503 from then on, until
+/// a valid one is set or the option is unset.
 ///
 /// To be called by the thread that polls, between polls or inside handlers. From another thread
 /// during a poll the call is handed to the polling thread and waited for.
@@ -121,11 +125,11 @@ pub unsafe extern "C" fn mg_set_option(
     })
 }
 
-/// The value of an option: what was set, else its default. `listening_port` shows the port that
-/// was really bound.
+/// Returns the value of an option, which is its default if it was not set. For `listening_port`
+/// this is the port that was bound.
 ///
 /// Returns NULL for an unknown name, "" for an option that is unset. The string stays valid for
-/// ever and is not changed when the option is.
+/// ever, and does not change when the option does.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///
@@ -155,11 +159,11 @@ struct Kept(*const c_char);
 // SAFETY: it points to memory that is never written to again.
 unsafe impl Send for Kept {}
 
-/// Every string handed out by `mg_get_option`, so that leak checkers see them in use.
+/// All strings that `mg_get_option` has returned, so that leak checkers find them in use.
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
-/// The text of an option for C. Programs keep such strings, and some free them: each value is
-/// copied with `malloc` when it is first asked for, and not touched again.
+/// Returns the text of an option for C. Programs keep such strings, and some free them: each value
+/// is copied with `malloc` when it is first requested, and not accessed again.
 fn shown(server: &mut Server, id: OptionId) -> *const c_char {
     let text = server.cx.options.get(id);
     if text.is_empty() {
@@ -178,9 +182,9 @@ fn shown(server: &mut Server, id: OptionId) -> *const c_char {
     copy
 }
 
-/// Does one turn of the server's loop: waits up to `milliseconds` for something to do (0: does not
-/// wait; negative counts as 0), then accepts, reads, calls handlers and writes what they produced.
-/// To be called in a loop, by one thread.
+/// Runs one turn of the server's loop: waits up to `milliseconds` for an event (0: does not wait;
+/// negative counts as 0), then accepts, reads, calls handlers and writes. To be called in a loop,
+/// by one thread.
 ///
 /// Returns the time in seconds since 1970. With NULL it sleeps. Called from inside a handler of
 /// the same server, or while another thread polls it, it returns at once. A C++ exception that
@@ -207,8 +211,9 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
         let step = guard(None, || hold.with(Server::step));
         match step {
             Some(Step::Call(conn, handler)) => {
-                // SAFETY: a handler of the program's, with a connection that is open. Nothing of
-                // the server is borrowed meanwhile; `hold` is all that an exception passes.
+                // SAFETY: this is a handler of the program, with a connection that is open. Nothing
+                // of the server is borrowed during the call; an exception unwinds nothing but
+                // `hold`.
                 let result = unsafe { handler(conn) };
                 guard(None, || hold.with(|server| server.returned(result)));
             }
@@ -224,6 +229,7 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
     unix_seconds() as c_uint
 }
 
+/// Notes that the program's function has returned from a connection.
 fn visited(hold: &Hold, conn: *mut mg_connection) {
     // SAFETY: `conn` is the pointer of a slot.
     let slot = unsafe { Slot::from_c(conn) };
@@ -257,9 +263,9 @@ pub unsafe extern "C" fn mg_add_uri_handler(
     });
 }
 
-/// Sets the handler that is shown every error answer (4xx and 5xx, except 401) before it is sent;
-/// NULL removes it. `conn->status_code` is the error. If the handler returns 0, what it wrote is
-/// dropped and the standard answer is sent; otherwise its own output is the answer.
+/// Sets the handler that is called before every error response (4xx and 5xx, except 401); NULL
+/// removes it. `conn->status_code` is the error. If the handler returns 0, its output is dropped
+/// and the standard response is sent; otherwise its output is the response.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///
@@ -275,10 +281,10 @@ pub unsafe extern "C" fn mg_set_http_error_handler(server: *mut mg_server, handl
     });
 }
 
-/// Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops
-/// listening. The socket may be one that another server uses already: then both accept from it,
-/// each in its own thread. It is closed when the last server that uses it goes, unless the number has
-/// come to mean something else by then. What is no socket is not taken; the error log says so.
+/// Listens on `sock`, a bound and listening socket, in place of the one so far; -1 stops listening.
+/// The socket may be one that another server uses already: then both accept from it, each in its
+/// own thread. It is closed when the last server that uses it is freed, unless the descriptor is
+/// another file by then. A descriptor that is no socket is refused; the error log says so.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///
@@ -294,7 +300,7 @@ pub unsafe extern "C" fn mg_set_listening_socket(server: *mut mg_server, sock: c
     });
 }
 
-/// The listening socket, or -1 if there is none. It still belongs to the server.
+/// Returns the listening socket, or -1 if there is none. It still belongs to the server.
 ///
 /// To be called by the thread that polls; see mg_set_option().
 ///
@@ -311,12 +317,12 @@ pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_in
 
 /// Calls `func` for each open websocket (each open connection, if the option `iterate_over` is
 /// "all"), with `param` passed through. Those that close meanwhile are skipped, none is visited
-/// twice. `func` may write to the connection; `conn->content` is "" there, or the last message of the
-/// websocket where the option `iterate_content` is "last". With `func` NULL the
-/// connections are only counted.
+/// twice. `func` may write to the connection; `conn->content` is "" there, or the last message of
+/// the websocket where the option `iterate_content` is "last". With `func` NULL the connections are
+/// only counted.
 ///
 /// Any thread may call this at any time: `func` then runs on the thread that polls, and the call
-/// returns when that is done. On the polling thread itself, and while nobody has polled yet, it
+/// returns when that is done. On the polling thread itself, and while no thread has polled yet, it
 /// runs in place.
 ///
 /// Returns the number of connections; -1 for NULL, when the polling thread has not begun within
@@ -352,15 +358,16 @@ pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
     while let Some(Step::Iterate(conn, func, param)) =
         guard(None, || walk.hold.with(Server::next_in_place)).flatten()
     {
-        // SAFETY: the program's function, with a connection that is open. Nothing of the server
-        // is borrowed meanwhile.
+        // SAFETY: this is the program's function, with a connection that is open. Nothing of the
+        // server is borrowed during the call.
         unsafe { func(conn, param) };
         visited(&walk.hold, conn);
     }
     count
 }
 
-/// A walk in place; it ends also when an exception leaves the program's function.
+/// A walk over the connections in place. It also ends when an exception leaves the program's
+/// function.
 struct Walk {
     hold: Hold,
     before: (usize, usize),
@@ -372,6 +379,7 @@ impl Drop for Walk {
     }
 }
 
+/// Lets the polling thread iterate, and waits for the result.
 fn iterate_elsewhere(hub: &'static Hub, func: Option<IterateFn>, param: Param) -> c_int {
     let ticket = Arc::new(Ticket::default());
     let message = Message::Iterate { func, param, ticket: ticket.clone() };
@@ -381,12 +389,13 @@ fn iterate_elsewhere(hub: &'static Hub, func: Option<IterateFn>, param: Param) -
     }
 }
 
+/// Returns the longest time for which a thread waits for the polling thread to begin.
 fn patience(hub: &Hub) -> Duration {
     Duration::from_millis(hub.iterate_timeout_ms.load(Ordering::Relaxed))
 }
 
-/// Runs `body` on the server: here, or on the thread that polls it right now. `None` if the
-/// server is gone, or that thread does not come to it within `iterate_timeout_ms`.
+/// Runs `body` on the server: here, or on the thread that polls it now. Returns `None` if the
+/// server has been freed, or if that thread does not begin within `iterate_timeout_ms`.
 fn on_server<R: Send + 'static>(
     hub: &'static Hub,
     body: impl FnOnce(&mut Server) -> R + Send + 'static,
@@ -405,7 +414,8 @@ fn on_server<R: Send + 'static>(
     result.take()
 }
 
-/// Waits until the thread that polls the server has come to `run`, or as long as it may take.
+/// Lets the polling thread run a job. Waits for its end, or until the time limit if it does not
+/// begin.
 #[cold]
 fn hand_over(hub: &Hub, job: Job) {
     let ticket = Arc::new(Ticket::default());

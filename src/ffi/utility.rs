@@ -1,7 +1,11 @@
-//! The C functions beside the server: what a request says, decoding, password files, threads.
+//! The C functions that need no server: fields and variables of a request, decoding, password files
+//! and threads (`pthread_create`).
+//!
+//! Owns the conversion of arguments and results; the work is in `http`, `auth` and `files`. Knows
+//! neither servers nor open connections.
 #![allow(
     clippy::missing_safety_doc,
-    reason = "the doc comments are the manual of the C user; what he must keep to stands there"
+    reason = "the doc comments are the manual for C, and state the duties of the caller"
 )]
 
 use std::borrow::Cow;
@@ -155,8 +159,8 @@ pub unsafe extern "C" fn mg_url_decode(
         let Some(text) = text.and_then(|text| apart(text, dst, dst_size)) else {
             return -1;
         };
-        // SAFETY: NULL or `dst_len` bytes for us to write to; where they are those of `src`, that
-        // was copied and is not looked at again.
+        // SAFETY: NULL or `dst_len` bytes for us to write to; if they overlap with `src`, `text` is
+        // a copy, and `src` is not read again.
         let Some(dst) = (unsafe { c_buf(dst, dst_size) }) else {
             return -1;
         };
@@ -164,14 +168,14 @@ pub unsafe extern "C" fn mg_url_decode(
     })
 }
 
-/// Adds a user to a password file, changes his password, or deletes him where `password` is
-/// NULL. The file is made if it does not exist.
+/// Adds a user to a password file, changes the password, or deletes the user if `password` is NULL.
+/// The file is created if it does not exist.
 ///
 /// All other lines stay as they are. The file is replaced in one step, keeps its mode, and is
 /// locked against a second writer. Returns 1 on success; 0 if the file cannot be written, or if
 /// `domain` or `user` is NULL, empty, or contains a colon or a line break. On failure the file is
-/// as before. It returns when the new file is on the disk, which may take some milliseconds: a handler
-/// keeps all clients waiting for so long. May be called from any thread.
+/// as before. The call returns when the new file is on the disk, which may take some milliseconds,
+/// for which a handler keeps all clients waiting. May be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_modify_passwords_file(
     file: *const c_char,
@@ -191,14 +195,14 @@ pub unsafe extern "C" fn mg_modify_passwords_file(
     })
 }
 
-/// Runs `func(param)` in a new thread. It is detached: its resources are given back when `func`
-/// returns, and nothing else has to be done for that.
+/// Runs `func(param)` in a new thread. The thread is detached: its resources are freed when `func`
+/// returns, without any further call.
 ///
 /// Returns the thread's `pthread_t`, cast to a pointer, or NULL if the thread could not be started
 /// or `func` is NULL. While the thread runs it may be cast back, for pthread_equal() and
-/// pthread_kill(), say. To wait for a detached thread is not possible: pthread_join() fails at once
-/// (EINVAL with glibc; musl ends the program), and must not be called after the thread has ended.
-/// A program that has to wait does so by a mutex and a condition of its own.
+/// pthread_kill(), for example. To wait for a detached thread is not possible: pthread_join() fails
+/// at once (EINVAL with glibc; musl ends the program), and must not be called after the thread has
+/// ended. A program that has to wait uses a mutex and a condition variable of its own.
 ///
 /// `param` stays with the caller. May be called from any thread.
 #[unsafe(no_mangle)]
@@ -207,19 +211,19 @@ pub unsafe extern "C" fn mg_start_thread(
     param: *mut c_void,
 ) -> *mut c_void {
     guard(ptr::null_mut(), || match func {
-        // A number for glibc, a pointer for musl.
+        // `pthread_t` is a number in glibc, and a pointer in musl.
         Some(func) => start_detached(func, param)
             .map_or(ptr::null_mut(), |thread| ptr::without_provenance_mut(thread as usize)),
         None => ptr::null_mut(),
     })
 }
 
-/// Reads one part of an uploaded form, whose body is of type multipart/form-data. `buf` must
+/// Reads one part of an uploaded form, whose content is of type multipart/form-data. `buf` must
 /// begin with a boundary line, as the content of such a request does.
 ///
-/// Returns the offset just after the part; the next part is read by passing `buf` and `buf_len`
-/// moved on by it. Returns 0 at the end, and where the body is malformed or not complete; then
-/// the names are empty and `data` is NULL.
+/// Returns the offset behind the part; to read the next part, add it to `buf` and subtract it from
+/// `buf_len`. Returns 0 at the end, and if the content is malformed or not complete; then the names
+/// are empty and `data` is NULL.
 ///
 /// `var_name` gets the name of the form field and `file_name` the name of the file as the client
 /// gives it, terminated; empty strings if there is none, and if it does not fit. A file name may
@@ -277,7 +281,7 @@ pub extern "C" fn mg_get_valid_option_names() -> *mut *const c_char {
 #[repr(transparent)]
 struct OptionNames([*const c_char; 2 * OPTIONS.len() + 1]);
 
-// SAFETY: the pointers lead to constant strings, and nobody writes to the array.
+// SAFETY: the pointers lead to constant strings, and no code writes to the array.
 unsafe impl Sync for OptionNames {}
 
 static OPTION_NAMES: OptionNames = {
@@ -293,12 +297,12 @@ static OPTION_NAMES: OptionNames = {
     OptionNames(names)
 };
 
-/// A length as C gets it. Longer ones than an `int` holds come from no request.
+/// Converts a length for C. No request has a length that an `int` cannot hold.
 fn int(len: usize) -> c_int {
     c_int::try_from(len).unwrap_or(c_int::MAX)
 }
 
-/// A buffer that may be NULL if its length is 0; a negative length is `None`.
+/// Returns a buffer that may be NULL if its length is 0; a negative length gives `None`.
 ///
 /// # Safety
 /// As for `c_buf`.
@@ -311,8 +315,8 @@ unsafe fn out<'a>(buf: *mut c_char, len: c_int) -> Option<&'a mut [u8]> {
     }
 }
 
-/// `text` itself, or a copy where the `dst_len` bytes at `dst` overlap with it; `None` if there is
-/// no memory for the copy.
+/// Returns `text` itself, or a copy if the `dst_len` bytes at `dst` overlap with it; `None` if
+/// there is no memory for the copy.
 fn apart(text: &[u8], dst: *const c_char, dst_len: usize) -> Option<Cow<'_, [u8]>> {
     let (text_start, dst_start) = (text.as_ptr().addr(), dst.addr());
     let overlap = text_start < dst_start.saturating_add(dst_len)
@@ -326,12 +330,13 @@ fn apart(text: &[u8], dst: *const c_char, dst_len: usize) -> Option<Cow<'_, [u8]
     Some(Cow::Owned(copy))
 }
 
-/// Threads of the standard library would pass Rust frames around `func`, which the program may
-/// leave by `pthread_exit`.
+/// Starts a detached thread. A thread of the standard library would have Rust frames below `func`,
+/// and the program may leave `func` by `pthread_exit`.
 ///
-/// Programs of 5.0 got a detached thread, too. A joinable one would be a leak wherever it is not
-/// joined, which is nearly everywhere; and one that detaches itself at its end would make
-/// `pthread_join` wait for ever where the thread never ends, and a program that used to stop hang.
+/// The 5.0 library also started detached threads. A joinable thread would be a leak in all programs
+/// that do not join it, which are nearly all. A thread that detaches itself at its end would make
+/// `pthread_join` wait for ever if the thread never ends, so that such a program would no longer
+/// stop.
 fn start_detached(
     func: extern "C" fn(*mut c_void) -> *mut c_void,
     param: *mut c_void,
@@ -361,13 +366,13 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    /// A connection that holds nothing, as after its request.
+    /// Returns an empty connection, as after its request.
     fn closed_connection() -> mg_connection {
         // SAFETY: NULL pointers and zero numbers are values of all its fields.
         unsafe { std::mem::zeroed() }
     }
 
-    /// What C would read.
+    /// Returns the string that C would read.
     fn text<'a>(string: *const c_char) -> Option<&'a str> {
         // SAFETY: the functions under test return NULL or strings that outlive the test.
         unsafe { c_str(string) }.map(|bytes| std::str::from_utf8(bytes).expect("UTF-8"))

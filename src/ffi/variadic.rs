@@ -1,8 +1,9 @@
 //! The exported names of the functions that take a variable number of arguments.
 //!
 //! Stable Rust can call such functions but not define them, so `variadic.c` does. A shared library
-//! exports what Rust defines, and nothing of a C object within it: each name is therefore a Rust
-//! function without a frame that jumps to its hidden C counterpart, all arguments as they are.
+//! exports the functions of Rust, and none of a C object within it: each name is therefore a naked
+//! Rust function that jumps to its hidden C counterpart and leaves all arguments unchanged, by the
+//! C ABI of the machine. Owns the MD5 of `mg_md5`, and knows nothing of formats.
 
 use std::ffi::{CStr, c_char, c_void};
 
@@ -27,8 +28,8 @@ macro_rules! jump_to {
     };
 }
 
-/// Defines exported functions that jump to hidden ones of C. Which arguments there are is for C
-/// to know: the prototypes stand in the header.
+/// Defines exported functions that jump to hidden C functions. Only C knows their arguments: the
+/// prototypes stand in the header.
 macro_rules! export {
     ($($name:ident => $hidden:ident;)*) => {
         unsafe extern "C" {
@@ -61,13 +62,13 @@ unsafe extern "C" {
     /// Sends a formatted text as it stands, like `mg_write`. The format is that of `printf`, and
     /// the text may have any length up to `INT_MAX`.
     ///
-    /// Any thread may call it at any time, also with a connection that has closed.
+    /// Any thread may call this at any time, also with a connection that has closed.
     ///
     /// Returns the length of the text, 0 when the bytes were not queued, or -1 when the format
     /// could not be carried out.
     pub fn mg_printf(conn: *mut mg_connection, format: *const c_char, ...) -> c_int;
 
-    /// Sends a formatted text as part of the body, like `mg_send_data`. The format is that of
+    /// Sends a formatted text as part of the content, like `mg_send_data`. The format is that of
     /// `printf`.
     ///
     /// To be called where `mg_send_data` may be called.
@@ -77,12 +78,12 @@ unsafe extern "C" {
     /// a NUL. The last argument must be `NULL`, written as a pointer: `(char *) 0` where `NULL` is
     /// a plain 0.
     ///
-    /// Any thread may call it. Returns `buf`, and does nothing when that is `NULL`.
+    /// Any thread may call this. Returns `buf`, and does nothing when that is `NULL`.
     /// cbindgen:ptrs-as-arrays=[[buf;33]]
     pub fn mg_md5(buf: *mut c_char, ...) -> *mut c_char;
 }
 
-// The other way: the name under which C finds `md5_of`. `no_mangle` would export it.
+// The name under which C finds `md5_of`, since `no_mangle` would export that function.
 std::arch::global_asm!(
     ".pushsection .text.mongoose_md5_of,\"ax\",%progbits",
     ".globl mongoose_md5_of",
@@ -118,6 +119,6 @@ unsafe extern "C" fn md5_of(
         pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
         pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
     }
-    // SAFETY: room for 33 bytes by the caller's promise; `digits` is our own.
+    // SAFETY: `buf` has room for 33 bytes by the caller's promise; `digits` is a local variable.
     unsafe { buf.copy_from_nonoverlapping(digits.as_ptr().cast(), digits.len()) };
 }
