@@ -8,6 +8,7 @@
 use super::htpasswd::{lines, md5_hex};
 use super::nonce::Nonces;
 use super::same_secret;
+use crate::http::request::is_token_byte;
 use crate::http::uri::split_target;
 
 /// MD5 of `user:domain:password`, as lower-case hexadecimal digits.
@@ -231,8 +232,7 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
 
 /// Splits off a token (RFC 9110, section 5.6.2).
 fn token(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let is_token = |b: &&u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let len = text.iter().take_while(is_token).count();
+    let len = text.iter().take_while(|byte| is_token_byte(byte)).count();
     (len > 0).then(|| text.split_at(len))
 }
 

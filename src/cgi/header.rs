@@ -5,7 +5,7 @@
 //! the response. Knows neither the process nor the framing of the response.
 #![forbid(unsafe_code)]
 
-use crate::http::request::decimal;
+use crate::http::request::{decimal, is_token_byte};
 
 /// The longest head in bytes.
 pub const MAX_HEAD: usize = 64 * 1024;
@@ -187,8 +187,7 @@ fn status_line(line: &[u8]) -> Option<&[u8]> {
 fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr::memchr(b':', line)?;
     let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-    let good = !name.is_empty() && name.iter().all(is_token) && value.iter().all(is_text);
+    let good = !name.is_empty() && name.iter().all(is_token_byte) && value.iter().all(is_text);
     good.then_some((name, value))
 }
 

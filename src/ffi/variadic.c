@@ -1,9 +1,9 @@
 /* The functions of the interface that take a variable number of arguments. Stable Rust can call
-   such functions but not define them. What is here stays hidden inside the library: variadic.rs
-   gives each function its exported name by a single jump, and owns the MD5.
+   such functions but not define them. The functions here are hidden inside the library: variadic.rs
+   gives each of them its exported name by a single jump, and owns the MD5.
 
-   Nothing here knows how bytes are sent: a text is formatted, then handed to mg_write or
-   mg_send_data, which do all checking but that for NULL. */
+   This file does not know how bytes are sent: a text is formatted and passed to mg_write or
+   mg_send_data, which check all arguments but for NULL. */
 
 #include <errno.h>
 #include <stdarg.h>
@@ -15,11 +15,11 @@
 
 struct mg_connection;
 
-/* Of the public interface. */
+/* Functions of the public interface. */
 int mg_write(struct mg_connection *conn, const void *buf, int len);
 void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
 
-/* Of variadic.rs. */
+/* Functions of variadic.rs. */
 typedef const char *(*next_string)(void *strings);
 HIDDEN void mongoose_md5_of(char *buf, next_string next, void *strings);
 
@@ -29,7 +29,7 @@ HIDDEN int mongoose_printf(struct mg_connection *conn, const char *format, ...);
 HIDDEN void mongoose_printf_data(struct mg_connection *conn, const char *format, ...);
 HIDDEN char *mongoose_md5(char *buf, ...);
 
-/* Most texts fit; threads of the program may have small stacks. */
+/* Most texts fit into this number of bytes. Threads of the program may have small stacks. */
 enum { STACK_TEXT = 4096 };
 
 static int hand_over(struct mg_connection *conn, const char *text, int len, int chunked) {
@@ -55,7 +55,7 @@ int mongoose_vprintf(struct mg_connection *conn, const char *format, va_list arg
 
   large = malloc((size_t) len + 1);
   if (large == NULL) return 0;
-  errno = error; /* the format may hold %m */
+  errno = error; /* The format may contain %m. */
   va_copy(copy, args);
   again = vsnprintf(large, (size_t) len + 1, format, copy);
   va_end(copy);
@@ -84,7 +84,7 @@ void mongoose_printf_data(struct mg_connection *conn, const char *format, ...) {
   va_end(args);
 }
 
-/* A va_list may be an array, which decays where it is passed on; its wrapper does not. */
+/* A va_list may be an array, which becomes a pointer as an argument; a structure does not. */
 struct strings {
   va_list list;
 };
@@ -104,8 +104,8 @@ char *mongoose_md5(char *buf, ...) {
 }
 
 #ifdef MONGOOSE_HIDE
-/* A function that another crate exports: of all that is said of a symbol in the files that are linked,
-   the narrowest visibility counts. See build.rs. */
+/* Hides a function that another crate exports: of all declarations of a symbol in the linked files,
+   the one with the narrowest visibility counts. See build.rs. */
 extern void MONGOOSE_HIDE(void) __attribute__((weak, visibility("hidden")));
 static void (*const hide)(void) __attribute__((used)) = MONGOOSE_HIDE;
 #endif

@@ -5,6 +5,8 @@
 //! that the grammar does not allow are refused and never guessed at, since a peer that reads them
 //! differently would see the next request begin elsewhere. Trailer fields are skipped.
 
+use super::request::is_token_byte;
+
 /// Malformed framing. The end of the message can no longer be known, and the decoder must not be
 /// used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +109,8 @@ impl Decoder {
         }
     }
 
-    /// Returns the length of the content at least, which is the sum of the sizes of the chunks that
-    /// have begun. It is known before their data arrives.
+    /// Returns the sum of the sizes of the chunks that have begun. The content is at least as long,
+    /// which is known before their data arrives.
     pub fn announced(&self) -> u64 {
         self.announced
     }
@@ -134,7 +136,7 @@ impl Decoder {
                 self.framing_len = 0;
                 Ok(SizeStart)
             }
-            (TrailerStart | TrailerName, _) if is_token(byte) => Ok(TrailerName),
+            (TrailerStart | TrailerName, _) if is_token_byte(&byte) => Ok(TrailerName),
             (TrailerName, b':') => Ok(TrailerValue),
             (TrailerValue, _) if is_text(byte) => Ok(TrailerValue),
             (TrailerValue, b'\r') => Ok(TrailerLf),
@@ -174,11 +176,6 @@ impl Decoder {
 /// bytes, of which the tab is allowed.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
-}
-
-/// Returns whether a field name may contain `byte` (RFC 9110, section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

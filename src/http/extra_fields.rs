@@ -4,6 +4,8 @@
 //! Owns which names and values are allowed. Knows nothing of the option that holds the lines, nor
 //! of the responses that they are added to.
 
+use super::request::is_token_byte;
+
 /// Names of fields that the library writes itself, that decide on framing, or that apply to one
 /// connection only.
 const RESERVED: &[&str] = &[
@@ -48,8 +50,7 @@ pub fn parse(lines: &[u8]) -> Result<Vec<u8>, Refusal> {
         }
         let colon = memchr::memchr(b':', line).ok_or(Refusal::Form)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-        if name.is_empty() || !name.iter().all(is_token) {
+        if name.is_empty() || !name.iter().all(is_token_byte) {
             return Err(Refusal::Form);
         }
         if value.iter().any(|byte| *byte < b' ' && *byte != b'\t' || *byte == 0x7f) {

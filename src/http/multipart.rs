@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use memchr::memmem;
 
+use super::request::is_token_byte;
+
 /// One part of the content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part<'a> {
@@ -130,8 +132,7 @@ fn is_closing(text: &[u8], at: usize) -> bool {
         [] => true,
         [b';', next @ ..] => {
             let next = next.trim_ascii_start();
-            let is_name = |b: &&u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-            let len = next.iter().take_while(is_name).count();
+            let len = next.iter().take_while(|byte| is_token_byte(byte)).count();
             len > 0 && next[len..].trim_ascii_start().starts_with(b"=")
         }
         _ => false,

@@ -347,6 +347,12 @@ pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| *b == b',').map(<[u8]>::trim_ascii)
 }
 
+/// Returns whether a token may contain `byte` (RFC 9110, section 5.6.2).
+#[inline]
+pub fn is_token_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
 /// Parses a decimal number below 2^63 that has digits only.
 pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {

@@ -1,14 +1,15 @@
 //! The response that a program writes, raw or through the `mg_send` family (RFC 9112, section 6).
 //!
 //! Owns where the response ends and whether the connection can stay open: raw bytes are passed on
-//! as they stand, and read just as far as that takes. Knows no socket and no request but for
-//! [`Asked`]. [`raw_head`](super::raw_head) reads heads, [`built_head`](super::built_head) makes
+//! as they stand, and read just as far as that takes. Knows no socket, and of the request
+//! only [`Asked`]. [`raw_head`](super::raw_head) reads heads, [`built_head`](super::built_head) makes
 //! them.
 
 pub use super::built_head::Asked;
 use super::built_head::{BuiltHead, Ending};
 use super::chunked::{Decoder, Step};
 use super::raw_head::{Facts, find_end, may_be_head};
+use super::request::is_token_byte;
 use super::status::forbids_content;
 
 /// The longest raw head in bytes that is remembered for the next response.
@@ -332,8 +333,7 @@ impl Answer {
     pub fn send_header(&mut self, name: &[u8], value: &[u8]) {
         let name = name.trim_ascii();
         let name = name.strip_suffix(b":").unwrap_or(name).trim_ascii_end();
-        let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
-        if name.is_empty() || !name.iter().all(is_token) {
+        if name.is_empty() || !name.iter().all(is_token_byte) {
             self.fault = Some("mg_send_header: not a field name; the field is dropped");
             return;
         }

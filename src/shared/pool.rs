@@ -37,7 +37,7 @@ pub struct Rules {
     /// The number of slots that must be retired after a slot that a program has seen before it is
     /// used again.
     pub quarantine: u64,
-    /// The same where address space is bounded.
+    /// The same number if the address space is bounded.
     pub bounded_quarantine: u64,
     /// Returns the bound of the address space in bytes, if there is one.
     pub bound: fn() -> Option<usize>,
@@ -202,7 +202,7 @@ impl Pool {
             if bounded { self.rules.bounded_quarantine } else { self.rules.quarantine };
         let again = rests.is_some_and(|rests| rests >= quarantine);
         if !again && self.fresh.is_empty() && !self.map_segment(shape) {
-            // There is no more address space: blocks are used again as if it were bounded.
+            // There is no more address space, so that the rule for bounded space applies.
             rests.filter(|rests| *rests >= self.rules.bounded_quarantine)?;
         }
         self.recent.try_reserve(1).ok()?;

@@ -229,10 +229,9 @@ impl Slot {
     /// with a NUL behind it as the last byte. `buf` must not move until [`Slot::clear_request`].
     pub fn show_request(&self, buf: &mut [u8], head: &Head, shown: &Shown) {
         let mut public = blank_request();
-        let mut terminate = |at: usize| {
-            if let Some(byte) = buf.get_mut(at) {
-                *byte = 0;
-            }
+        let mut terminate = |at: usize| match buf.get_mut(at) {
+            Some(byte) => *byte = 0,
+            None => debug_assert!(false, "an offset behind the buffer"),
         };
         terminate(head.method.range().end);
         terminate(shown.path_end);
