@@ -60,7 +60,7 @@ pub struct Child {
 /// only.
 pub fn spawn(spec: &Spec<'_>) -> io::Result<(Child, Pipes)> {
     let input = spec.has_input.then(pipe).transpose()?;
-    let (output, theirs_output) = pipe()?;
+    let (output, child_output) = pipe()?;
     let errors = spec.is_heard.then(pipe).transpose()?;
     unblock(&output)?;
 
@@ -72,7 +72,7 @@ pub fn spawn(spec: &Spec<'_>) -> io::Result<(Child, Pipes)> {
         }
         None => actions.open_null(0, libc::O_RDONLY)?,
     }
-    actions.duplicate(theirs_output.as_fd(), 1)?;
+    actions.duplicate(child_output.as_fd(), 1)?;
     match &errors {
         Some((read, write)) => {
             unblock(read)?;

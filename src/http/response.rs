@@ -1,9 +1,8 @@
 //! The response that a program writes, raw or through the `mg_send` family (RFC 9112, section 6).
 //!
 //! Owns where the response ends and whether the connection can stay open: raw bytes are passed on
-//! as they stand, and read just as far as that takes. Knows no socket, and of the request
-//! only [`Asked`]. [`raw_head`](super::raw_head) reads heads, [`built_head`](super::built_head) makes
-//! them.
+//! as they stand, and read just as far as that takes. Knows no socket, and of the request only
+//! [`Asked`]. `raw_head` reads heads, and `built_head` writes them.
 
 pub use super::built_head::Asked;
 use super::built_head::{BuiltHead, Ending};

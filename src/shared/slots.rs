@@ -1,10 +1,10 @@
 //! Connection slots: the memory behind `struct mg_connection *`.
 //!
 //! Owns what C sees of a connection, its state for all threads, and the late response. Knows
-//! nothing of sockets. [`pool`](super::pool) never unmaps a slot, and uses the address of a slot
-//! that a program has seen again only after millions of others: a pointer that a program keeps can
-//! always be read, even after the end of the server, and says that its connection has closed. A
-//! slot of zeros is a closed one, since the pool turns retired slots into zeros.
+//! nothing of sockets. `pool` never unmaps a slot, and uses the address of a slot that a program
+//! has seen again only after millions of others: a pointer that a program keeps can always be read,
+//! even after the end of the server, and says that its connection has closed. A slot of zeros is a
+//! closed one, since the pool turns retired slots into zeros.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_void};
