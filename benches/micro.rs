@@ -7,7 +7,7 @@ use mongoose::http::response::{Answer, Asked};
 use mongoose::http::{chunked, uri};
 use mongoose::pattern::matched_len;
 use mongoose::server::connection::Outbox;
-use mongoose::server::timers::{HORIZON_MS, Timers};
+use mongoose::timers::{HORIZON_MS, Timers};
 use mongoose::websocket::frame::{self, Parsed};
 use mongoose::websocket::message::{Receiver, Step, Unit};
 

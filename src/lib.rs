@@ -10,6 +10,7 @@ pub mod abi;
 pub mod acl;
 pub mod auth;
 pub mod cgi;
+pub mod clock;
 pub mod dav;
 pub mod ffi;
 pub mod files;
@@ -22,5 +23,6 @@ pub mod shared;
 pub mod site;
 #[cfg(test)]
 mod test_folder;
+pub mod timers;
 pub mod tls;
 pub mod websocket;

@@ -12,9 +12,9 @@ const FLOORS: &[&[&str]] = &[
     &["dav"],
     &["files"],
     &["cgi", "auth", "websocket", "tls", "shared"],
-    &["options"],
+    &["options", "clock"],
     &["http", "log"],
-    &["acl", "pattern", "abi"],
+    &["acl", "pattern", "abi", "timers"],
 ];
 
 /// Rooms in which files import each other in circles: to be mended. `shared`: slots and hub are two halves

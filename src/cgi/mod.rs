@@ -1,8 +1,11 @@
-//! The Common Gateway Interface (RFC 3875): the environment of a program, its process, and the head
-//! of its output.
+//! The Common Gateway Interface (RFC 3875): the environment of a program, its process, the head of its output,
+//! and the table of the programs that run.
 //!
-//! Knows neither connections nor the event loop, which are in `server::cgi`.
+//! Knows neither connections nor the event loop; `answer::program` makes answers of the output.
 
 pub mod environment;
 pub mod header;
+pub mod launch;
 pub mod process;
+mod program;
+pub mod table;

@@ -4,17 +4,19 @@
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
 //! while the program's pipe is full, and output in the pipe while the client's socket is.
 
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 
 use super::connection::{Body, Conn, Exchange, NO_REQUEST, Phase, Plan};
 use super::context::Context;
 use super::intake::locate;
-use super::launch::{Launch, status_of};
-use super::programs::Output;
 use super::replies;
 use super::sending::reset_on_close;
 use super::step::Flow;
 use crate::cgi::header::{self, MAX_HEAD, Outcome};
+use crate::cgi::launch::{Launch, Origin, status_of};
+use crate::cgi::table::{Output, Owner, Programs};
+use crate::files::resolve;
 use crate::http::outlet::Outlet;
 use crate::http::request::{Framing, Head, Outcome as Parsed};
 use crate::http::status::{reason, write_status_line};
@@ -58,11 +60,36 @@ impl Context {
     /// An exchange does without its program from now on.
     pub fn leave_program(&mut self, gateway: &Gateway) {
         let answered = matches!(gateway.stage, Stage::Answered);
-        self.release_program(gateway.program, answered);
+        self.programs.release(gateway.program, answered, self.clock.now);
     }
 }
 
 impl Conn {
+    /// Starts a program for a request; what fails is in the error log.
+    pub(super) fn launch(&mut self, cx: &mut Context, launch: &Launch<'_>) -> io::Result<usize> {
+        let Some(exchange) = self.exchange.as_deref() else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let config = &cx.options.config;
+        let translated = resolve::full_path(config, launch.info);
+        let origin = Origin {
+            config,
+            head: &exchange.head,
+            bytes: exchange.buf.get(..exchange.head.len).unwrap_or_default(),
+            user: &exchange.user,
+            path_translated: translated.as_deref(),
+            local: self.socket.local_addr().ok(),
+            peer: self.socket.peer_addr().ok(),
+            secure: self.tls.is_some(),
+            error_is_heard: cx.logs.error.is_on(),
+        };
+        let owner = Owner { index: self.index(), address: self.peer };
+        launch.run(&origin, &mut cx.programs, owner, cx.clock.now).map_err(|refusal| {
+            cx.complain_of(self.peer, &refusal.line);
+            refusal.error
+        })
+    }
+
     /// Starts the program. The status of a failure is for the client.
     fn start_script(&mut self, cx: &mut Context, script: &Script) -> Result<(), u16> {
         let Some(exchange) = self.exchange.as_deref_mut() else { return Err(500) };
@@ -113,7 +140,8 @@ impl Conn {
         }
         let Some(program) = self.gateway() else { return Err(500) };
         let piece = cx.input.buf.get(content).unwrap_or_default().to_vec();
-        cx.give_program(program, &piece, false).then_some(()).ok_or(503)
+        let given = cx.programs.give(program, &piece, false, cx.clock.now);
+        given.then_some(()).ok_or(503)
     }
 
     /// The number of the program that answers a request.
@@ -126,7 +154,7 @@ impl Conn {
     /// Whether the program has taken the content that has arrived.
     pub(super) fn gateway_takes(&self, cx: &Context) -> bool {
         match self.gateway() {
-            Some(program) => cx.program_takes(program),
+            Some(program) => cx.programs.takes(program),
             None => true,
         }
     }
@@ -134,15 +162,15 @@ impl Conn {
     /// Whether there is output that was left for later.
     pub(super) fn has_output(&self, cx: &Context) -> bool {
         match self.gateway() {
-            Some(program) => cx.program_has_output(program),
+            Some(program) => cx.programs.has_output(program),
             None => self.exchange.as_deref().is_some_and(|exchange| exchange.page.is_some()),
         }
     }
 
     /// Whether it is the program that keeps a connection waiting, and not the client.
-    pub(super) fn waits_for_program(&self, cx: &Context) -> bool {
+    pub(super) fn waits_for_program(&self, programs: &Programs) -> bool {
         let Some(program) = self.gateway() else { return false };
-        let takes = cx.program_takes(program);
+        let takes = programs.takes(program);
         match self.phase {
             Phase::Body => !takes && self.backlog() < HIGH_WATER,
             Phase::Relaying => self.backlog() < HIGH_WATER,
@@ -161,11 +189,11 @@ impl Conn {
         let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
         let head_len = exchange.head.len;
         if running || exchange.buf.len() <= head_len {
-            cx.give_program(program, &[], true);
+            cx.programs.give(program, &[], true, cx.clock.now);
         } else {
             let head = exchange.buf.get(..head_len).unwrap_or_default().to_vec();
             let whole = std::mem::replace(&mut exchange.buf, head);
-            cx.give_whole(program, whole, head_len);
+            cx.programs.give_whole(program, whole, head_len, cx.clock.now);
         }
         Flow::Again
     }
@@ -178,7 +206,7 @@ impl Conn {
         }
         let mut gateway = exchange.cgi.take()?;
         let now = cx.clock.now;
-        if cx.feed_program(gateway.program) {
+        if cx.programs.feed(gateway.program, now) {
             // It was not the client who was slow.
             self.since = now;
         }
@@ -216,11 +244,11 @@ impl Conn {
 
     fn name_of(&mut self, cx: &mut Context) -> String {
         let program = self.gateway();
-        program.map(|program| cx.program_name(program)).unwrap_or_default()
+        program.map(|program| cx.programs.name(program)).unwrap_or_default()
     }
 
     fn move_output(&mut self, cx: &mut Context, gateway: &mut Gateway, buf: &mut Vec<u8>) -> Moved {
-        if cx.program_expired(gateway.program) {
+        if cx.programs.is_expired(gateway.program) {
             return Moved::Failed(504, "");
         }
         loop {
@@ -236,13 +264,18 @@ impl Conn {
                 self.make_ready(cx);
                 return Moved::Waits;
             }
-            let moved = match cx.read_program(gateway.program, buf) {
+            let moved = match cx.programs.read(gateway.program, buf, cx.clock.now) {
                 Output::Wait => return Moved::Waits,
                 Output::Got(count) => {
+                    cx.files.look_again();
                     cx.turn.bytes = cx.turn.bytes.saturating_sub(count);
                     self.take_output(cx, gateway, buf.get(..count).unwrap_or_default(), false)
                 }
-                Output::End => self.take_output(cx, gateway, &[], true),
+                Output::End => {
+                    // It may have changed files.
+                    cx.files.look_again();
+                    self.take_output(cx, gateway, &[], true)
+                }
             };
             if !matches!(moved, Moved::Waits) {
                 return moved;

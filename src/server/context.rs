@@ -8,18 +8,17 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use super::FORKS;
-use super::clock::Clock;
 use super::connection::Exchange;
 use super::intake::Input;
 use super::iterate::Hidden;
-use super::programs::Programs;
 use super::routes::Routes;
 use super::spares::Spares;
 use super::step::Turn;
-use super::timers::Timers;
 use super::tls::Tls;
 use crate::abi::Handler;
 use crate::auth::nonce::Nonces;
+use crate::cgi::table::Programs;
+use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
 use crate::files::cache::Cache;
 use crate::files::secrets::Place;
@@ -27,6 +26,7 @@ use crate::files::store::Store;
 use crate::log::Logs;
 use crate::options::{OPTIONS, Options};
 use crate::shared::hub::{Hub, Message};
+use crate::timers::Timers;
 use crate::websocket::deflate::Deflater;
 
 /// Files that are kept open at most.
@@ -55,7 +55,7 @@ pub struct Context {
     pub nonces: Option<Nonces>,
     pub deflater: Deflater,
     pub sweeper: Sweeper,
-    pub(super) programs: Programs,
+    pub programs: Programs,
     pub logs: Logs,
     pub(super) tls: Tls,
     /// Contents of connections that the program does not see for now.
@@ -93,6 +93,8 @@ impl Context {
             hidden: Vec::new(),
             pending: Vec::new(),
         };
+        let timeout = context.options.config.cgi_timeout_ms;
+        context.programs.set_timeout(timeout, now);
         context.publish_limits();
         context.renew_cache();
         context
@@ -140,6 +142,24 @@ impl Context {
     pub fn complain_of(&mut self, client: SocketAddr, what: &str) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         self.logs.complain(Some(client), what, self.clock.unix);
+    }
+
+    /// Moves what programs have complained of to the error log.
+    #[inline]
+    pub fn log_complaints(&mut self) {
+        if !self.programs.complaints.is_empty() {
+            self.log_complaints_now();
+        }
+    }
+
+    #[cold]
+    fn log_complaints_now(&mut self) {
+        for (client, line) in std::mem::take(&mut self.programs.complaints) {
+            match client {
+                Some(client) => self.complain_of(client, &line),
+                None => self.complain(&line),
+            }
+        }
     }
 
     /// Takes back an exchange that is over.

@@ -8,17 +8,14 @@
 mod accept;
 mod builtin;
 mod cgi;
-pub mod clock;
 pub mod connection;
 pub mod context;
 mod dav;
 pub mod files;
 mod intake;
 pub mod iterate;
-pub mod launch;
 pub mod listener;
 mod listing;
-mod programs;
 pub mod replies;
 mod respond;
 mod routes;
@@ -30,7 +27,6 @@ pub mod step;
 mod streams;
 #[cfg(test)]
 mod tests;
-pub mod timers;
 mod tls;
 pub mod user;
 pub mod websocket;
@@ -145,7 +141,7 @@ impl Server {
         self.flush_dirty();
 
         let busy = !self.cx.turn.ready.is_empty()
-            || !self.cx.programs.stirred.is_empty()
+            || self.cx.programs.is_busy()
             || !self.walks.work.is_empty()
             || !self.cx.turn.sharing.is_empty()
             || !self.cx.sweeper.is_idle()
@@ -153,14 +149,13 @@ impl Server {
             || self.acceptor.listener.as_ref().is_some_and(|l| l.ready && l.registered)
                 && !self.acceptor.paused;
         let now = self.cx.clock.now;
-        let of_programs =
-            (!self.cx.programs.list.is_empty()).then(|| self.cx.programs.timers.wait(now));
-        let due = [self.cx.timers.wait(now), of_programs.flatten()];
+        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now)];
         let wait = match due.into_iter().flatten().min() {
             _ if busy => 0,
             Some(due) => wait_ms.min(due),
             None => wait_ms,
         };
+        self.cx.log_complaints();
         self.cx.logs.access.flush(self.cx.clock.unix);
         self.cx.logs.tend(self.cx.clock.unix);
         if !self.cx.files.secrets.is_empty() {
@@ -176,7 +171,7 @@ impl Server {
             self.timer_due(id as usize);
         }
         self.due = due;
-        if !self.cx.programs.list.is_empty() {
+        if !self.cx.programs.is_empty() {
             self.tend_programs();
         }
         self.cx.tidy();
@@ -184,6 +179,30 @@ impl Server {
         self.cx.turn.left = self.cx.turn.ready.len();
         self.cx.turn.batch_time = self.cx.clock.now;
         self.acceptor.left = ACCEPTS_PER_TURN;
+    }
+
+    /// Looks after the programs of which there is news.
+    fn tend_programs(&mut self) {
+        let Self { conns, cx, .. } = self;
+        let now = cx.clock.now;
+        cx.programs.expire(now, |index, programs| {
+            let conn = conns.get(index as usize).and_then(Option::as_deref);
+            conn.is_none_or(|conn| conn.waits_for_program(programs))
+        });
+        if cx.programs.is_busy() {
+            cx.programs.tend(now);
+            // Programs that have done their work may have changed files.
+            cx.files.look_again();
+            cx.log_complaints();
+        }
+        let mut woken = std::mem::take(&mut self.due);
+        cx.programs.take_woken(&mut woken);
+        for index in woken.drain(..) {
+            if let Some(conn) = conns.get_mut(index as usize).and_then(Option::as_deref_mut) {
+                conn.make_ready(cx);
+            }
+        }
+        self.due = woken;
     }
 
     fn wait(&mut self, duration: Duration) {
@@ -209,7 +228,7 @@ impl Server {
                         }
                         self.acceptor.paused = false;
                     }
-                    token if self.cx.program_event(token) => {}
+                    token if self.cx.programs.note_event(token) => {}
                     token => {
                         let index = index_of_token(token);
                         let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
@@ -240,7 +259,7 @@ impl Server {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         drop(reserved);
-        self.cx.programs.registry = Some(poll.registry().try_clone()?);
+        self.cx.programs.watch_by(Some(poll.registry().try_clone()?));
         self.cx.hub.queue.set_waker(Some(waker));
         self.poll = Some(poll);
         if self.cx.input.buf.is_empty() {
@@ -294,12 +313,12 @@ impl Server {
     #[cold]
     fn leave_parent(&mut self) {
         self.cx.hub.queue.set_waker(None);
-        self.cx.programs.registry = None;
+        self.cx.programs.watch_by(None);
         self.poll = None;
         // Two processes with one key would each accept the same answer once.
         self.cx.nonces = None;
         self.cx.logs.leave_parent();
-        self.cx.forget_all_programs();
+        self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
         if let Some(listener) = &mut self.acceptor.listener {
             listener.registered = false;
@@ -414,7 +433,8 @@ impl Drop for Server {
             }
             self.close(index);
         }
-        self.cx.end_programs();
+        self.cx.programs.end(self.cx.clock.now);
+        self.cx.log_complaints();
         for message in self.walks.work.drain(..).chain(self.inbox.drain(..)) {
             message.withdraw();
         }

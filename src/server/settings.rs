@@ -101,7 +101,8 @@ impl Server {
             OptionId::MaxConnections => self.acceptor.paused = false,
             OptionId::CgiTimeoutMs => {
                 self.cx.clock.update();
-                self.cx.file_programs();
+                let timeout = self.cx.options.config.cgi_timeout_ms;
+                self.cx.programs.set_timeout(timeout, self.cx.clock.now);
             }
             OptionId::IdleTimeoutMs
             | OptionId::RequestTimeoutMs

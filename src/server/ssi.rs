@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use super::connection::{Conn, Phase};
 use super::context::Context;
-use super::programs::Output;
 use super::sending::CHANGED_MEANWHILE;
 use super::step::Flow;
 use crate::cgi::header::{self, Outcome};
+use crate::cgi::launch::Launch;
+use crate::cgi::table::Output;
 use crate::files::cache::{Content, Entry};
 use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
@@ -153,7 +154,7 @@ impl Context {
     /// A page needs its program no more.
     pub(super) fn leave_page(&mut self, page: &Page) {
         if let Some(program) = page.program() {
-            self.release_program(program, false);
+            self.programs.release(program, false, self.clock.now);
         }
     }
 
@@ -165,6 +166,35 @@ impl Context {
 }
 
 impl Conn {
+    /// Starts a program whose output becomes part of a page.
+    fn start_included(
+        &mut self,
+        cx: &mut Context,
+        file: PathBuf,
+        name: Vec<u8>,
+        info: Vec<u8>,
+        query: &[u8],
+    ) -> Result<usize, &'static str> {
+        let Some(exchange) = self.exchange.as_deref_mut() else { return Err("no request") };
+        let may_run = Site { exchange, cx }.may_run(&file);
+        may_run.map_err(|_| "a program that may not be run")?;
+        let launch = Launch { file: &file, name: &name, info: &info, query, ..Launch::default() };
+        self.launch(cx, &launch).map_err(|_| "a program that cannot be run")
+    }
+
+    /// Starts a shell command of the page `file`.
+    fn start_command(
+        &mut self,
+        cx: &mut Context,
+        file: &Path,
+        name: &[u8],
+        command: &[u8],
+    ) -> Result<usize, &'static str> {
+        let command = Some(Path::new(OsStr::from_bytes(command)));
+        let launch = Launch { file, name, command, ..Launch::default() };
+        self.launch(cx, &launch).map_err(|_| "a command that cannot be run")
+    }
+
     /// Begins to send a page. `path`: what it is for clients.
     pub(super) fn begin_expansion(
         &mut self,
@@ -273,12 +303,12 @@ impl Conn {
     /// Moves output of the program that is included. False if there is none for now.
     fn take_part(&mut self, cx: &mut Context, page: &mut Page) -> bool {
         let Some(mut part) = page.part.take() else { return true };
-        if cx.program_expired(part.program) {
-            cx.release_program(part.program, false);
+        if cx.programs.is_expired(part.program) {
+            cx.programs.release(part.program, false, cx.clock.now);
             return true;
         }
         let mut buf = std::mem::take(&mut cx.programs.buf);
-        let output = cx.read_program(part.program, &mut buf);
+        let output = cx.programs.read(part.program, &mut buf, cx.clock.now);
         let (piece, ended) = match output {
             Output::Wait => {
                 cx.programs.buf = buf;
@@ -288,6 +318,8 @@ impl Conn {
             Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
             Output::End => (&[][..], true),
         };
+        // It may have changed files.
+        cx.files.look_again();
         cx.turn.bytes = cx.turn.bytes.saturating_sub(piece.len());
         let mut failure = None;
         let content = match &mut part.head {
@@ -314,11 +346,11 @@ impl Conn {
             page.outlet.write(&content, &mut out.bytes);
         }
         if let Some(why) = failure {
-            let name = cx.program_name(part.program);
+            let name = cx.programs.name(part.program);
             self.complain(cx, &format!("{name}: {why}"));
         }
         if ended || failure.is_some() {
-            cx.release_program(part.program, ended);
+            cx.programs.release(part.program, ended, cx.clock.now);
         } else {
             page.part = Some(part);
         }

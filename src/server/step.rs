@@ -100,10 +100,15 @@ impl Server {
                     Flow::Again => {}
                     Flow::Leave => self.leave(index),
                     Flow::Close => self.close(index),
-                    Flow::Call(handler) => return self.call(index, handler),
+                    Flow::Call(handler) => {
+                        // It may end the process.
+                        cx.log_complaints();
+                        return self.call(index, handler);
+                    }
                 }
             } else if let Some(step) = self.next_visit() {
                 self.flush_late();
+                self.cx.log_complaints();
                 return step;
             } else if self.cx.turn.left > 0 && !self.cx.turn.shares_now {
                 self.cx.turn.left -= 1;
@@ -130,6 +135,7 @@ impl Server {
                 }
             }
         }
+        self.cx.log_complaints();
         self.cx.hub.buffered.store(self.cx.buffered, Ordering::Relaxed);
         self.cx.logs.access.flush(self.cx.clock.unix);
         Step::Done
@@ -431,7 +437,7 @@ impl Conn {
     pub(super) fn timer_due(&mut self, cx: &mut Context) -> Flow {
         let now = cx.clock.now;
         let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
-        let waits = self.waits_for_program(cx);
+        let waits = self.waits_for_program(&cx.programs);
         if waits {
             // That has a timeout of its own.
             (self.last_active, self.since) = (now, now);

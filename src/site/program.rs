@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::{Site, Task, is_lua_page};
+use crate::cgi::launch::status_of;
 use crate::files::cache::Entry;
 use crate::files::resolve;
 use crate::http::request::Framing;
-use crate::server::launch::status_of;
 
 /// A program that is to answer a request.
 pub struct Script {
@@ -90,7 +90,9 @@ impl Site<'_> {
     /// Whether a program may be run at all: the commonest reason for a failure is best known
     /// before the client is asked for its content.
     pub fn may_run(&mut self, file: &Path) -> io::Result<()> {
-        self.cx.has_room_for_program().inspect_err(|error| self.complain_of_file(file, error))?;
+        let most = self.cx.options.config.max_cgi_processes;
+        let room = self.cx.programs.has_room(most);
+        room.inspect_err(|error| self.complain_of_file(file, error))?;
         if self.cx.options.config.cgi_interpreter.is_some() {
             return Ok(());
         }

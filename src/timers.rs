@@ -1,4 +1,4 @@
-//! A coarse timer wheel with one entry a connection. An entry that comes due is looked at again;
+//! A coarse timer wheel. An entry that comes due is looked at again;
 //! activity does not touch the wheel, so its cost does not depend on the number of requests.
 
 /// Milliseconds a bucket.

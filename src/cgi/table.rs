@@ -1,0 +1,445 @@
+//! The programs that a server has started, from their start until they are reaped.
+//!
+//! A program has an owner, the connection whose request it answers. One whose answer is complete,
+//! or whose client has gone, has none; it is looked after until it has ended and is reaped.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token};
+
+use super::process::{self, Spec};
+pub use super::program::{Complaint, Output, Owner};
+use super::program::{GRACE_MS, KINDS, Life, Program};
+use crate::timers::Timers;
+
+/// Tokens from here on belong to programs: four to each.
+const TOKENS: usize = 1 << 30;
+/// How much a program may write behind its answer, and how many may run on after theirs.
+const UNWANTED: usize = 1 << 20;
+const MAX_FINISHING: usize = 16;
+/// How often the output is read that no connection wants, before others have their turn.
+const UNWANTED_READS: usize = 16;
+/// While so many lines wait for the error log, what programs complain of waits in their pipes.
+const MAX_COMPLAINTS: usize = 1024;
+
+/// See the module. Times are milliseconds of the server's clock.
+pub struct Programs {
+    /// By number; a free place is `None`.
+    list: Vec<Option<Box<Program>>>,
+    free: Vec<usize>,
+    timers: Timers,
+    /// Those whose timers have come due; empty but while they are gone through.
+    due: Vec<u32>,
+    /// Those of which there is news.
+    stirred: Vec<usize>,
+    /// Connections to look at, since there is news of their programs.
+    woken: Vec<u32>,
+    /// The means to have the kernel watch pipes; present while there is an event queue.
+    registry: Option<Registry>,
+    /// The option `cgi_timeout_ms`: the longest silence, or 0 for no bound.
+    timeout: u64,
+    /// Room for a piece of output.
+    pub buf: Vec<u8>,
+    /// Lines for the error log, in order; the server takes them out.
+    pub complaints: Vec<Complaint>,
+}
+
+impl Programs {
+    /// A table without programs, and without a bound to their silence.
+    pub fn new(now: u32) -> Self {
+        Self {
+            list: Vec::new(),
+            free: Vec::new(),
+            timers: Timers::new(now),
+            due: Vec::new(),
+            stirred: Vec::new(),
+            woken: Vec::new(),
+            registry: None,
+            timeout: 0,
+            buf: Vec::new(),
+            complaints: Vec::new(),
+        }
+    }
+
+    /// Starts a program for a connection and returns its number. `name`: what the error log is to
+    /// call it.
+    pub fn start(
+        &mut self,
+        owner: Owner,
+        spec: &Spec<'_>,
+        name: String,
+        now: u32,
+    ) -> io::Result<usize> {
+        let Some(registry) = &self.registry else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let (child, pipes) = process::spawn(spec)?;
+        let id = self.free.pop().unwrap_or(self.list.len());
+        let program = Box::new(Program::new(child, pipes, name, owner, now));
+        let watched = program.watch(registry, token(id));
+        match self.list.get_mut(id) {
+            Some(place) => *place = Some(program),
+            None => self.list.push(Some(program)),
+        }
+        self.file(id, now);
+        if let Err(error) = watched {
+            self.release(id, false, now);
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Whether another program may be started where `most` may run at a time, or any number if
+    /// that is 0: content that takes its time may have been sent for one, and others started
+    /// meanwhile. Those that have written their answers have a bound of their own.
+    pub fn has_room(&self, most: usize) -> io::Result<()> {
+        let running = || self.list.iter().flatten().filter(|program| program.is_running()).count();
+        if most == 0 || running() < most {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "max_cgi_processes are running"))
+    }
+
+    /// Sets the longest silence of a program, 0 for no bound.
+    pub fn set_timeout(&mut self, cgi_timeout_ms: u64, now: u32) {
+        self.timeout = cgi_timeout_ms;
+        for id in 0..self.list.len() {
+            self.file(id, now);
+        }
+    }
+
+    /// Takes the means to have the kernel watch pipes, or lays them down: after a fork they are
+    /// the parent's.
+    pub fn watch_by(&mut self, registry: Option<Registry>) {
+        self.registry = registry;
+    }
+
+    /// Whether no program was started.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether there is news of programs.
+    pub fn is_busy(&self) -> bool {
+        !self.stirred.is_empty()
+    }
+
+    /// Milliseconds until a program is to be looked at; `None` if that is not foreseen.
+    pub fn wait(&self, now: u32) -> Option<u32> {
+        self.timers.wait(now)
+    }
+
+    fn running(&self, id: usize) -> Option<&Program> {
+        self.list.get(id)?.as_deref()
+    }
+
+    fn program(&mut self, id: usize) -> Option<&mut Program> {
+        self.list.get_mut(id)?.as_deref_mut()
+    }
+
+    fn program_and_registry(&mut self, id: usize) -> Option<(&mut Program, Option<&Registry>)> {
+        Some((self.list.get_mut(id)?.as_deref_mut()?, self.registry.as_ref()))
+    }
+
+    /// Files the program's timer.
+    fn file(&mut self, id: usize, now: u32) {
+        let timeout = self.timeout;
+        if let Some(program) = self.running(id) {
+            let ahead = program.look_ahead(timeout, now);
+            self.timers.set(id as u32, now.wrapping_add(ahead), now);
+        }
+    }
+
+    /// Notes that there is news of a program.
+    fn stir(&mut self, id: usize) {
+        if let Some(program) = self.program(id)
+            && !program.stirred
+        {
+            program.stirred = true;
+            self.stirred.push(id);
+        }
+    }
+}
+
+/// For the connections that own programs. A number of which there is no program means one that
+/// has ended.
+impl Programs {
+    /// Gives the program more of the request's content. `is_last`: all of it has come. False if
+    /// there is no memory for it.
+    pub fn give(&mut self, id: usize, content: &[u8], is_last: bool, now: u32) -> bool {
+        let Some((program, registry)) = self.program_and_registry(id) else { return true };
+        let is_given = program.give(content, is_last);
+        if is_given {
+            program.feed(now, registry);
+        }
+        is_given
+    }
+
+    /// Gives the program all of the request's content: what lies behind `start` in `content`.
+    pub fn give_whole(&mut self, id: usize, content: Vec<u8>, start: usize, now: u32) {
+        if let Some((program, registry)) = self.program_and_registry(id) {
+            program.give_whole(content, start);
+            program.feed(now, registry);
+        }
+    }
+
+    /// Moves content into the pipe; true if it had been blocked and all of it went.
+    pub fn feed(&mut self, id: usize, now: u32) -> bool {
+        let program = self.program_and_registry(id);
+        program.is_some_and(|(program, registry)| program.feed(now, registry))
+    }
+
+    /// Whether the program has taken all content that was given to it.
+    pub fn takes(&self, id: usize) -> bool {
+        self.running(id).is_none_or(Program::takes)
+    }
+
+    /// Whether there is output to be read.
+    pub fn has_output(&self, id: usize) -> bool {
+        self.running(id).is_some_and(|program| program.output_ready)
+    }
+
+    /// The name that the error log has for it.
+    pub fn name(&self, id: usize) -> String {
+        self.running(id).map(|program| program.name.clone()).unwrap_or_default()
+    }
+
+    /// Whether it was silent for too long.
+    pub fn is_expired(&self, id: usize) -> bool {
+        self.running(id).is_some_and(|program| program.expired)
+    }
+
+    /// Reads output into `buf`, which is made as long as need be. A program that has written, or
+    /// ended, may have changed files.
+    pub fn read(&mut self, id: usize, buf: &mut Vec<u8>, now: u32) -> Output {
+        match self.program_and_registry(id) {
+            Some((program, registry)) => program.read(buf, now, registry),
+            None => Output::End,
+        }
+    }
+
+    /// Its connection does without it from now on. `answered`: it has done what it was to do,
+    /// and may end in peace; else it is told to.
+    pub fn release(&mut self, id: usize, answered: bool, now: u32) {
+        let Some((program, registry)) = self.program_and_registry(id) else { return };
+        program.owner = None;
+        program.stop_feeding(registry);
+        if answered {
+            program.life = Life::Finishing(now);
+            self.bound_finishing(now);
+        } else {
+            program.end(now);
+        }
+        self.file(id, now);
+        self.stir(id);
+    }
+
+    /// Programs that run on after their answers are no client's: only so many may.
+    fn bound_finishing(&mut self, now: u32) {
+        let finishing = self.list.iter().enumerate().filter_map(|(id, program)| {
+            match program.as_deref()?.life {
+                Life::Finishing(since) => Some((now.wrapping_sub(since), id)),
+                Life::Serving | Life::Dying { .. } => None,
+            }
+        });
+        let (count, oldest) = (finishing.clone().count(), finishing.max());
+        if let Some((_, id)) = oldest.filter(|_| count > MAX_FINISHING) {
+            self.end_for(id, "too many programs run on after their answers", now);
+        }
+    }
+
+    /// Tells a program to end, and says in the error log why.
+    fn end_for(&mut self, id: usize, why: &str, now: u32) {
+        let Some(program) = self.program(id) else { return };
+        program.end(now);
+        let line = format!("{}: {why}", program.name);
+        self.complaints.push((None, line));
+        self.file(id, now);
+        self.stir(id);
+    }
+}
+
+/// For the event loop.
+impl Programs {
+    /// Whether this token is a program's; if so, what it announces is noted.
+    pub fn note_event(&mut self, Token(token): Token) -> bool {
+        // The two highest tokens are the server's own; the numbers of connections stand above these.
+        if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
+            return false;
+        }
+        let (id, kind) = ((token - TOKENS) / KINDS, (token - TOKENS) % KINDS);
+        if let Some(program) = self.program(id) {
+            program.note_event(kind);
+            self.stir(id);
+        }
+        true
+    }
+
+    /// Looks at the programs whose timers have come due. `waited_for` tells, by the index of an
+    /// owner, whether it is the program that keeps it waiting and not the client.
+    pub fn expire(&mut self, now: u32, mut waited_for: impl FnMut(u32, &Programs) -> bool) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(now, &mut due);
+        for id in due.drain(..) {
+            let id = id as usize;
+            let Some(program) = self.running(id) else { continue };
+            let is_slow = program.owner.is_none_or(|owner| waited_for(owner.index, self));
+            self.come_due(id, is_slow, now);
+        }
+        self.due = due;
+    }
+
+    /// A program's timer has come due. `is_slow`: it is not a client that is.
+    fn come_due(&mut self, id: usize, is_slow: bool, now: u32) {
+        let timeout = self.timeout;
+        let over = |since: u32| timeout > 0 && u64::from(now.wrapping_sub(since)) >= timeout;
+        let Some(program) = self.program(id) else { return };
+        match program.life {
+            Life::Serving if !is_slow => program.progress = now,
+            Life::Serving if over(program.progress) && !program.expired => {
+                program.expired = true;
+                let client = program.owner.map(|owner| owner.address);
+                let line = format!("{}: silent for {timeout} ms", program.name);
+                self.complaints.push((client, line));
+            }
+            Life::Finishing(since) if over(since) => {
+                self.end_for(id, "runs on after its answer", now);
+            }
+            Life::Dying { since, .. } if now.wrapping_sub(since) >= GRACE_MS => {
+                program.life = Life::Dying { since: now, killed: true };
+                program.kill();
+            }
+            _ => {}
+        }
+        self.file(id, now);
+        self.stir(id);
+    }
+
+    /// Looks after the programs of which there is news. Those without owners are read from, and
+    /// may have changed files.
+    pub fn tend(&mut self, now: u32) {
+        for id in std::mem::take(&mut self.stirred) {
+            if let Some(program) = self.program(id) {
+                program.stirred = false;
+                self.tend_one(id, now);
+            }
+        }
+    }
+
+    fn tend_one(&mut self, id: usize, now: u32) {
+        self.take_complaints(id, MAX_COMPLAINTS);
+        let Some(program) = self.program(id) else { return };
+        program.look_for_end();
+        if let Some(owner) = program.owner {
+            self.woken.push(owner.index);
+            return;
+        }
+        self.read_unwanted(id, now);
+        let is_full = self.complaints.len() >= MAX_COMPLAINTS;
+        let Some(program) = self.program(id) else { return };
+        // Its complaints are read first.
+        if program.is_over() && !(is_full && program.has_complaints()) {
+            self.forget(id);
+        }
+    }
+
+    /// No connection wants the rest of its output, but the program may want to write it.
+    fn read_unwanted(&mut self, id: usize, now: u32) {
+        let mut buf = std::mem::take(&mut self.buf);
+        let mut left = UNWANTED_READS;
+        while left > 0
+            && let Output::Got(count) = self.read(id, &mut buf, now)
+        {
+            left -= 1;
+            if let Some(program) = self.program(id) {
+                program.unwanted = program.unwanted.saturating_add(count);
+            }
+        }
+        self.buf = buf;
+        let Some(program) = self.program(id) else { return };
+        if program.unwanted > UNWANTED && matches!(program.life, Life::Finishing(_)) {
+            self.end_for(id, "writes on after its answer", now);
+        }
+        if left == 0 {
+            self.stir(id);
+        }
+    }
+
+    /// Reads what the program has to say to the error log, while fewer than `most` lines wait.
+    fn take_complaints(&mut self, id: usize, most: usize) {
+        let Self { list, registry, complaints, .. } = self;
+        let Some(program) = list.get_mut(id).and_then(Option::as_deref_mut) else { return };
+        program.take_complaints(registry.as_ref(), complaints, most);
+        if program.has_complaints() {
+            self.stir(id);
+        }
+    }
+
+    /// Takes the connections to look at, since there is news of their programs, and appends them
+    /// to `woken`.
+    pub fn take_woken(&mut self, woken: &mut Vec<u32>) {
+        woken.append(&mut self.woken);
+    }
+
+    fn forget(&mut self, id: usize) {
+        let Some(mut program) = self.list.get_mut(id).and_then(Option::take) else { return };
+        program.close(self.registry.as_ref(), &mut self.complaints);
+        self.timers.clear(id as u32);
+        self.free.push(id);
+    }
+
+    /// After a fork: they are the parent's children.
+    pub fn forget_all(&mut self) {
+        for id in 0..self.list.len() {
+            self.timers.clear(id as u32);
+        }
+        self.list.clear();
+        self.free.clear();
+        self.stirred.clear();
+        self.woken.clear();
+        self.complaints.clear();
+    }
+
+    /// Ends all programs, and waits for a short time until they have ended.
+    pub fn end(&mut self, now: u32) {
+        for id in 0..self.list.len() {
+            let Some(program) = self.program(id) else { continue };
+            program.look_for_end();
+            match program.life {
+                Life::Dying { .. } => {}
+                // Programs that it has started may stay.
+                Life::Finishing(_) if program.has_ended => self.forget(id),
+                _ => self.release(id, false, now),
+            }
+        }
+        self.stirred.clear();
+        for kills in [false, true] {
+            if kills {
+                self.list.iter_mut().flatten().for_each(|program| program.kill());
+            }
+            let end = Instant::now() + Duration::from_millis(u64::from(GRACE_MS));
+            while self.some_live() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// Whether there are programs that have not ended; forgets those that have.
+    fn some_live(&mut self) -> bool {
+        for id in 0..self.list.len() {
+            if self.program(id).is_some_and(Program::look_for_last) {
+                // There is no other turn to take them in.
+                self.take_complaints(id, usize::MAX);
+                self.forget(id);
+            }
+        }
+        self.list.iter().any(Option::is_some)
+    }
+}
+
+/// The first token of a program.
+fn token(id: usize) -> Token {
+    Token(TOKENS + id * KINDS)
+}
