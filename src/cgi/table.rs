@@ -443,3 +443,89 @@ impl Programs {
 fn token(id: usize) -> Token {
     Token(TOKENS + id * KINDS)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const OWNER: Owner = Owner {
+        index: 7,
+        address: std::net::SocketAddr::new(
+            std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            1234,
+        ),
+    };
+
+    fn start(programs: &mut Programs, command: &str) -> usize {
+        let spec = Spec {
+            program: Path::new("/bin/sh"),
+            arguments: &[Path::new("-c"), Path::new(command)],
+            environment: &[],
+            directory: Path::new("/"),
+            has_input: false,
+            is_heard: true,
+        };
+        programs.start(OWNER, &spec, "it".to_owned(), 0).expect("a program")
+    }
+
+    /// Waits for news, at most for ten seconds, and looks after it.
+    fn turn(programs: &mut Programs, poll: &mut mio::Poll) {
+        let mut events = mio::Events::with_capacity(16);
+        let wait = if programs.is_busy() { Duration::ZERO } else { Duration::from_secs(10) };
+        poll.poll(&mut events, Some(wait)).expect("events");
+        for event in events.iter() {
+            assert!(programs.note_event(event.token()));
+        }
+        programs.tend(0);
+    }
+
+    fn table() -> (Programs, mio::Poll) {
+        let poll = mio::Poll::new().expect("an event queue");
+        let mut programs = Programs::new(0);
+        programs.watch_by(Some(poll.registry().try_clone().expect("a registry")));
+        (programs, poll)
+    }
+
+    #[test]
+    fn complaints_wait_in_the_pipe_while_many_are_in_the_list_and_none_is_lost() {
+        let (mut programs, mut poll) = table();
+        let count = 3 * MAX_COMPLAINTS;
+        let command = format!("i=0; while [ $i -lt {count} ]; do echo $i >&2; i=$((i+1)); done");
+        let id = start(&mut programs, &command);
+        programs.release(id, true, 0);
+        // It may fill its pipe.
+        std::thread::sleep(Duration::from_millis(200));
+        let mut taken = Vec::new();
+        while programs.running(id).is_some() {
+            turn(&mut programs, &mut poll);
+            // Those of one read may come on top.
+            assert!(programs.complaints.len() < MAX_COMPLAINTS + 4096 / 2);
+            taken.append(&mut programs.complaints);
+        }
+        let wanted: Vec<Complaint> = (0..count).map(|i| (None, format!("it: {i}"))).collect();
+        assert!(taken == wanted, "{} lines of {count}", taken.len());
+    }
+
+    #[test]
+    fn the_owner_is_woken_and_what_is_complained_of_at_the_end_is_kept() {
+        let (mut programs, mut poll) = table();
+        let id = start(
+            &mut programs,
+            "trap 'echo dies >&2; exit' TERM; echo out; while :; do sleep 0.01; done",
+        );
+        let mut buf = Vec::new();
+        while !programs.has_output(id) {
+            turn(&mut programs, &mut poll);
+        }
+        let mut woken = Vec::new();
+        programs.take_woken(&mut woken);
+        assert!(woken.contains(&OWNER.index));
+        assert!(matches!(programs.read(id, &mut buf, 0), Output::Got(4)));
+        assert!(programs.has_room(1).is_err() && programs.has_room(2).is_ok());
+        programs.end(0);
+        assert_eq!(programs.complaints, [(None, "it: dies".to_owned())]);
+        assert!(programs.has_room(1).is_ok());
+    }
+}
