@@ -2,11 +2,11 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
+use mongoose::exchange::outbox::Outbox;
 use mongoose::http::request::{Head, Outcome};
 use mongoose::http::response::{Answer, Asked};
 use mongoose::http::{chunked, uri};
 use mongoose::pattern::matched_len;
-use mongoose::server::connection::Outbox;
 use mongoose::timers::{HORIZON_MS, Timers};
 use mongoose::websocket::frame::{self, Parsed};
 use mongoose::websocket::message::{Receiver, Step, Unit};

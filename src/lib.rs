@@ -8,16 +8,20 @@
 
 pub mod abi;
 pub mod acl;
+pub mod answer;
 pub mod auth;
 pub mod cgi;
 pub mod clock;
+pub mod connection;
 pub mod dav;
+pub mod exchange;
 pub mod ffi;
 pub mod files;
 pub mod http;
 pub mod log;
 pub mod options;
 pub mod pattern;
+pub mod routes;
 pub mod server;
 pub mod shared;
 pub mod site;

@@ -9,10 +9,10 @@ use std::ffi::{c_char, c_int, c_void};
 use super::guard::{c_bytes, c_str, guard};
 use super::hold::Hold;
 use crate::abi::mg_connection;
-use crate::server::websocket::write_frame_from_elsewhere;
-use crate::server::write::{Piece, write_from_elsewhere};
+use crate::connection::Piece;
 use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
+use crate::shared::writes;
 
 /// Sends `len` bytes as they stand, as part of a response whose status line, header and content the
 /// program writes itself. The bytes are copied. The header of the response decides whether the
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn mg_write(
             Some(hold) => {
                 hold.with(|server| server.write(slot, Piece::Raw(bytes))).unwrap_or(false)
             }
-            None => write_from_elsewhere(slot, bytes),
+            None => writes::write(slot, bytes),
         };
         if taken { len } else { 0 }
     })
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn mg_websocket_write(
         let (Some(slot), Some(data)) = (slot, data) else { return -1 };
         let queued = match slot.hub().and_then(Hold::mine) {
             Some(hold) => hold.with(|server| server.write_frame(slot, opcode, data)).flatten(),
-            None => write_frame_from_elsewhere(slot, opcode, data),
+            None => writes::write_frame(slot, opcode, data),
         };
         queued.and_then(|len| c_int::try_from(len).ok()).unwrap_or(-1)
     })

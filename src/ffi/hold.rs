@@ -8,7 +8,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::abi::mg_server;
-use crate::server::{FORKS, Server};
+use crate::exchange::context::FORKS;
+use crate::server::Server;
 use crate::shared::hub::Hub;
 use crate::shared::thread_number;
 

@@ -14,9 +14,10 @@ use super::hold::{self, Hold, hub};
 use crate::abi::IterateFn;
 use crate::abi::{mg_connection, mg_handler_t, mg_server};
 use crate::clock::unix_seconds;
+use crate::exchange::context::FORKS;
 use crate::options::{OptionId, lookup};
-use crate::server::iterate::Job;
-use crate::server::{FORKS, Server, Step};
+use crate::server::walks::Job;
+use crate::server::{Server, Step};
 use crate::shared::hub::{Hub, Message, Param, Ticket};
 use crate::shared::slots::Slot;
 

@@ -32,6 +32,8 @@ pub struct Answer {
     /// The raw head that was read last, and its facts: programs write the same head again and
     /// again. Both stay when the next response begins.
     recent: Vec<u8>,
+    /// Bytes that other threads wrote while the handler ran.
+    held: Vec<Vec<u8>>,
     recent_facts: Option<Facts>,
 }
 
@@ -93,6 +95,19 @@ impl Answer {
         self.status = 0;
         self.head_len = 0;
         self.fault = None;
+        self.held.clear();
+    }
+
+    /// Keeps bytes of another thread until the handler has returned.
+    pub fn hold(&mut self, bytes: Vec<u8>) {
+        self.held.push(bytes);
+    }
+
+    /// Takes the bytes of other threads that were kept, in their order.
+    pub fn write_held(&mut self, out: &mut Vec<u8>) {
+        for bytes in std::mem::take(&mut self.held) {
+            self.write(&bytes, out);
+        }
     }
 
     /// Returns whether the connection may stay open if the response is complete, else `None`.

@@ -6,72 +6,37 @@
 //! progress lives in the server, none on the stack.
 
 mod accept;
-mod builtin;
-mod cgi;
-pub mod connection;
-pub mod context;
-mod dav;
-pub mod files;
-mod intake;
-pub mod iterate;
+mod conns;
+mod events;
 pub mod listener;
-mod listing;
-pub mod replies;
-mod respond;
-mod routes;
-mod sending;
 pub mod settings;
-mod spares;
-mod ssi;
-pub mod step;
-mod streams;
 #[cfg(test)]
 mod tests;
-mod tls;
+mod turn;
 pub mod user;
-pub mod websocket;
-pub mod write;
+pub mod walks;
+mod writes;
 
-use std::ffi::c_void;
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
-
 use self::accept::Acceptor;
-use self::connection::{Conn, Phase};
-use self::context::Context;
-use self::iterate::Walks;
-use self::step::Flow;
+use self::conns::Conns;
+use self::events::{EventQueue, LISTENER, WAKER};
+use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
-use crate::options::OptionId;
-use crate::shared::hub::{Hub, Message};
-use crate::shared::slots::Slot;
-
-const LISTENER: Token = Token(usize::MAX - 1);
-const WAKER: Token = Token(usize::MAX);
-/// Numbers of connections, which keep clear of these.
-const NUMBERS: u64 = (1 << 30) - 1;
-
-/// Bytes read at once; also the longest input that waits for its turn.
-const SCRATCH: usize = 64 * 1024;
-/// Connections accepted in one turn before others have theirs.
-const ACCEPTS_PER_TURN: usize = 128;
-/// Events taken from the kernel at once.
-const EVENTS: usize = 1024;
-
-/// Raised in the child of a fork; see `ffi::server`.
-pub static FORKS: AtomicU64 = AtomicU64::new(0);
+use crate::connection::Flow;
+use crate::exchange::context::{Context, FORKS};
+use crate::exchange::input::SCRATCH;
+use crate::shared::hub::Hub;
 
 /// What the caller of [`Server::step`] is to do. Plain values: nothing to drop while C runs.
 #[derive(Clone, Copy)]
 pub enum Step {
     /// Call the handler and report with [`Server::returned`].
     Call(*mut mg_connection, Handler),
-    /// Call the function of an iteration.
+    /// Call the function of a walk, and report with [`Server::visited`].
     Iterate(*mut mg_connection, IterateFn, *mut c_void),
     /// The turn is over.
     Done,
@@ -81,18 +46,13 @@ pub enum Step {
 pub struct Server {
     /// What its connections share.
     pub cx: Context,
-    /// Connections by index; a free place is `None`.
-    conns: Vec<Option<Box<Conn>>>,
-    free: Vec<u32>,
-    open: usize,
+    conns: Conns,
     /// The connection whose handler runs.
-    calling: Option<usize>,
+    calling: Option<u32>,
     acceptor: Acceptor,
-    poll: Option<mio::Poll>,
-    /// Absent while they are gone through.
-    events: Option<mio::Events>,
-    inbox: Vec<Message>,
+    queue: EventQueue,
     walks: Walks,
+    /// Empty; its memory is used again in each turn.
     due: Vec<u32>,
 }
 
@@ -101,14 +61,10 @@ impl Server {
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         Self {
             cx: Context::new(hub, param),
-            conns: Vec::new(),
-            free: Vec::new(),
-            open: 0,
+            conns: Conns::default(),
             calling: None,
             acceptor: Acceptor::default(),
-            poll: None,
-            events: Some(mio::Events::with_capacity(EVENTS)),
-            inbox: Vec::new(),
+            queue: EventQueue::new(),
             walks: Walks::default(),
             due: Vec::new(),
         }
@@ -119,58 +75,29 @@ impl Server {
         self.cx.routes.add(prefix, handler);
     }
 
-    /// The handler that errors are shown to first.
+    /// Sets the handler that errors are shown to first.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
         self.cx.error_handler = handler;
     }
 
-    /// Begins a turn: takes what other threads have asked for, and waits at most `wait_ms` for
+    /// Begins a turn: takes the messages of other threads, and waits at most `wait_ms` for
     /// something to do.
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
         self.cx.clock.update();
         self.cx.files.look_again();
-        // A handler that was left by an exception counts as returned, and its connection closes.
-        if let Some(index) = self.calling.take() {
-            self.close(index);
-        }
-        self.drop_abandoned();
+        self.end_abandoned_calls();
         self.cx.turn.current = None;
-        self.cx.input.unread = 0..0;
-        self.take_inbox();
+        self.cx.input.clear();
+        self.take_messages();
         self.flush_dirty();
-
-        let busy = !self.cx.turn.ready.is_empty()
-            || self.cx.programs.is_busy()
-            || !self.walks.work.is_empty()
-            || !self.cx.turn.sharing.is_empty()
-            || !self.cx.sweeper.is_idle()
-            || self.walks.list.iter().any(|iteration| iteration.is_foreign())
-            || self.acceptor.listener.as_ref().is_some_and(|l| l.ready && l.registered)
-                && !self.acceptor.paused;
-        let now = self.cx.clock.now;
-        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now)];
-        let wait = match due.into_iter().flatten().min() {
-            _ if busy => 0,
-            Some(due) => wait_ms.min(due),
-            None => wait_ms,
-        };
-        self.cx.log_complaints();
-        self.cx.logs.access.flush(self.cx.clock.unix);
-        self.cx.logs.tend(self.cx.clock.unix);
-        if !self.cx.files.secrets.is_empty() {
-            self.cx.note_logs();
-        }
+        let wait = self.time_to_wait(wait_ms);
+        self.write_logs();
         self.wait(Duration::from_millis(u64::from(wait)));
 
         self.cx.clock.update();
-        self.take_inbox();
-        let mut due = std::mem::take(&mut self.due);
-        self.cx.timers.expire(self.cx.clock.now, &mut due);
-        for id in due.drain(..) {
-            self.timer_due(id as usize);
-        }
-        self.due = due;
+        self.take_messages();
+        self.expire_timers();
         if !self.cx.programs.is_empty() {
             self.tend_programs();
         }
@@ -178,7 +105,93 @@ impl Server {
         self.cx.spares.buffers.expire(self.cx.clock.now);
         self.cx.turn.left = self.cx.turn.ready.len();
         self.cx.turn.batch_time = self.cx.clock.now;
-        self.acceptor.left = ACCEPTS_PER_TURN;
+        self.acceptor.begin_turn();
+    }
+
+    /// A handler that was left by an exception counts as returned, and its connection closes; so does a walk.
+    fn end_abandoned_calls(&mut self) {
+        if let Some(index) = self.calling.take() {
+            self.close(index);
+        }
+        self.walks.end_abandoned(&mut self.cx.hidden);
+    }
+
+    /// How long the kernel may let the loop sleep, in milliseconds: at most `wait_ms`.
+    fn time_to_wait(&self, wait_ms: u32) -> u32 {
+        let is_busy = !self.cx.turn.ready.is_empty()
+            || self.cx.programs.is_busy()
+            || self.walks.is_busy()
+            || !self.cx.turn.sharing.is_empty()
+            || !self.cx.sweeper.is_idle()
+            || self.acceptor.is_busy();
+        if is_busy {
+            return 0;
+        }
+        let now = self.cx.clock.now;
+        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now)];
+        due.into_iter().flatten().fold(wait_ms, u32::min)
+    }
+
+    fn write_logs(&mut self) {
+        self.cx.log_complaints();
+        self.cx.logs.access.flush(self.cx.clock.unix);
+        self.cx.logs.tend(self.cx.clock.unix);
+        if !self.cx.files.secrets.is_empty() {
+            self.cx.note_logs();
+        }
+    }
+
+    /// Waits for events, and notes them.
+    fn wait(&mut self, duration: Duration) {
+        if !self.queue.is_open()
+            && let Err(error) = self.open_queue()
+        {
+            self.cx.complain(&format!("cannot make an event queue: {error}"));
+            std::thread::sleep(duration);
+            return;
+        }
+        self.watch_listener();
+        let Self { queue, conns, cx, acceptor, .. } = self;
+        for event in queue.wait(duration) {
+            match event.token() {
+                WAKER => {}
+                LISTENER => acceptor.note_event(),
+                token if cx.programs.note_event(token) => {}
+                token => {
+                    if let Some(conn) = conns.get(events::index_of(token))
+                        && events::token_of(conn) == token
+                        && conn.note_event(event)
+                    {
+                        conn.wire.make_ready(cx);
+                    }
+                }
+            }
+        }
+    }
+
+    fn open_queue(&mut self) -> std::io::Result<()> {
+        let (waker, registry) = self.queue.open()?;
+        self.cx.programs.watch_by(Some(registry));
+        self.cx.hub.queue.set_waker(Some(waker));
+        if self.cx.input.buf.is_empty() {
+            // Zeroed by the kernel: pages that no input has reached yet take no memory.
+            self.cx.input.buf = vec![0; SCRATCH];
+        }
+        self.acceptor.open_spare();
+        Ok(())
+    }
+
+    fn expire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.cx.timers.expire(self.cx.clock.now, &mut due);
+        for index in due.drain(..) {
+            if let Some(conn) = self.conns.get(index)
+                && matches!(conn.timer_due(&mut self.cx), Flow::Close)
+            {
+                self.close(index);
+            }
+        }
+        self.due = due;
     }
 
     /// Looks after the programs of which there is news.
@@ -186,8 +199,7 @@ impl Server {
         let Self { conns, cx, .. } = self;
         let now = cx.clock.now;
         cx.programs.expire(now, |index, programs| {
-            let conn = conns.get(index as usize).and_then(Option::as_deref);
-            conn.is_none_or(|conn| conn.waits_for_program(programs))
+            conns.look_at(index).is_none_or(|conn| conn.waits_for_program(programs))
         });
         if cx.programs.is_busy() {
             cx.programs.tend(now);
@@ -198,100 +210,49 @@ impl Server {
         let mut woken = std::mem::take(&mut self.due);
         cx.programs.take_woken(&mut woken);
         for index in woken.drain(..) {
-            if let Some(conn) = conns.get_mut(index as usize).and_then(Option::as_deref_mut) {
-                conn.make_ready(cx);
+            if let Some(conn) = conns.get(index) {
+                conn.wire.make_ready(cx);
             }
         }
         self.due = woken;
     }
 
-    fn wait(&mut self, duration: Duration) {
-        if self.poll.is_none()
-            && let Err(error) = self.open_poll()
-        {
-            self.cx.complain(&format!("cannot make an event queue: {error}"));
-            std::thread::sleep(duration);
-            return;
-        }
-        self.register_listener();
-        let Some(poll) = &mut self.poll else { return };
-        let Some(mut events) = self.events.take() else { return };
-        // An interrupted wait is a wait that ended early.
-        let waited = poll.poll(&mut events, Some(duration));
-        if waited.is_ok() {
-            for event in events.iter() {
-                match event.token() {
-                    WAKER => {}
-                    LISTENER => {
-                        if let Some(listener) = &mut self.acceptor.listener {
-                            listener.ready = true;
-                        }
-                        self.acceptor.paused = false;
-                    }
-                    token if self.cx.programs.note_event(token) => {}
-                    token => {
-                        let index = index_of_token(token);
-                        let Some(conn) = self.conns.get_mut(index).and_then(Option::as_mut) else {
-                            continue;
-                        };
-                        if token_of(index, conn.number) != token {
-                            continue;
-                        }
-                        conn.read_closed |= event.is_read_closed();
-                        conn.readable |= event.is_readable() || event.is_read_closed();
-                        conn.gone |= event.is_error() || event.is_write_closed();
-                        let unblocked = event.is_writable() && !conn.writable;
-                        conn.writable |= event.is_writable();
-                        // Who waits for an answer is read again when that is complete.
-                        let reads = conn.readable && conn.phase != Phase::Answering;
-                        if reads || unblocked || conn.gone {
-                            conn.make_ready(&mut self.cx);
-                        }
-                    }
-                }
-            }
-        }
-        self.events = Some(events);
-    }
-
-    fn open_poll(&mut self) -> io::Result<()> {
-        let reserved = reserve_standard();
-        let poll = mio::Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), WAKER)?;
-        drop(reserved);
-        self.cx.programs.watch_by(Some(poll.registry().try_clone()?));
-        self.cx.hub.queue.set_waker(Some(waker));
-        self.poll = Some(poll);
-        if self.cx.input.buf.is_empty() {
-            // Zeroed by the kernel: what no input has reached yet takes no memory.
-            self.cx.input.buf = vec![0; SCRATCH];
-        }
-        self.acceptor.spare_fd = open_spare();
-        Ok(())
-    }
-
-    fn register_listener(&mut self) {
-        let (Some(poll), Some(listener)) = (&self.poll, &mut self.acceptor.listener) else {
-            return;
+    /// Calls a handler for the current connection.
+    fn call(&mut self, index: u32, handler: Handler) -> Step {
+        // It may end the process.
+        self.cx.log_complaints();
+        self.flush_late();
+        let Some(conn) = self.conns.get(index) else {
+            debug_assert!(false, "a handler of no connection");
+            return Step::Done;
         };
-        if listener.registered {
-            return;
+        self.calling = Some(index);
+        Step::Call(conn.begin_call(), handler)
+    }
+
+    /// The handler that [`Step::Call`] asked for has returned `result`.
+    pub fn returned(&mut self, result: c_int) {
+        // It may have changed files.
+        self.cx.files.look_again();
+        let Some(index) = self.calling.take() else { return };
+        if let Some(conn) = self.conns.get(index)
+            && matches!(conn.end_call(&mut self.cx, result), Flow::Close)
+        {
+            self.close(index);
         }
-        let fd = listener.fd();
-        if !listener.is_valid() {
-            self.cx.complain(&format!("the program has closed the listening socket ({fd})"));
-            self.replace_listener(None);
-            self.cx.options.store_text(OptionId::ListeningPort, None);
-            return;
+    }
+
+    /// Ends a connection at once.
+    fn close(&mut self, index: u32) {
+        let Some(mut conn) = self.conns.take(index) else { return };
+        conn.end(&mut self.cx);
+        self.queue.unwatch(&mut conn);
+        if self.cx.turn.current == Some(index) {
+            self.cx.turn.current = None;
+            self.cx.input.clear();
         }
-        match poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE) {
-            Ok(()) => {
-                listener.registered = true;
-                // Connections that came before are not announced again.
-                listener.ready = true;
-            }
-            Err(error) => self.cx.complain(&format!("cannot watch the listening socket: {error}")),
-        }
+        // One waits perhaps for the place, or for the descriptor.
+        self.acceptor.resume();
     }
 
     /// After a fork the child has copies of everything, but the kernel's event queue is one with
@@ -304,105 +265,29 @@ impl Server {
         }
     }
 
-    /// Whether this is the child of a fork and has not left its parent yet: the event queue, and what waits to
-    /// be sent or written, are the parent's.
-    fn is_forked(&self) -> bool {
-        self.cx.is_unnoticed_child()
-    }
-
     #[cold]
     fn leave_parent(&mut self) {
         self.cx.hub.queue.set_waker(None);
         self.cx.programs.watch_by(None);
-        self.poll = None;
+        self.queue.leave();
         // Two processes with one key would each accept the same answer once.
         self.cx.nonces = None;
         self.cx.logs.leave_parent();
         self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
-        if let Some(listener) = &mut self.acceptor.listener {
-            listener.registered = false;
-        }
-        for index in 0..self.conns.len() {
-            if let Some(conn) = self.conns[index].as_mut() {
-                conn.registered = false;
-                conn.held_back = false;
-                // The parent goes on with it, and says when it ends.
-                conn.end_session(&mut self.cx);
-                // It logs it, too.
-                if let Some(exchange) = conn.exchange.as_deref_mut() {
-                    exchange.log = None;
-                    exchange.task = None;
-                }
-                if let Some(out) = conn.out.as_deref_mut() {
-                    out.records.clear();
-                }
-                self.close(index);
+        self.acceptor.leave_parent();
+        for index in self.conns.indices() {
+            if let Some(conn) = self.conns.get(index) {
+                conn.end_in_child(&mut self.cx);
+                self.conns.take(index);
             }
         }
+        self.cx.turn.current = None;
+        self.cx.input.clear();
+        self.acceptor.resume();
     }
 
-    fn conn(&mut self, index: usize) -> Option<&mut Conn> {
-        self.conns.get_mut(index)?.as_deref_mut()
-    }
-
-    /// The index of an open connection of this server.
-    pub fn index_of(&self, slot: &'static Slot) -> Option<usize> {
-        let index = slot.index();
-        let conn = self.conns.get(index)?.as_ref()?;
-        std::ptr::eq(conn.slot, slot).then_some(index)
-    }
-
-    /// Sends what waits.
-    #[inline]
-    pub fn flush_dirty(&mut self) {
-        if !self.cx.turn.dirty.is_empty() {
-            self.flush_in_order();
-        }
-    }
-
-    fn flush_in_order(&mut self) {
-        let mut at = 0;
-        while let Some(&index) = self.cx.turn.dirty.get(at) {
-            at += 1;
-            let index = index as usize;
-            let Self { conns, cx, .. } = self;
-            let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) else { continue };
-            conn.dirty = false;
-            // What that one has written may yet be taken back; it is flushed when its turn ends.
-            if cx.turn.current != Some(index)
-                && (!conn.flush(cx) || matches!(conn.settle(cx), Flow::Close))
-            {
-                self.close(index);
-            }
-        }
-        self.cx.turn.dirty.clear();
-    }
-
-    /// Ends a connection at once.
-    fn close(&mut self, index: usize) {
-        let Some(mut conn) = self.conns.get_mut(index).and_then(Option::take) else { return };
-        conn.end(&mut self.cx);
-        self.open -= 1;
-        if conn.registered
-            && usize::BITS < 64
-            && let Some(poll) = &self.poll
-        {
-            // A forked child may hold the same socket open: closing ours would not end its events,
-            // and there is no room in a token to tell them from those of the next connection.
-            let _ = poll.registry().deregister(&mut conn.socket);
-        }
-        // An index that is still in a list is not given out again before the list is emptied:
-        // a stale entry then finds either nobody or a connection that is merely looked at.
-        self.free.push(index as u32);
-        if self.cx.turn.current == Some(index) {
-            self.cx.turn.current = None;
-            self.cx.input.unread = 0..0;
-        }
-        self.acceptor.paused = false;
-    }
-
-    /// Whether somebody asked for the server's end.
+    /// Whether the end of the server was asked for.
     fn is_doomed(&self) -> bool {
         self.cx.hub.doomed.load(Ordering::Relaxed)
     }
@@ -417,71 +302,24 @@ impl Drop for Server {
         }
         // Their requests were complete before the one that ended the server was looked at.
         while let Some(index) = self.next_sharing() {
-            let Self { conns, cx, .. } = self;
-            if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut)
-                && matches!(conn.decide_now(cx), Flow::Close)
-            {
-                self.close(index);
+            if let Some(conn) = self.conns.get(index) {
+                conn.drive(&mut self.cx);
             }
         }
-        for index in 0..self.conns.len() {
-            // What is answered goes out as far as the socket takes it at once: a handler may
+        for index in self.conns.indices() {
+            // Answers go out as far as the socket takes them at once: a handler may
             // answer and end the server.
-            let Self { conns, cx, .. } = self;
-            if let Some(conn) = conns.get_mut(index).and_then(Option::as_deref_mut) {
-                conn.flush(cx);
+            if let Some(conn) = self.conns.get(index) {
+                conn.flush(&mut self.cx);
             }
             self.close(index);
         }
         self.cx.programs.end(self.cx.clock.now);
         self.cx.log_complaints();
-        for message in self.walks.work.drain(..).chain(self.inbox.drain(..)) {
+        for message in self.cx.pending.drain(..) {
             message.withdraw();
         }
-        for iteration in self.walks.list.drain(..) {
-            iteration.abandon();
-        }
+        self.walks.abandon();
         self.cx.logs.end(self.cx.clock.unix);
     }
-}
-
-/// What names a connection to the kernel: where it is kept, and, where a word is wide enough, a
-/// number that others which were kept there before or will be do not have.
-fn token_of(index: usize, number: u32) -> Token {
-    Token(((u64::from(number) & NUMBERS) << 32 | index as u64) as usize)
-}
-
-fn index_of_token(Token(token): Token) -> usize {
-    token & u32::MAX as usize
-}
-
-/// Letters and digits that nobody can foresee.
-fn random_token() -> String {
-    let mut bytes = [0; 16];
-    // The kernel can only refuse before it has any randomness, early in its own start.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Keeps descriptors 0 to 2 taken until dropped, so that what is opened meanwhile gets others.
-fn reserve_standard() -> Vec<OwnedFd> {
-    let mut reserved = Vec::new();
-    while reserved.len() < 3
-        && let Some(fd) = open_null()
-    {
-        if fd.as_raw_fd() > 2 {
-            break;
-        }
-        reserved.push(fd);
-    }
-    reserved
-}
-
-fn open_spare() -> Option<OwnedFd> {
-    listener::above_standard(open_null()?).ok()
-}
-
-fn open_null() -> Option<OwnedFd> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-    rustix::fs::open("/dev/null", flags, rustix::fs::Mode::empty()).ok()
 }

@@ -8,15 +8,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use mio::unix::SourceFd;
 use rustix::fs::OFlags;
 
-use super::connection::Phase;
 use super::listener::Listener;
 use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
+use crate::tls::port::Port;
 
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
 
@@ -68,6 +67,25 @@ impl Server {
         Ok(())
     }
 
+    /// Reads the certificate that new connections are shown from now on.
+    fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
+        let identity = value.map(|path| Port::load(Path::new(OsStr::from_bytes(path))));
+        match identity.transpose() {
+            Ok(identity) => {
+                self.cx.options.set(OptionId::SslCertificate, value)?;
+                self.cx.tls.show(identity);
+                Ok(())
+            }
+            Err(refusal) => {
+                self.cx.complain(&refusal.detail);
+                if self.cx.tls.fail_closed() {
+                    self.conns.iter_mut().for_each(|conn| conn.bar());
+                }
+                Err(refusal.sentence)
+            }
+        }
+    }
+
     fn apply(&mut self, id: OptionId) {
         let config = &self.cx.options.config;
         match id {
@@ -98,7 +116,7 @@ impl Server {
                 self.cx.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.cx.renew_cache(),
-            OptionId::MaxConnections => self.acceptor.paused = false,
+            OptionId::MaxConnections => self.acceptor.resume(),
             OptionId::CgiTimeoutMs => {
                 self.cx.clock.update();
                 let timeout = self.cx.options.config.cgi_timeout_ms;
@@ -108,10 +126,8 @@ impl Server {
             | OptionId::RequestTimeoutMs
             | OptionId::WebsocketPingIntervalMs => {
                 self.cx.clock.update();
-                for conn in self.conns.iter_mut().flatten() {
-                    if conn.phase != Phase::Lingering {
-                        conn.set_timer(&mut self.cx);
-                    }
+                for conn in self.conns.iter_mut() {
+                    conn.timeouts_changed(&mut self.cx);
                 }
             }
             _ => self.cx.publish_limits(),
@@ -127,7 +143,7 @@ impl Server {
             let value = shown(OsStr::from_bytes(value));
             self.cx.complain(&format!("listening_port: {value}: {}", refusal.to_string_lossy()));
         })?;
-        let current = self.acceptor.listener.as_ref().and_then(Listener::address);
+        let current = self.acceptor.listener().and_then(Listener::address);
         if current != Some(address) {
             let listener = self.bind(address).map_err(|error| {
                 self.cx.complain(&format!("listening_port: cannot bind to {address}: {error}"));
@@ -148,7 +164,7 @@ impl Server {
             Ok(listener) => return Ok(listener),
             Err(error) => error,
         };
-        let Some(old) = self.acceptor.listener.as_ref().filter(|old| !old.is_shared()) else {
+        let Some(old) = self.acceptor.listener().filter(|old| !old.is_shared()) else {
             return Err(error);
         };
         let Some(old_address) = old.address() else {
@@ -168,7 +184,7 @@ impl Server {
 
     /// Shows the port that was picked, in the form in which one was asked for.
     fn show_address(&mut self, ip: IpAddr, bare: bool) {
-        let Some(address) = self.acceptor.listener.as_ref().and_then(Listener::address) else {
+        let Some(address) = self.acceptor.listener().and_then(Listener::address) else {
             return;
         };
         let text = match bare {
@@ -180,15 +196,14 @@ impl Server {
 
     pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
         self.cx.shown_options[OptionId::ListeningPort as usize] = None;
-        if let (Some(poll), Some(old)) = (&self.poll, &self.acceptor.listener)
+        if let Some(old) = self.acceptor.listener()
             && old.registered
             && old.is_valid()
-            && !self.is_forked()
+            && !self.cx.is_unnoticed_child()
         {
-            // Closing does not end its events while another process holds it open.
-            let _ = poll.registry().deregister(&mut SourceFd(&old.fd()));
+            self.queue.unwatch_listener(old.fd());
         }
-        self.acceptor.listener = listener;
+        self.acceptor.replace(listener);
     }
 
     /// Takes over a listening descriptor; -1 stops listening.
@@ -201,7 +216,7 @@ impl Server {
         match Listener::adopt(fd) {
             Ok(listener) => {
                 self.replace_listener(Some(listener));
-                let address = self.acceptor.listener.as_ref().and_then(Listener::address);
+                let address = self.acceptor.listener().and_then(Listener::address);
                 if let Some(address) = address {
                     let bare = address.ip() == IpAddr::from([0, 0, 0, 0]);
                     self.show_address(address.ip(), bare);
@@ -213,11 +228,10 @@ impl Server {
 
     /// The listening descriptor, or -1.
     pub fn listening_socket(&self) -> i32 {
-        self.acceptor.listener.as_ref().map_or(-1, Listener::fd)
+        self.acceptor.listener().map_or(-1, Listener::fd)
     }
 }
 
-/// A path that stays the same when the program changes its directory.
 /// Whether there is a key in a file that was refused.
 fn holds_key(path: &[u8]) -> bool {
     let mut options = OpenOptions::new();
@@ -230,6 +244,7 @@ fn holds_key(path: &[u8]) -> bool {
         && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
 }
 
+/// A path that stays the same when the program changes its directory.
 fn absolute(path: Option<&Path>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }

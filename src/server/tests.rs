@@ -8,13 +8,15 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::iterate::Job;
-use super::write::{Piece, write_from_elsewhere};
+use super::walks::Job;
 use super::{Server, Step};
 use crate::abi::mg_connection;
+use crate::connection::Piece;
 use crate::options::lookup;
+use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message, Param, Ticket};
 use crate::shared::slots::Slot;
+use crate::shared::writes;
 
 unsafe extern "C-unwind" fn never_called(_: *mut mg_connection) -> c_int {
     0
@@ -28,7 +30,7 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
         let id = lookup(name.as_bytes()).expect("an option");
         server.set_option(id, Some(value.as_bytes())).expect("a good value");
     }
-    let address = server.acceptor.listener.as_ref().and_then(|listener| listener.address());
+    let address = server.acceptor.listener().and_then(|listener| listener.address());
     let client = TcpStream::connect(address.expect("bound")).expect("connects");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     (server, client)
@@ -117,8 +119,8 @@ fn content_takes_memory_as_it_comes() {
     for arrived in 1..5 {
         client.write_all(b"x").expect("sent");
         let so_far = |server: &Server| {
-            let exchange = server.conns.iter().flatten().find_map(|conn| conn.exchange.as_ref());
-            exchange.map_or((0, 0), |exchange| (exchange.arrived, exchange.buf.capacity()))
+            let request = server.conns.iter().find_map(|conn| conn.request());
+            request.map_or((0, 0), |request| (request.arrived, request.buf.capacity()))
         };
         while so_far(&server).0 < arrived {
             turns(&mut server, 1);
@@ -134,12 +136,12 @@ fn what_a_thread_writes_while_the_handler_returns_keeps_its_order() {
         client.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
         let slot = next_call(&mut server).expect("an answer to the last request was complete");
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        assert!(write_from_elsewhere(slot, head));
+        assert!(writes::write(slot, head));
         let thread = std::thread::spawn(move || {
             while slot.answer().is_none() {
                 std::hint::spin_loop();
             }
-            write_from_elsewhere(slot, b"hello")
+            writes::write(slot, b"hello")
         });
         std::thread::sleep(Duration::from_micros(50));
         server.returned(0);
@@ -160,10 +162,7 @@ fn a_close_frame_that_nobody_reads_ends_the_websocket() {
     let (mut server, mut client) = server_and_client(&options);
     client.write_all(&[UPGRADE, b"\x82\x82\0\0\0\0ok"].concat()).expect("sent");
     let slot = next_call(&mut server).expect("a message");
-    while server
-        .index_of(slot)
-        .is_some_and(|index| server.conn(index).expect("open").backlog() < 32 << 20)
-    {
+    while server.conns.of_slot(slot).is_some_and(|conn| conn.wire.backlog() < 32 << 20) {
         assert!(server.write_frame(slot, 2, &vec![b'x'; 1 << 20]).is_some());
     }
     server.returned(1);
@@ -197,26 +196,26 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
 #[test]
 fn without_an_event_queue_nothing_is_accepted() {
     let (mut server, _client) = server_and_client(&[]);
-    server.acceptor.left = 1;
+    server.acceptor.begin_turn();
     assert!(resume(&mut server).is_none());
-    assert_eq!(server.open, 0);
+    assert_eq!(server.conns.open(), 0);
 }
 
 #[test]
 fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leaves() {
     let (mut server, first) = server_and_client(&[]);
     turns(&mut server, 3);
-    assert_eq!(server.open, 1);
+    assert_eq!(server.conns.open(), 1);
     let mut second = another(&first);
     second.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
     std::thread::sleep(Duration::from_millis(50));
     // It is announced, but there is no descriptor.
     server.begin(10);
-    server.acceptor.spare_fd = None;
+    server.acceptor.give_up_spare();
     server.turn_away();
     assert!(resume(&mut server).is_none());
     turns(&mut server, 3);
-    assert_eq!(server.open, 1);
+    assert_eq!(server.conns.open(), 1);
     drop(first);
     assert!(next_call(&mut server).is_some());
 }
@@ -228,7 +227,7 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 fn two_requests() -> (Box<Server>, [TcpStream; 2]) {
     let (mut server, first) = server_and_client(&[]);
     let mut clients = [another(&first), first];
-    while server.conns.iter().flatten().filter(|conn| conn.registered).count() < 2 {
+    while server.conns.iter().filter(|conn| conn.wire.registered).count() < 2 {
         turns(&mut server, 1);
     }
     for client in &mut clients {
@@ -279,9 +278,9 @@ fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
     client.write_all(&[REQUEST, b"nonsense\r\n\r\n"].concat()).expect("sent");
     let slot = next_call(&mut server).expect("a request");
     // As a late answer leaves it that is complete when the turn begins.
-    let index = server.index_of(slot).expect("open");
-    server.conn(index).expect("open").dirty = true;
-    server.cx.turn.dirty.push(index as u32);
+    let wire = &mut server.conns.of_slot(slot).expect("open").wire;
+    wire.dirty = true;
+    server.cx.turn.dirty.push(wire.index());
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     std::thread::sleep(Duration::from_millis(30));
     server.returned(0);
@@ -303,7 +302,7 @@ fn what_waits_is_sent_before_other_threads_have_their_way() {
     let work: Job = Box::new(move |server: &mut Server| {
         report.send(server.cx.turn.dirty.is_empty()).expect("awaited");
     });
-    server.walks.work.push_back(Message::Run(Box::new(work), Arc::new(Ticket::default())));
+    server.walks.put(Message::Run(Box::new(work), Arc::new(Ticket::default())));
     for _ in 0..2 {
         let slot = resume(&mut server).expect("a request");
         assert!(server.write(slot, Piece::Raw(ANSWER)));
@@ -326,7 +325,7 @@ fn a_forked_child_sends_nothing_that_waits() {
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     server.returned(0);
     assert!(resume(&mut server).is_none());
-    assert_eq!(server.open, 0);
+    assert_eq!(server.conns.open(), 0);
     assert!(!clients.iter_mut().any(received));
 }
 
@@ -354,13 +353,13 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
     std::fs::write(folder.join("a"), "content").expect("a file");
     let root = folder.to_str().expect("text").to_owned();
     let (mut server, first) = server_and_client(&[("document_root", &root)]);
-    server.cx.routes = super::routes::Routes::default();
+    server.cx.routes = Routes::default();
     let mut clients = vec![first];
     while clients.len() < 8 {
         let client = another(&clients[0]);
         clients.push(client);
     }
-    while server.open < clients.len() {
+    while server.conns.open() < clients.len() {
         turns(&mut server, 1);
     }
     let mut most = 0;

@@ -5,7 +5,8 @@
 //! Knows neither the server nor its connections. Memory orderings are those of C11.
 
 pub mod hub;
-mod pool;
+pub mod pool;
 pub mod queue;
 pub mod slots;
 pub mod thread_number;
+pub mod writes;

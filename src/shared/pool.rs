@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use super::slots::Slot;
 
@@ -362,6 +363,18 @@ fn address_space() -> Option<usize> {
 /// Returns whether the kernel counts mapped memory as used (`vm.overcommit_memory`).
 fn commits_strictly() -> bool {
     std::fs::read("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.starts_with(b"2"))
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool::new(Rules::STANDARD));
+
+/// Returns a slot for a new connection; `None` if there is no memory.
+pub fn acquire() -> Option<&'static Slot> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).acquire()
+}
+
+/// Gives a closed slot back. `seen` is the result of [`Slot::close`].
+pub fn release(slot: &'static Slot, seen: bool) {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).release(slot, seen);
 }
 
 #[cfg(test)]

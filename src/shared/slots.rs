@@ -11,11 +11,9 @@ use std::ffi::{c_char, c_int, c_void};
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::hub::Hub;
-use super::pool::{Pool, Rules};
 use crate::abi::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
 use crate::http::request::Head;
 use crate::http::response::Answer;
@@ -142,6 +140,13 @@ impl Slot {
     pub fn hub(&self) -> Option<&'static Hub> {
         // SAFETY: the pointer is NULL or that of a hub, and hubs are never unmapped.
         unsafe { self.hub.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Returns whether messages of other threads for this connection are in the queue. Under the lock of
+    /// [`Slot::answer`] none is added.
+    #[inline]
+    pub fn has_messages(&self) -> bool {
+        self.incoming.load(Ordering::Relaxed) != 0
     }
 
     /// Returns the index of this connection in the server.
@@ -452,20 +457,9 @@ impl std::fmt::Write for AddressText<'_> {
     }
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool::new(Rules::STANDARD));
-
-/// Returns a slot for a new connection; `None` if there is no memory.
-pub fn acquire() -> Option<&'static Slot> {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner).acquire()
-}
-
-/// Gives a closed slot back. `seen` is the result of [`Slot::close`].
-pub fn release(slot: &'static Slot, seen: bool) {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner).release(slot, seen);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pool::acquire;
     use super::*;
     use std::time::Duration;
 

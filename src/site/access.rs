@@ -8,10 +8,10 @@ use std::path::Path;
 use super::{Site, Task, without_slash};
 use crate::auth::digest::{self, Verdict};
 use crate::auth::nonce::Nonces;
+use crate::exchange::request::Request;
 use crate::files::cache::{Content, Known, is_absence};
 use crate::files::resolve;
 use crate::http::uri;
-use crate::server::connection::Exchange;
 
 /// How long a nonce of digest authentication lasts, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -23,15 +23,15 @@ impl Site<'_> {
             return Err(self.challenge(false));
         };
         self.authorise(&file, true)?;
-        let exchange = &mut *self.exchange;
-        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        let request = &mut *self.request;
+        let method = request.method();
         let copies = matches!(method, b"COPY" | b"MOVE");
-        let target = exchange.buf.get(exchange.head.target.range()).unwrap_or_default();
+        let target = request.target();
         if target.contains(&b'#') {
             // Cut off as for others, a `#` that was not escaped would be the loss of another file.
             return Err(Task::Reply(400));
         }
-        let path = exchange.path.clone();
+        let path = request.path.clone();
         let Some(full) = resolve::full_path(&self.cx.options.config, &path) else {
             return Err(Task::Reply(404));
         };
@@ -69,19 +69,19 @@ impl Site<'_> {
     fn is_known_to_both(&mut self, granting: &Path, other: &Known) -> bool {
         let Ok(granting) = self.cx.files.get(granting) else { return false };
         let domain = self.cx.options.config.auth_domain.as_bytes();
-        let exchange = &*self.exchange;
+        let request = &*self.request;
         let hash = |file: &Known| {
             let bytes = content_of(file).ok()?;
-            digest::find_ha1(&bytes, domain, &exchange.user)
+            digest::find_ha1(&bytes, domain, &request.user)
         };
         hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
 
     /// Whether the Destination lies in the same directory as the path of the request.
     fn stays_in_directory(&mut self) -> bool {
-        let exchange = &mut *self.exchange;
-        let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
-        let destination = exchange.head.value(head, "destination").unwrap_or_default();
+        let request = &mut *self.request;
+        let head = request.head_bytes();
+        let destination = request.head.value(head, "destination").unwrap_or_default();
         let Ok(target) = uri::split_target(destination) else { return false };
         let mut path = vec![0; target.path.len()];
         let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
@@ -89,13 +89,13 @@ impl Site<'_> {
             let path = path.strip_suffix(b"/").unwrap_or(path);
             memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
         };
-        directory(&path[..len]) == directory(&exchange.path)
+        directory(&path[..len]) == directory(&request.path)
     }
 
     /// Lets a request pass whose user is known to the password file, and any if there is no such
     /// file and none is `required`.
     pub fn authorise(&mut self, file: &Path, required: bool) -> Result<(), Task> {
-        if self.exchange.granted.as_deref() == Some(file) {
+        if self.request.granted.as_deref() == Some(file) {
             return Ok(());
         }
         let passwords = match self.cx.files.get(file) {
@@ -112,18 +112,18 @@ impl Site<'_> {
             self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
         }
         let Some(nonces) = self.cx.nonces.as_mut() else { return Err(Task::Reply(503)) };
-        let exchange = &mut *self.exchange;
-        if exchange.redirections > 0 {
+        let request = &mut *self.request;
+        if request.redirections > 0 {
             // The client has answered for another path: it has to ask for this one itself.
-            return Err(Task::Reply(exchange.redirect_to_target()));
+            return Err(redirect_to_target(request));
         }
         let domain = &self.cx.options.config.auth_domain;
-        match judge(exchange, &bytes, domain, nonces, now) {
+        match judge(request, &bytes, domain, nonces, now) {
             Verdict::Granted { user } => {
-                exchange.log_user(&user);
-                exchange.user = user;
-                exchange.granted = Some(file.to_owned());
-                exchange.spent = true;
+                request.log_user(&user);
+                request.user = user;
+                request.granted = Some(file.to_owned());
+                request.is_spent = true;
                 Ok(())
             }
             Verdict::Denied => Err(self.challenge(false)),
@@ -134,7 +134,7 @@ impl Site<'_> {
     /// Whether who asks has been let in where this file is.
     pub fn may_see(&mut self, full: &Path) -> bool {
         let file = resolve::password_file(&self.cx.options.config, full, false);
-        if self.exchange.granted.as_ref() == Some(&file) {
+        if self.request.granted.as_ref() == Some(&file) {
             return true;
         }
         self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
@@ -147,10 +147,8 @@ impl Site<'_> {
             ErrorKind::InvalidInput => "it leads to no file".to_owned(),
             _ => error.to_string(),
         };
-        self.cx.complain_of(
-            self.exchange.client,
-            &format!("cannot read passwords from {name}: {why}"),
-        );
+        self.cx
+            .complain_of(self.request.client, &format!("cannot read passwords from {name}: {why}"));
         self.challenge(false)
     }
 
@@ -164,21 +162,30 @@ impl Site<'_> {
         let nonce = nonces.issue(now);
         let mut field = Vec::new();
         digest::challenge(&mut field, &self.cx.options.config.auth_domain, &nonce, stale);
-        self.exchange.fields.extend_from_slice(&field);
+        self.request.fields.extend_from_slice(&field);
         Task::Reply(401)
     }
 }
 
+/// Leaves it to the client to ask for the path that this request has become one for.
+fn redirect_to_target(request: &mut Request) -> Task {
+    let target = request.target().to_vec();
+    for part in [b"Location: ", &*target, b"\r\n"] {
+        request.fields.extend_from_slice(part);
+    }
+    Task::Reply(302)
+}
+
 /// Judges what a request says of its user.
 fn judge(
-    exchange: &Exchange,
+    request: &Request,
     passwords: &[u8],
     domain: &str,
     nonces: &mut Nonces,
     now: u64,
 ) -> Verdict {
-    let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
-    let mut fields = exchange
+    let head = request.head_bytes();
+    let mut fields = request
         .head
         .pairs(head)
         .filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"))
@@ -187,12 +194,12 @@ fn judge(
     let (Some(authorization), None) = (fields.next(), fields.next()) else {
         return Verdict::Denied;
     };
-    let request = digest::Request {
-        method: head.get(exchange.head.method.range()).unwrap_or_default(),
-        target: head.get(exchange.head.target.range()).unwrap_or_default(),
+    let signed = digest::Request {
+        method: head.get(request.head.method.range()).unwrap_or_default(),
+        target: head.get(request.head.target.range()).unwrap_or_default(),
     };
-    let nonces = Some(nonces).filter(|_| !exchange.spent);
-    digest::check(authorization, request, domain, passwords, nonces, now)
+    let nonces = Some(nonces).filter(|_| !request.is_spent);
+    digest::check(authorization, signed, domain, passwords, nonces, now)
 }
 
 /// All bytes of a small file.

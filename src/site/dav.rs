@@ -2,7 +2,7 @@
 
 use super::{Site, Task};
 use crate::dav::Env;
-use crate::dav::request::{Reply, Request};
+use crate::dav::request::{self as method, Reply};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::http::request::Framing;
@@ -37,29 +37,28 @@ impl Site<'_> {
     /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
     pub fn decide_dav(&mut self) -> Task {
         self.cx.look_at_secrets();
-        let exchange = &mut *self.exchange;
-        let Some(bytes) = exchange.buf.get(..exchange.head.len) else { return Task::Reply(500) };
+        let request = &mut *self.request;
         let is_long =
-            matches!(exchange.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
-        let request = Request {
-            path: exchange.path.clone(),
-            head: exchange.head.clone(),
-            bytes: bytes.to_vec(),
+            matches!(request.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
+        let asked = method::Request {
+            path: request.path.clone(),
+            head: request.head.clone(),
+            bytes: request.head_bytes().to_vec(),
             body: Vec::new(),
         };
-        if request.method() != b"PUT" {
+        if asked.method() != b"PUT" {
             if is_long {
                 return Task::Reply(413);
             }
-            return Task::Dav(Box::new(Work::new(request)));
+            return Task::Dav(Box::new(Work::new(asked)));
         }
-        let user = exchange.user.clone();
+        let user = request.user.clone();
         let env = Env {
             user,
             secrets: &self.cx.files.secrets,
             ..Env::new(&self.cx.options.config, self.cx.clock.unix)
         };
-        match Upload::begin(request, &env, &mut self.cx.sweeper) {
+        match Upload::begin(asked, &env, &mut self.cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(reply)),
         }
@@ -67,7 +66,7 @@ impl Site<'_> {
 
     /// The same work, or the refusal that it would come to.
     pub fn judge_dav(&mut self, work: Box<Work>) -> Task {
-        let user = self.exchange.user.clone();
+        let user = self.request.user.clone();
         let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
         match work.refusal(&env) {
             Some(reply) => Task::Reply(self.take_reply(reply)),
@@ -78,19 +77,19 @@ impl Site<'_> {
     /// Puts fields and document of an answer where it is written; its status.
     pub fn take_reply(&mut self, reply: Reply) -> u16 {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        let exchange = &mut *self.exchange;
-        let method = exchange.buf.get(exchange.head.method.range()).unwrap_or_default();
+        let request = &mut *self.request;
+        let method = request.method().to_vec();
         if reply.status == 405 {
-            write_allow(&mut exchange.fields, with_writing, method);
+            write_allow(&mut request.fields, with_writing, &method);
         }
-        exchange.fields.extend_from_slice(&reply.fields);
-        exchange.document = reply.body;
+        request.fields.extend_from_slice(&reply.fields);
+        request.document = reply.body;
         let failed = reply.status >= 500 && reply.status != 502;
         if failed || reply.complaint.is_some() {
-            let (method, reason) = (String::from_utf8_lossy(method), reason(reply.status));
+            let (method, reason) = (String::from_utf8_lossy(&method), reason(reply.status));
             let why = reply.complaint.map(|why| format!(": {why}")).unwrap_or_default();
             let what = format!("{method} failed: {} {reason}{why}", reply.status);
-            self.cx.complain_of(self.exchange.client, &what);
+            self.cx.complain_of(self.request.client, &what);
         }
         reply.status
     }

@@ -15,18 +15,18 @@ use rustix::io::Errno;
 pub use self::program::Script;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
+use crate::exchange::context::Context;
+use crate::exchange::request::Request;
 use crate::files::cache::Entry;
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
 use crate::http::conditional::{self, Outcome, Validators};
-use crate::server::connection::Exchange;
-use crate::server::context::Context;
-use crate::server::files::status_of;
+use crate::options::Config;
 
 /// What is to be done about a request that no handler of the program's matches.
 pub enum Task {
-    /// A status with the fields that the exchange holds for it: errors, redirections.
+    /// A status with the fields that the request holds for it: errors, redirections.
     Reply(u16),
     File(Representation),
     /// A directory to be listed.
@@ -63,38 +63,60 @@ impl Task {
         }
     }
 
+    /// Whether a program may be run for it, which is told the addresses of both ends.
+    pub fn may_run_programs(&self) -> bool {
+        matches!(self, Task::Run(_) | Task::Page(..))
+    }
+
+    /// Gives it up: nothing of it stays behind.
+    pub fn abandon(self, cx: &mut Context) {
+        if let Task::Dav(work) = self {
+            work.abandon(&mut cx.sweeper);
+        }
+    }
+
     /// Whether the answer is a refusal or a redirection, for which content is of no use.
     pub fn is_final(&self) -> bool {
         matches!(self, Task::Reply(300..))
     }
 }
 
+/// The place in the file system that the path of a request stands for.
+struct Place {
+    full: PathBuf,
+    /// The part of the path behind a program on the way.
+    rest: Vec<u8>,
+    /// The file there, or why there is none to be read.
+    found: io::Result<Entry>,
+    is_dir: bool,
+    /// The password file that guards it, if that is there.
+    passwords: PathBuf,
+}
+
 /// A request, and what is there for it.
 pub struct Site<'a> {
-    pub exchange: &'a mut Exchange,
+    pub request: &'a mut Request,
     pub cx: &'a mut Context,
 }
 
 impl Site<'_> {
-    /// Finds out what is to be done.
+    /// Decides what answers the request. The order of the steps is security: a password is asked for before it
+    /// shows whether a file is there, and hidden files are as good as missing before anything is run or read.
     pub fn decide(&mut self) -> Task {
         self.cx.files.ask();
-        let method = self.exchange.method();
+        let method = self.request.method();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
-        let writes = dav::writes(method);
-        let is_propfind = method == b"PROPFIND";
-        if method == b"TRACE" {
-            return self.wrong_method();
-        }
-        if method == b"OPTIONS" {
-            return self.tell_options();
+        let (writes, is_propfind) = (dav::writes(method), method == b"PROPFIND");
+        match method {
+            b"TRACE" => return self.wrong_method(),
+            b"OPTIONS" => return self.tell_options(),
+            _ => {}
         }
         self.cx.look_at_secrets();
-        if reads && let Some(known) = self.cx.files.find(&self.exchange.path) {
+        if reads && let Some(known) = self.cx.files.find(&self.request.path) {
             return Task::File(known.into());
         }
-        let full = resolve::full_path(&self.cx.options.config, &self.exchange.path);
-        let slash = self.exchange.path.ends_with(b"/");
+        let full = resolve::full_path(&self.cx.options.config, &self.request.path);
         let Some(full) = full else { return Task::Reply(404) };
         if writes {
             return match self.may_write() {
@@ -102,12 +124,27 @@ impl Site<'_> {
                 Err(task) => task,
             };
         }
+        let Some(place) = self.look_up(full) else { return Task::Reply(404) };
+        if let Err(task) = self.ask_for_password(&place) {
+            return task;
+        }
+        if self.is_hidden(&place) {
+            return Task::Reply(404);
+        }
+        match is_propfind {
+            true => self.decide_dav(),
+            false => self.decide_place(place, reads),
+        }
+    }
+
+    /// Looks at the place that a path stands for. `None` if the path is longer than any file's: then it cannot
+    /// be told either whether there is a password file.
+    fn look_up(&mut self, full: PathBuf) -> Option<Place> {
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cx.files.get(&full);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
         if matches!(&found, Err(error) if is_too_long(error)) {
-            // Nor could it be told whether there is a password file.
-            return Task::Reply(404);
+            return None;
         }
         if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
             && let Some((file, behind)) = self.program_on_the_way(&full)
@@ -119,21 +156,26 @@ impl Site<'_> {
             full = without_slash(full);
         }
         let passwords = resolve::password_file(&self.cx.options.config, &full, is_dir);
-        let required = self.cx.options.config.global_auth_file.is_some();
-        if let Err(task) = self.authorise(&passwords, required) {
-            return task;
-        }
-        let is_secret = match &found {
-            Ok(known) => self.cx.files.secrets.hides(&full, &known.id, known.is_link),
-            // It may be there all the same: a program on the way, or what may not be read.
-            Err(_) => self.cx.files.secrets.hides_at(&full),
+        Some(Place { full, rest, found, is_dir, passwords })
+    }
+
+    fn ask_for_password(&mut self, place: &Place) -> Result<(), Task> {
+        let is_required = self.cx.options.config.global_auth_file.is_some();
+        self.authorise(&place.passwords, is_required)
+    }
+
+    fn is_hidden(&mut self, place: &Place) -> bool {
+        let secrets = &mut self.cx.files.secrets;
+        let is_secret = match &place.found {
+            Ok(known) => secrets.hides(&place.full, &known.id, known.is_link),
+            // It may be there all the same: a program on the way, or a file that may not be read.
+            Err(_) => secrets.hides_at(&place.full),
         };
-        if is_secret || resolve::is_hidden(&self.cx.options.config, &full) {
-            return Task::Reply(404);
-        }
-        if is_propfind {
-            return self.decide_dav();
-        }
+        is_secret || resolve::is_hidden(&self.cx.options.config, &place.full)
+    }
+
+    fn decide_place(&mut self, place: Place, reads: bool) -> Task {
+        let Place { full, rest, found, is_dir, passwords } = place;
         if let Some(script) = self.script(&full, rest, b"", &found) {
             return self.decide_script(script, reads);
         }
@@ -145,7 +187,7 @@ impl Site<'_> {
                 }
                 task
             }
-            Err(_) if is_dir && !slash => self.redirect_to_directory(),
+            Err(_) if is_dir && !self.request.path.ends_with(b"/") => self.redirect_to_directory(),
             Err(_) if is_dir => self.decide_directory(full, reads),
             Err(error) => Task::Reply(status_of(&error)),
         }
@@ -154,15 +196,14 @@ impl Site<'_> {
     /// Decides once more on a request that was decided on at its head, if its content has arrived
     /// since: files and passwords may have changed meanwhile.
     pub fn decide_again(&mut self, task: Task) -> Task {
-        let has_begun = matches!(task.intake(), Intake::Stream if self.exchange.cgi.is_some());
         // Other refusals stand as they were judged at the head, and are in the log.
         let stands = matches!(task, Task::Reply(status) if !matches!(status, 301 | 403 | 404));
-        if self.exchange.arrived == 0 || has_begun || stands {
+        if self.request.arrived == 0 || stands {
             return task;
         }
-        self.exchange.granted = None;
-        self.exchange.document = None;
-        let fields = std::mem::take(&mut self.exchange.fields);
+        self.request.granted = None;
+        self.request.document = None;
+        let fields = std::mem::take(&mut self.request.fields);
         let again = match &task {
             Task::Put(_) => self.may_write().err(),
             _ => Some(self.decide()),
@@ -170,19 +211,19 @@ impl Site<'_> {
         match (task, again) {
             (task @ Task::Put(_), None) | (task @ Task::Dav(_), Some(Task::Dav(_))) => {
                 // It has the content.
-                self.exchange.fields = fields;
+                self.request.fields = fields;
                 task
             }
             // Its content has been thrown away: what needs it cannot be done any more.
             (task, Some(again))
                 if task.intake() == Intake::Discard && again.intake() != Intake::Discard =>
             {
-                self.cx.abandon(again);
-                self.exchange.fields = fields;
+                again.abandon(self.cx);
+                self.request.fields = fields;
                 task
             }
             (task, Some(again)) => {
-                self.cx.abandon(task);
+                task.abandon(self.cx);
                 again
             }
             (task, None) => task,
@@ -198,12 +239,12 @@ impl Site<'_> {
             return self.wrong_method();
         }
         if self.cx.options.config.ssi_pattern.is_some() {
-            let exchange = &mut *self.exchange;
-            let mut path = exchange.path.clone();
+            let request = &mut *self.request;
+            let mut path = request.path.clone();
             if path.ends_with(b"/") {
                 path.extend_from_slice(full.file_name().unwrap_or_default().as_bytes());
             }
-            if self.cx.has_tags(full, &path) {
+            if has_tags(&self.cx.options.config, full, &path) {
                 return Task::Page(known, full.to_owned(), path);
             }
         }
@@ -227,9 +268,9 @@ impl Site<'_> {
             Some(known).filter(|_| !is_secret)
         };
         let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
-        let exchange = &mut *self.exchange;
-        let head = exchange.buf.get(..exchange.head.len).unwrap_or_default();
-        let accepted = Accepted::read(&exchange.head, head);
+        let request = &mut *self.request;
+        let head = request.head_bytes();
+        let accepted = Accepted::read(&request.head, head);
         let choose = |has_brotli, has_gzip| accepted.choose(has_brotli, has_gzip);
         Representation::negotiate(plain, brotli, gzip, choose)
     }
@@ -264,8 +305,8 @@ impl Site<'_> {
 
     /// 301 to the same path with a slash, so that relative links of the page work.
     fn redirect_to_directory(&mut self) -> Task {
-        let exchange = &mut *self.exchange;
-        let Exchange { fields, path, shown, buf, .. } = exchange;
+        let request = &mut *self.request;
+        let Request { fields, path, shown, buf, .. } = request;
         fields.extend_from_slice(b"Location: ");
         write_escaped_path(path, fields);
         fields.push(b'/');
@@ -280,8 +321,8 @@ impl Site<'_> {
     /// RFC 9110, section 15.5.6: 405 says what is allowed.
     pub fn wrong_method(&mut self) -> Task {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        if let Some(exchange) = Some(&mut *self.exchange) {
-            dav::write_allow(&mut exchange.fields, with_writing, b"");
+        if let Some(request) = Some(&mut *self.request) {
+            dav::write_allow(&mut request.fields, with_writing, b"");
         }
         Task::Reply(405)
     }
@@ -289,7 +330,7 @@ impl Site<'_> {
     /// What WebDAV can do here depends on whether anybody may write.
     fn tell_options(&mut self) -> Task {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        let fields = &mut self.exchange.fields;
+        let fields = &mut self.request.fields;
         dav::write_allow(fields, with_writing, b"");
         // Some clients of Microsoft try another protocol unless they are told.
         let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
@@ -300,9 +341,9 @@ impl Site<'_> {
 
     /// Spares the next request for the same path most of the work, unless it takes a password.
     fn remember(&mut self, file: PathBuf, passwords: PathBuf) {
-        let exchange = &*self.exchange;
-        if exchange.granted.is_none() {
-            self.cx.files.shortcuts.add(&exchange.path, file, passwords);
+        let request = &*self.request;
+        if request.granted.is_none() {
+            self.cx.files.shortcuts.add(&request.path, file, passwords);
         }
     }
 
@@ -316,14 +357,20 @@ impl Site<'_> {
     }
 
     /// Whether a condition of the request does not hold for a file.
-    pub fn is_precondition_failed(&mut self, file: &Representation) -> bool {
-        let exchange = &mut *self.exchange;
-        let bytes = exchange.buf.get(..exchange.head.len).unwrap_or_default();
+    fn is_precondition_failed(&self, file: &Representation) -> bool {
+        let request = &*self.request;
+        let bytes = request.head_bytes();
         let etag = file.etag();
         let validators = Validators { etag: &etag, modified: file.known.modified };
-        let outcome = conditional::evaluate(&exchange.head, bytes, Some(validators));
+        let outcome = conditional::evaluate(&request.head, bytes, Some(validators));
         outcome == Outcome::PreconditionFailed
     }
+}
+
+/// Whether a file is searched for tags of server-side includes.
+pub fn has_tags(config: &Config, full: &Path, path: &[u8]) -> bool {
+    let pattern = config.ssi_pattern.as_deref();
+    pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
 }
 
 /// Whether a file is a page of Lua, by its name.
@@ -363,5 +410,16 @@ fn write_escaped(text: &[u8], stays: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
             let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
+    }
+}
+
+/// The status that tells a client of a file that cannot be opened.
+pub fn status_of(error: &io::Error) -> u16 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => 403,
+        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => 503,
+            _ => 404,
+        },
     }
 }

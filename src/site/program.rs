@@ -26,7 +26,7 @@ impl Site<'_> {
     /// The program that a path leads through, and what of the path is behind it.
     pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
         let (file, rest) = resolve::split_at_file(full)?;
-        let path = &self.exchange.path;
+        let path = &self.request.path;
         let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
         resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
     }
@@ -50,8 +50,8 @@ impl Site<'_> {
         if !is_file {
             return None;
         }
-        let exchange = &*self.exchange;
-        let path = exchange.path.strip_suffix(info.as_slice()).unwrap_or(&exchange.path);
+        let request = &*self.request;
+        let path = request.path.strip_suffix(info.as_slice()).unwrap_or(&request.path);
         let name = match page {
             b"" => Cow::Borrowed(path),
             page => Cow::Owned([path, page].concat()),
@@ -61,7 +61,7 @@ impl Site<'_> {
         {
             return None;
         }
-        let knows_length = exchange.head.framing != Framing::Chunked;
+        let knows_length = request.head.framing != Framing::Chunked;
         Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
     }
 
@@ -82,7 +82,7 @@ impl Site<'_> {
     /// to come again.
     pub fn put_off(&mut self, status: u16) -> u16 {
         if status == 503 {
-            self.exchange.fields.extend_from_slice(b"Retry-After: 1\r\n");
+            self.request.fields.extend_from_slice(b"Retry-After: 1\r\n");
         }
         status
     }
@@ -90,9 +90,10 @@ impl Site<'_> {
     /// Whether a program may be run at all: the commonest reason for a failure is best known
     /// before the client is asked for its content.
     pub fn may_run(&mut self, file: &Path) -> io::Result<()> {
-        let most = self.cx.options.config.max_cgi_processes;
-        let room = self.cx.programs.has_room(most);
-        room.inspect_err(|error| self.complain_of_file(file, error))?;
+        self.cx
+            .programs
+            .has_room(self.cx.options.config.max_cgi_processes)
+            .inspect_err(|error| self.complain_of_file(file, error))?;
         if self.cx.options.config.cgi_interpreter.is_some() {
             return Ok(());
         }
@@ -102,6 +103,6 @@ impl Site<'_> {
 
     fn complain_of_file(&mut self, file: &Path, error: &io::Error) {
         let name = crate::log::shown(file);
-        self.cx.complain_of(self.exchange.client, &format!("cannot run {name}: {error}"));
+        self.cx.complain_of(self.request.client, &format!("cannot run {name}: {error}"));
     }
 }

@@ -13,6 +13,7 @@ mod engine;
 mod engine;
 #[cfg(feature = "tls")]
 mod pem;
+pub mod port;
 #[cfg(feature = "tls")]
 mod tickets;
 

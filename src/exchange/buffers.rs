@@ -1,7 +1,4 @@
-//! What was used and will be used again: exchanges and outboxes of connections, and large buffers. Memory that
-//! is new to the process costs more than what is received into it.
-
-use super::connection::{Exchange, Outbox};
+//! Large buffers that were used and will be used again, as many as is good, and for a while.
 
 /// Buffers up to this capacity are kept elsewhere, those above [`LARGEST`] not at all.
 pub const SMALL: usize = 64 * 1024;
@@ -10,46 +7,6 @@ const LARGEST: usize = 4 << 20;
 const TOTAL: usize = 16 << 20;
 /// How long, after one was last needed.
 const LIFETIME_MS: u32 = 5_000;
-
-/// Exchanges and outboxes that are kept.
-const KEPT: usize = 64;
-
-/// See the module.
-#[derive(Default)]
-pub struct Spares {
-    #[expect(clippy::vec_box, reason = "they move between here and connections")]
-    exchanges: Vec<Box<Exchange>>,
-    #[expect(clippy::vec_box, reason = "they move between here and connections")]
-    outboxes: Vec<Box<Outbox>>,
-    pub buffers: LargeBuffers,
-}
-
-impl Spares {
-    /// An exchange for a request.
-    pub fn exchange(&mut self) -> Box<Exchange> {
-        self.exchanges.pop().unwrap_or_default()
-    }
-
-    /// Takes an exchange back. `now`: milliseconds of the server's clock.
-    pub fn keep_exchange(&mut self, mut exchange: Box<Exchange>, now: u32) {
-        self.buffers.keep(exchange.reset(), now);
-        if self.exchanges.len() < KEPT {
-            self.exchanges.push(exchange);
-        }
-    }
-
-    /// An outbox for a connection.
-    pub fn outbox(&mut self) -> Box<Outbox> {
-        self.outboxes.pop().unwrap_or_default()
-    }
-
-    /// Takes an outbox back.
-    pub fn keep_outbox(&mut self, mut out: Box<Outbox>) {
-        if out.reset() && self.outboxes.len() < KEPT {
-            self.outboxes.push(out);
-        }
-    }
-}
 
 /// Empty buffers with much room.
 #[derive(Default)]

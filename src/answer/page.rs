@@ -1,5 +1,7 @@
 //! Pages with server-side includes: each is sent as it is put together, no faster than the client
-//! takes it, and a program that is included holds up nobody but the page.
+//! takes it, and a program that is included holds up its own page alone.
+//!
+//! Refuses to know what a tag looks like, which is in `files::ssi`.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -8,29 +10,27 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::connection::{Conn, Phase};
-use super::context::Context;
-use super::sending::CHANGED_MEANWHILE;
-use super::step::Flow;
+use super::head::write_stream_head;
+use super::program::{start_command, start_included};
+use super::{Begun, Broken, CHANGED_MEANWHILE, Ended, Progress, Source};
 use crate::cgi::header::{self, Outcome};
-use crate::cgi::launch::Launch;
 use crate::cgi::table::Output;
+use crate::exchange::context::Context;
+use crate::exchange::outbox::Outbox;
+use crate::exchange::request::Request;
 use crate::files::cache::{Content, Entry};
 use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
 use crate::http::uri;
 use crate::log::shown;
-use crate::site::{Site, is_lua_page, write_escaped_path};
+use crate::site::{Site, has_tags, is_lua_page, write_escaped_path};
 
 /// Pages in pages, and tags in one answer.
 const DEPTH: usize = 16;
 const TAGS: usize = 1_000;
-/// Bytes of a page that are looked at in one go.
-const PIECE: usize = 16 * 1024;
-/// While more than this waits to be sent, the page waits.
-const HIGH_WATER: usize = 64 * 1024;
-
+/// Bytes of a page that are read in one go.
+const READ: usize = 16 * 1024;
 /// A page on its way.
 pub struct Page {
     outlet: Outlet,
@@ -68,21 +68,6 @@ enum Next {
     End,
     /// The file is no longer what it was when it was begun, or cannot be read.
     Broken,
-}
-
-/// How far a page is.
-enum Progress {
-    /// The rest has to wait.
-    Waits,
-    Complete,
-    Broken,
-}
-
-impl Page {
-    /// The program that the page waits for.
-    pub fn program(&self) -> Option<usize> {
-        self.part.as_ref().map(|part| part.program)
-    }
 }
 
 impl Level {
@@ -126,7 +111,7 @@ impl Level {
             return Err(ErrorKind::InvalidData.into());
         }
         let left = usize::try_from(self.known.len - self.offset).unwrap_or(usize::MAX);
-        let len = left.min(PIECE.max(MAX_TAG));
+        let len = left.min(READ.max(MAX_TAG));
         let before = self.buf.len();
         let count = match &self.known.content {
             Content::Bytes(bytes) => {
@@ -150,159 +135,91 @@ impl Level {
     }
 }
 
-impl Context {
-    /// A page needs its program no more.
-    pub(super) fn leave_page(&mut self, page: &Page) {
-        if let Some(program) = page.program() {
-            self.programs.release(program, false, self.clock.now);
-        }
-    }
-
-    /// Whether a file is searched for tags.
-    pub fn has_tags(&self, full: &Path, path: &[u8]) -> bool {
-        let pattern = self.options.config.ssi_pattern.as_deref();
-        pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
-    }
+/// Begins to send a page. `path`: its path for clients.
+pub fn begin(
+    known: Entry,
+    file: PathBuf,
+    path: Vec<u8>,
+    request: &mut Request,
+    out: &mut Outbox,
+    cx: &mut Context,
+) -> Begun {
+    let date = cx.clock.date();
+    let extra = &cx.options.config.extra_headers;
+    let media_type = known.media_type();
+    let outlet = write_stream_head(request, 200, media_type, date, extra, &mut out.bytes);
+    let levels = vec![Level::new(known, file, path, true)];
+    Begun::Source(Source::Page(Box::new(Page { outlet, levels, tags: 0, part: None })))
 }
 
-impl Conn {
-    /// Starts a program whose output becomes part of a page.
-    fn start_included(
-        &mut self,
-        cx: &mut Context,
-        file: PathBuf,
-        name: Vec<u8>,
-        info: Vec<u8>,
-        query: &[u8],
-    ) -> Result<usize, &'static str> {
-        let Some(exchange) = self.exchange.as_deref_mut() else { return Err("no request") };
-        let may_run = Site { exchange, cx }.may_run(&file);
-        may_run.map_err(|_| "a program that may not be run")?;
-        let launch = Launch { file: &file, name: &name, info: &info, query, ..Launch::default() };
-        self.launch(cx, &launch).map_err(|_| "a program that cannot be run")
+impl Page {
+    /// The program that the page waits for.
+    pub fn program(&self) -> Option<usize> {
+        self.part.as_ref().map(|part| part.program)
     }
 
-    /// Starts a shell command of the page `file`.
-    fn start_command(
-        &mut self,
-        cx: &mut Context,
-        file: &Path,
-        name: &[u8],
-        command: &[u8],
-    ) -> Result<usize, &'static str> {
-        let command = Some(Path::new(OsStr::from_bytes(command)));
-        let launch = Launch { file, name, command, ..Launch::default() };
-        self.launch(cx, &launch).map_err(|_| "a command that cannot be run")
-    }
-
-    /// Begins to send a page. `path`: what it is for clients.
-    pub(super) fn begin_expansion(
-        &mut self,
-        cx: &mut Context,
-        known: Entry,
-        file: PathBuf,
-        path: Vec<u8>,
-    ) -> Flow {
-        let Some(outlet) = self.begin_stream(cx, 200, known.media_type()) else {
-            return Flow::Leave;
-        };
-        self.phase = Phase::Relaying;
-        let Some(exchange) = self.exchange.as_deref_mut() else { return Flow::Leave };
-        let levels = vec![Level::new(known, file, path, true)];
-        exchange.page = Some(Box::new(Page { outlet, levels, tags: 0, part: None }));
-        Flow::Again
-    }
-
-    /// Puts the next pieces of the page into the outbox.
-    pub(super) fn send_page(&mut self, cx: &mut Context) -> Flow {
-        let Some(mut page) = self.exchange.as_deref_mut().and_then(|exchange| exchange.page.take())
-        else {
-            return Flow::Leave;
-        };
-        let progress = self.put_together(cx, &mut page);
-        let outlet = page.outlet;
-        match self.exchange.as_deref_mut() {
-            Some(exchange) => exchange.page = Some(page),
-            None => {
-                cx.leave_page(&page);
-                return Flow::Leave;
-            }
+    /// Gives it up, and its program.
+    pub fn stop(&self, cx: &mut Context) {
+        if let Some(program) = self.program() {
+            cx.programs.release(program, false, cx.clock.now);
         }
-        match progress {
-            Progress::Waits => return Flow::Leave,
-            Progress::Complete => {}
-            Progress::Broken => return self.cut_off(cx, outlet, CHANGED_MEANWHILE),
-        }
-        let persistent = self
-            .exchange
-            .as_deref_mut()
-            .is_some_and(|exchange| exchange.head.persistent && !exchange.last);
-        self.finish_exchange(cx, persistent);
-        Flow::Again
     }
 
-    fn put_together(&mut self, cx: &mut Context, page: &mut Page) -> Progress {
-        loop {
-            if !self.has_room_for_more(cx) {
-                return Progress::Waits;
-            }
-            if page.outlet == Outlet::Nothing {
-                return Progress::Complete;
-            }
-            if page.part.is_some() {
-                if !self.take_part(cx, page) {
-                    return Progress::Waits;
-                }
-                continue;
-            }
-            let Some(level) = page.levels.last_mut() else {
-                let out = self.outbox(cx);
-                page.outlet.finish(&mut out.bytes);
-                return Progress::Complete;
+    /// Puts the next piece of the page into the outbox.
+    pub fn produce(
+        mut self: Box<Self>,
+        request: &mut Request,
+        out: &mut Outbox,
+        cx: &mut Context,
+    ) -> Progress {
+        if self.outlet == Outlet::Nothing {
+            self.stop(cx);
+            return Progress::Ended(Ended::Complete);
+        }
+        if self.part.is_some() {
+            return match self.take_part(request, out, cx) {
+                true => Progress::More(Source::Page(self)),
+                false => Progress::Waits(Source::Page(self)),
             };
-            match level.next() {
-                Next::Text(piece) => {
-                    // Short text may be a tag without an end, which took a search to find out.
-                    cx.turn.bytes = cx.turn.bytes.saturating_sub(piece.len().max(MAX_TAG));
-                    let piece = level.buf.get(piece).unwrap_or_default();
-                    let out = self.outbox(cx);
-                    page.outlet.write(piece, &mut out.bytes);
-                }
-                Next::Tag(tag) => {
-                    let tag = level.buf.get(tag).unwrap_or_default().to_vec();
-                    // A turn has only so many tags: each may ask the file system.
-                    cx.turn.bytes = cx.turn.bytes.saturating_sub(PIECE);
-                    if let Err(why) = self.obey(cx, page, &tag) {
-                        let name = page.levels.last().map(|level| shown(&level.file));
-                        let (name, tag) =
-                            (name.unwrap_or_default(), shown(OsStr::from_bytes(&tag)));
-                        self.complain(cx, &format!("{name}: {why}: {tag}"));
-                    }
-                }
-                Next::Broken => return Progress::Broken,
-                Next::End => {
-                    page.levels.pop();
+        }
+        let Some(level) = self.levels.last_mut() else {
+            self.outlet.finish(&mut out.bytes);
+            return Progress::Ended(Ended::Complete);
+        };
+        match level.next() {
+            Next::Text(piece) => {
+                // Short text may be a tag without an end, which took a search to find out.
+                cx.turn.spend(piece.len().max(MAX_TAG));
+                let piece = level.buf.get(piece).unwrap_or_default();
+                self.outlet.write(piece, &mut out.bytes);
+            }
+            Next::Tag(tag) => {
+                let tag = level.buf.get(tag).unwrap_or_default().to_vec();
+                // A turn has only so many tags: each may ask the file system.
+                cx.turn.spend(READ);
+                if let Err(why) = self.obey(&tag, request, cx) {
+                    let name = self.levels.last().map(|level| shown(&level.file));
+                    let (name, tag) = (name.unwrap_or_default(), shown(OsStr::from_bytes(&tag)));
+                    cx.complain_of(request.client, &format!("{name}: {why}: {tag}"));
                 }
             }
+            Next::Broken => {
+                let resets = self.outlet == Outlet::ToClose;
+                return Progress::Ended(Ended::Broken(Broken {
+                    why: CHANGED_MEANWHILE.into(),
+                    resets,
+                }));
+            }
+            Next::End => {
+                self.levels.pop();
+            }
         }
-    }
-
-    /// Whether the connection may be given more to send in this turn.
-    fn has_room_for_more(&mut self, cx: &mut Context) -> bool {
-        if Some(&mut *self).is_none_or(|conn| conn.backlog() >= HIGH_WATER)
-            && (!self.flush(cx) || (self.backlog() >= HIGH_WATER))
-        {
-            return false;
-        }
-        if cx.turn.bytes == 0 {
-            self.make_ready(cx);
-        }
-        cx.turn.bytes > 0
+        Progress::More(Source::Page(self))
     }
 
     /// Moves output of the program that is included. False if there is none for now.
-    fn take_part(&mut self, cx: &mut Context, page: &mut Page) -> bool {
-        let Some(mut part) = page.part.take() else { return true };
+    fn take_part(&mut self, request: &Request, out: &mut Outbox, cx: &mut Context) -> bool {
+        let Some(mut part) = self.part.take() else { return true };
         if cx.programs.is_expired(part.program) {
             cx.programs.release(part.program, false, cx.clock.now);
             return true;
@@ -312,15 +229,14 @@ impl Conn {
         let (piece, ended) = match output {
             Output::Wait => {
                 cx.programs.buf = buf;
-                page.part = Some(part);
+                self.part = Some(part);
                 return false;
             }
             Output::Got(count) => (buf.get(..count).unwrap_or_default(), false),
             Output::End => (&[][..], true),
         };
-        // It may have changed files.
         cx.files.look_again();
-        cx.turn.bytes = cx.turn.bytes.saturating_sub(piece.len());
+        cx.turn.spend(piece.len());
         let mut failure = None;
         let content = match &mut part.head {
             None => piece.to_vec(),
@@ -341,36 +257,38 @@ impl Conn {
             }
         };
         cx.programs.buf = buf;
-        {
-            let out = self.outbox(cx);
-            page.outlet.write(&content, &mut out.bytes);
-        }
+        self.outlet.write(&content, &mut out.bytes);
         if let Some(why) = failure {
             let name = cx.programs.name(part.program);
-            self.complain(cx, &format!("{name}: {why}"));
+            cx.complain_of(request.client, &format!("{name}: {why}"));
         }
         if ended || failure.is_some() {
             cx.programs.release(part.program, ended, cx.clock.now);
         } else {
-            page.part = Some(part);
+            self.part = Some(part);
         }
         true
     }
 
-    fn obey(&mut self, cx: &mut Context, page: &mut Page, tag: &[u8]) -> Result<(), &'static str> {
-        page.tags += 1;
-        if page.tags > TAGS {
+    fn obey(
+        &mut self,
+        tag: &[u8],
+        request: &mut Request,
+        cx: &mut Context,
+    ) -> Result<(), &'static str> {
+        self.tags += 1;
+        if self.tags > TAGS {
             // Said once, not for each of them.
-            return if page.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
+            return if self.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
-        let Some(level) = page.levels.last() else { return Ok(()) };
+        let Some(level) = self.levels.last() else { return Ok(()) };
         let trusted = cx.options.config.enable_ssi_exec;
         match directive? {
             Directive::Virtual(target) => {
                 let (path, query) = locate(&level.path, target).ok_or("no path")?;
                 let full = resolve::full_path(&cx.options.config, &path).ok_or("no path")?;
-                self.include(cx, page, full, path, Some(&query))
+                self.include(full, path, Some(&query), request, cx)
             }
             Directive::File(name) => {
                 if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
@@ -379,41 +297,47 @@ impl Conn {
                 // One spelling for each file: patterns of hidden ones go by it.
                 let parts = name.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
                 let name = parts.collect::<Vec<_>>().join(&b'/');
-                let name = Path::new(std::ffi::OsStr::from_bytes(&name));
+                let name = Path::new(OsStr::from_bytes(&name));
                 let folder = level.file.parent().unwrap_or(Path::new(""));
                 let path = [folder_of(&level.path), name.as_os_str().as_bytes()].concat();
-                self.include(cx, page, folder.join(name), path, None)
+                self.include(folder.join(name), path, None, request, cx)
             }
             Directive::Absolute(_) | Directive::Command(_) if !trusted => {
                 Err("enable_ssi_exec is not yes")
             }
             Directive::Absolute(file) => {
-                let file = Path::new(std::ffi::OsStr::from_bytes(file));
+                let file = Path::new(OsStr::from_bytes(file));
                 let path = level.path.clone();
-                self.include(cx, page, file.to_owned(), path, None)
+                self.include(file.to_owned(), path, None, request, cx)
             }
             Directive::Command(command) => {
                 let (file, path) = (level.file.clone(), level.path.clone());
-                let program = self.start_command(cx, &file, &path, command)?;
-                page.part = Some(Part { program, head: None });
+                let program = start_command(
+                    &file,
+                    &path,
+                    Path::new(OsStr::from_bytes(command)),
+                    request,
+                    cx,
+                )?;
+                self.part = Some(Part { program, head: None });
                 Ok(())
             }
         }
     }
 
-    /// Puts a file into a page. `query`: it is asked for by its path, and may be a program.
+    /// Puts a file into a self. `query`: it is asked for by its path, and may be a program.
     fn include(
         &mut self,
-        cx: &mut Context,
-        page: &mut Page,
         full: PathBuf,
         path: Vec<u8>,
         query: Option<&[u8]>,
+        request: &mut Request,
+        cx: &mut Context,
     ) -> Result<(), &'static str> {
-        if page.levels.len() >= DEPTH {
+        if self.levels.len() >= DEPTH {
             return Err("pages in too many pages");
         }
-        if page.levels.iter().any(|level| level.file == full) {
+        if self.levels.iter().any(|level| level.file == full) {
             return Err("a page in itself");
         }
         if resolve::is_hidden(&cx.options.config, &full) {
@@ -430,8 +354,7 @@ impl Conn {
         if resolve::is_hidden(&cx.options.config, &full) || cx.files.secrets.hides_at(&full) {
             return Err("a hidden file");
         }
-        let Some(exchange) = self.exchange.as_deref_mut() else { return Err("no request") };
-        if !(Site { exchange, cx }).may_see(&full) {
+        if !(Site { request: &mut *request, cx: &mut *cx }).may_see(&full) {
             return Err("a file that asks for another password");
         }
         if is_lua_page(&full) {
@@ -443,13 +366,13 @@ impl Conn {
                 return Err("a program, and none is run");
             }
             let Some(query) = query else { return Err("a program is included by virtual") };
-            let program = self.start_included(cx, full, name, info, query)?;
-            page.part = Some(Part { program, head: Some(Vec::new()) });
+            let program = start_included(&full, &name, &info, query, request, cx)?;
+            self.part = Some(Part { program, head: Some(Vec::new()) });
             return Ok(());
         }
         let known = found.ok().ok_or("no such file")?;
-        let has_tags = cx.has_tags(&full, &path);
-        page.levels.push(Level::new(known, full, path, has_tags));
+        let has_tags = has_tags(&cx.options.config, &full, &path);
+        self.levels.push(Level::new(known, full, path, has_tags));
         Ok(())
     }
 }

@@ -5,16 +5,14 @@
 
 use std::ffi::{c_char, c_void};
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::FORKS;
-use super::connection::Exchange;
-use super::intake::Input;
-use super::iterate::Hidden;
-use super::routes::Routes;
+use super::hidden::Hidden;
+use super::input::Input;
+use super::outbox::Record;
+use super::request::Request;
 use super::spares::Spares;
-use super::step::Turn;
-use super::tls::Tls;
+use super::turn::Turn;
 use crate::abi::Handler;
 use crate::auth::nonce::Nonces;
 use crate::cgi::table::Programs;
@@ -25,12 +23,22 @@ use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::Logs;
 use crate::options::{OPTIONS, Options};
+use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message};
+use crate::shared::slots::Slot;
 use crate::timers::Timers;
+use crate::tls::port::Port;
 use crate::websocket::deflate::Deflater;
+
+/// What methods of WebDAV, and what cleans up behind them, may do in one turn: about as many calls of the file
+/// system.
+pub const WORK_PER_TURN: usize = 256;
 
 /// Files that are kept open at most.
 const CACHED_DESCRIPTORS: usize = 128;
+
+/// Raised in the child of a fork; see `ffi::server`.
+pub static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// See the module.
 pub struct Context {
@@ -39,14 +47,14 @@ pub struct Context {
     pub options: Options,
     /// What C was shown of each option since it was set last.
     pub shown_options: [Option<*const c_char>; OPTIONS.len()],
-    pub(super) routes: Routes,
+    pub routes: Routes,
     pub error_handler: Option<Handler>,
     /// The forks that the server knows of.
     pub forks: u64,
     pub clock: Clock,
-    pub(super) timers: Timers,
-    pub(super) input: Input,
-    pub(super) turn: Turn,
+    pub timers: Timers,
+    pub input: Input,
+    pub turn: Turn,
     pub spares: Spares,
     /// Bytes of bodies and queues.
     pub buffered: usize,
@@ -57,9 +65,10 @@ pub struct Context {
     pub sweeper: Sweeper,
     pub programs: Programs,
     pub logs: Logs,
-    pub(super) tls: Tls,
+    /// What new connections speak.
+    pub tls: Port,
     /// Contents of connections that the program does not see for now.
-    pub(super) hidden: Vec<Hidden>,
+    pub hidden: Hidden,
     /// What other threads wrote, taken from the queue and not yet brought to its connection.
     pub pending: Vec<Message>,
 }
@@ -89,8 +98,8 @@ impl Context {
             sweeper: Sweeper::default(),
             programs: Programs::new(now),
             logs: Logs::default(),
-            tls: Tls::default(),
-            hidden: Vec::new(),
+            tls: Port::default(),
+            hidden: Hidden::default(),
             pending: Vec::new(),
         };
         let timeout = context.options.config.cgi_timeout_ms;
@@ -144,37 +153,93 @@ impl Context {
         self.logs.complain(Some(client), what, self.clock.unix);
     }
 
-    /// Moves what programs have complained of to the error log.
+    /// Writes the complaints of programs to the error log.
     #[inline]
     pub fn log_complaints(&mut self) {
         if !self.programs.complaints.is_empty() {
-            self.log_complaints_now();
+            self.log_complaints_in_order();
         }
     }
 
     #[cold]
-    fn log_complaints_now(&mut self) {
-        for (client, line) in std::mem::take(&mut self.programs.complaints) {
+    fn log_complaints_in_order(&mut self) {
+        for (client, what) in std::mem::take(&mut self.programs.complaints) {
             match client {
-                Some(client) => self.complain_of(client, &line),
-                None => self.complain(&line),
+                Some(client) => self.complain_of(client, &what),
+                None => self.complain(&what),
             }
         }
     }
 
-    /// Takes back an exchange that is over.
-    pub fn recycle(&mut self, mut exchange: Box<Exchange>) {
-        self.buffered = self.buffered.saturating_sub(exchange.charged);
-        if let Some(gateway) = exchange.cgi.take() {
-            self.leave_program(&gateway);
+    /// Removes what abandoned work of WebDAV has left behind, in portions.
+    pub fn tidy(&mut self) {
+        if !self.sweeper.is_idle() {
+            self.sweeper.tidy(WORK_PER_TURN);
         }
-        if let Some(page) = exchange.page.take() {
-            self.leave_page(&page);
+    }
+
+    /// Counts bytes that a request or its answer needs against the limit of the server, until that is complete.
+    /// False if the limit is reached.
+    pub fn charge(&mut self, request: &mut Request, len: usize) -> bool {
+        if len > self.options.config.max_buffered_bytes.saturating_sub(self.buffered) {
+            return false;
         }
-        if let Some(task) = exchange.task.take() {
-            self.abandon(task);
+        request.charged += len;
+        self.buffered += len;
+        true
+    }
+
+    /// Counts nothing for a request any more.
+    pub fn discharge(&mut self, request: &mut Request) {
+        self.recount(std::mem::take(&mut request.charged), 0);
+    }
+
+    /// Takes back a request that is over.
+    pub fn recycle(&mut self, mut request: Box<Request>) {
+        self.discharge(&mut request);
+        self.spares.keep_request(request, self.clock.now);
+    }
+
+    /// Whether more bytes are kept than `max_buffered_bytes` allows, or as many.
+    pub fn is_full(&self) -> bool {
+        self.buffered >= self.options.config.max_buffered_bytes
+    }
+
+    /// Corrects the number of bytes that are kept: `before` of them have become `after`.
+    #[inline]
+    pub fn recount(&mut self, before: usize, after: usize) {
+        self.buffered = (self.buffered + after).saturating_sub(before);
+    }
+
+    /// Takes the messages of other threads for one connection out of the queue. Those for others stay in
+    /// `pending`, in their order.
+    pub fn messages_for(&mut self, slot: &'static Slot) -> Vec<Message> {
+        if !slot.has_messages() {
+            return Vec::new();
         }
-        self.spares.keep_exchange(exchange, self.clock.now);
+        if self.hub.queue.is_filled() {
+            self.hub.queue.take(&mut self.pending);
+        }
+        let is_own = |message: &mut Message| match message {
+            Message::Write { slot: other, .. } => std::ptr::eq(*other, slot),
+            _ => false,
+        };
+        self.pending.extract_if(.., is_own).collect()
+    }
+
+    /// Writes an answer that has been sent, up to the position `taken` of its outbox, into the access log.
+    pub fn log_access(&mut self, record: Record, taken: u64) {
+        let Record { entry, head_len, end, status } = record;
+        let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
+        let (mut digits, mut number) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let status = match status {
+            0 => "-",
+            status => digits.format(status),
+        };
+        let count = number.format(count);
+        let (prefix, suffix) = entry.line.split_at(entry.status_at.min(entry.line.len()));
+        let parts = [prefix, status.as_bytes(), b" ", count.as_bytes(), suffix];
+        self.logs.access.add(&parts, self.clock.unix);
     }
 
     /// Whether this process is the child of a fork that the server has not noticed yet.

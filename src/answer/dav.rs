@@ -1,0 +1,147 @@
+//! The methods of WebDAV at work: in portions, turn by turn, and what they answer. RFC 4918.
+//!
+//! Refuses to know the methods themselves, which are in the room `dav`.
+
+use super::head::{XML, write_stream_head};
+use super::{Broken, Ended, Progress, Source};
+use crate::dav::Env;
+use crate::dav::propfind::Propfind;
+use crate::dav::request::Reply;
+use crate::dav::upload::Upload;
+use crate::dav::work::{Outcome, Work};
+use crate::exchange::context::{Context, WORK_PER_TURN};
+use crate::exchange::outbox::Outbox;
+use crate::exchange::request::Request;
+use crate::http::outlet::Outlet;
+use crate::site::Site;
+use crate::site::dav::{MAX_DOCUMENT, writes};
+
+/// An answer to PROPFIND that is sent as the directory is read.
+pub struct Telling {
+    propfind: Box<Propfind>,
+    outlet: Outlet,
+}
+
+/// Keeps a piece of the document that a request brings, within the limits.
+pub fn take_document(
+    work: &mut Work,
+    piece: &[u8],
+    request: &mut Request,
+    cx: &mut Context,
+) -> Result<(), u16> {
+    let body = work.body();
+    if piece.len() > MAX_DOCUMENT - body.len().min(MAX_DOCUMENT) {
+        return Err(413);
+    }
+    if !cx.charge(request, piece.len()) {
+        return Err(503);
+    }
+    body.try_reserve(piece.len()).map_err(|_| 503u16)?;
+    body.extend_from_slice(piece);
+    Ok(())
+}
+
+/// Does the next portion of the work. `has_left`: the client has shut its sending side.
+pub fn work_on(
+    mut work: Box<Work>,
+    request: &mut Request,
+    out: &mut Outbox,
+    cx: &mut Context,
+    has_left: bool,
+) -> Progress {
+    cx.look_at_secrets();
+    if has_left && work.is_deep_lock() {
+        // The client would not learn the token of a lock that then lasted for days.
+        return Progress::Ended(Ended::Broken(Broken::silently()));
+    }
+    let user = request.user.clone();
+    let env =
+        Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+    let outcome = work.advance(&env, &mut cx.sweeper, WORK_PER_TURN);
+    // What was found out before may be no more.
+    cx.files.look_again();
+    match outcome {
+        None => Progress::Yields(Source::Work(work)),
+        Some(Outcome::Reply(reply)) => end_work(reply, request, cx),
+        Some(Outcome::Begun(propfind)) => begin_telling(propfind, request, out, cx),
+    }
+}
+
+/// Does the next portion of an upload's end.
+pub fn store(mut upload: Box<Upload>, request: &mut Request, cx: &mut Context) -> Progress {
+    cx.look_at_secrets();
+    let user = request.user.clone();
+    let env =
+        Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+    let outcome = upload.advance(&env, &mut { WORK_PER_TURN });
+    // What was found out before may be no more.
+    cx.files.look_again();
+    match outcome {
+        Ok(None) => Progress::Yields(Source::Upload(upload)),
+        Ok(Some(reply)) | Err(reply) => end_work(reply, request, cx),
+    }
+}
+
+fn end_work(reply: Reply, request: &mut Request, cx: &mut Context) -> Progress {
+    if writes(request.method()) {
+        // A removed file takes room on the disk while it is open.
+        cx.files.cache.close_files();
+    }
+    Progress::Ended(Ended::Failed(Site { request, cx }.take_reply(reply)))
+}
+
+/// Sends the head of an answer that tells of a large directory, and its first piece.
+fn begin_telling(
+    mut propfind: Box<Propfind>,
+    request: &mut Request,
+    out: &mut Outbox,
+    cx: &mut Context,
+) -> Progress {
+    if !cx.charge(request, propfind.weight()) {
+        return Progress::Ended(Ended::Failed(503));
+    }
+    let date = cx.clock.date();
+    let extra = &cx.options.config.extra_headers;
+    let outlet = write_stream_head(request, 207, XML, date, extra, &mut out.bytes);
+    let piece = propfind.take();
+    let mut telling = Telling { propfind, outlet };
+    match telling.send(&piece, out) {
+        true => Progress::Yields(Source::Telling(Box::new(telling))),
+        false => Progress::Ended(Ended::Broken(Broken::silently())),
+    }
+}
+
+impl Telling {
+    /// Sends the next piece of what is told of the directory.
+    pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+        cx.look_at_secrets();
+        let secrets = &cx.files.secrets;
+        let env = Env { secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+        let (piece, is_last) = match self.propfind.advance(&env, &mut { WORK_PER_TURN }) {
+            Ok(true) => (self.propfind.end(), true),
+            Ok(false) => (self.propfind.take(), false),
+            Err(error) => {
+                let why = format!("cannot tell of a directory: {error}").into();
+                let resets = self.outlet == Outlet::ToClose;
+                return Progress::Ended(Ended::Broken(Broken { why, resets }));
+            }
+        };
+        if !self.send(&piece, out) {
+            return Progress::Ended(Ended::Broken(Broken::silently()));
+        }
+        if !is_last {
+            return Progress::Yields(Source::Telling(self));
+        }
+        self.outlet.finish(&mut out.bytes);
+        Progress::Ended(Ended::Complete)
+    }
+
+    /// False if there is no memory for it.
+    fn send(&mut self, piece: &str, out: &mut Outbox) -> bool {
+        if out.bytes.try_reserve(piece.len() + 64).is_err() {
+            return false;
+        }
+        self.outlet.write(piece.as_bytes(), &mut out.bytes);
+        true
+    }
+}

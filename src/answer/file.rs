@@ -1,0 +1,327 @@
+//! Answers with files: conditions, ranges, and the bytes. RFC 9110, sections 13 and 14.
+//!
+//! Refuses to know how a file was chosen, and which socket its bytes go to.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+
+use mio::net::TcpStream;
+use rustix::io::Errno;
+
+use super::head::HeadWriter;
+use super::{Begun, Broken, Ended, PIECE, Progress, Source};
+use crate::exchange::context::Context;
+use crate::exchange::outbox::Outbox;
+use crate::exchange::request::Request;
+use crate::files::cache::{Content, Entry};
+use crate::files::representation::Representation;
+use crate::http::conditional::{self, Outcome, Validators};
+use crate::http::range::{self, Multipart, Ranges};
+
+/// Shorter pieces are cheaper to copy behind what waits than to send by a call of their own.
+const TRANSFER_FROM: u64 = 8 * 1024;
+
+/// The rest of a file that is being sent.
+pub struct FileBody {
+    known: Entry,
+    /// What is sent of the file now.
+    range: Range<u64>,
+    /// Further ranges, each with what stands before its bytes.
+    more: VecDeque<(Vec<u8>, Range<u64>)>,
+    /// What stands behind the last range.
+    tail: Vec<u8>,
+    /// The look in which the file was last compared with what is known of it.
+    checked: u64,
+    /// The kernel does not move this file to the socket by itself.
+    copies: bool,
+}
+
+/// The part of a file that an answer consists of.
+struct Selection {
+    status: u16,
+    first: Range<u64>,
+    more: VecDeque<(Vec<u8>, Range<u64>)>,
+    tail: Vec<u8>,
+}
+
+/// Answers with a file, with the ranges that are asked for, or with word that the client has it already.
+pub fn begin(
+    file: Representation,
+    request: &mut Request,
+    out: &mut Outbox,
+    cx: &mut Context,
+) -> Begun {
+    let head = &request.head;
+    let bytes = request.buf.get(..head.len).unwrap_or_default();
+    let etag = file.etag();
+    let known = &file.known;
+    let validators = Validators { etag: &etag, modified: known.modified };
+    let outcome = conditional::evaluate(head, bytes, Some(validators));
+    if outcome == Outcome::PreconditionFailed {
+        return Begun::Failed(412);
+    }
+    let is_get = bytes.get(head.method.range()) == Some(b"GET");
+    let ranges = match head.value(bytes, "range") {
+        Some(value) if is_get && conditional::ranges_count(head, bytes, validators) => {
+            range::parse(value, known.len)
+        }
+        _ => Ranges::Whole,
+    };
+    if outcome == Outcome::Proceed && ranges == Ranges::Unsatisfiable {
+        range::unsatisfied_range(known.len, &mut request.fields);
+        return Begun::Failed(416);
+    }
+    let is_known = outcome == Outcome::NotModified;
+    let date = cx.clock.date();
+    let extra = &cx.options.config.extra_headers;
+    let selection = write_head(&file, ranges, is_known, request, date, extra, &mut out.bytes);
+    let Selection { first, more, tail, .. } = selection;
+    let has_content = !first.is_empty() || !more.is_empty();
+    if request.head.is_head || !has_content {
+        return Begun::Complete;
+    }
+    if let Content::Bytes(content) = &known.content
+        && more.is_empty()
+        && out.bytes.try_reserve(content.len()).is_ok()
+    {
+        // Into the same send as the head.
+        let range = first.start as usize..first.end as usize;
+        out.bytes.extend_from_slice(content.get(range).unwrap_or_default());
+        return Begun::Complete;
+    }
+    // While a body arrived, turns may have passed since the file was looked at.
+    let checked = if request.arrived == 0 { cx.files.look() } else { 0 };
+    let body = FileBody { known: file.known, range: first, more, tail, checked, copies: false };
+    Begun::Source(Source::File(Box::new(body)))
+}
+
+/// Writes the head of the answer, and returns what follows it. `is_known`: the client has the file.
+#[inline]
+fn write_head(
+    file: &Representation,
+    ranges: Ranges,
+    is_known: bool,
+    request: &mut Request,
+    date: &str,
+    extra: &[u8],
+    out: &mut Vec<u8>,
+) -> Selection {
+    let len = file.known.len;
+    let persists = request.decide_persistence(!is_known);
+    let mut selection =
+        Selection { status: 206, first: 0..0, more: VecDeque::new(), tail: Vec::new() };
+    selection.status = match ranges {
+        _ if is_known => 304,
+        Ranges::Whole | Ranges::Unsatisfiable => 200,
+        Ranges::One(_) | Ranges::Several(_) => 206,
+    };
+    let mut head = HeadWriter::begin(out, selection.status);
+    head.date(date);
+    match ranges {
+        _ if is_known => {
+            head.write_by(|out| file.write_validators(out));
+            head.connection(persists);
+        }
+        Ranges::Whole | Ranges::Unsatisfiable => {
+            head.write_by(|out| file.write_fields(out));
+            head.connection(persists);
+            head.lines(ACCEPTS);
+            selection.first = 0..len;
+        }
+        Ranges::One(range) => {
+            head.write_by(|out| file.write_fields_but_length(out));
+            head.length(range.end - range.start);
+            head.connection(persists);
+            head.lines(ACCEPTS);
+            head.write_by(|out| range::content_range(&range, len, out));
+            selection.first = range;
+        }
+        Ranges::Several(ranges) => {
+            let boundary = random_token();
+            let media_type = file.media_type();
+            let parts = Multipart { boundary: &boundary, media_type, len };
+            head.write_by(|out| file.write_validators(out));
+            head.write_by(|out| parts.content_type(out));
+            head.length(parts.content_length(&ranges));
+            head.connection(persists);
+            head.lines(ACCEPTS);
+            for (place, range) in ranges.into_iter().enumerate() {
+                let mut part = Vec::new();
+                parts.part_head(&range, place == 0, &mut part);
+                selection.more.push_back((part, range));
+            }
+            parts.end(&mut selection.tail);
+        }
+    }
+    head.write_by(|out| file.write_form(selection.status != 304, out));
+    head.end(extra, request);
+    selection
+}
+
+const ACCEPTS: &[u8] = b"Accept-Ranges: bytes\r\n";
+
+/// Letters and digits that cannot be foreseen, so that no file holds them by intent.
+fn random_token() -> String {
+    let mut bytes = [0; 16];
+    // The kernel can only refuse before it has any randomness, early in its own start.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Stands for a file that is no longer what it was when its head was sent.
+pub const CHANGED: Errno = Errno::STALE;
+
+impl FileBody {
+    /// Copies the next piece to the outbox.
+    pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+        match self.read(&mut out.bytes, cx.files.look()) {
+            Ok(count) => {
+                cx.turn.spend(count);
+                match self.is_sent() {
+                    true => Progress::Ended(Ended::Complete),
+                    false => Progress::More(Source::File(self)),
+                }
+            }
+            Err(_) => Progress::Ended(Ended::Broken(Broken::of_file())),
+        }
+    }
+
+    /// Has the file copied from now on: the kernel does not move it to the socket by itself.
+    pub fn copy_on(&mut self) {
+        self.copies = true;
+    }
+
+    /// Whether all of it is sent or in the outbox.
+    pub fn is_sent(&self) -> bool {
+        self.range.is_empty() && self.more.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether the next bytes go straight to the socket.
+    pub fn is_transfer(&self) -> bool {
+        let left = self.range.end.saturating_sub(self.range.start);
+        left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
+    }
+
+    /// Sends at most `share` bytes of the file.
+    pub fn transfer(
+        &mut self,
+        socket: &TcpStream,
+        share: usize,
+        look: u64,
+    ) -> rustix::io::Result<usize> {
+        self.check(look).map_err(|_| CHANGED)?;
+        let Content::Open(file) = &self.known.content else { return Err(CHANGED) };
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
+        let mut offset = self.range.start;
+        match rustix::fs::sendfile(socket, file, Some(&mut offset), left.min(share))? {
+            0 => Err(CHANGED),
+            count => {
+                self.range.start += count as u64;
+                Ok(count)
+            }
+        }
+    }
+
+    /// Compares the file with what is known of it, once a look.
+    fn check(&mut self, look: u64) -> io::Result<()> {
+        if self.checked != look {
+            if !self.known.is_unchanged()? {
+                return Err(ErrorKind::InvalidData.into());
+            }
+            self.checked = look;
+        }
+        Ok(())
+    }
+
+    /// Appends the next piece to `out`, and returns its length.
+    fn read(&mut self, out: &mut Vec<u8>, look: u64) -> io::Result<usize> {
+        if self.range.is_empty() {
+            if let Some((head, range)) = self.more.pop_front() {
+                out.extend_from_slice(&head);
+                self.range = range;
+            } else {
+                out.append(&mut self.tail);
+            }
+            return Ok(0);
+        }
+        self.check(look)?;
+        let left = usize::try_from(self.range.end - self.range.start).unwrap_or(PIECE);
+        let before = out.len();
+        out.try_reserve(left.min(PIECE))?;
+        let count = match &self.known.content {
+            Content::Bytes(bytes) => {
+                let start = self.range.start as usize;
+                let piece = bytes.get(start..start + left.min(PIECE)).unwrap_or_default();
+                out.extend_from_slice(piece);
+                piece.len()
+            }
+            Content::Open(file) => {
+                out.resize(before + left.min(PIECE), 0);
+                let read = file.read_at(&mut out[before..], self.range.start);
+                out.truncate(before + *read.as_ref().unwrap_or(&0));
+                read?
+            }
+        };
+        if count == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        self.range.start += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::cache::Cache;
+
+    fn known(content: &[u8], name: &str) -> (std::path::PathBuf, Entry) {
+        let path = std::env::temp_dir().join(format!("sending-{name}-{}", std::process::id()));
+        std::fs::write(&path, content).expect("a file");
+        let known = Cache::new(0, 1, Vec::new()).get(&path, 1).expect("the file");
+        (path, known)
+    }
+
+    fn body(
+        known: Entry,
+        range: Range<u64>,
+        more: VecDeque<(Vec<u8>, Range<u64>)>,
+        tail: Vec<u8>,
+    ) -> FileBody {
+        FileBody { known, range, more, tail, checked: 1, copies: false }
+    }
+
+    #[test]
+    fn where_the_kernel_does_not_send_a_file_it_is_copied() {
+        let content: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        let (path, known) = known(&content, "copied");
+        let more = VecDeque::from([(b"<head>".to_vec(), 7..200_007)]);
+        let mut body = body(known, 10..299_990, more, b"<tail>".to_vec());
+        assert!(body.is_transfer());
+        body.copies = true;
+        assert!(!body.is_transfer());
+        let mut out = Vec::new();
+        while !body.is_sent() {
+            let before = out.len();
+            body.read(&mut out, 2).expect("it has not changed");
+            assert!(out.len() - before <= PIECE);
+        }
+        let wanted = [&content[10..299_990], b"<head>", &content[7..200_007], b"<tail>"].concat();
+        assert!(out == wanted);
+        std::fs::remove_file(path).expect("the file");
+    }
+
+    #[test]
+    fn a_file_that_is_copied_is_compared_once_a_look() {
+        let (path, known) = known(&[b'x'; 300_000], "changed");
+        let mut body = body(known, 0..300_000, VecDeque::new(), Vec::new());
+        let mut out = Vec::new();
+        assert!(body.read(&mut out, 1).is_ok());
+        std::fs::write(&path, [b'y'; 300_001]).expect("another content");
+        assert!(body.read(&mut out, 2).is_err());
+        assert!(out.iter().all(|byte| *byte == b'x'));
+        std::fs::remove_file(path).expect("the file");
+    }
+}

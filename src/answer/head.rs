@@ -1,0 +1,169 @@
+//! The only writer of the heads of the library's own answers: status line, `Date`, framing, `Connection`.
+//! RFC 9112, sections 4 to 9; RFC 9110, sections 6.6.1 and 8.6.
+//!
+//! Refuses to know where the content comes from.
+
+use crate::exchange::request::Request;
+use crate::http::outlet::Outlet;
+use crate::http::status::{forbids_content, reason, write_status_line};
+
+/// The media type of documents.
+pub const XML: &str = "application/xml; charset=\"utf-8\"";
+
+/// A head that is being written, field by field, in the order of the calls.
+pub struct HeadWriter<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where it begins in `out`.
+    begin: usize,
+    status: u16,
+}
+
+impl<'a> HeadWriter<'a> {
+    /// Writes the status line.
+    #[inline]
+    pub fn begin(out: &'a mut Vec<u8>, status: u16) -> Self {
+        let begin = out.len();
+        write_status_line(out, status);
+        Self { out, begin, status }
+    }
+
+    /// As [`HeadWriter::begin`], with another reason phrase than the usual one, unless it is empty.
+    pub fn begin_with_reason(out: &'a mut Vec<u8>, status: u16, phrase: &[u8]) -> Self {
+        if phrase.is_empty() || phrase == reason(status).as_bytes() {
+            return Self::begin(out, status);
+        }
+        let begin = out.len();
+        out.extend_from_slice(format!("HTTP/1.1 {status} ").as_bytes());
+        out.extend_from_slice(phrase);
+        out.extend_from_slice(b"\r\n");
+        Self { out, begin, status }
+    }
+
+    /// Writes `Date`: RFC 9110, section 6.6.1.
+    #[inline]
+    pub fn date(&mut self, date: &str) {
+        self.field(b"Date: ", date.as_bytes());
+    }
+
+    /// Writes a field. `name` has its colon and blank.
+    #[inline]
+    pub fn field(&mut self, name: &[u8], value: &[u8]) {
+        for part in [name, value, b"\r\n"] {
+            self.out.extend_from_slice(part);
+        }
+    }
+
+    /// Writes whole lines, or nothing.
+    #[inline]
+    pub fn lines(&mut self, lines: &[u8]) {
+        self.out.extend_from_slice(lines);
+    }
+
+    /// Lets others write whole lines.
+    #[inline]
+    pub fn write_by(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(self.out);
+    }
+
+    /// Writes `Content-Length`, unless the status forbids content.
+    #[inline]
+    pub fn length(&mut self, len: u64) {
+        if !forbids_content(self.status) {
+            self.any_length(len);
+        }
+    }
+
+    /// Writes `Content-Length` whatever the status is: the answer to GET would have it.
+    pub fn any_length(&mut self, len: u64) {
+        self.field(b"Content-Length: ", itoa::Buffer::new().format(len).as_bytes());
+    }
+
+    /// Writes how the content is delimited, if that needs a field and `length` is not written.
+    pub fn coding(&mut self, outlet: Outlet) {
+        if outlet == Outlet::Chunks {
+            self.lines(b"Transfer-Encoding: chunked\r\n");
+        }
+    }
+
+    /// Writes `Connection`: RFC 9110, section 7.6.1. `Upgrade` is named there where the status says that it
+    /// is among the fields (section 7.8).
+    #[inline]
+    pub fn connection(&mut self, persists: bool) {
+        let value: &[u8] = match (persists, self.status) {
+            (true, 426) => b"keep-alive, Upgrade",
+            (true, _) => b"keep-alive",
+            (false, 426) => b"close, Upgrade",
+            (false, _) => b"close",
+        };
+        self.field(b"Connection: ", value);
+    }
+
+    /// Ends the head behind the fields that the program wants in each. Notes status and length in the request.
+    #[inline]
+    pub fn end(self, extra: &[u8], request: &mut Request) {
+        self.out.extend_from_slice(extra);
+        self.out.extend_from_slice(b"\r\n");
+        request.status = self.status;
+        request.head_len = (self.out.len() - self.begin) as u64;
+    }
+}
+
+/// Writes an answer that is complete at once: an error, a redirection, an empty success, or a document.
+/// A line of text is the content of 4xx and 5xx, except for 401.
+pub fn write_short_answer(
+    request: &mut Request,
+    status: u16,
+    date: &str,
+    extra: &[u8],
+    out: &mut Vec<u8>,
+) {
+    let persists = request.decide_persistence(!forbids_content(status));
+    let document = request.document.take();
+    let mut number = itoa::Buffer::new();
+    let text: &[&[u8]] = match &document {
+        Some(document) => &[document.as_bytes()],
+        None if status >= 400 && status != 401 => {
+            &[number.format(status).as_bytes(), b" ", reason(status).as_bytes(), b"\n"]
+        }
+        None => &[],
+    };
+    let mut head = HeadWriter::begin(out, status);
+    if document.is_some() {
+        head.field(b"Content-Type: ", XML.as_bytes());
+    } else if !text.is_empty() {
+        head.lines(b"Content-Type: text/plain\r\n");
+    }
+    head.length(text.iter().map(|part| part.len() as u64).sum());
+    head.date(date);
+    head.connection(persists);
+    head.lines(&request.fields);
+    head.end(extra, request);
+    if !request.head.is_head {
+        for part in text {
+            out.extend_from_slice(part);
+        }
+    }
+}
+
+/// Writes the head of an answer whose length is not known, and decides how its content is delimited.
+pub fn write_stream_head(
+    request: &mut Request,
+    status: u16,
+    media_type: &str,
+    date: &str,
+    extra: &[u8],
+    out: &mut Vec<u8>,
+) -> Outlet {
+    // HTTP/1.0 knows no chunks.
+    let persists = request.decide_persistence(false);
+    let outlet = Outlet::choose(&request.head, status, None);
+    let mut head = HeadWriter::begin(out, status);
+    head.date(date);
+    head.field(b"Content-Type: ", media_type.as_bytes());
+    if request.head.minor == 1 {
+        head.coding(Outlet::Chunks);
+    }
+    head.connection(persists);
+    head.end(extra, request);
+    outlet
+}

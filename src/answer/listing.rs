@@ -1,0 +1,148 @@
+//! Pages that list directories, read and written in portions, so that others have their turn however large a
+//! directory is.
+//!
+//! Refuses to know whether a directory may be listed.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::head::write_stream_head;
+use super::{Begun, Broken, Ended, Progress, Source};
+use crate::exchange::context::Context;
+use crate::exchange::outbox::Outbox;
+use crate::exchange::request::Request;
+use crate::files::directory::{Found, Reader};
+use crate::files::listing::{self, Entry, Order};
+use crate::files::merge::Merge;
+use crate::files::resolve;
+use crate::http::outlet::Outlet;
+use crate::site::status_of;
+
+/// Names of a directory that are looked at before others have their turn.
+const NAMES: usize = 256;
+
+/// A directory that is being listed.
+pub struct Listing {
+    path: PathBuf,
+    order: Order,
+    rows: Merge,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Names are read. The answer begins when all are known.
+    Reads(Reader),
+    /// Rows are written.
+    Writes {
+        outlet: Outlet,
+        /// A portion of the page.
+        portion: Vec<u8>,
+    },
+}
+
+/// Begins to read a directory. The answer to HEAD is complete without.
+pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
+    let reader = match Reader::open(&path) {
+        Ok(reader) => reader,
+        Err(error) => return Begun::Failed(status_of(&error)),
+    };
+    if request.head.is_head {
+        write_head(request, out, cx);
+        return Begun::Complete;
+    }
+    let order = Order::from_query(request.query());
+    let listing = Listing { path, order, rows: Merge::new(order), stage: Stage::Reads(reader) };
+    Begun::Source(Source::Listing(Box::new(listing)))
+}
+
+fn write_head(request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Outlet {
+    let date = cx.clock.date();
+    let extra = &cx.options.config.extra_headers;
+    write_stream_head(request, 200, "text/html; charset=utf-8", date, extra, &mut out.bytes)
+}
+
+impl Listing {
+    /// Reads on in the directory, or writes the next rows of its page.
+    pub fn produce(
+        mut self: Box<Self>,
+        request: &mut Request,
+        out: &mut Outbox,
+        cx: &mut Context,
+    ) -> Progress {
+        let Listing { path, order, rows, stage } = &mut *self;
+        if let Stage::Reads(reader) = stage {
+            match read_on(reader, path, rows, request, cx) {
+                Ok(true) => return Progress::Yields(Source::Listing(self)),
+                Ok(false) => {}
+                Err(status) => return Progress::Ended(Ended::Failed(status)),
+            }
+            let outlet = write_head(request, out, cx);
+            let mut portion = Vec::new();
+            listing::head(&mut portion, &request.path, *order);
+            *stage = Stage::Writes { outlet, portion };
+        }
+        let written = match stage {
+            Stage::Writes { outlet, portion } => write_rows(rows, portion, outlet, out),
+            Stage::Reads(_) => Ok(false),
+        };
+        match written {
+            Ok(true) => Progress::Ended(Ended::Complete),
+            Ok(false) => Progress::Yields(Source::Listing(self)),
+            Err(broken) => Progress::Ended(Ended::Broken(broken)),
+        }
+    }
+}
+
+/// Reads a portion of names. False if there are no more.
+fn read_on(
+    reader: &mut Reader,
+    path: &Path,
+    rows: &mut Merge,
+    request: &mut Request,
+    cx: &mut Context,
+) -> Result<bool, u16> {
+    cx.look_at_secrets();
+    let (config, secrets) = (&cx.options.config, &cx.files.secrets);
+    let mut is_hidden = |name: &[u8], found: Found<'_>| {
+        let full = path.join(OsStr::from_bytes(name));
+        match found {
+            None => !resolve::can_be_asked_for(name) || resolve::is_hidden(config, &full),
+            Some((meta, is_link)) => secrets.hides_found(&full, meta, is_link),
+        }
+    };
+    let portion = reader.advance(NAMES, &mut is_hidden).map_err(|error| status_of(&error))?;
+    let Some(portion) = portion else { return Ok(false) };
+    let weight = portion.iter().map(Entry::weight).sum();
+    match rows.add(portion).is_ok() && cx.charge(request, weight) {
+        true => Ok(true),
+        false => Err(503),
+    }
+}
+
+/// Writes some rows; behind the last one the end of the page. True if it was the last.
+fn write_rows(
+    entries: &mut Merge,
+    portion: &mut Vec<u8>,
+    outlet: &mut Outlet,
+    out: &mut Outbox,
+) -> Result<bool, Broken> {
+    let mut rows = 0;
+    for entry in entries.by_ref().take(NAMES) {
+        listing::row(portion, &entry);
+        rows += 1;
+    }
+    let is_last = rows < NAMES;
+    if is_last {
+        listing::foot(portion);
+    }
+    if out.bytes.try_reserve(portion.len() + 32).is_err() {
+        return Err(Broken::silently());
+    }
+    outlet.write(portion, &mut out.bytes);
+    portion.clear();
+    if is_last {
+        outlet.finish(&mut out.bytes);
+    }
+    Ok(is_last)
+}

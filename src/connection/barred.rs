@@ -1,0 +1,79 @@
+//! Connections that must not be served: TLS is to be spoken, and no certificate is in force. Each request is answered
+//! with 503, whatever it is.
+
+use super::wire::Received;
+use super::{Conn, Flow, State, Waiting};
+use crate::exchange::context::Context;
+use crate::http::request::Outcome;
+use crate::tls::port::Opening;
+
+impl Conn {
+    /// Bars it, as new connections are barred now. A request that came before is answered.
+    pub fn bar(&mut self) {
+        if self.wire.is_secure() {
+            return;
+        }
+        match &mut self.state {
+            State::Head(waiting) => self.state = State::Barred(*waiting),
+            State::Content { request, .. }
+            | State::Deciding(request)
+            | State::Calling { request, .. }
+            | State::Answering(request)
+            | State::Producing { request, .. } => request.is_last = true,
+            _ => {}
+        }
+    }
+
+    /// Takes a request where TLS is to be spoken and cannot be. By then that may have changed.
+    #[cold]
+    pub(super) fn turn_down(&mut self, cx: &mut Context) -> Flow {
+        let State::Barred(waiting) = self.state else {
+            return self.cannot_be(cx, "a connection is not barred");
+        };
+        match cx.tls.open() {
+            Some(Opening::Barred) => {}
+            Some(Opening::Plain) => {
+                self.state = State::Head(waiting);
+                return Flow::Again;
+            }
+            // Bytes that have come so far are no TLS.
+            Some(Opening::Tls(session)) if cx.input.unread.is_empty() => {
+                self.wire.begin_session(session);
+                self.state = State::Head(Waiting { begun: true, ..waiting });
+                self.since = cx.clock.now;
+                return Flow::Again;
+            }
+            Some(Opening::Tls(_)) | None => return Flow::Close,
+        }
+        let limit = cx.options.config.max_request_header_bytes;
+        let text = cx.input.bytes();
+        match text.trim_ascii_start().first() {
+            Some(byte) if !byte.is_ascii_alphabetic() => return Flow::Close,
+            Some(_) => {
+                let blank = text.len() - text.trim_ascii_start().len();
+                cx.input.unread.start += blank;
+                match cx.input.head.parse(&cx.input.buf[cx.input.unread.clone()], limit) {
+                    Outcome::Complete => return self.refuse_barred(cx, true),
+                    Outcome::Refused(_) => return self.refuse_barred(cx, false),
+                    Outcome::Partial => {}
+                }
+            }
+            None if text.len() > limit => return Flow::Close,
+            None => {}
+        }
+        match self.receive(cx) {
+            Received::Bytes => Flow::Again,
+            Received::Nothing => Flow::Leave,
+            Received::End | Received::Lost | Received::Refused { .. } => Flow::Close,
+        }
+    }
+
+    fn refuse_barred(&mut self, cx: &mut Context, parsed: bool) -> Flow {
+        self.wire.complain(cx, "no certificate is in force: a request is answered with 503");
+        // The program's own page of errors is an answer in plain HTTP, too.
+        let handler = cx.error_handler.take();
+        let flow = self.refuse(cx, 503, parsed);
+        cx.error_handler = handler;
+        flow
+    }
+}

@@ -1,0 +1,313 @@
+//! The content of a request: where it ends, and where its pieces go. RFC 9112, sections 6 and 7.1.
+
+use std::ops::Range;
+
+use super::wire::{Received, Wire};
+use super::{Conn, Flow, Recipient, State};
+use crate::answer::{Ended, Gateway, Moved, PIECE, Plan, Source};
+use crate::exchange::context::Context;
+use crate::exchange::input::SCRATCH;
+use crate::exchange::request::{Request, Rest};
+use crate::http::chunked::Step as Chunk;
+use crate::site::Intake;
+
+/// Content with more than this to come is received straight into its own buffer.
+const STRAIGHT_FROM: u64 = 16 * 1024;
+
+/// What came of the input.
+enum Taken {
+    /// The content is complete.
+    All,
+    /// More is to come.
+    Part,
+    /// The request is refused.
+    Refused(u16),
+}
+
+/// What came of the output of a program.
+enum Heard {
+    /// There is no more of it for now, or no room for it.
+    Nothing,
+    Ended(Ended),
+    /// The connection has failed.
+    Lost,
+}
+
+impl Recipient {
+    fn intake(&self) -> Intake {
+        match self {
+            Recipient::Handler(_) => Intake::Keep,
+            Recipient::Plan(plan) => plan.intake(),
+        }
+    }
+
+    /// Gives it up: nothing of it stays behind.
+    pub(super) fn stop(self, cx: &mut Context) {
+        if let Recipient::Plan(plan) = self {
+            plan.stop(cx);
+        }
+    }
+}
+
+impl Conn {
+    /// Takes in the content of a request.
+    pub(super) fn take_content(
+        &mut self,
+        cx: &mut Context,
+        mut request: Box<Request>,
+        mut recipient: Recipient,
+    ) -> Flow {
+        if let Recipient::Plan(plan) = &mut recipient
+            && let Plan::Program(gateway) = &mut **plan
+        {
+            match self.hear_program(cx, &mut request, gateway) {
+                Heard::Nothing => {}
+                Heard::Lost => return self.keep_content(request, recipient, Flow::Close),
+                Heard::Ended(ended) => {
+                    recipient.stop(cx);
+                    return self.end_answer(cx, request, ended);
+                }
+            }
+        }
+        loop {
+            if cx.turn.bytes == 0 {
+                self.wire.make_ready(cx);
+                return self.keep_content(request, recipient, Flow::Leave);
+            }
+            match take_arrived(&mut request, &mut recipient, cx) {
+                Taken::All => return self.end_content(cx, request, recipient),
+                Taken::Refused(status) => {
+                    return self.refuse_content(cx, request, recipient, status);
+                }
+                Taken::Part => {}
+            }
+            if let Recipient::Plan(plan) = &recipient
+                && !plan.takes_content(cx)
+            {
+                return self.keep_content(request, recipient, Flow::Leave);
+            }
+            let received = match straight_left(&self.wire, cx, &request, &recipient) {
+                Some(left) => receive_straight(&mut self.wire, cx, &mut request, left),
+                None => self.wire.receive(cx, true),
+            };
+            match received {
+                Received::Bytes => {}
+                Received::Nothing => return self.keep_content(request, recipient, Flow::Leave),
+                // The rest of the request will never come.
+                Received::End | Received::Lost | Received::Refused { .. } => {
+                    return self.keep_content(request, recipient, Flow::Close);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn keep_content(&mut self, request: Box<Request>, recipient: Recipient, flow: Flow) -> Flow {
+        self.enter(State::Content { request, recipient });
+        flow
+    }
+
+    /// Moves on the output of a program that runs already, which may answer before it has all content.
+    fn hear_program(
+        &mut self,
+        cx: &mut Context,
+        request: &mut Request,
+        gateway: &mut Gateway,
+    ) -> Heard {
+        if cx.programs.feed(gateway.program(), cx.clock.now) {
+            // It was not the client who was slow.
+            self.since = cx.clock.now;
+        }
+        loop {
+            if self.wire.backlog() >= PIECE && !self.wire.flush(cx, false) {
+                return Heard::Lost;
+            }
+            if self.wire.backlog() >= PIECE {
+                return Heard::Nothing;
+            }
+            if cx.turn.bytes == 0 {
+                self.wire.make_ready(cx);
+                return Heard::Nothing;
+            }
+            match gateway.move_output(request, self.wire.outbox(cx), cx) {
+                Moved::Waits => return Heard::Nothing,
+                Moved::More => {}
+                Moved::Ended(ended) => return Heard::Ended(ended),
+            }
+        }
+    }
+
+    /// All of the content has come.
+    fn end_content(
+        &mut self,
+        cx: &mut Context,
+        request: Box<Request>,
+        recipient: Recipient,
+    ) -> Flow {
+        match recipient {
+            Recipient::Handler(handler) => self.call_handler(cx, request, handler),
+            Recipient::Plan(plan) => match *plan {
+                Plan::Task(task) => self.answer(cx, request, task),
+                Plan::Program(mut gateway) => {
+                    gateway.end_content(cx);
+                    self.enter(State::Producing { request, source: Source::Program(gateway) });
+                    Flow::Again
+                }
+            },
+        }
+    }
+
+    /// Answers with an error before all of the content has come.
+    pub(super) fn refuse_content(
+        &mut self,
+        cx: &mut Context,
+        request: Box<Request>,
+        recipient: Recipient,
+        status: u16,
+    ) -> Flow {
+        recipient.stop(cx);
+        self.fail(cx, request, status)
+    }
+}
+
+/// Moves the part of the content that is in the input to its place.
+fn take_arrived(request: &mut Request, recipient: &mut Recipient, cx: &mut Context) -> Taken {
+    let limit = cx.options.config.max_request_body_bytes as u64;
+    loop {
+        let unread = cx.input.unread.clone();
+        let (content, end, announced) = match &mut request.rest {
+            Rest::Nothing => return Taken::All,
+            Rest::Unread => return Taken::Refused(400),
+            Rest::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(unread.len());
+                *left -= take as u64;
+                let end = unread.start + take;
+                if *left == 0 {
+                    request.rest = Rest::Nothing;
+                }
+                (unread.start..end, end, 0)
+            }
+            Rest::Chunked(decoder) => match decoder.step(cx.input.bytes()) {
+                Ok(Chunk::Data { start, end }) => {
+                    let content = unread.start + start..unread.start + end;
+                    (content.clone(), content.end, decoder.announced())
+                }
+                Ok(Chunk::More) => (0..0, unread.end, decoder.announced()),
+                Ok(Chunk::End(len)) => {
+                    request.rest = Rest::Nothing;
+                    (0..0, unread.start + len, 0)
+                }
+                Err(_) => return Taken::Refused(400),
+            },
+        };
+        let count = end - unread.start;
+        cx.input.unread.start = end;
+        request.arrived += count as u64;
+        let limit = match recipient {
+            Recipient::Handler(_) => limit,
+            Recipient::Plan(plan) => plan.content_limit(limit),
+        };
+        if announced > limit {
+            return Taken::Refused(413);
+        }
+        if let Err(status) = append(request, recipient, cx, content) {
+            return Taken::Refused(status);
+        }
+        if !request.is_complete() && (count == 0 || cx.input.unread.is_empty()) {
+            return Taken::Part;
+        }
+    }
+}
+
+/// Hands on a piece of the content, within the limits.
+fn append(
+    request: &mut Request,
+    recipient: &mut Recipient,
+    cx: &mut Context,
+    content: Range<usize>,
+) -> Result<(), u16> {
+    match (recipient.intake(), recipient) {
+        (Intake::Discard, _) => return Ok(()),
+        (Intake::Stream, Recipient::Plan(plan)) => {
+            if content.is_empty() {
+                return Ok(());
+            }
+            let buf = std::mem::take(&mut cx.input.buf);
+            let taken = plan.take(buf.get(content).unwrap_or_default(), request, cx);
+            cx.input.buf = buf;
+            return taken;
+        }
+        (Intake::Keep | Intake::Stream, _) => {}
+    }
+    let config = &cx.options.config;
+    let so_far = request.buf.len() - request.head.len;
+    if content.len() > config.max_request_body_bytes.saturating_sub(so_far) {
+        return Err(413);
+    }
+    // The buffer grows with the bytes that arrive, never with those that the head claims. One byte more
+    // is for the NUL behind the content.
+    let now = cx.clock.now;
+    if !cx.charge(request, content.len())
+        || !cx.spares.buffers.grow(&mut request.buf, content.len() + 1, now)
+    {
+        return Err(503);
+    }
+    request.buf.extend_from_slice(&cx.input.buf[content]);
+    Ok(())
+}
+
+/// How much of long content is to come, if it can be received where it is to lie.
+fn straight_left(
+    wire: &Wire,
+    cx: &Context,
+    request: &Request,
+    recipient: &Recipient,
+) -> Option<u64> {
+    match request.rest {
+        // Not before so much has arrived that the space for more is in proportion.
+        Rest::Length(left)
+            if left > STRAIGHT_FROM
+                && cx.input.unread.is_empty()
+                && !wire.is_secure()
+                && request.buf.len() >= SCRATCH / 8
+                && recipient.intake() == Intake::Keep =>
+        {
+            Some(left)
+        }
+        _ => None,
+    }
+}
+
+/// Receives content where it is to lie. `left`: how much of it is to come.
+fn receive_straight(
+    wire: &mut Wire,
+    cx: &mut Context,
+    request: &mut Request,
+    left: u64,
+) -> Received {
+    let limit = cx.options.config.max_buffered_bytes.saturating_sub(cx.buffered);
+    let before = request.buf.len();
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    let growth = left.min(before).saturating_add(1);
+    if request.buf.capacity() - before < growth.min(SCRATCH)
+        && !cx.spares.buffers.grow(&mut request.buf, growth, cx.clock.now)
+    {
+        return Received::Lost;
+    }
+    let count = match wire.receive_into(cx, &mut request.buf) {
+        Ok(count) => count,
+        Err(received) => return received,
+    };
+    let body = count.min(left);
+    request.arrived += body as u64;
+    request.charged += body;
+    cx.buffered += body;
+    request.rest = match left - body {
+        0 => Rest::Nothing,
+        left => Rest::Length(left as u64),
+    };
+    // Bytes behind the content belong to the next request.
+    cx.input.put(&request.buf[before + body..]);
+    request.buf.truncate(before + body);
+    if body > limit { Received::Lost } else { Received::Bytes }
+}

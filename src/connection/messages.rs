@@ -1,0 +1,163 @@
+//! Bytes that programs write to a connection: on the I/O thread, and messages of other threads. Raw bytes and the
+//! `mg_send` family.
+
+use std::sync::atomic::Ordering;
+
+use super::wire::Wire;
+use super::{Conn, State};
+use crate::exchange::context::Context;
+use crate::http::response::{Answer, Written};
+use crate::shared::hub::{Message, Verdict};
+use crate::shared::slots::Slot;
+
+/// One call of the writing family.
+#[derive(Clone, Copy)]
+pub enum Piece<'a> {
+    Raw(&'a [u8]),
+    /// Through the `mg_send` family.
+    Status(u16),
+    Field(&'a [u8], &'a [u8]),
+    Data(&'a [u8]),
+}
+
+impl Piece<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Raw(bytes) | Piece::Data(bytes) => bytes.len(),
+            Piece::Status(_) => 0,
+            Piece::Field(name, value) => name.len() + value.len(),
+        }
+    }
+
+    /// Appends it to an answer. The status that it fixes is shown to the program.
+    fn feed(self, slot: &Slot, answer: &mut Answer, out: &mut Vec<u8>) -> bool {
+        match self {
+            Piece::Raw(bytes) => answer.write(bytes, out) == Written::Taken,
+            Piece::Data(bytes) => answer.send_data(bytes, out) == Written::Taken,
+            Piece::Field(name, value) => {
+                answer.send_header(name, value);
+                true
+            }
+            Piece::Status(status) => {
+                let taken = answer.send_status(status);
+                if taken {
+                    slot.set_status(status);
+                }
+                taken
+            }
+        }
+    }
+}
+
+impl Conn {
+    /// Takes the bytes that the program writes, on the I/O thread. False if they are refused.
+    pub fn write(&mut self, cx: &mut Context, piece: Piece<'_>) -> bool {
+        if !self.wire.has_room(cx, piece.len()) {
+            return false;
+        }
+        match &mut self.state {
+            State::Websocket(websocket) => match piece {
+                Piece::Raw(bytes) => websocket.write_raw(&mut self.wire, cx, bytes),
+                _ => false,
+            },
+            State::Calling { answer, .. } => {
+                let slot = self.wire.slot;
+                let taken = piece.feed(slot, answer, &mut self.wire.outbox(cx).bytes);
+                if let Some(fault) = answer.take_fault() {
+                    self.wire.complain(cx, fault);
+                }
+                taken
+            }
+            State::Answering(_) => self.write_late(cx, piece),
+            _ => false,
+        }
+    }
+
+    /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
+    pub fn write_frame(&mut self, cx: &mut Context, opcode: u8, data: &[u8]) -> Option<usize> {
+        self.state.websocket_mut()?.write_frame(&mut self.wire, cx, opcode, data)
+    }
+
+    /// Continues the answer of a handler that has returned.
+    fn write_late(&mut self, cx: &mut Context, piece: Piece<'_>) -> bool {
+        let slot = self.wire.slot;
+        // Messages that other threads wrote before stay before: under the lock they write none.
+        let mut late = loop {
+            self.take_messages(cx);
+            let late = slot.answer();
+            if !slot.has_messages() {
+                break late;
+            }
+        };
+        let Some(answer) = late.as_deref_mut() else { return false };
+        let taken = piece.feed(slot, answer, &mut self.wire.outbox(cx).bytes);
+        let (fault, complete) = (answer.take_fault(), answer.complete());
+        drop(late);
+        if let Some(fault) = fault {
+            self.wire.complain(cx, fault);
+        }
+        if let Some(persistent) = complete
+            && taken
+        {
+            self.finish_late(cx, persistent);
+        }
+        self.wire.mark_dirty(cx);
+        taken
+    }
+
+    /// Takes the messages of other threads for this connection out of the queue.
+    pub(super) fn take_messages(&mut self, cx: &mut Context) {
+        for message in cx.messages_for(self.wire.slot) {
+            self.take_message(cx, message);
+        }
+    }
+
+    /// Takes a message of another thread for this connection, or for an earlier one in its slot.
+    pub fn take_message(&mut self, cx: &mut Context, message: Message) {
+        let Some((bytes, verdict)) = open_message(self.wire.slot, message) else { return };
+        match &mut self.state {
+            State::Websocket(websocket)
+            | State::Draining { websocket: Some(websocket), .. }
+            | State::Lingering { websocket: Some(websocket), .. } => {
+                websocket.take_message(&mut self.wire, cx, &bytes, verdict);
+            }
+            // All that is unjudged when the handler returns is taken under the slot's lock.
+            State::Calling { answer, .. } if verdict == Verdict::Unjudged => answer.hold(bytes),
+            _ if verdict == Verdict::Unjudged => {}
+            _ => {
+                if queue(&mut self.wire, cx, &bytes)
+                    && let Verdict::End { persistent } = verdict
+                {
+                    self.finish_late(cx, persistent);
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of a message and the verdict about them, if it is for the connection that `slot` has now.
+pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Verdict)> {
+    let Message::Write { generation, bytes, charged, verdict, .. } = message else { return None };
+    if slot.open_generation() != Some(generation) {
+        return None;
+    }
+    slot.incoming.fetch_sub(charged, Ordering::Relaxed);
+    Some((bytes, verdict))
+}
+
+/// Queues bytes of another thread, which was told that they go out. False if there is no memory for them: an
+/// answer with a hole must not go on.
+pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
+    let out = wire.outbox(cx);
+    if out.bytes.try_reserve(bytes.len()).is_err() {
+        wire.complain(cx, "out of memory: a connection is closed");
+        // The lock of its slot may be held here: it is closed in its next turn.
+        wire.gone = true;
+        wire.writable = false;
+        wire.make_ready(cx);
+        return false;
+    }
+    out.bytes.extend_from_slice(bytes);
+    wire.mark_dirty(cx);
+    true
+}

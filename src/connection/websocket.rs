@@ -1,0 +1,545 @@
+//! Websocket connections (RFC 6455): delivery of messages, writing of frames, pings, closing.
+//!
+//! The request of the handshake stays with the connection, since the program may read its strings
+//! until the connection closes. Refuses to know how frames are parsed, which is in the room `websocket`.
+
+use std::ffi::c_int;
+use std::io::IoSlice;
+use std::ops::Range;
+
+use mio::net::TcpStream;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+
+use super::messages::open_message;
+use super::wire::{Received, Wire};
+use crate::abi::Handler;
+use crate::exchange::context::Context;
+use crate::exchange::outbox::Outbox;
+use crate::exchange::request::Request;
+use crate::options::{Config, IterateContent, WebsocketDelivery};
+use crate::shared::hub::Verdict;
+use crate::shared::slots::Content;
+use crate::websocket::deflate::Deflate;
+use crate::websocket::frame;
+use crate::websocket::message::{Payload, Receiver, Step, TRY_AGAIN_LATER, Unit};
+
+/// While more than this waits to be sent, nothing is read.
+const MAX_BACKLOG: usize = 1 << 20;
+/// The payload of a frame of at least this size goes to the kernel without a copy in the outbox:
+/// by then the copy costs more than a call that sends more than one frame saves.
+const GATHER_FROM: usize = 12 * 1024;
+/// How long a client may take to answer our Close.
+const CLOSING_MS: u32 = 5_000;
+
+/// A websocket, beside its wire.
+pub struct Websocket {
+    /// The request that opened it.
+    pub request: Box<Request>,
+    handler: Handler,
+    receiver: Receiver,
+    /// The compression that the handshake agreed on.
+    deflate: Option<Deflate>,
+    /// The message that the handler is looking at.
+    shown: Option<Shown>,
+    /// Set once a Close frame of ours is queued: nothing is sent after it.
+    sent_close: Option<SentClose>,
+    /// Milliseconds of the server's clock.
+    last_ping: u32,
+    /// The last message, its NUL included, and its `wsbits`; see `iterate_content`.
+    last: (Vec<u8>, u8),
+}
+
+/// Our Close frame.
+#[derive(Clone, Copy)]
+struct SentClose {
+    /// Milliseconds of the server's clock.
+    at: u32,
+}
+
+struct Shown {
+    /// Where in the buffer of the turn it is, and the byte that belongs where the NUL behind it stands.
+    borrowed: Option<(Range<usize>, u8)>,
+    /// It is no control frame.
+    is_data: bool,
+    wsbits: u8,
+    /// It is a Close: the code to answer with.
+    close: Option<Option<u16>>,
+}
+
+/// How it goes on with a websocket.
+pub enum Then {
+    /// There may be more to do.
+    Again,
+    /// It waits for events, or for its next turn.
+    Leave,
+    /// Its handler is to be called.
+    Call(Handler),
+    /// The closing handshake is done, or there is no talking to the client: it ends once all is sent.
+    End,
+    /// It ends at once.
+    Close,
+}
+
+impl Websocket {
+    /// A websocket whose handshake is done.
+    pub fn new(
+        request: Box<Request>,
+        handler: Handler,
+        deflate: Option<Deflate>,
+        cx: &Context,
+    ) -> Self {
+        let config = &cx.options.config;
+        let unit = match config.websocket_delivery {
+            WebsocketDelivery::Messages => Unit::Message,
+            WebsocketDelivery::Frames => Unit::Frame,
+        };
+        let receiver = Receiver::new(unit, config.max_websocket_message_bytes, deflate);
+        Self {
+            request,
+            handler,
+            receiver,
+            deflate,
+            shown: None,
+            sent_close: None,
+            last_ping: cx.clock.now,
+            last: Default::default(),
+        }
+    }
+
+    /// Bytes that it keeps: of messages that are not complete, and the last one.
+    pub fn buffered(&self) -> usize {
+        self.receiver.buffered() + self.last.0.len()
+    }
+
+    /// Whether its handler is looking at a message.
+    pub fn is_calling(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// The last message, where it is kept.
+    pub fn last_message(&mut self) -> Content {
+        let (message, wsbits) = &mut self.last;
+        Content::of_message(message, *wsbits)
+    }
+
+    /// Reads frames, up to the next message for the handler.
+    pub fn take_frames(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+        loop {
+            if wire.backlog() > MAX_BACKLOG {
+                // A client that does not read is not read from.
+                if !wire.flush(cx, false) {
+                    return Then::Close;
+                }
+                if wire.backlog() > MAX_BACKLOG {
+                    return Then::Leave;
+                }
+            }
+            if cx.turn.requests == 0 || cx.turn.bytes == 0 {
+                wire.make_ready(cx);
+                return Then::Leave;
+            }
+            match self.next_event(wire, cx) {
+                Some(Then::Again) => {}
+                Some(then) => return then,
+                None => match wire.receive(cx, true) {
+                    Received::Bytes => {}
+                    Received::Nothing => return Then::Leave,
+                    // Without a Close the connection has failed: there is no use in another.
+                    Received::End | Received::Lost | Received::Refused { .. } => {
+                        return Then::Close;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Acts on the next frames of the input. `None` if there is nothing complete.
+    fn next_event(&mut self, wire: &mut Wire, cx: &mut Context) -> Option<Then> {
+        if cx.input.unread.is_empty() {
+            return None;
+        }
+        let frames = cx.options.config.websocket_delivery == WebsocketDelivery::Frames;
+        let start = cx.input.unread.start;
+        let before = self.receiver.buffered();
+        let step = self.receiver.step(&mut cx.input.buf[cx.input.unread.clone()]);
+        let after = self.receiver.buffered();
+        cx.recount(before, after);
+        cx.turn.requests = cx.turn.requests.saturating_sub(1);
+        if let Step::More { consumed }
+        | Step::Message { consumed, .. }
+        | Step::Ping { consumed, .. }
+        | Step::Pong { consumed, .. }
+        | Step::Close { consumed, .. } = &step
+        {
+            cx.input.unread.start += consumed;
+        }
+        // After our Close the client's messages come too late.
+        let is_late = self.sent_close.is_some();
+        let then = match step {
+            Step::More { .. } => {
+                if after > before && cx.buffered > cx.options.config.max_buffered_bytes {
+                    return Some(self.fail(wire, cx, TRY_AGAIN_LATER));
+                }
+                return None;
+            }
+            Step::Close { code, payload, .. } => {
+                self.deliver(wire, cx, 0x80 | frame::CLOSE, payload, start, Some(code))
+            }
+            Step::Fail { code } => self.fail(wire, cx, code),
+            Step::Message { .. } | Step::Ping { .. } | Step::Pong { .. } if is_late => Then::Again,
+            Step::Message { wsbits, payload, .. } => {
+                self.deliver(wire, cx, wsbits, payload, start, None)
+            }
+            Step::Ping { payload, .. } => {
+                self.pong(wire, cx, &payload, start);
+                match frames {
+                    true => self.deliver(wire, cx, 0x80 | frame::PING, payload, start, None),
+                    false => Then::Again,
+                }
+            }
+            Step::Pong { payload, .. } if frames => {
+                self.deliver(wire, cx, 0x80 | frame::PONG, payload, start, None)
+            }
+            Step::Pong { .. } => Then::Again,
+        };
+        Some(then)
+    }
+
+    /// The client broke the rules or a limit: closes with the code that says so.
+    fn fail(&mut self, wire: &mut Wire, cx: &mut Context, code: u16) -> Then {
+        self.begin_close(wire, cx, Some(code));
+        Then::End
+    }
+
+    fn pong(&mut self, wire: &mut Wire, cx: &mut Context, payload: &Payload, start: usize) {
+        let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
+        let payload = match payload {
+            Payload::Input(range) => &cx.input.buf[start + range.start..start + range.end],
+            Payload::Own => without_nul(self.receiver.own()),
+        };
+        frame::write_header(&mut out.bytes, frame::PONG, payload.len(), false);
+        out.bytes.extend_from_slice(payload);
+    }
+
+    /// Shows a message to the handler. `close`: it is a Close, to be answered with that code.
+    fn deliver(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context,
+        wsbits: u8,
+        payload: Payload,
+        start: usize,
+        close: Option<Option<u16>>,
+    ) -> Then {
+        if close.is_some() {
+            // From here on only an answering Close may be written, on this thread.
+            self.stop_frames(wire, cx);
+        }
+        let slot = wire.slot;
+        let borrowed = match payload {
+            Payload::Input(range) => {
+                let (begin, end) = (start + range.start, start + range.end);
+                // The NUL takes the place of the next frame's first byte, which is put back.
+                let byte = std::mem::replace(&mut cx.input.buf[end], 0);
+                slot.show_message(&mut cx.input.buf[begin..end], wsbits);
+                Some((begin..end, byte))
+            }
+            Payload::Own => {
+                slot.show_message(without_nul(self.receiver.own()), wsbits);
+                None
+            }
+        };
+        let is_data = wsbits & 15 < frame::CLOSE;
+        self.shown = Some(Shown { borrowed, close, is_data, wsbits });
+        Then::Call(self.handler)
+    }
+
+    /// The handler has returned `result` for the message that it was shown.
+    pub fn message_handled(&mut self, wire: &mut Wire, cx: &mut Context, result: c_int) -> Then {
+        wire.slot.hide_message();
+        let Some(shown) = self.shown.take() else {
+            debug_assert!(false, "a handler returned that was shown no message");
+            return Then::Close;
+        };
+        self.keep_last(cx, &shown);
+        match shown.borrowed {
+            Some((range, byte)) => cx.input.buf[range.end] = byte,
+            None => {
+                let before = self.receiver.buffered();
+                self.receiver.release();
+                cx.recount(before, self.receiver.buffered());
+            }
+        }
+        match shown.close {
+            Some(code) => self.begin_close(wire, cx, code),
+            None if result != 0 => self.begin_close(wire, cx, Some(1000)),
+            None => return Then::Again,
+        }
+        Then::End
+    }
+
+    /// Keeps a message for walks that show the last one.
+    fn keep_last(&mut self, cx: &mut Context, shown: &Shown) {
+        if !shown.is_data || cx.options.config.iterate_content != IterateContent::Last {
+            return;
+        }
+        let before = self.last.0.len();
+        let room = cx.options.config.max_buffered_bytes.saturating_sub(cx.buffered);
+        let message = match &shown.borrowed {
+            Some((range, _)) => cx.input.buf.get(range.clone()).unwrap_or_default(),
+            None => without_nul(self.receiver.own()),
+        };
+        copy_with_nul(&mut self.last.0, message, room);
+        self.last.1 = shown.wsbits;
+        cx.recount(before, self.last.0.len());
+    }
+
+    /// Takes no more frames from other threads; those that they have written go first.
+    fn stop_frames(&mut self, wire: &mut Wire, cx: &mut Context) {
+        let slot = wire.slot;
+        let guard = slot.answer();
+        slot.set_takes_frames(false);
+        self.take_messages(wire, cx);
+        drop(guard);
+    }
+
+    /// Sends a Close frame, unless one is sent.
+    fn begin_close(&mut self, wire: &mut Wire, cx: &mut Context, code: Option<u16>) {
+        self.stop_frames(wire, cx);
+        if self.sent_close.is_some() {
+            return;
+        }
+        let payload = code.map(u16::to_be_bytes);
+        let payload = payload.as_ref().map_or(&[][..], |code| code);
+        let out = wire.outbox(cx);
+        frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
+        out.bytes.extend_from_slice(payload);
+        self.note_close(wire, cx);
+    }
+
+    /// A Close frame of ours is queued: the client has some time to answer it.
+    fn note_close(&mut self, wire: &Wire, cx: &mut Context) {
+        self.sent_close = Some(SentClose { at: cx.clock.now });
+        wire.set_timer(cx, CLOSING_MS.into());
+    }
+
+    /// Frees the memory for half a message, which is of use to others while this one lingers.
+    pub fn end(&mut self, cx: &mut Context) {
+        let before = self.receiver.buffered();
+        self.receiver.close();
+        cx.recount(before, self.receiver.buffered());
+    }
+
+    /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
+    pub fn write_frame(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context,
+        opcode: u8,
+        data: &[u8],
+    ) -> Option<usize> {
+        let slot = wire.slot;
+        // Behind a Close nothing may be sent: no other thread writes between the look for its messages and it.
+        let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
+        // Messages that other threads wrote before stay before.
+        self.take_messages(wire, cx);
+        if !wire.has_room(cx, data.len() + frame::MAX_HEADER) {
+            return None;
+        }
+        let answers_close = self.shown.as_ref().is_some_and(|shown| shown.close.is_some());
+        if self.sent_close.is_some() || answers_close && opcode != frame::CLOSE {
+            return None;
+        }
+        let is_plain = !wire.is_secure();
+        let Wire { out, socket, writable, .. } = &mut *wire;
+        let out = out.get_or_insert_with(|| cx.spares.outbox());
+        out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
+        let before = out.position();
+        match &self.deflate {
+            Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
+            None => {
+                let is_first = out.bytes.is_empty();
+                frame::write_header(&mut out.bytes, opcode, data.len(), false);
+                let sent = match is_first && data.len() >= GATHER_FROM && is_plain && *writable {
+                    true => send_with_header(socket, writable, out, data),
+                    false => 0,
+                };
+                out.bytes.extend_from_slice(data.get(sent..).unwrap_or_default());
+            }
+        }
+        let queued = usize::try_from(out.position() - before).unwrap_or(usize::MAX);
+        if opcode == frame::CLOSE {
+            slot.set_takes_frames(false);
+            self.note_close(wire, cx);
+        }
+        wire.mark_dirty(cx);
+        Some(queued)
+    }
+
+    /// Writes raw bytes between the frames, on the I/O thread. False if they are refused.
+    pub fn write_raw(&mut self, wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
+        // Messages that other threads wrote before stay before.
+        self.take_messages(wire, cx);
+        if !wire.slot.takes_frames() {
+            return false;
+        }
+        let out = wire.outbox(cx);
+        if out.bytes.try_reserve(bytes.len()).is_err() {
+            return false;
+        }
+        out.bytes.extend_from_slice(bytes);
+        wire.mark_dirty(cx);
+        true
+    }
+
+    /// Takes the messages of other threads for this connection out of the queue.
+    #[inline]
+    fn take_messages(&mut self, wire: &mut Wire, cx: &mut Context) {
+        if wire.slot.has_messages() {
+            self.take_messages_in_order(wire, cx);
+        }
+    }
+
+    fn take_messages_in_order(&mut self, wire: &mut Wire, cx: &mut Context) {
+        for message in cx.messages_for(wire.slot) {
+            if let Some((bytes, verdict)) = open_message(wire.slot, message) {
+                self.take_message(wire, cx, &bytes, verdict);
+            }
+        }
+    }
+
+    /// Takes a frame, or raw bytes, that another thread has written.
+    pub fn take_message(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context,
+        bytes: &[u8],
+        verdict: Verdict,
+    ) {
+        if self.sent_close.is_some() {
+            return;
+        }
+        let Verdict::Frame { header_len } = verdict else {
+            super::messages::queue(wire, cx, bytes);
+            return;
+        };
+        let Some(opcode) = bytes.first().map(|first| first & 15) else { return };
+        let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
+        if out.bytes.try_reserve(bytes.len()).is_err() {
+            return;
+        }
+        match &self.deflate {
+            Some(deflate) => {
+                let data = bytes.get(header_len..).unwrap_or_default();
+                cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
+            }
+            None => out.bytes.extend_from_slice(bytes),
+        }
+        if opcode == frame::CLOSE {
+            self.note_close(wire, cx);
+        }
+        wire.mark_dirty(cx);
+    }
+
+    /// How far ahead its timer is filed at most, in milliseconds; 0 for never.
+    pub fn horizon(&self, cx: &Context) -> u64 {
+        let idle = cx.options.config.idle_timeout_ms;
+        let wakes = match self.sent_close.is_some() {
+            true => u64::from(CLOSING_MS),
+            false => ping_interval(cx),
+        };
+        match (wakes, idle) {
+            (0, idle) => idle,
+            (wakes, 0) => wakes,
+            (wakes, idle) => wakes.min(idle),
+        }
+    }
+
+    /// Its timer has come due: pings, or closes.
+    pub fn timer_due(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+        let now = cx.clock.now;
+        let idle = cx.options.config.idle_timeout_ms;
+        let interval = ping_interval(cx);
+        let quiet = u64::from(now.wrapping_sub(wire.last_active));
+        let mut next = u64::MAX;
+        if idle > 0 {
+            if quiet >= idle && !wire.has_unread() {
+                return Then::Close;
+            }
+            next = idle.saturating_sub(quiet).max(1);
+        }
+        if let Some(SentClose { at }) = self.sent_close {
+            let since = now.wrapping_sub(at);
+            if since >= CLOSING_MS {
+                return Then::Close;
+            }
+            next = next.min(u64::from(CLOSING_MS - since));
+        } else if interval > 0 {
+            let since = quiet.min(u64::from(now.wrapping_sub(self.last_ping)));
+            if since >= interval {
+                self.last_ping = now;
+                next = next.min(interval);
+                frame::write_header(&mut wire.outbox(cx).bytes, frame::PING, 0, false);
+                wire.mark_dirty(cx);
+            } else {
+                next = next.min(interval - since);
+            }
+        }
+        if next < u64::MAX {
+            wire.set_timer(cx, next);
+        }
+        Then::Leave
+    }
+}
+
+/// Milliseconds between pings; 0 for none.
+fn ping_interval(cx: &Context) -> u64 {
+    let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = cx.options.config;
+    match (websocket_ping_interval_ms, idle_timeout_ms) {
+        (0, _) => 0,
+        (interval, 0) => interval,
+        // Late enough for a dead peer is too late for one that merely has nothing to say.
+        (interval, idle) => interval.min(idle / 3).max(1),
+    }
+}
+
+/// Sends the header in the outbox, and as much of the payload behind it as the socket takes.
+/// Returns how much of the payload that is. Errors are left to the next flush: the program may be
+/// in a handler of this connection.
+fn send_with_header(
+    socket: &TcpStream,
+    writable: &mut bool,
+    out: &mut Outbox,
+    data: &[u8],
+) -> usize {
+    let header = out.len();
+    let parts = [IoSlice::new(out.pending()), IoSlice::new(data)];
+    let flags = SendFlags::NOSIGNAL;
+    let Ok(count) = sendmsg(socket, &parts, &mut SendAncillaryBuffer::default(), flags) else {
+        return 0;
+    };
+    if count < header + data.len() {
+        *writable = false;
+    }
+    let sent = count.saturating_sub(header);
+    out.consume(count - sent);
+    out.pass(sent);
+    sent
+}
+
+/// Keeps a message with a NUL behind it, if it fits into `room`.
+fn copy_with_nul(last: &mut Vec<u8>, message: &[u8], room: usize) {
+    last.clear();
+    if message.len() < room && last.try_reserve_exact(message.len() + 1).is_ok() {
+        last.extend_from_slice(message);
+        last.push(0);
+    }
+}
+
+/// The payload in front of its NUL.
+fn without_nul(own: &mut [u8]) -> &mut [u8] {
+    match own {
+        [payload @ .., _] => payload,
+        [] => own,
+    }
+}

@@ -1,0 +1,506 @@
+//! One client's end of the line: the socket, with TLS or without, what it has received and what waits to be sent.
+//! POSIX sockets, non-blocking; events are edge-triggered, so each is read until it would block.
+//!
+//! The only place that knows whether a connection speaks TLS. Refuses to know what the bytes mean.
+
+mod sealed;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::answer::file::{CHANGED, FileBody};
+use crate::exchange::context::Context;
+use crate::exchange::input::SCRATCH;
+use crate::exchange::outbox::Outbox;
+use crate::shared::pool;
+use crate::shared::slots::Slot;
+use crate::tls::Session;
+
+/// Bytes of a file that the kernel moves for one connection in one turn. More than other work may move: a
+/// socket that is filled in one go costs a good part less than one that is filled in turns.
+const TRANSFER_PER_TURN: usize = 8 << 20;
+
+/// See the module.
+pub struct Wire {
+    pub slot: &'static Slot,
+    pub socket: TcpStream,
+    /// The client: its address is kept in parts, which take less memory.
+    peer_ip: IpAddr,
+    peer_port: u16,
+    /// The socket may have something to read.
+    pub readable: bool,
+    /// The socket may take something.
+    pub writable: bool,
+    /// The kernel says that the client has shut its sending side; bytes from before may still have to be
+    /// read.
+    pub read_closed: bool,
+    /// All that the client will ever send is read.
+    pub eof: bool,
+    /// A reset, or both directions shut.
+    pub gone: bool,
+    /// The kernel announces its events.
+    pub registered: bool,
+    /// The kernel may keep the last bytes back until the connection is shut.
+    held_back: bool,
+    /// Only received bytes keep it from being idle, not sent ones.
+    pub lives_by_input: bool,
+    /// It is in the list of connections to look at.
+    pub queued: bool,
+    /// It is in the list of connections with fresh output.
+    pub dirty: bool,
+    /// Milliseconds of the server's clock: the last traffic.
+    pub last_active: u32,
+    /// Input that waits for more, or for its turn.
+    pub input: Box<[u8]>,
+    pub out: Option<Box<Outbox>>,
+    /// Present if it speaks TLS.
+    session: Option<Box<Session>>,
+}
+
+/// What came of an attempt to receive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Received {
+    Bytes,
+    /// Nothing for now.
+    Nothing,
+    /// The client will send nothing more.
+    End,
+    /// The connection is broken.
+    Lost,
+    /// The client does not speak TLS as it must, and was told: the connection is to end.
+    /// `in_plain`: it spoke HTTP.
+    Refused {
+        in_plain: bool,
+    },
+}
+
+/// What came of an attempt to send a piece of a file.
+pub enum Transferred {
+    Bytes,
+    /// The socket is full.
+    Nothing,
+    /// It is to be tried again: by copying, perhaps.
+    Again,
+    /// The file has changed.
+    Changed,
+    /// The connection is broken.
+    Lost,
+}
+
+impl Wire {
+    /// The end of a line that was accepted. `now`: milliseconds of the server's clock.
+    pub fn new(
+        slot: &'static Slot,
+        socket: TcpStream,
+        peer: SocketAddr,
+        session: Option<Box<Session>>,
+        now: u32,
+    ) -> Self {
+        Self {
+            slot,
+            socket,
+            peer_ip: peer.ip(),
+            peer_port: peer.port(),
+            readable: true,
+            writable: true,
+            read_closed: false,
+            eof: false,
+            gone: false,
+            registered: false,
+            held_back: false,
+            lives_by_input: false,
+            queued: false,
+            dirty: false,
+            last_active: now,
+            input: Box::default(),
+            out: None,
+            session,
+        }
+    }
+
+    /// The number under which the server and its lists know the connection.
+    #[inline]
+    pub fn index(&self) -> u32 {
+        self.slot.index() as u32
+    }
+
+    /// The address of the client.
+    #[inline]
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.peer_ip, self.peer_port)
+    }
+
+    /// Writes a line about this client to the error log, unless the same has failed too often in this
+    /// second.
+    pub fn complain(&self, cx: &mut Context, what: &str) {
+        cx.complain_of(self.peer(), what);
+    }
+
+    /// Whether it has its turn.
+    #[inline]
+    pub fn is_current(&self, cx: &Context) -> bool {
+        cx.turn.current == Some(self.index())
+    }
+
+    /// Has the server look at it, in this turn or the next.
+    #[inline]
+    pub fn make_ready(&mut self, cx: &mut Context) {
+        if !self.queued {
+            self.queued = true;
+            cx.turn.ready.push_back(self.index());
+        }
+    }
+
+    /// Has the server send the bytes that were queued for it outside its own turn.
+    #[inline]
+    pub fn mark_dirty(&mut self, cx: &mut Context) {
+        if !self.dirty && !self.is_current(cx) {
+            self.dirty = true;
+            cx.turn.dirty.push(self.index());
+        }
+    }
+
+    /// Whether bytes have arrived that are about to be read: a handler may have kept the thread
+    /// for long.
+    pub fn has_unread(&self) -> bool {
+        self.queued && self.readable
+    }
+
+    /// Whether bytes have to be sent before it may end.
+    pub fn must_send(&self) -> bool {
+        self.backlog() > 0 || self.session.as_ref().is_some_and(|session| session.must_send())
+    }
+
+    /// Bytes that wait to be sent.
+    #[inline]
+    pub fn backlog(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.len())
+    }
+
+    /// The outbox, made if there is none.
+    #[inline]
+    pub fn outbox(&mut self, cx: &mut Context) -> &mut Outbox {
+        self.out.get_or_insert_with(|| cx.spares.outbox())
+    }
+
+    /// Whether `len` more bytes from this thread fit into the outbox.
+    pub fn has_room(&self, cx: &Context, len: usize) -> bool {
+        let config = &cx.options.config;
+        let (queue, total) = (config.max_send_queue_bytes, config.max_buffered_bytes);
+        let waiting = self.backlog();
+        let uncounted = waiting.saturating_sub(self.slot.backlog.load(Ordering::Relaxed));
+        len <= queue.saturating_sub(waiting)
+            && len <= total.saturating_sub(cx.buffered.saturating_add(uncounted))
+    }
+
+    /// The address that the client has connected to.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    /// Whether it speaks TLS.
+    #[inline]
+    pub fn is_secure(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Whether part of the input is in hand: of a record, too.
+    pub fn has_partial_record(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_partial())
+    }
+
+    /// Whether the handshake of TLS is not over.
+    pub fn is_handshaking(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.is_handshaking())
+    }
+
+    /// Speaks TLS from now on.
+    pub fn begin_session(&mut self, session: Box<Session>) {
+        self.session = Some(session);
+    }
+
+    /// Receives behind the unread input. `awaits_content`: a part of a record counts as traffic.
+    #[inline]
+    pub fn receive(&mut self, cx: &mut Context, awaits_content: bool) -> Received {
+        if self.eof {
+            return Received::End;
+        }
+        if !self.readable {
+            return Received::Nothing;
+        }
+        if self.session.is_some() {
+            return self.receive_sealed(cx, awaits_content);
+        }
+        self.receive_plain(cx)
+    }
+
+    /// As [`Wire::receive`], for input that is thrown away and need not be understood.
+    pub fn receive_unsealed(&mut self, cx: &mut Context) -> Received {
+        match () {
+            () if self.eof => Received::End,
+            () if !self.readable => Received::Nothing,
+            () => self.receive_plain(cx),
+        }
+    }
+
+    #[inline]
+    fn receive_plain(&mut self, cx: &mut Context) -> Received {
+        if !cx.input.make_room(SCRATCH / 4) {
+            return Received::Lost;
+        }
+        // The last byte is for the NUL behind a message that ends the input.
+        let end = cx.input.buf.len() - 1;
+        let space = &mut cx.input.buf[cx.input.unread.end..end];
+        let room = space.len();
+        match receive(&self.socket, space) {
+            Ok(0) => {
+                self.eof = true;
+                self.readable = false;
+                Received::End
+            }
+            Ok(count) => {
+                // A short read emptied the socket, unless its end is behind the bytes: that has been
+                // announced already and will not be announced again.
+                self.readable = count == room || self.read_closed;
+                self.last_active = cx.clock.now;
+                cx.files.look_again();
+                cx.input.unread.end += count;
+                cx.turn.spend(count);
+                Received::Bytes
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Received::Nothing
+            }
+            Err(_) => Received::Lost,
+        }
+    }
+
+    /// Receives into the spare capacity of a buffer. Returns the number of bytes, or why there are none.
+    pub fn receive_into(&mut self, cx: &mut Context, buf: &mut Vec<u8>) -> Result<usize, Received> {
+        if self.eof {
+            return Err(Received::End);
+        }
+        if !self.readable {
+            return Err(Received::Nothing);
+        }
+        let room = buf.capacity() - buf.len();
+        let count = loop {
+            match rustix::net::recv(&self.socket, spare_capacity(buf), RecvFlags::empty()) {
+                Ok((count, _)) => break count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.readable = false;
+                    return Err(Received::Nothing);
+                }
+                Err(_) => return Err(Received::Lost),
+            }
+        };
+        if count == 0 {
+            self.eof = true;
+            return Err(Received::End);
+        }
+        self.readable = count == room || self.read_closed;
+        self.last_active = cx.clock.now;
+        cx.files.look_again();
+        cx.turn.spend(count);
+        Ok(count)
+    }
+
+    /// Keeps the input that has not been parsed. False if there is no memory for it.
+    pub fn keep_unread(&mut self, cx: &mut Context) -> bool {
+        let unread = &cx.input.buf[std::mem::take(&mut cx.input.unread)];
+        let mut input = Vec::new();
+        if input.try_reserve_exact(unread.len()).is_err() {
+            return false;
+        }
+        input.extend_from_slice(unread);
+        self.input = input.into_boxed_slice();
+        true
+    }
+
+    /// Sends as much of the outbox as the socket takes. False if the connection has failed. `is_last`:
+    /// nothing follows but its end.
+    pub fn flush(&mut self, cx: &mut Context, is_last: bool) -> bool {
+        // The last bytes wait for the end of the connection, which follows at once: both go into one
+        // segment.
+        self.held_back |= is_last && (self.backlog() > 0 || self.session.is_some());
+        let flags = if is_last { SendFlags::MORE } else { SendFlags::empty() };
+        self.send(cx, flags, is_last)
+    }
+
+    fn send(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
+        let is_well = match self.session.is_some() {
+            true => self.send_sealed(cx, flags, is_last),
+            false => self.send_plain(cx, flags),
+        };
+        self.count_sent(cx);
+        is_well
+    }
+
+    #[inline]
+    fn send_plain(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
+        let Some(out) = self.out.as_mut() else { return true };
+        while !out.is_empty() && self.writable {
+            match rustix::net::send(&self.socket, out.pending(), flags | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    if !self.lives_by_input {
+                        self.last_active = cx.clock.now;
+                    }
+                    if count < out.len() {
+                        // A short write means a full socket; its event comes when there is room.
+                        self.writable = false;
+                    }
+                    out.consume(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.writable = false,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Corrects the count of bytes that wait, and logs the answers that are sent now.
+    #[inline]
+    fn count_sent(&mut self, cx: &mut Context) {
+        let Some(out) = self.out.as_mut() else { return };
+        let backlog = out.len();
+        let counted = self.slot.backlog.load(Ordering::Relaxed);
+        if counted != backlog {
+            self.slot.backlog.store(backlog, Ordering::Relaxed);
+            cx.recount(counted, backlog);
+        }
+        if !out.records.is_empty() {
+            self.log_sent(cx, false);
+        }
+    }
+
+    /// Writes the access log for answers that are sent; for all there are if `all`.
+    fn log_sent(&mut self, cx: &mut Context, all: bool) {
+        let Some(out) = self.out.as_mut() else { return };
+        let taken = out.taken();
+        let sent = out.records.iter().take_while(|record| all || record.end <= taken).count();
+        for record in out.records.drain(..sent) {
+            cx.log_access(record, taken);
+        }
+    }
+
+    /// Gives an empty outbox back.
+    #[inline]
+    pub fn give_back_outbox(&mut self, cx: &mut Context) {
+        if self.backlog() == 0
+            && let Some(out) = self.out.take()
+        {
+            cx.spares.keep_outbox(out);
+        }
+    }
+
+    /// Sends a piece of a file straight to the socket, once all that stands before it is out.
+    pub fn transfer(&mut self, cx: &mut Context, file: &mut FileBody) -> Transferred {
+        // The head goes into one segment with what follows.
+        if !self.send(cx, SendFlags::MORE, false) {
+            return Transferred::Lost;
+        }
+        if !self.writable || self.backlog() > 0 {
+            return Transferred::Nothing;
+        }
+        match file.transfer(&self.socket, TRANSFER_PER_TURN, cx.files.look()) {
+            Ok(count) => {
+                self.outbox(cx).pass(count);
+                self.last_active = cx.clock.now;
+                // A second try at once would send in bits what trickles out of a full socket.
+                let whole = count == TRANSFER_PER_TURN || !file.is_transfer();
+                self.writable = whole || takes_more(&self.socket);
+                cx.turn.spend(count);
+                Transferred::Bytes
+            }
+            Err(Errno::AGAIN) => {
+                self.writable = false;
+                Transferred::Nothing
+            }
+            Err(Errno::INTR) => Transferred::Again,
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                file.copy_on();
+                Transferred::Again
+            }
+            Err(CHANGED | Errno::IO) => Transferred::Changed,
+            Err(_) => Transferred::Lost,
+        }
+    }
+
+    /// Has the server look at its timeouts again in `ahead` milliseconds.
+    pub fn set_timer(&self, cx: &mut Context, ahead: u64) {
+        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
+        cx.timers.set(self.index(), cx.clock.now.wrapping_add(ahead), cx.clock.now);
+    }
+
+    /// Says that nothing more is sent.
+    pub fn shut_sending(&self) {
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
+    }
+
+    /// Makes the end of the connection a reset: where nothing else ends an answer, an orderly end would
+    /// say that it is whole.
+    pub fn reset_on_close(&self) {
+        // Where that fails the client can tell no more than it could.
+        let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
+    }
+
+    /// Ends it: what is left of it is a socket that closes when this is dropped. `is_cut`: an answer is not
+    /// whole, and the client must be able to tell.
+    pub fn end(&mut self, cx: &mut Context, is_cut: bool) {
+        self.log_sent(cx, true);
+        if self.session.is_some() {
+            self.end_sealed(cx, is_cut);
+        }
+        if self.held_back && !cx.is_unnoticed_child() {
+            // Closing alone would drop the last bytes if the client has sent something meanwhile, and would
+            // not send them while a forked child has the socket, too. That child must not do this.
+            self.shut_sending();
+        }
+        let counted = self.slot.backlog.load(Ordering::Relaxed);
+        cx.recount(counted, 0);
+        cx.timers.clear(self.index());
+        if let Some(out) = self.out.take() {
+            cx.spares.keep_outbox(out);
+        }
+        let was_seen = self.slot.close();
+        pool::release(self.slot, was_seen);
+    }
+
+    /// Leaves it to the parent, in the child of a fork: nothing is said of it any more.
+    pub fn leave_to_parent(&mut self, cx: &mut Context) {
+        self.registered = false;
+        self.held_back = false;
+        self.end_session(cx);
+        if let Some(out) = self.out.as_deref_mut() {
+            out.records.clear();
+        }
+    }
+}
+
+fn receive(socket: &TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::net::recv(socket, &mut *space, RecvFlags::empty()) {
+            Ok((count, _)) => return Ok(count),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether a socket that took less than it was given would take more. A signal, too, makes it take
+/// less. If it is full, the question makes the kernel tell when it no longer is.
+fn takes_more(socket: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::OUT)];
+    // If the question fails, the next try finds out.
+    !matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}

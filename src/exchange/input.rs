@@ -1,0 +1,61 @@
+//! The buffer that every connection is read into, and parsed in. Only what is left unfinished is copied to a
+//! buffer of the connection, so that the memory of input is hot, and an idle connection needs none.
+
+use std::ops::Range;
+
+use crate::http::request::Head;
+
+/// Bytes read at once; also the longest input that waits for its turn.
+pub const SCRATCH: usize = 64 * 1024;
+
+/// The input of the current connection.
+#[derive(Default)]
+pub struct Input {
+    /// Where it is received and parsed. Empty until the first poll.
+    pub buf: Vec<u8>,
+    /// The part of `buf` that is unread.
+    pub unread: Range<usize>,
+    /// The head that was parsed last.
+    pub head: Head,
+}
+
+impl Input {
+    /// The unread bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[self.unread.clone()]
+    }
+
+    /// Makes room for `least` bytes behind the unread input. False if there is no memory for it.
+    #[inline(always)]
+    pub fn make_room(&mut self, least: usize) -> bool {
+        let Input { buf, unread, .. } = self;
+        if Range::is_empty(unread) {
+            *unread = 0..0;
+        } else if buf.len() - unread.end < least {
+            buf.copy_within(unread.clone(), 0);
+            *unread = 0..unread.len();
+            if buf.len() - unread.end < least {
+                if buf.try_reserve(SCRATCH).is_err() {
+                    return false;
+                }
+                buf.resize(buf.len() + SCRATCH, 0);
+            }
+        }
+        true
+    }
+
+    /// Takes `bytes` as the unread input. One more byte of room is for the NUL behind a message that ends it.
+    pub fn put(&mut self, bytes: &[u8]) {
+        if self.buf.len() <= bytes.len() {
+            self.buf.resize(bytes.len() + 1, 0);
+        }
+        self.buf[..bytes.len()].copy_from_slice(bytes);
+        self.unread = 0..bytes.len();
+    }
+
+    /// Throws the unread input away.
+    pub fn clear(&mut self) {
+        self.unread = 0..0;
+    }
+}

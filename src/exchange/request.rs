@@ -1,0 +1,301 @@
+//! One request, and what is known of its answer. RFC 9110, RFC 9112.
+//!
+//! Refuses to know who answers it, and the connection that it came over.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::buffers::SMALL;
+use crate::http::chunked::Decoder;
+use crate::http::request::{Field, Framing, Head, Span, is_host};
+use crate::http::uri;
+use crate::log;
+use crate::shared::slots::Shown;
+
+/// A request.
+pub struct Request {
+    /// The number of its connection.
+    pub connection: u32,
+    pub client: SocketAddr,
+    /// The address that the client has connected to; known where a program may need it.
+    pub local: Option<SocketAddr>,
+    pub is_secure: bool,
+    /// The head, then the content. It does not move while the program may look at it.
+    pub buf: Vec<u8>,
+    pub head: Head,
+    /// The decoded path.
+    pub path: Vec<u8>,
+    pub shown: Shown,
+    /// The part of the content that has not arrived.
+    pub rest: Rest,
+    /// Bytes of the content that have arrived, framing included.
+    pub arrived: u64,
+    /// Bytes that count against `max_buffered_bytes` until the answer is complete.
+    pub charged: usize,
+    /// The connection ends with the answer, whatever else the request says.
+    pub is_last: bool,
+    /// The user that digest authentication let in, and the password file that knows the user.
+    pub user: Vec<u8>,
+    pub granted: Option<PathBuf>,
+    /// The count of its nonce is used up by this request itself.
+    pub is_spent: bool,
+    /// How often a program sent it elsewhere.
+    pub redirections: u8,
+    /// The status of the answer, and the length of its head. 0 until the head is written.
+    pub status: u16,
+    pub head_len: u64,
+    /// Fields that the library's own answer has beside the usual ones, each with its line end.
+    pub fields: Vec<u8>,
+    /// A document of XML that is the content of the answer.
+    pub document: Option<String>,
+    pub log: Option<LogEntry>,
+}
+
+/// The part of the content that has not arrived.
+#[derive(Clone, Debug, Default)]
+pub enum Rest {
+    /// All has arrived.
+    #[default]
+    Nothing,
+    Length(u64),
+    Chunked(Decoder),
+    /// It is not known where the request ends, or its end will not be read.
+    Unread,
+}
+
+/// What the access log will say of a request.
+pub struct LogEntry {
+    /// The line without status and byte count, and where these belong.
+    pub line: Vec<u8>,
+    pub status_at: usize,
+    /// Position in the outbox at which the answer begins.
+    pub begin: u64,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            connection: 0,
+            client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            local: None,
+            is_secure: false,
+            buf: Vec::new(),
+            head: Head::default(),
+            path: Vec::new(),
+            shown: Shown::default(),
+            rest: Rest::Nothing,
+            arrived: 0,
+            charged: 0,
+            is_last: false,
+            user: Vec::new(),
+            granted: None,
+            is_spent: false,
+            redirections: 0,
+            status: 0,
+            head_len: 0,
+            fields: Vec::new(),
+            document: None,
+            log: None,
+        }
+    }
+}
+
+impl Request {
+    /// Begins another request, of which nothing else is known.
+    #[inline]
+    pub fn begin(&mut self, connection: u32, client: SocketAddr, is_secure: bool) {
+        (self.connection, self.client, self.is_secure) = (connection, client, is_secure);
+    }
+
+    /// Ends it: only its buffers are used again, but for that of the content if it is large, which is
+    /// returned. Each field is named here, so that none can reach the next request.
+    pub fn end(&mut self) -> Vec<u8> {
+        let Request {
+            connection: _,
+            client: _,
+            is_secure: _,
+            local,
+            buf,
+            head: _,
+            path,
+            shown,
+            rest,
+            arrived,
+            charged,
+            is_last,
+            user,
+            granted,
+            is_spent,
+            redirections,
+            status,
+            head_len,
+            fields,
+            document,
+            log,
+        } = self;
+        *local = None;
+        buf.clear();
+        path.clear();
+        *shown = Shown::default();
+        *rest = Rest::Nothing;
+        (*arrived, *charged) = (0, 0);
+        (*is_last, *is_spent) = (false, false);
+        user.clear();
+        *granted = None;
+        *redirections = 0;
+        (*status, *head_len) = (0, 0);
+        fields.clear();
+        *document = None;
+        *log = None;
+        match buf.capacity() > SMALL {
+            true => std::mem::take(buf),
+            false => Vec::new(),
+        }
+    }
+
+    /// Its method.
+    pub fn method(&self) -> &[u8] {
+        self.buf.get(self.head.method.range()).unwrap_or_default()
+    }
+
+    /// Its target, as it was sent.
+    pub fn target(&self) -> &[u8] {
+        self.buf.get(self.head.target.range()).unwrap_or_default()
+    }
+
+    /// Its head, as it was sent.
+    pub fn head_bytes(&self) -> &[u8] {
+        self.buf.get(..self.head.len).unwrap_or_default()
+    }
+
+    /// The query of its target.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.shown.query.clone().and_then(|query| self.buf.get(query))
+    }
+
+    /// Whether all of it has arrived.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.rest, Rest::Nothing)
+    }
+
+    /// Whether the connection stays open behind the answer (RFC 9112, section 9.3).
+    pub fn persists(&self) -> bool {
+        self.head.persistent && !self.is_last
+    }
+
+    /// Decides whether the connection stays open behind an answer of the library's own. `has_length`: its
+    /// end shows without the end of the connection, also to a client of HTTP/1.0.
+    pub fn decide_persistence(&mut self, has_length: bool) -> bool {
+        self.is_last |= !has_length && self.head.minor == 0;
+        self.persists()
+    }
+
+    /// Sets out to take the content that the head announces.
+    pub fn expect_content(&mut self) {
+        self.rest = match self.head.framing {
+            Framing::Empty => Rest::Nothing,
+            Framing::Length(length) => Rest::Length(length),
+            Framing::Chunked => Rest::Chunked(Decoder::default()),
+        };
+    }
+
+    /// Names the user in the line of the access log.
+    pub fn log_user(&mut self, user: &[u8]) {
+        if let Some(LogEntry { line, status_at, .. }) = &mut self.log {
+            log::set_user(line, status_at, user);
+        }
+    }
+
+    /// Finds path and query of the target; false if it is none.
+    pub fn locate(&mut self) -> bool {
+        let Request { buf, head, path, shown, .. } = self;
+        let Some(bytes) = buf.get(head.target.range()) else { return false };
+        if bytes.first() != Some(&b'/') {
+            return self.locate_elsewhere();
+        }
+        let Ok(target) = uri::split_query(bytes) else { return false };
+        path.clear();
+        if target.plain {
+            path.extend_from_slice(target.path);
+        } else if !decode(target.path, path) {
+            return false;
+        }
+        // A decoded path is never longer than its encoded form.
+        shown.path_at = head.target.range().start;
+        shown.path_end = shown.path_at + path.len();
+        shown.query = target.query.map(|query| {
+            let start = shown.path_at + target.path.len() + 1;
+            start..start + query.len()
+        });
+        true
+    }
+
+    /// The same for a target that is no path: `*`, which is a path of its own, and the absolute form.
+    #[cold]
+    fn locate_elsewhere(&mut self) -> bool {
+        let Request { buf, head, path, shown, .. } = self;
+        let at = head.target.range().start;
+        let Some(bytes) = buf.get(head.target.range()) else { return false };
+        path.clear();
+        if bytes == b"*" {
+            // RFC 9112, section 3.2.4.
+            if buf.get(head.method.range()) != Some(b"OPTIONS") {
+                return false;
+            }
+            path.extend_from_slice(b"*");
+            *shown = Shown { path_at: at, path_end: at + 1, ..Shown::default() };
+            return true;
+        }
+        let Ok((authority, target)) = uri::split_absolute(bytes) else { return false };
+        if !is_host(authority) || !decode(target.path, path) {
+            return false;
+        }
+        // All of it lies in the target, but the path where there is none: that takes the place of the
+        // scheme.
+        let begin = bytes.as_ptr().addr();
+        let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
+        let path_offset = offset(target.path);
+        shown.path_at = at + if path_offset < bytes.len() { path_offset } else { 0 };
+        shown.path_end = shown.path_at + path.len();
+        shown.query = target.query.map(|query| {
+            let start = at + offset(query);
+            start..start + query.len()
+        });
+        let authority = at + offset(authority)..at + offset(authority) + authority.len();
+        take_host(head, buf, authority)
+    }
+}
+
+/// RFC 9112, section 3.2.2: the authority of the target takes the place of the Host field. It is
+/// appended to the head, since a string in C needs a byte behind it.
+fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> bool {
+    const NAME: &[u8] = b"Host\0";
+    if buf.len() != head.len || buf.try_reserve(NAME.len() + authority.len() + 1).is_err() {
+        return false;
+    }
+    let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+    let name = place(buf.len(), NAME.len() - 1);
+    let value = place(buf.len() + NAME.len(), authority.len());
+    let is_host = |field: &&mut Field| {
+        buf.get(field.name.range()).is_some_and(|name| name.eq_ignore_ascii_case(b"host"))
+    };
+    match head.fields.iter_mut().find(is_host) {
+        Some(field) => field.value = value,
+        // In front, so that it is among those that the program sees.
+        None => head.fields.insert(0, Field { name, value }),
+    }
+    buf.extend_from_slice(NAME);
+    buf.extend_from_within(authority);
+    buf.push(0);
+    head.len = buf.len();
+    true
+}
+
+/// Decodes the path `raw` into `path`, which is empty.
+fn decode(raw: &[u8], path: &mut Vec<u8>) -> bool {
+    path.resize(raw.len(), 0);
+    let Ok(len) = uri::decode_path(raw, path) else { return false };
+    path.truncate(len);
+    true
+}

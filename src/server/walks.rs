@@ -1,0 +1,200 @@
+//! Walks over the connections of a server, `mg_iterate_over_connections`, and the other requests of threads that wait
+//! for the I/O thread.
+//!
+//! The connections that are visited are settled at the start; those that close meanwhile are skipped. The function
+//! is called outside the server, one [`Step`] at a time.
+
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use super::{Server, Step};
+use crate::abi::IterateFn;
+use crate::exchange::hidden::Hidden;
+use crate::options::{IterateContent, IterateOver};
+use crate::shared::hub::{Message, Param, Ticket};
+use crate::shared::slots::{Content, Generation, Slot};
+
+/// A request of another thread beside walks; its result goes by a way of its own.
+pub type Job = Box<dyn FnOnce(&mut Server) + Send>;
+
+/// One walk.
+struct Walk {
+    list: Vec<(&'static Slot, Generation)>,
+    at: usize,
+    func: IterateFn,
+    param: Param,
+    /// The thread that waits; absent for a walk on the I/O thread itself.
+    ticket: Option<Arc<Ticket>>,
+}
+
+/// The walks of a server, the innermost last, and the requests of other threads that are not begun.
+#[derive(Default)]
+pub(super) struct Walks {
+    list: Vec<Walk>,
+    requests: VecDeque<Message>,
+}
+
+impl Walks {
+    /// Whether another thread waits for what can be done now.
+    pub fn is_busy(&self) -> bool {
+        !self.requests.is_empty() || self.list.iter().any(|walk| walk.ticket.is_some())
+    }
+
+    /// Keeps a request until no handler runs.
+    pub fn put(&mut self, request: Message) {
+        self.requests.push_back(request);
+    }
+
+    /// Forgets walks on the I/O thread that an exception has ended.
+    pub fn end_abandoned(&mut self, hidden: &mut Hidden) {
+        while !hidden.is_empty() {
+            hidden.show_last();
+        }
+        self.list.retain(|walk| walk.ticket.is_some());
+    }
+
+    /// Releases the threads that wait.
+    pub fn abandon(&mut self) {
+        for request in self.requests.drain(..) {
+            request.withdraw();
+        }
+        for ticket in self.list.drain(..).filter_map(|walk| walk.ticket) {
+            ticket.finish(-1);
+        }
+    }
+}
+
+impl Server {
+    /// Begins a walk on the I/O thread, or counts if there is nothing to call. Returns the number
+    /// of connections, and whether [`Server::next_in_place`] is to be asked for them.
+    pub fn iterate_in_place(&mut self, func: Option<IterateFn>, param: Param) -> (c_int, bool) {
+        self.iterate(func, param, None)
+    }
+
+    fn iterate(
+        &mut self,
+        func: Option<IterateFn>,
+        param: Param,
+        ticket: Option<Arc<Ticket>>,
+    ) -> (c_int, bool) {
+        let all = self.cx.options.config.iterate_over == IterateOver::All;
+        let mut list = Vec::new();
+        let fits =
+            list.try_reserve(self.conns.open()).is_ok() && self.walks.list.try_reserve(1).is_ok();
+        if !fits {
+            if let Some(ticket) = ticket {
+                ticket.finish(-1);
+            }
+            return (-1, false);
+        }
+        for conn in self.conns.iter().filter(|conn| all || conn.is_open_websocket()) {
+            let slot = conn.wire.slot;
+            if let Some(generation) = slot.open_generation() {
+                list.push((slot, generation));
+            }
+        }
+        let count = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
+        match func {
+            Some(func) => {
+                self.walks.list.push(Walk { list, at: 0, func, param, ticket });
+                (count, true)
+            }
+            None => {
+                if let Some(ticket) = ticket {
+                    ticket.finish(count);
+                }
+                (count, false)
+            }
+        }
+    }
+
+    /// How many walks and hidden contents there are.
+    pub fn walks(&self) -> (usize, usize) {
+        (self.walks.list.len(), self.cx.hidden.len())
+    }
+
+    /// Ends the walks that have been begun since [`Server::walks`]: done, or left by an exception.
+    pub fn end_walks(&mut self, (walks, hidden): (usize, usize)) {
+        self.walks.list.truncate(walks);
+        while self.cx.hidden.len() > hidden {
+            self.cx.hidden.show_last();
+        }
+    }
+
+    /// The next call of the innermost walk on the I/O thread; `None` when that is done.
+    pub fn next_in_place(&mut self) -> Option<Step> {
+        match self.walks.list.last() {
+            Some(Walk { ticket: None, .. }) => self.visit(),
+            _ => None,
+        }
+    }
+
+    /// The next call of a walk that another thread waits for.
+    #[inline]
+    pub(super) fn next_visit(&mut self) -> Option<Step> {
+        while !self.walks.list.is_empty() {
+            if let Some(step) = self.visit() {
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    fn visit(&mut self) -> Option<Step> {
+        let shows_last = self.cx.options.config.iterate_content == IterateContent::Last;
+        let walk = self.walks.list.last_mut()?;
+        while let Some(&(slot, generation)) = walk.list.get(walk.at) {
+            walk.at += 1;
+            if slot.open_generation() != Some(generation) {
+                continue;
+            }
+            slot.set_seen();
+            let step = Step::Iterate(slot.as_c(), walk.func, walk.param.0);
+            // The connection whose handler runs shows its own content.
+            if self.calling != Some(slot.index() as u32) {
+                let conn = self.conns.of_slot(slot).filter(|_| shows_last);
+                let last = conn.and_then(|conn| conn.last_message());
+                self.cx.hidden.hide(slot, generation, last.unwrap_or_else(Content::none));
+            }
+            return Some(step);
+        }
+        if let Some(Walk { ticket: Some(ticket), list, .. }) = self.walks.list.pop() {
+            ticket.finish(c_int::try_from(list.len()).unwrap_or(c_int::MAX));
+        }
+        None
+    }
+
+    /// The function that [`Step::Iterate`] asked for has returned for `slot`.
+    pub fn visited(&mut self, slot: &'static Slot) {
+        // The program may have changed files.
+        self.cx.files.look_again();
+        if self.cx.hidden.ends_with(slot) {
+            self.cx.hidden.show_last();
+        }
+    }
+
+    /// Begins one request of another thread. False if there is none.
+    pub(super) fn begin_request_of_thread(&mut self) -> bool {
+        match self.walks.requests.pop_front() {
+            Some(Message::Iterate { func, param, ticket }) => {
+                if ticket.begin() {
+                    self.iterate(func, param, Some(ticket));
+                }
+                true
+            }
+            Some(Message::Run(run, ticket)) => {
+                if ticket.begin() {
+                    match run.downcast::<Job>() {
+                        Ok(job) => (*job)(self),
+                        Err(_) => debug_assert!(false, "work of another kind"),
+                    }
+                    ticket.finish(0);
+                }
+                true
+            }
+            Some(Message::Write { .. } | Message::Complain(_)) => true,
+            None => false,
+        }
+    }
+}

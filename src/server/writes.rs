@@ -1,0 +1,45 @@
+//! Bytes that programs write, brought to their connections.
+
+use super::Server;
+use crate::connection::Piece;
+use crate::shared::hub::Message;
+use crate::shared::slots::Slot;
+
+impl Server {
+    /// Takes the bytes that the program writes to a connection, on the I/O thread. False if they are refused.
+    pub fn write(&mut self, slot: &'static Slot, piece: Piece<'_>) -> bool {
+        self.conns.of_slot(slot).is_some_and(|conn| conn.write(&mut self.cx, piece))
+    }
+
+    /// Writes one frame to a websocket, on the I/O thread. Returns the number of bytes queued.
+    pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
+        self.conns.of_slot(slot)?.write_frame(&mut self.cx, opcode, data)
+    }
+
+    /// Takes the messages of other threads: bytes go to their connections at once, requests
+    /// wait until no handler runs.
+    pub(super) fn take_messages(&mut self) {
+        if self.cx.hub.queue.is_filled() {
+            self.cx.hub.queue.take(&mut self.cx.pending);
+        }
+        if self.cx.pending.is_empty() {
+            return;
+        }
+        let mut messages = std::mem::take(&mut self.cx.pending);
+        for message in messages.drain(..) {
+            match message {
+                Message::Write { slot, .. } => {
+                    if let Some(conn) = self.conns.of_slot(slot) {
+                        conn.take_message(&mut self.cx, message);
+                    }
+                }
+                Message::Complain(what) => self.cx.complain(what),
+                request @ (Message::Iterate { .. } | Message::Run(..)) => self.walks.put(request),
+            }
+        }
+        // Its memory is used again, unless more has been put there meanwhile.
+        if self.cx.pending.is_empty() {
+            self.cx.pending = messages;
+        }
+    }
+}
