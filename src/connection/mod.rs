@@ -379,7 +379,7 @@ impl Conn {
         is_well
     }
 
-    /// Receives behind the unread input.
+    /// Receives behind the unread input, while a request is waited for.
     #[inline]
     fn receive(&mut self, cx: &mut Context) -> Received {
         if !self.wire.is_secure() {
@@ -391,8 +391,7 @@ impl Conn {
     #[inline(never)]
     fn receive_sealed(&mut self, cx: &mut Context) -> Received {
         let was_handshaking = self.wire.is_handshaking();
-        let awaits_content = matches!(self.state, State::Content { .. });
-        let received = self.wire.receive(cx, awaits_content);
+        let received = self.wire.receive(cx, false);
         if let State::Head(waiting) = &mut self.state
             && !self.wire.is_handshaking()
             && (was_handshaking || cx.input.unread.is_empty() && !self.wire.has_partial_record())
