@@ -4,6 +4,7 @@ allow: one worker, no logs, connections that stay open, files by sendfile."""
 import os
 import shutil
 import subprocess
+import time
 
 from .programs import BIN, ROOT
 
@@ -201,3 +202,7 @@ def make_files(root, many=0):
     for number in range(many):
         with open(os.path.join(root, f"file{number}"), "wb") as file:
             file.write(bytes([97 + number % 26]) * 1024)
+    # A file that has just been written may change again without another time: it is looked at more often.
+    hour_ago = time.time() - 3600
+    for name in os.listdir(root):
+        os.utime(os.path.join(root, name), (hour_ago, hour_ago))
