@@ -8,6 +8,9 @@ import time
 
 from .programs import BIN, ROOT
 
+# Seconds after which a file counts as old, and some more.
+SETTLED = 0.5
+
 PROGRAMS = os.path.join(ROOT, "benches", "programs")
 # The same library and program, without the feature `tls`.
 NO_TLS = os.path.join(ROOT, "build", "no-tls")
@@ -202,7 +205,5 @@ def make_files(root, many=0):
     for number in range(many):
         with open(os.path.join(root, f"file{number}"), "wb") as file:
             file.write(bytes([97 + number % 26]) * 1024)
-    # A file that has just been written may change again without another time: it is looked at more often.
-    hour_ago = time.time() - 3600
-    for name in os.listdir(root):
-        os.utime(os.path.join(root, name), (hour_ago, hour_ago))
+    # A file that has just been written may change again without another time, and is looked at more often.
+    time.sleep(SETTLED)
