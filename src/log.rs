@@ -13,7 +13,7 @@ pub use self::file::LogFile;
 pub use self::journal::Logs;
 
 /// The parts of an access log line that are known when a request has arrived.
-pub struct Request<'a> {
+pub struct AccessLine<'a> {
     pub peer: IpAddr,
     pub user: Option<&'a [u8]>,
     /// As [`timestamp`] writes it.
@@ -36,7 +36,7 @@ pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
     }
 }
 
-impl Request<'_> {
+impl AccessLine<'_> {
     /// The line without status and byte count, and where these belong.
     pub fn format(&self) -> (Vec<u8>, usize) {
         let values = [self.referer, self.user_agent];
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_line_cannot_be_forged() {
-        let request = Request {
+        let request = AccessLine {
             peer: "::ffff:10.1.2.3".parse().expect("an address"),
             user: Some(b"a b\n"),
             time: &timestamp(0),

@@ -2,11 +2,11 @@
 //!
 //! Refuses to know the methods themselves, which are in the room `dav`.
 
-use super::head::{XML, write_stream_head};
+use super::head::{XML_TYPE, write_stream_head};
 use super::{Broken, Ended, Progress, Source};
 use crate::dav::Env;
+use crate::dav::method::Reply;
 use crate::dav::propfind::Propfind;
-use crate::dav::request::Reply;
 use crate::dav::upload::Upload;
 use crate::dav::work::{Outcome, Work};
 use crate::exchange::context::{Context, WORK_PER_TURN};
@@ -102,7 +102,7 @@ fn begin_telling(
     }
     let date = cx.clock.date();
     let extra = &cx.options.config.extra_headers;
-    let outlet = write_stream_head(request, 207, XML, date, extra, &mut out.bytes);
+    let outlet = write_stream_head(request, 207, XML_TYPE, date, extra, &mut out.bytes);
     let piece = propfind.take();
     let mut telling = Telling { propfind, outlet };
     match telling.send(&piece, out) {

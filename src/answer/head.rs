@@ -8,7 +8,7 @@ use crate::http::outlet::Outlet;
 use crate::http::status::{forbids_content, reason, write_status_line};
 
 /// The media type of documents.
-pub const XML: &str = "application/xml; charset=\"utf-8\"";
+pub const XML_TYPE: &str = "application/xml; charset=\"utf-8\"";
 
 /// A head that is being written, field by field, in the order of the calls.
 pub struct HeadWriter<'a> {
@@ -129,7 +129,7 @@ pub fn write_short_answer(
     };
     let mut head = HeadWriter::begin(out, status);
     if document.is_some() {
-        head.field(b"Content-Type: ", XML.as_bytes());
+        head.field(b"Content-Type: ", XML_TYPE.as_bytes());
     } else if !text.is_empty() {
         head.lines(b"Content-Type: text/plain\r\n");
     }

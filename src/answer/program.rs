@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::head::HeadWriter;
 use super::{Broken, Ended, Progress, Source};
-use crate::cgi::header::{self, MAX_HEAD, Outcome};
+use crate::cgi::header::{self, MAX_CGI_HEAD, Outcome};
 use crate::cgi::launch::{Launch, Origin, status_of};
 use crate::cgi::table::{Output, Owner};
 use crate::exchange::context::Context;
@@ -192,7 +192,7 @@ impl Gateway {
     ) -> Taken {
         if let Stage::Head(so_far) = &mut self.stage {
             so_far.extend_from_slice(piece);
-            let may_end = ended || so_far.len() >= MAX_HEAD || piece.contains(&b'\n');
+            let may_end = ended || so_far.len() >= MAX_CGI_HEAD || piece.contains(&b'\n');
             if !may_end {
                 return Taken::Wanting;
             }

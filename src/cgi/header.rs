@@ -8,7 +8,7 @@
 use crate::http::request::{decimal, is_token_byte};
 
 /// The longest head in bytes.
-pub const MAX_HEAD: usize = 64 * 1024;
+pub const MAX_CGI_HEAD: usize = 64 * 1024;
 
 /// The result of parsing the bytes so far.
 #[derive(Debug, PartialEq)]
@@ -57,13 +57,15 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
             return match (ended, output.is_empty()) {
                 (true, true) => Outcome::Bad("wrote nothing"),
                 (true, false) => Outcome::Bad("ended before the end of its header"),
-                (false, _) if output.len() >= MAX_HEAD => Outcome::Bad("wrote an overlong header"),
+                (false, _) if output.len() >= MAX_CGI_HEAD => {
+                    Outcome::Bad("wrote an overlong header")
+                }
                 (false, _) => Outcome::Partial,
             };
         };
         let line = &output[at..at + len];
         at += len + 1;
-        if at > MAX_HEAD {
+        if at > MAX_CGI_HEAD {
             return Outcome::Bad("wrote an overlong header");
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -332,10 +334,10 @@ mod tests {
         for len in 0..output.len() {
             assert_eq!(parse(&output[..len], false), Outcome::Partial, "{len}");
         }
-        let long = [b"A: ", vec![b'x'; MAX_HEAD].as_slice()].concat();
+        let long = [b"A: ", vec![b'x'; MAX_CGI_HEAD].as_slice()].concat();
         assert!(matches!(parse(&long, false), Outcome::Bad(_)));
-        assert_eq!(parse(&long[..MAX_HEAD - 1], false), Outcome::Partial);
-        let many = [b"A: b\n".repeat(MAX_HEAD / 5 + 1).as_slice(), b"\n"].concat();
+        assert_eq!(parse(&long[..MAX_CGI_HEAD - 1], false), Outcome::Partial);
+        let many = [b"A: b\n".repeat(MAX_CGI_HEAD / 5 + 1).as_slice(), b"\n"].concat();
         assert!(matches!(parse(&many, false), Outcome::Bad(_)));
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::environment::{self, Request};
+use super::environment::{self, MetaVariables};
 use super::process::Spec;
 use super::table::{Owner, Programs};
 use crate::http::request::Head;
@@ -129,7 +129,7 @@ impl Launch<'_> {
     fn environment(&self, origin: &Origin<'_>, file: &Path) -> Vec<CString> {
         let Origin { config, head, bytes, .. } = *origin;
         let target = bytes.get(head.target.range()).unwrap_or_default();
-        environment::table(&Request {
+        environment::table(&MetaVariables {
             head,
             bytes,
             method: self.method,

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use super::process::{Child, Input, Pipes};
 
 /// Tokens that a program has: one for each of its pipes, and one for its end.
-pub(super) const KINDS: usize = 4;
+pub(super) const TOKENS_EACH: usize = 4;
 const INPUT: usize = 0;
 const OUTPUT: usize = 1;
 const ERRORS: usize = 2;

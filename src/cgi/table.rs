@@ -11,7 +11,7 @@ use mio::{Registry, Token};
 
 use super::process::{self, Spec};
 pub use super::program::{Complaint, Output, Owner};
-use super::program::{GRACE_MS, KINDS, Life, Program};
+use super::program::{GRACE_MS, Life, Program, TOKENS_EACH};
 use crate::timers::Timers;
 
 /// Tokens from here on belong to programs: four to each.
@@ -269,7 +269,7 @@ impl Programs {
         if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
             return false;
         }
-        let (id, kind) = ((token - TOKENS) / KINDS, (token - TOKENS) % KINDS);
+        let (id, kind) = ((token - TOKENS) / TOKENS_EACH, (token - TOKENS) % TOKENS_EACH);
         if let Some(program) = self.program(id) {
             program.note_event(kind);
             self.stir(id);
@@ -441,7 +441,7 @@ impl Programs {
 
 /// The first token of a program.
 fn token(id: usize) -> Token {
-    Token(TOKENS + id * KINDS)
+    Token(TOKENS + id * TOKENS_EACH)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Conn, Flow, Purpose, State};
 use crate::abi::{Handler, mg_connection};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
-use crate::http::response::{Answer, Asked, Standing};
+use crate::http::response::{Answer, Completion, RequestFacts};
 use crate::options::DeferredAnswers;
 use crate::shared::slots::Slot;
 use crate::websocket::handshake;
@@ -39,14 +39,14 @@ impl Conn {
         let config = &cx.options.config;
         let (protocols, deflate) = (&config.websocket_protocols, config.websocket_deflate);
         let head = request.buf.get(..request.head.len).unwrap_or_default();
-        let deflate = match handshake::judge(&request.head, head, protocols, deflate) {
-            handshake::Verdict::Accept { key, protocol, deflate } => {
+        let deflate = match handshake::negotiate(&request.head, head, protocols, deflate) {
+            handshake::Negotiation::Accept { key, protocol, deflate } => {
                 let before = out.len();
                 handshake::write_response(out, key, protocol, deflate.as_ref());
                 request.head_len = (out.len() - before) as u64;
                 deflate
             }
-            handshake::Verdict::Refuse(status) => {
+            handshake::Negotiation::Refuse(status) => {
                 if status == 426 {
                     // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
                     let fields = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -94,7 +94,7 @@ impl Conn {
                 self.take_answer_back(cx, request, answer, status, mark)
             }
             State::Calling { request, answer, purpose } => {
-                self.judge_answer(cx, request, answer, matches!(purpose, Purpose::Error { .. }))
+                self.settle_answer(cx, request, answer, matches!(purpose, Purpose::Error { .. }))
             }
             other => {
                 self.state = other;
@@ -126,7 +126,7 @@ impl Conn {
     }
 
     /// Finds out whether the answer of a handler that has returned is complete, or is to be continued.
-    fn judge_answer(
+    fn settle_answer(
         &mut self,
         cx: &mut Context,
         mut request: Box<Request>,
@@ -135,14 +135,14 @@ impl Conn {
     ) -> Flow {
         let slot = self.wire.slot;
         let out = &mut self.wire.outbox(cx).bytes;
-        let standing = answer.handler_returned(out);
-        let goes_on = match standing {
-            Standing::Open => true,
-            Standing::Silent => !is_error && may_answer_later(cx, &request),
-            Standing::Complete { .. } => false,
+        let completion = answer.handler_returned(out);
+        let goes_on = match completion {
+            Completion::Open => true,
+            Completion::Silent => !is_error && may_answer_later(cx, &request),
+            Completion::Complete { .. } => false,
         };
-        let mut complete = match standing {
-            Standing::Complete { persistent } => Some(persistent),
+        let mut complete = match completion {
+            Completion::Complete { persistent } => Some(persistent),
             // Nothing was written: the connection says so by closing.
             _ if !goes_on => Some(false),
             _ => None,
@@ -224,13 +224,13 @@ fn may_answer_later(cx: &Context, request: &Request) -> bool {
 
 /// Begins the answer of a handler. `status`: that of the `mg_send` family, unless it sets another.
 pub(super) fn begin_answer(cx: &mut Context, request: &Request, status: u16) -> Box<Answer> {
-    let asked = Asked {
+    let facts = RequestFacts {
         head_only: request.head.is_head,
         chunks: request.head.minor == 1,
         persistent: request.persists(),
     };
     let mut answer = cx.spares.answer();
-    answer.begin(asked, status);
+    answer.begin(facts, status);
     answer
 }
 

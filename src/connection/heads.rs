@@ -16,7 +16,7 @@ use super::wire::{Received, Wire};
 const MAX_ANSWERS_WAITING: usize = 256 * 1024;
 /// Content up to this length is read before a final answer that is known without it: the connection can
 /// stay open then.
-const SHORT: u64 = 64 * 1024;
+const SHORT_CONTENT: u64 = 64 * 1024;
 
 impl Conn {
     /// Looks for the next request.
@@ -153,10 +153,11 @@ impl Conn {
             None => {
                 let mut site = Site { request: &mut request, cx };
                 let mut task = site.decide();
-                let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
+                let is_short =
+                    matches!(framing, Framing::Length(length) if length <= SHORT_CONTENT);
                 let leaves_at_once = waits || !is_short;
                 if leaves_at_once {
-                    task = site.judge_early(task);
+                    task = site.check_early(task);
                 }
                 let intake = task.intake();
                 // RFC 9110, section 15.5: a client need not send all of it to learn of a refusal. Some
@@ -210,7 +211,7 @@ impl Conn {
 fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
-    let (line, status_at) = log::Request {
+    let (line, status_at) = log::AccessLine {
         peer: wire.peer().ip(),
         user: None,
         time: cx.clock.log_time(),
@@ -232,7 +233,7 @@ fn log_entry_of_refused(wire: &mut Wire, cx: &mut Context, parsed: bool) -> LogE
         let range = span.map(Span::range)?;
         cx.input.buf.get(start + range.start..start + range.end)
     };
-    let (line, status_at) = log::Request {
+    let (line, status_at) = log::AccessLine {
         peer: wire.peer().ip(),
         user: None,
         time: cx.clock.log_time(),

@@ -7,7 +7,7 @@ use super::wire::Wire;
 use super::{Conn, State};
 use crate::exchange::context::Context;
 use crate::http::response::{Answer, Written};
-use crate::shared::hub::{Message, Verdict};
+use crate::shared::hub::{Message, Role};
 use crate::shared::slots::Slot;
 
 /// One call of the writing family.
@@ -114,19 +114,19 @@ impl Conn {
 
     /// Takes a message of another thread for this connection, or for an earlier one in its slot.
     pub fn take_message(&mut self, cx: &mut Context, message: Message) {
-        let Some((bytes, verdict)) = open_message(self.wire.slot, message) else { return };
+        let Some((bytes, role)) = open_message(self.wire.slot, message) else { return };
         match &mut self.state {
             State::Websocket(websocket)
             | State::Draining { websocket: Some(websocket), .. }
             | State::Lingering { websocket: Some(websocket), .. } => {
-                websocket.take_message(&mut self.wire, cx, &bytes, verdict);
+                websocket.take_message(&mut self.wire, cx, &bytes, role);
             }
             // All that is unjudged when the handler returns is taken under the slot's lock.
-            State::Calling { answer, .. } if verdict == Verdict::Unjudged => answer.hold(bytes),
-            _ if verdict == Verdict::Unjudged => {}
+            State::Calling { answer, .. } if role == Role::Unchecked => answer.hold(bytes),
+            _ if role == Role::Unchecked => {}
             _ => {
                 if queue(&mut self.wire, cx, &bytes)
-                    && let Verdict::End { persistent } = verdict
+                    && let Role::End { persistent } = role
                 {
                     self.finish_late(cx, persistent);
                 }
@@ -135,14 +135,14 @@ impl Conn {
     }
 }
 
-/// The bytes of a message and the verdict about them, if it is for the connection that `slot` has now.
-pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Verdict)> {
-    let Message::Write { generation, bytes, charged, verdict, .. } = message else { return None };
+/// The bytes of a message and the role about them, if it is for the connection that `slot` has now.
+pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Role)> {
+    let Message::Write { generation, bytes, charged, role, .. } = message else { return None };
     if slot.open_generation() != Some(generation) {
         return None;
     }
     slot.incoming.fetch_sub(charged, Ordering::Relaxed);
-    Some((bytes, verdict))
+    Some((bytes, role))
 }
 
 /// Queues bytes of another thread, which was told that they go out. False if there is no memory for them: an

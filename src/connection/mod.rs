@@ -19,8 +19,8 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 pub use self::messages::Piece;
-use self::websocket::Then;
 pub use self::websocket::Websocket;
+use self::websocket::WebsocketFlow;
 pub use self::wire::{Received, Wire};
 use crate::abi::Handler;
 use crate::answer::{Plan, Source};
@@ -34,7 +34,7 @@ use crate::tls::port::Opening;
 
 /// Longer output is sent at once, and not together with that of others: it would drive other things out of the
 /// processor's caches.
-const MAX_WAITING: usize = 4 * 1024;
+const MAX_DEFERRED: usize = 4 * 1024;
 
 /// A connection.
 pub struct Conn {
@@ -261,13 +261,13 @@ impl Conn {
     }
 
     /// Does as a websocket wants.
-    fn follow(&mut self, cx: &mut Context, then: Then) -> Flow {
-        match then {
-            Then::Again => Flow::Again,
-            Then::Leave => Flow::Leave,
-            Then::Close => Flow::Close,
-            Then::Call(handler) => Flow::Call(handler),
-            Then::End => {
+    fn follow(&mut self, cx: &mut Context, flow: WebsocketFlow) -> Flow {
+        match flow {
+            WebsocketFlow::Again => Flow::Again,
+            WebsocketFlow::Leave => Flow::Leave,
+            WebsocketFlow::Close => Flow::Close,
+            WebsocketFlow::Call(handler) => Flow::Call(handler),
+            WebsocketFlow::End => {
                 match std::mem::take(&mut self.state) {
                     State::Websocket(mut websocket) => {
                         websocket.end(cx);
@@ -340,7 +340,7 @@ impl Conn {
         has_company
             && rests
             && self.wire.registered
-            && (1..=MAX_WAITING).contains(&self.wire.backlog())
+            && (1..=MAX_DEFERRED).contains(&self.wire.backlog())
     }
 
     /// Whether it waits for others, to share a look at files with them.

@@ -17,7 +17,7 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
-use crate::shared::hub::Verdict;
+use crate::shared::hub::Role;
 use crate::shared::slots::Content;
 use crate::websocket::deflate::Deflate;
 use crate::websocket::frame;
@@ -67,7 +67,7 @@ struct Shown {
 }
 
 /// How it goes on with a websocket.
-pub enum Then {
+pub enum WebsocketFlow {
     /// There may be more to do.
     Again,
     /// It waits for events, or for its next turn.
@@ -123,30 +123,30 @@ impl Websocket {
     }
 
     /// Reads frames, up to the next message for the handler.
-    pub fn take_frames(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+    pub fn take_frames(&mut self, wire: &mut Wire, cx: &mut Context) -> WebsocketFlow {
         loop {
             if wire.backlog() > MAX_BACKLOG {
                 // A client that does not read is not read from.
                 if !wire.flush(cx, false) {
-                    return Then::Close;
+                    return WebsocketFlow::Close;
                 }
                 if wire.backlog() > MAX_BACKLOG {
-                    return Then::Leave;
+                    return WebsocketFlow::Leave;
                 }
             }
             if cx.turn.requests == 0 || cx.turn.bytes == 0 {
                 wire.make_ready(cx);
-                return Then::Leave;
+                return WebsocketFlow::Leave;
             }
             match self.next_event(wire, cx) {
-                Some(Then::Again) => {}
+                Some(WebsocketFlow::Again) => {}
                 Some(then) => return then,
                 None => match wire.receive(cx, true) {
                     Received::Bytes => {}
-                    Received::Nothing => return Then::Leave,
+                    Received::Nothing => return WebsocketFlow::Leave,
                     // Without a Close the connection has failed: there is no use in another.
                     Received::End | Received::Lost | Received::Refused { .. } => {
-                        return Then::Close;
+                        return WebsocketFlow::Close;
                     }
                 },
             }
@@ -154,7 +154,7 @@ impl Websocket {
     }
 
     /// Acts on the next frames of the input. `None` if there is nothing complete.
-    fn next_event(&mut self, wire: &mut Wire, cx: &mut Context) -> Option<Then> {
+    fn next_event(&mut self, wire: &mut Wire, cx: &mut Context) -> Option<WebsocketFlow> {
         if cx.input.unread.is_empty() {
             return None;
         }
@@ -186,7 +186,9 @@ impl Websocket {
                 self.deliver(wire, cx, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
             Step::Fail { code } => self.fail(wire, cx, code),
-            Step::Message { .. } | Step::Ping { .. } | Step::Pong { .. } if is_late => Then::Again,
+            Step::Message { .. } | Step::Ping { .. } | Step::Pong { .. } if is_late => {
+                WebsocketFlow::Again
+            }
             Step::Message { wsbits, payload, .. } => {
                 self.deliver(wire, cx, wsbits, payload, start, None)
             }
@@ -194,21 +196,21 @@ impl Websocket {
                 self.pong(wire, cx, &payload, start);
                 match frames {
                     true => self.deliver(wire, cx, 0x80 | frame::PING, payload, start, None),
-                    false => Then::Again,
+                    false => WebsocketFlow::Again,
                 }
             }
             Step::Pong { payload, .. } if frames => {
                 self.deliver(wire, cx, 0x80 | frame::PONG, payload, start, None)
             }
-            Step::Pong { .. } => Then::Again,
+            Step::Pong { .. } => WebsocketFlow::Again,
         };
         Some(then)
     }
 
     /// The client broke the rules or a limit: closes with the code that says so.
-    fn fail(&mut self, wire: &mut Wire, cx: &mut Context, code: u16) -> Then {
+    fn fail(&mut self, wire: &mut Wire, cx: &mut Context, code: u16) -> WebsocketFlow {
         self.begin_close(wire, cx, Some(code));
-        Then::End
+        WebsocketFlow::End
     }
 
     fn pong(&mut self, wire: &mut Wire, cx: &mut Context, payload: &Payload, start: usize) {
@@ -230,7 +232,7 @@ impl Websocket {
         payload: Payload,
         start: usize,
         close: Option<Option<u16>>,
-    ) -> Then {
+    ) -> WebsocketFlow {
         if close.is_some() {
             // From here on only an answering Close may be written, on this thread.
             self.stop_frames(wire, cx);
@@ -251,15 +253,20 @@ impl Websocket {
         };
         let is_data = wsbits & 15 < frame::CLOSE;
         self.shown = Some(Shown { borrowed, close, is_data, wsbits });
-        Then::Call(self.handler)
+        WebsocketFlow::Call(self.handler)
     }
 
     /// The handler has returned `result` for the message that it was shown.
-    pub fn message_handled(&mut self, wire: &mut Wire, cx: &mut Context, result: c_int) -> Then {
+    pub fn message_handled(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context,
+        result: c_int,
+    ) -> WebsocketFlow {
         wire.slot.hide_message();
         let Some(shown) = self.shown.take() else {
             debug_assert!(false, "a handler returned that was shown no message");
-            return Then::Close;
+            return WebsocketFlow::Close;
         };
         self.keep_last(cx, &shown);
         match shown.borrowed {
@@ -273,9 +280,9 @@ impl Websocket {
         match shown.close {
             Some(code) => self.begin_close(wire, cx, code),
             None if result != 0 => self.begin_close(wire, cx, Some(1000)),
-            None => return Then::Again,
+            None => return WebsocketFlow::Again,
         }
-        Then::End
+        WebsocketFlow::End
     }
 
     /// Keeps a message for walks that show the last one.
@@ -402,24 +409,18 @@ impl Websocket {
 
     fn take_messages_in_order(&mut self, wire: &mut Wire, cx: &mut Context) {
         for message in cx.messages_for(wire.slot) {
-            if let Some((bytes, verdict)) = open_message(wire.slot, message) {
-                self.take_message(wire, cx, &bytes, verdict);
+            if let Some((bytes, role)) = open_message(wire.slot, message) {
+                self.take_message(wire, cx, &bytes, role);
             }
         }
     }
 
     /// Takes a frame, or raw bytes, that another thread has written.
-    pub fn take_message(
-        &mut self,
-        wire: &mut Wire,
-        cx: &mut Context,
-        bytes: &[u8],
-        verdict: Verdict,
-    ) {
+    pub fn take_message(&mut self, wire: &mut Wire, cx: &mut Context, bytes: &[u8], role: Role) {
         if self.sent_close.is_some() {
             return;
         }
-        let Verdict::Frame { header_len } = verdict else {
+        let Role::Frame { header_len } = role else {
             super::messages::queue(wire, cx, bytes);
             return;
         };
@@ -456,7 +457,7 @@ impl Websocket {
     }
 
     /// Its timer has come due: pings, or closes.
-    pub fn timer_due(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+    pub fn timer_due(&mut self, wire: &mut Wire, cx: &mut Context) -> WebsocketFlow {
         let now = cx.clock.now;
         let idle = cx.options.config.idle_timeout_ms;
         let interval = ping_interval(cx);
@@ -464,14 +465,14 @@ impl Websocket {
         let mut next = u64::MAX;
         if idle > 0 {
             if quiet >= idle && !wire.has_unread() {
-                return Then::Close;
+                return WebsocketFlow::Close;
             }
             next = idle.saturating_sub(quiet).max(1);
         }
         if let Some(SentClose { at }) = self.sent_close {
             let since = now.wrapping_sub(at);
             if since >= CLOSING_MS {
-                return Then::Close;
+                return WebsocketFlow::Close;
             }
             next = next.min(u64::from(CLOSING_MS - since));
         } else if interval > 0 {
@@ -488,7 +489,7 @@ impl Websocket {
         if next < u64::MAX {
             wire.set_timer(cx, next);
         }
-        Then::Leave
+        WebsocketFlow::Leave
     }
 }
 

@@ -1,7 +1,7 @@
 //! Large buffers that were used and will be used again, as many as is good, and for a while.
 
 /// Buffers up to this capacity are kept elsewhere, those above [`LARGEST`] not at all.
-pub const SMALL: usize = 64 * 1024;
+pub const SMALL_BUFFER: usize = 64 * 1024;
 const LARGEST: usize = 4 << 20;
 /// The sum of the capacities that are kept.
 const TOTAL: usize = 16 << 20;
@@ -24,7 +24,7 @@ impl LargeBuffers {
         if wanted <= buf.capacity() {
             return true;
         }
-        if wanted > SMALL
+        if wanted > SMALL_BUFFER
             && let Some(at) = self.buffers.iter().position(|spare| spare.capacity() >= wanted)
         {
             let mut spare = self.buffers.swap_remove(at);
@@ -40,7 +40,7 @@ impl LargeBuffers {
     /// Takes back a buffer that is not needed any more.
     pub fn keep(&mut self, mut buf: Vec<u8>, now: u32) {
         let capacity = buf.capacity();
-        if capacity <= SMALL || capacity > LARGEST || capacity > TOTAL - self.total {
+        if capacity <= SMALL_BUFFER || capacity > LARGEST || capacity > TOTAL - self.total {
             return;
         }
         buf.clear();
@@ -67,7 +67,7 @@ mod tests {
         for _ in 0..100 {
             spares.keep(Vec::with_capacity(1 << 20), 10);
             spares.keep(Vec::with_capacity(LARGEST + 1), 10);
-            spares.keep(Vec::with_capacity(SMALL), 10);
+            spares.keep(Vec::with_capacity(SMALL_BUFFER), 10);
         }
         assert_eq!((spares.buffers.len(), spares.total), (16, TOTAL));
         let place = spares.buffers[0].as_ptr();

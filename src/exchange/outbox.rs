@@ -1,6 +1,6 @@
 //! Bytes on their way to a socket, and the answers among them that are logged when they have left.
 
-use super::buffers::SMALL;
+use super::buffers::SMALL_BUFFER;
 use super::request::LogEntry;
 
 /// Bytes that wait to be sent.
@@ -53,7 +53,7 @@ impl Outbox {
         if self.start == self.bytes.len() {
             self.bytes.clear();
             self.start = 0;
-        } else if self.start > SMALL && self.start > self.bytes.len() / 2 {
+        } else if self.start > SMALL_BUFFER && self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
@@ -80,6 +80,6 @@ impl Outbox {
         self.start = 0;
         self.taken = 0;
         self.records.clear();
-        self.bytes.capacity() <= SMALL
+        self.bytes.capacity() <= SMALL_BUFFER
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::buffers::SMALL;
+use super::buffers::SMALL_BUFFER;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -148,7 +148,7 @@ impl Request {
         fields.clear();
         *document = None;
         *log = None;
-        match buf.capacity() > SMALL {
+        match buf.capacity() > SMALL_BUFFER {
             true => std::mem::take(buf),
             false => Vec::new(),
         }

@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 /// More than this does not wait.
-const MAX_WAITING: usize = 64 * 1024;
+const MAX_UNWRITTEN: usize = 64 * 1024;
 /// What a pipe takes whole or not at all (POSIX: at least 512; Linux: 4096).
 const PIPE_BUF: usize = 4096;
 
@@ -82,7 +82,7 @@ impl LogFile {
     /// Takes a line in parts, the last of which ends in a line feed, to be written with others.
     pub fn add(&mut self, parts: &[&[u8]], now: u64) {
         let len = parts.iter().map(|part| part.len()).sum();
-        if self.waiting.len() + len > MAX_WAITING {
+        if self.waiting.len() + len > MAX_UNWRITTEN {
             self.flush(now);
         }
         if self.path.is_none() {
@@ -356,12 +356,12 @@ mod tests {
         log.set_path(None, 1);
         assert_eq!(written(), "one\ntwo\nfour\n");
         log.set_path(Some(&path), 1);
-        for _ in 0..MAX_WAITING / 2 {
+        for _ in 0..MAX_UNWRITTEN / 2 {
             log.add(&[b"12345\n"], 1);
-            assert!(log.waiting.len() <= MAX_WAITING);
+            assert!(log.waiting.len() <= MAX_UNWRITTEN);
         }
         log.flush(1);
-        assert_eq!(written().matches("12345\n").count(), MAX_WAITING / 2);
+        assert_eq!(written().matches("12345\n").count(), MAX_UNWRITTEN / 2);
         assert_eq!(log.take_news(false, 2), None);
         fs::remove_file(&path).expect("the log");
     }

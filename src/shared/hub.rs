@@ -34,7 +34,7 @@ pub enum Message {
         bytes: Vec<u8>,
         /// The number of bytes that were added to `Slot::incoming`.
         charged: usize,
-        verdict: Verdict,
+        role: Role,
     },
     Iterate {
         func: Option<IterateFn>,
@@ -49,9 +49,9 @@ pub enum Message {
 
 /// The result of the writing thread's check of its bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verdict {
+pub enum Role {
     /// Not checked, since the handler was running: the I/O thread checks when it has returned.
-    Unjudged,
+    Unchecked,
     /// A part of a response.
     Part,
     /// A websocket frame, its header included.

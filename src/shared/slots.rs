@@ -233,7 +233,7 @@ impl Slot {
     /// terminated here, the decoded path from `path_at` on, and the content from `content_at` on,
     /// with a NUL behind it as the last byte. `buf` must not move until [`Slot::clear_request`].
     pub fn show_request(&self, buf: &mut [u8], head: &Head, shown: &Shown) {
-        let mut public = blank_request();
+        let mut public = blank_strings();
         let mut terminate = |at: usize| match buf.get_mut(at) {
             Some(byte) => *byte = 0,
             None => debug_assert!(false, "an offset behind the buffer"),
@@ -289,7 +289,7 @@ impl Slot {
 
     /// Hides the request from the program.
     pub fn clear_request(&self) {
-        let empty = blank_request();
+        let empty = blank_strings();
         let out = self.public.get();
         // SAFETY: as in `show_request`.
         unsafe {
@@ -388,7 +388,7 @@ pub struct Shown {
 }
 
 /// The strings of a connection without a request.
-struct Request {
+struct Strings {
     request_method: *const c_char,
     uri: *const c_char,
     http_version: *const c_char,
@@ -404,9 +404,9 @@ unsafe impl Sync for Writable {}
 static NO_CONTENT: Writable = Writable(UnsafeCell::new([0; 8]));
 
 /// Returns the strings of a connection without a request.
-fn blank_request() -> Request {
+fn blank_strings() -> Strings {
     let empty = c"".as_ptr();
-    Request {
+    Strings {
         request_method: empty,
         uri: empty,
         http_version: empty,
@@ -418,7 +418,7 @@ fn blank_request() -> Request {
 
 /// Returns the public structure of a new connection.
 fn blank() -> mg_connection {
-    let request = blank_request();
+    let request = blank_strings();
     mg_connection {
         request_method: request.request_method,
         uri: request.uri,

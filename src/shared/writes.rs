@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::hub::{Hub, Message, Verdict};
+use super::hub::{Hub, Message, Role};
 use super::slots::Slot;
 use crate::http::response::Written;
 use crate::websocket::frame;
@@ -26,7 +26,7 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
         return false;
     }
     let mut out = Vec::new();
-    let verdict = match late.as_deref_mut() {
+    let role = match late.as_deref_mut() {
         Some(answer) if !raw => {
             if answer.write(bytes, &mut out) == Written::Refused {
                 return false;
@@ -35,8 +35,8 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
                 let _ = hub.queue.push(Message::Complain(fault));
             }
             match answer.complete() {
-                Some(persistent) => Verdict::End { persistent },
-                None => Verdict::Part,
+                Some(persistent) => Role::End { persistent },
+                None => Role::Part,
             }
         }
         _ => {
@@ -44,12 +44,12 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
                 return false;
             }
             out.extend_from_slice(bytes);
-            if raw { Verdict::Part } else { Verdict::Unjudged }
+            if raw { Role::Part } else { Role::Unchecked }
         }
     };
     let charged = out.len().max(len);
     slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let message = Message::Write { slot, generation, bytes: out, charged, verdict };
+    let message = Message::Write { slot, generation, bytes: out, charged, role };
     hub.queue.push(message).is_ok()
 }
 
@@ -85,7 +85,7 @@ pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize
     }
     let charged = bytes.len();
     slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let verdict = Verdict::Frame { header_len };
-    let message = Message::Write { slot, generation, bytes, charged, verdict };
+    let role = Role::Frame { header_len };
+    let message = Message::Write { slot, generation, bytes, charged, role };
     hub.queue.push(message).is_ok().then_some(charged)
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{Site, Task, without_slash};
-use crate::auth::digest::{self, Verdict};
+use crate::auth::digest::{self, Authentication};
 use crate::auth::nonce::Nonces;
 use crate::exchange::request::Request;
 use crate::files::cache::{Content, Known, is_absence};
@@ -118,16 +118,16 @@ impl Site<'_> {
             return Err(redirect_to_target(request));
         }
         let domain = &self.cx.options.config.auth_domain;
-        match judge(request, &bytes, domain, nonces, now) {
-            Verdict::Granted { user } => {
+        match check_credentials(request, &bytes, domain, nonces, now) {
+            Authentication::Granted { user } => {
                 request.log_user(&user);
                 request.user = user;
                 request.granted = Some(file.to_owned());
                 request.is_spent = true;
                 Ok(())
             }
-            Verdict::Denied => Err(self.challenge(false)),
-            Verdict::Stale => Err(self.challenge(true)),
+            Authentication::Denied => Err(self.challenge(false)),
+            Authentication::Stale => Err(self.challenge(true)),
         }
     }
 
@@ -177,13 +177,13 @@ fn redirect_to_target(request: &mut Request) -> Task {
 }
 
 /// Judges what a request says of its user.
-fn judge(
+fn check_credentials(
     request: &Request,
     passwords: &[u8],
     domain: &str,
     nonces: &mut Nonces,
     now: u64,
-) -> Verdict {
+) -> Authentication {
     let head = request.head_bytes();
     let mut fields = request
         .head
@@ -192,9 +192,9 @@ fn judge(
         .map(|(_, value)| value);
     // Of two answers it is not known which one counts.
     let (Some(authorization), None) = (fields.next(), fields.next()) else {
-        return Verdict::Denied;
+        return Authentication::Denied;
     };
-    let signed = digest::Request {
+    let signed = digest::Signed {
         method: head.get(request.head.method.range()).unwrap_or_default(),
         target: head.get(request.head.target.range()).unwrap_or_default(),
     };

@@ -2,7 +2,7 @@
 
 use super::{Site, Task};
 use crate::dav::Env;
-use crate::dav::request::{self as method, Reply};
+use crate::dav::method::{self, Reply};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::http::request::Framing;
@@ -40,17 +40,17 @@ impl Site<'_> {
         let request = &mut *self.request;
         let is_long =
             matches!(request.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
-        let asked = method::Request {
+        let call = method::MethodCall {
             path: request.path.clone(),
             head: request.head.clone(),
             bytes: request.head_bytes().to_vec(),
             body: Vec::new(),
         };
-        if asked.method() != b"PUT" {
+        if call.method() != b"PUT" {
             if is_long {
                 return Task::Reply(413);
             }
-            return Task::Dav(Box::new(Work::new(asked)));
+            return Task::Dav(Box::new(Work::new(call)));
         }
         let user = request.user.clone();
         let env = Env {
@@ -58,14 +58,14 @@ impl Site<'_> {
             secrets: &self.cx.files.secrets,
             ..Env::new(&self.cx.options.config, self.cx.clock.unix)
         };
-        match Upload::begin(asked, &env, &mut self.cx.sweeper) {
+        match Upload::begin(call, &env, &mut self.cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(reply)),
         }
     }
 
     /// The same work, or the refusal that it would come to.
-    pub fn judge_dav(&mut self, work: Box<Work>) -> Task {
+    pub fn check_dav_early(&mut self, work: Box<Work>) -> Task {
         let user = self.request.user.clone();
         let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
         match work.refusal(&env) {

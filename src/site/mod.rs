@@ -348,10 +348,10 @@ impl Site<'_> {
     }
 
     /// What is to be done, where it is known to come to a refusal whatever the content is.
-    pub fn judge_early(&mut self, task: Task) -> Task {
+    pub fn check_early(&mut self, task: Task) -> Task {
         match task {
             Task::File(file) if self.is_precondition_failed(&file) => Task::Reply(412),
-            Task::Dav(work) => self.judge_dav(work),
+            Task::Dav(work) => self.check_dav_early(work),
             task => task,
         }
     }
