@@ -13,8 +13,8 @@ const NONE: u32 = u32::MAX;
 /// and are set anew.
 pub const HORIZON_MS: u32 = TICK * (BUCKETS as u32 - 2);
 
-#[derive(Clone, Copy)]
 /// The place of an entry in the list of its bucket.
+#[derive(Clone, Copy)]
 struct Link {
     prev: u32,
     next: u32,
