@@ -354,7 +354,7 @@ impl Websocket {
         let slot = wire.slot;
         // Nothing may be sent behind a Close frame: under the lock, no other thread writes between
         // the check for its messages and this frame.
-        let _guard = (opcode == frame::CLOSE).flow(|| slot.answer());
+        let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
         // Messages that other threads wrote before go first.
         self.take_messages(wire, cx);
         if !wire.has_room(cx, data.len() + frame::MAX_HEADER) {

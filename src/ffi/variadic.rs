@@ -36,10 +36,10 @@ macro_rules! export {
             $(fn $hidden();)*
         }
         $(
+            #[doc = concat!("`", stringify!($name), "` of the C interface.")]
             ///
             /// # Safety
             /// To be called from C, with the arguments of its prototype there.
-            #[doc = concat!("`", stringify!($name), "` of the C interface.")]
             #[unsafe(no_mangle)]
             #[unsafe(naked)]
             pub unsafe extern "C" fn $name() {
