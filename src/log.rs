@@ -11,7 +11,6 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 
-pub use self::file::LogFile;
 pub use self::journal::Logs;
 
 /// The parts of an access log line that are known when a request has arrived.

@@ -356,6 +356,7 @@ impl Conn {
     }
 
     /// Returns the request that is being answered; for a websocket, the request of its handshake.
+    #[cfg(test)]
     pub fn request(&self) -> Option<&Request> {
         self.state.request()
     }

@@ -66,7 +66,7 @@ pub enum Rest {
     Unread,
 }
 
-/// What the access log will say of a request.
+/// The access log line of a request.
 pub struct LogEntry {
     /// The line without status and byte count, and where these belong.
     pub line: Vec<u8>,

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
-pub use super::known::{Content, Entry, Known, entity_tag, http_date, modified_of};
+pub use super::known::{Content, Entry, Known};
 use super::mime::media_type;
 
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
@@ -181,7 +181,8 @@ impl Cache {
     }
 
     /// Removes all entries.
-    pub fn clear(&mut self) {
+    #[cfg(test)]
+    fn clear(&mut self) {
         let extra_types = std::mem::take(&mut self.extra_types);
         *self = Cache::new(self.budget, self.max_open, extra_types);
     }

@@ -118,11 +118,6 @@ impl Answer {
         }
     }
 
-    /// Returns whether the program has written anything.
-    pub fn is_untouched(&self) -> bool {
-        matches!(self.state, State::Start) && self.head_len == 0
-    }
-
     /// Takes the last mistake of the program since the previous call.
     pub fn take_fault(&mut self) -> Option<&'static str> {
         self.fault.take()
