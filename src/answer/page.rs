@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::head::write_stream_head;
 use super::program::{start_command, start_included};
 use super::{Begun, Broken, CHANGED_MEANWHILE, Ended, Progress, Source};
-use crate::cgi::header::{self, Outcome};
+use crate::cgi::header::{self, Parsed};
 use crate::cgi::table::Output;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
@@ -247,12 +247,12 @@ impl Page {
             Some(head) => {
                 head.extend_from_slice(piece);
                 match header::parse(head, ended) {
-                    Outcome::Partial => Vec::new(),
-                    Outcome::Bad(why) => {
+                    Parsed::Partial => Vec::new(),
+                    Parsed::Bad(why) => {
                         failure = Some(why);
                         Vec::new()
                     }
-                    Outcome::Complete(parsed) => {
+                    Parsed::Complete(parsed) => {
                         let rest = head.split_off(parsed.len.min(head.len()));
                         part.head = None;
                         rest

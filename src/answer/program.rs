@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::head::HeadWriter;
 use super::{Broken, Ended, Progress, Source};
-use crate::cgi::header::{self, MAX_CGI_HEAD, Outcome};
+use crate::cgi::header::{self, MAX_CGI_HEAD, Parsed};
 use crate::cgi::launch::{Launch, Origin, status_of};
 use crate::cgi::table::{Output, Owner};
 use crate::exchange::context::Context;
@@ -17,7 +17,7 @@ use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
-use crate::http::request::{Framing, Head, Outcome as Parsed};
+use crate::http::request::{Framing, Head, Outcome};
 use crate::shared::slots::Shown;
 use crate::site::{Script, Site};
 
@@ -201,9 +201,9 @@ impl Gateway {
                 return Taken::Wanting;
             }
             let head = match header::parse(so_far, ended) {
-                Outcome::Partial => return Taken::Wanting,
-                Outcome::Bad(why) => return Taken::Failed(502, why),
-                Outcome::Complete(head) => head,
+                Parsed::Partial => return Taken::Wanting,
+                Parsed::Bad(why) => return Taken::Failed(502, why),
+                Parsed::Complete(head) => head,
             };
             if let Some(location) = head.local {
                 self.stage = Stage::Elsewhere(location);
@@ -308,7 +308,7 @@ fn become_request_for(location: &[u8], request: &mut Request) -> bool {
     }
     text.extend_from_slice(b"\r\n");
     let mut head = Head::default();
-    if head.parse(&text, usize::MAX) != Parsed::Complete {
+    if head.parse(&text, usize::MAX) != Outcome::Complete {
         return false;
     }
     (request.buf, request.head) = (text, head);

@@ -136,7 +136,7 @@ impl Head {
         }
     }
 
-    /// Takes over what httparse has found in `input`, and judges the fields.
+    /// Takes over what httparse has found in `input`, and checks the fields.
     fn take(&mut self, input: &[u8], request: &httparse::Request<'_, '_>) -> Outcome {
         let (Some(method), Some(target), Some(minor)) =
             (request.method, request.path, request.version)
