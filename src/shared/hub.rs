@@ -47,16 +47,16 @@ pub enum Message {
     Complain(&'static str),
 }
 
-/// The result of the writing thread's check of its bytes.
+/// The role of bytes in an answer, as the thread that wrote them has found it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Role {
     /// Not checked, since the handler was running: the I/O thread checks when it has returned.
     Unchecked,
-    /// A part of a response.
+    /// A part of an answer.
     Part,
     /// A websocket frame, its header included.
     Frame { header_len: usize },
-    /// The end of a response.
+    /// The end of an answer.
     End { persistent: bool },
 }
 
