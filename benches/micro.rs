@@ -4,7 +4,7 @@ use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use mongoose::exchange::outbox::Outbox;
 use mongoose::http::request::{Head, Outcome};
-use mongoose::http::response::{Answer, Asked};
+use mongoose::http::response::{Answer, RequestFacts};
 use mongoose::http::{chunked, uri};
 use mongoose::pattern::matched_len;
 use mongoose::timers::{HORIZON_MS, Timers};
@@ -220,14 +220,14 @@ mod outbox {
 
     const ANSWER: &[u8] =
         b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nHello";
-    const ASKED: Asked = Asked { head_only: false, chunks: true, persistent: true };
+    const FACTS: RequestFacts = RequestFacts { head_only: false, chunks: true, persistent: true };
 
     /// An answer in one piece, written and taken by the socket.
     #[divan::bench]
     fn raw_answer(bencher: Bencher) {
         let mut out = Outbox::default();
         let mut write = || {
-            let mut answer = Answer::new(ASKED, 200);
+            let mut answer = Answer::new(FACTS, 200);
             answer.write(black_box(ANSWER), &mut out.bytes);
             answer.handler_returned(&mut out.bytes);
             out.consume(out.len());
@@ -243,7 +243,7 @@ mod outbox {
         let mut out = Outbox::default();
         out.bytes.reserve(4096);
         bencher.bench_local(|| {
-            let mut answer = Answer::new(ASKED, 200);
+            let mut answer = Answer::new(FACTS, 200);
             answer.send_header(b"Content-Type", black_box(b"text/plain"));
             answer.send_data(b"Hello", &mut out.bytes);
             answer.handler_returned(&mut out.bytes);

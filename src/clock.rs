@@ -1,9 +1,11 @@
-//! Time as the loop sees it: read once a turn.
+//! The time as the event loop sees it: read once a turn (POSIX `clock_gettime`).
+//!
+//! Owns the texts for Date fields and log lines. Refuses to know timers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Precise to the kernel's tick, a few milliseconds: the timers are no better, and these clocks
-/// are read in a fraction of the time.
+/// The monotonic and the wall clock, precise to the kernel's tick of a few milliseconds: the timers
+/// are no better, and these clocks are read in a fraction of the time.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const CLOCKS: (libc::clockid_t, libc::clockid_t) =
     (libc::CLOCK_MONOTONIC_COARSE, libc::CLOCK_REALTIME_COARSE);
@@ -12,11 +14,11 @@ const CLOCKS: (libc::clockid_t, libc::clockid_t) = (libc::CLOCK_MONOTONIC, libc:
 
 /// The time of the current turn.
 pub struct Clock {
-    /// Milliseconds of the system's clock when the server was made.
+    /// The system's monotonic clock in milliseconds when the server was made.
     start: u64,
-    /// Milliseconds since the server was made; wraps after 49 days.
+    /// The number of milliseconds since the server was made; wraps after 49 days.
     pub now: u32,
-    /// Wall-clock seconds.
+    /// The wall clock in seconds.
     pub unix: u64,
     date: String,
     date_of: u64,
@@ -25,7 +27,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts now.
+    /// Creates a clock that starts now.
     pub fn start() -> Self {
         let mut clock = Self {
             start: monotonic_ms(),
@@ -49,12 +51,12 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the server was made, at this moment.
+    /// Returns the milliseconds since the server was made, at this moment.
     pub fn read(&self) -> u32 {
         monotonic_ms().wrapping_sub(self.start) as u32
     }
 
-    /// The time as `Date` wants it; formatted once a second.
+    /// Returns the time as the Date field has it, formatted once a second.
     pub fn date(&mut self) -> &str {
         if self.date_of != self.unix {
             self.date_of = self.unix;
@@ -64,7 +66,7 @@ impl Clock {
         &self.date
     }
 
-    /// The time as logs have it; formatted once a second.
+    /// Returns the time as the access log has it, formatted once a second.
     pub fn log_time(&mut self) -> &str {
         if self.log_time_of != self.unix {
             self.log_time_of = self.unix;
@@ -74,23 +76,23 @@ impl Clock {
     }
 }
 
-/// Milliseconds since some moment.
+/// Returns the milliseconds since an arbitrary moment.
 fn monotonic_ms() -> u64 {
     let (seconds, nanoseconds) = read(CLOCKS.0);
     seconds.wrapping_mul(1000).wrapping_add(nanoseconds / 1_000_000)
 }
 
-/// Wall-clock seconds since 1970.
+/// Returns the wall-clock seconds since 1970.
 pub fn unix_seconds() -> u64 {
     if size_of::<libc::timespec>() < 16 {
-        // Its seconds last until 2038; std knows how to ask for wider seconds.
+        // These seconds last until 2038, and the standard library can ask for wider ones.
         return SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     }
     read(CLOCKS.1).0
 }
 
-/// Seconds and nanoseconds of a clock. What std and rustix have for it reads precise clocks only,
-/// or not under valgrind.
+/// Returns the seconds and nanoseconds of a clock. The functions of std and rustix for it read
+/// precise clocks only, or fail under valgrind.
 fn read(clock: libc::clockid_t) -> (u64, u64) {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes one timespec to the place it is given, and it is given one.

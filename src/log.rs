@@ -1,5 +1,7 @@
-//! What the access log (Combined Log Format) and the error log say, and the files that it is
-//! written to.
+//! The lines of the access log (Combined Log Format) and the text that a line may hold.
+//!
+//! Owns the format, and the escapes that keep clients from forging a line. Refuses to know when a
+//! line is written.
 
 mod file;
 mod journal;
@@ -9,16 +11,15 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt as _;
 
-pub use self::file::LogFile;
 pub use self::journal::Logs;
 
 /// The parts of an access log line that are known when a request has arrived.
-pub struct Request<'a> {
+pub struct AccessLine<'a> {
     pub peer: IpAddr,
     pub user: Option<&'a [u8]>,
-    /// As [`timestamp`] writes it.
+    /// The time as [`timestamp`] writes it.
     pub time: &'a str,
-    /// Empty where the request line was not understood.
+    /// The method; empty if the request line was not understood.
     pub method: &'a [u8],
     pub target: &'a [u8],
     pub minor: u8,
@@ -26,7 +27,7 @@ pub struct Request<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
-/// Puts the name of a user into such a line, whose status belongs at `status_at`.
+/// Puts the name of a user into an access log line, in which the status belongs at `status_at`.
 pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
     let mut name = Vec::new();
     escape(&mut name, user, true);
@@ -36,8 +37,8 @@ pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
     }
 }
 
-impl Request<'_> {
-    /// The line without status and byte count, and where these belong.
+impl AccessLine<'_> {
+    /// Returns the line without status and byte count, and the position where these belong.
     pub fn format(&self) -> (Vec<u8>, usize) {
         let values = [self.referer, self.user_agent];
         let len = values.iter().flatten().map(|value| value.len()).sum::<usize>();
@@ -90,7 +91,7 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Appends `text` so that it can neither end its quotes nor its line.
+/// Appends `text` with escapes, so that it ends neither its quotes nor its line.
 fn escape(out: &mut Vec<u8>, text: &[u8], space: bool) {
     let is_plain = |byte: &u8| match byte {
         b'"' | b'\\' => false,
@@ -114,8 +115,8 @@ fn escape(out: &mut Vec<u8>, text: &[u8], space: bool) {
     }
 }
 
-/// Bytes of a path as a line of the error log can show them: text as it is, and what is no UTF-8 by
-/// its numbers.
+/// Returns a path as a line of the error log can show it: text as it is, and bytes that are not
+/// UTF-8 by their numbers.
 pub fn shown(path: impl AsRef<OsStr>) -> String {
     let mut text = String::new();
     for chunk in path.as_ref().as_bytes().utf8_chunks() {
@@ -127,7 +128,7 @@ pub fn shown(path: impl AsRef<OsStr>) -> String {
     text
 }
 
-/// Appends `part` so that it can neither end its line nor command a terminal.
+/// Appends `part` with escapes, so that it neither ends its line nor controls a terminal.
 pub fn push_harmless(text: &mut String, part: &str) {
     if !part.contains(char::is_control) {
         text.push_str(part);
@@ -142,7 +143,7 @@ pub fn push_harmless(text: &mut String, part: &str) {
     }
 }
 
-/// `23/Nov/2026:06:17:14 +0000`
+/// Returns a time as the access log has it: `23/Nov/2026:06:17:14 +0000`.
 pub fn timestamp(unix: u64) -> String {
     let (days, second) = (unix / 86_400, unix % 86_400);
     let (year, month, day) = civil(days);
@@ -153,8 +154,8 @@ pub fn timestamp(unix: u64) -> String {
     format!("{day:02}/{name}/{year}:{hour:02}:{minute:02}:{:02} +0000", second % 60)
 }
 
-/// Year, month and day of a day since 1970 in the Gregorian calendar, counted in cycles of 400
-/// years that begin in March, so that the leap day comes last.
+/// Returns year, month and day of a day since 1970 in the Gregorian calendar. Counts in cycles of
+/// 400 years that begin in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (cycle, day) = (shifted / 146_097, shifted % 146_097);
@@ -199,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_line_cannot_be_forged() {
-        let request = Request {
+        let request = AccessLine {
             peer: "::ffff:10.1.2.3".parse().expect("an address"),
             user: Some(b"a b\n"),
             time: &timestamp(0),

@@ -1,16 +1,19 @@
-//! Which handler a path reaches.
+//! The handlers that a program has registered for prefixes of paths, and the search for the one
+//! that a path selects.
+//!
+//! Refuses to call a handler, and to know how paths are decoded.
 
 use crate::abi::Handler;
 
-/// Up to this many, looking at each handler costs no more than a search.
+/// The largest number of handlers for which comparing each costs no more than a search.
 const FEW: usize = 8;
 
-/// The handlers by prefix. Of all whose prefix begins a path, the one added last wins.
+/// The handlers by prefix. Of all whose prefix begins a path, the one that was added last wins.
 #[derive(Default)]
 pub struct Routes {
-    /// In the order in which they were added.
+    /// The handlers in the order in which they were added.
     added: Vec<Route>,
-    /// In the order of their prefixes, and each prefix once. Empty while there are few.
+    /// The prefixes in their order, each of them once. Empty while there are few.
     sorted: Vec<Node>,
 }
 
@@ -19,10 +22,10 @@ struct Route {
     handler: Handler,
 }
 
-/// What paths are compared with.
+/// The beginning that paths are compared with.
 struct Prefix {
-    /// The first eight bytes, zeros where there are less, and which bits of them count: for most
-    /// prefixes, and most paths that do not match, that is all there is to compare.
+    /// The first eight bytes, with zeros for those that are missing, and the mask of the bits that
+    /// count. For most prefixes, and most paths that do not match, no more has to be compared.
     word: u64,
     mask: u64,
     bytes: Box<[u8]>,
@@ -35,7 +38,7 @@ impl Prefix {
         Self { word: first_word(bytes), mask: u64::from_le_bytes(mask), bytes: bytes.into() }
     }
 
-    /// Whether it begins `path`, whose first word is `word`.
+    /// Returns whether the prefix begins `path`, whose first word is `word`.
     fn begins(&self, path: &[u8], word: u64) -> bool {
         word & self.mask == self.word
             && path.len() >= self.bytes.len()
@@ -43,7 +46,7 @@ impl Prefix {
     }
 }
 
-/// The first eight bytes, zeros where there are less.
+/// Returns the first eight bytes, with zeros for those that are missing.
 fn first_word(bytes: &[u8]) -> u64 {
     if let Some(word) = bytes.first_chunk::<8>() {
         return u64::from_le_bytes(*word);
@@ -53,9 +56,10 @@ fn first_word(bytes: &[u8]) -> u64 {
 
 /// One prefix among those that are searched.
 struct Node {
-    /// Its place in `added`.
+    /// The index of its route in `added`.
     own: u32,
-    /// Who wins among all that begin a path which this one begins: the place in `added`.
+    /// The index in `added` of the route that wins among all that begin a path which this one
+    /// begins.
     winner: u32,
     /// The node of the longest shorter prefix that begins this one.
     parent: Option<u32>,
@@ -70,7 +74,7 @@ impl Routes {
         }
     }
 
-    /// The handler for a decoded path.
+    /// Returns the handler for a decoded path.
     pub fn find(&mut self, path: &[u8]) -> Option<Handler> {
         if self.added.len() <= FEW {
             let word = first_word(path);
@@ -80,7 +84,7 @@ impl Routes {
         if self.sorted.is_empty() {
             self.sort();
         }
-        // Whatever begins the path also begins every prefix between itself and the path.
+        // A prefix that begins the path also begins every prefix between itself and the path.
         let behind = self
             .sorted
             .partition_point(|node| *self.added[node.own as usize].prefix.bytes <= *path);
@@ -98,7 +102,7 @@ impl Routes {
         let prefix = |place: u32| &*self.added[place as usize].prefix.bytes;
         let mut order: Vec<u32> = Vec::with_capacity(self.added.len());
         for place in 0..self.added.len() as u32 {
-            // Of equal ones the last one stays.
+            // Of equal prefixes the last one stays.
             match order.binary_search_by(|other| prefix(*other).cmp(prefix(place))) {
                 Ok(at) => order[at] = place,
                 Err(at) => order.insert(at, place),
@@ -130,7 +134,7 @@ mod tests {
     use super::*;
     use crate::abi::mg_connection;
 
-    /// Handlers that are told apart by their addresses.
+    /// Returns handlers that are told apart by their addresses.
     fn handler(place: usize) -> Handler {
         macro_rules! numbered {
             ($($number:literal)*) => {

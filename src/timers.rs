@@ -1,15 +1,19 @@
-//! A coarse timer wheel. An entry that comes due is looked at again;
-//! activity does not touch the wheel, so its cost does not depend on the number of requests.
+//! A coarse timer wheel. An entry that comes due is only a reason to look again: traffic does not
+//! touch the wheel, so that its cost does not depend on the number of requests.
+//!
+//! Refuses to know what an entry stands for, and reads no clock.
 
-/// Milliseconds a bucket.
+/// The span of a bucket in milliseconds.
 const TICK: u32 = 32;
 const BUCKETS: usize = 512;
 const WORDS: usize = BUCKETS / 64;
 const NONE: u32 = u32::MAX;
 
-/// The farthest that an entry is set ahead; later ones are looked at then and set anew.
+/// The largest distance in milliseconds at which an entry is set. Later deadlines come due then,
+/// and are set anew.
 pub const HORIZON_MS: u32 = TICK * (BUCKETS as u32 - 2);
 
+/// The place of an entry in the list of its bucket.
 #[derive(Clone, Copy)]
 struct Link {
     prev: u32,
@@ -17,20 +21,20 @@ struct Link {
     bucket: u32,
 }
 
-/// Times are milliseconds on a clock that wraps.
+/// The wheel. Times are milliseconds of a clock that wraps.
 pub struct Timers {
     heads: Vec<u32>,
     links: Vec<Link>,
-    /// One bit a bucket that is not empty.
+    /// One bit for each bucket, set if the bucket is not empty.
     filled: [u64; WORDS],
-    /// One bit a word of these that is not 0.
+    /// One bit for each word of `filled`, set if the word is not 0.
     words: u8,
-    /// All buckets before this tick are empty.
+    /// The current tick. All buckets before it are empty.
     tick: u32,
 }
 
 impl Timers {
-    /// A wheel that starts at `now`.
+    /// Creates a wheel that starts at `now`.
     pub fn new(now: u32) -> Self {
         Self {
             heads: vec![NONE; BUCKETS],
@@ -46,7 +50,8 @@ impl Timers {
         self.clear(id);
         let ahead = deadline.wrapping_sub(now);
         let ahead = if ahead > u32::MAX / 2 { 0 } else { ahead.min(HORIZON_MS) };
-        // The bucket behind the deadline, so that what comes due is really due.
+        // The entry belongs in the bucket behind the deadline, so that it never comes due too
+        // early.
         let steps = (now % TICK + ahead) / TICK + 1;
         let bucket = (self.tick_of(now).wrapping_add(steps)) % BUCKETS as u32;
         let id_index = id as usize;
@@ -96,7 +101,7 @@ impl Timers {
     /// Takes all entries that have come due by `now` and appends them to `due`.
     pub fn expire(&mut self, now: u32, due: &mut Vec<u32>) {
         let target = self.tick_of(now);
-        // The tick counter wraps with the clock; a turn of the wheel is the most to walk.
+        // The tick counter wraps with the clock. One turn of the wheel is the most to walk.
         let span = u32::MAX / TICK + 1;
         let steps = (target + span - self.tick) % span;
         for step in 1..=steps.min(BUCKETS as u32) {
@@ -109,7 +114,7 @@ impl Timers {
         self.tick = target;
     }
 
-    /// Milliseconds from `now` until an entry may come due; `None` if none is set.
+    /// Returns the milliseconds from `now` until an entry may come due; `None` if none is set.
     pub fn wait(&self, now: u32) -> Option<u32> {
         let start = self.tick.wrapping_add(1) % BUCKETS as u32;
         let mut word = start as usize / 64;
@@ -118,7 +123,8 @@ impl Timers {
             if self.words == 0 {
                 return None;
             }
-            // The words behind it, and at last its own, of which the front is left.
+            // The next words are searched, and last the word of `start` itself, of which the lower
+            // bits are left.
             let behind = self.words.rotate_right(word as u32 + 1).trailing_zeros() as usize;
             word = (word + 1 + behind) % WORDS;
             bits = self.filled[word];

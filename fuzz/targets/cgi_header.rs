@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mongoose::cgi::header::{self, MAX_HEAD, Outcome};
+use mongoose::cgi::header::{self, MAX_CGI_HEAD, Parsed};
 use mongoose::files::ssi::{self, Found};
 
 fuzz_target!(|data: &[u8]| {
@@ -11,12 +11,12 @@ fuzz_target!(|data: &[u8]| {
     let whole = header::parse(data, false);
     match header::parse(begun, false) {
         // More output may finish a head, but never change what one means.
-        Outcome::Partial => {}
+        Parsed::Partial => {}
         early => assert_eq!(early, whole),
     }
-    assert!(!matches!(header::parse(data, true), Outcome::Partial));
-    if let Outcome::Complete(head) = whole {
-        assert!(head.len <= data.len() && head.len <= MAX_HEAD);
+    assert!(!matches!(header::parse(data, true), Parsed::Partial));
+    if let Parsed::Complete(head) = whole {
+        assert!(head.len <= data.len() && head.len <= MAX_CGI_HEAD);
         assert!((200..=599).contains(&head.status));
         // Each field is one line, with a name.
         let fields = String::from_utf8_lossy(&head.fields);

@@ -1,12 +1,13 @@
-//! The methods of WebDAV at work: in portions, turn by turn, and what they answer. RFC 4918.
+//! Answers of WebDAV methods, whose work is done in portions, turn by turn (RFC 4918).
 //!
-//! Refuses to know the methods themselves, which are in the room `dav`.
+//! Owns how much is done in a turn. Refuses to know the methods themselves, which are in the room
+//! `dav`.
 
-use super::head::{XML, write_stream_head};
+use super::head::{XML_TYPE, write_stream_head};
 use super::{Broken, Ended, Progress, Source};
 use crate::dav::Env;
+use crate::dav::method::Reply;
 use crate::dav::propfind::Propfind;
-use crate::dav::request::Reply;
 use crate::dav::upload::Upload;
 use crate::dav::work::{Outcome, Work};
 use crate::exchange::context::{Context, WORK_PER_TURN};
@@ -17,12 +18,12 @@ use crate::site::Site;
 use crate::site::dav::{MAX_DOCUMENT, writes};
 
 /// An answer to PROPFIND that is sent as the directory is read.
-pub struct Telling {
+pub struct PropfindAnswer {
     propfind: Box<Propfind>,
     outlet: Outlet,
 }
 
-/// Keeps a piece of the document that a request brings, within the limits.
+/// Keeps a piece of the document in a request, within the limits.
 pub fn take_document(
     work: &mut Work,
     piece: &[u8],
@@ -41,7 +42,8 @@ pub fn take_document(
     Ok(())
 }
 
-/// Does the next portion of the work. `has_left`: the client has shut its sending side.
+/// Does the next portion of a method's work. `has_left` says that the client has shut its sending
+/// side.
 pub fn work_on(
     mut work: Box<Work>,
     request: &mut Request,
@@ -51,30 +53,30 @@ pub fn work_on(
 ) -> Progress {
     cx.look_at_secrets();
     if has_left && work.is_deep_lock() {
-        // The client would not learn the token of a lock that then lasted for days.
+        // The client would not learn the token of the lock, which could last for days.
         return Progress::Ended(Ended::Broken(Broken::silently()));
     }
     let user = request.user.clone();
     let env =
         Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
     let outcome = work.advance(&env, &mut cx.sweeper, WORK_PER_TURN);
-    // What was found out before may be no more.
+    // The work may have changed files that were looked at before.
     cx.files.look_again();
     match outcome {
         None => Progress::Yields(Source::Work(work)),
         Some(Outcome::Reply(reply)) => end_work(reply, request, cx),
-        Some(Outcome::Begun(propfind)) => begin_telling(propfind, request, out, cx),
+        Some(Outcome::Begun(propfind)) => begin_propfind(propfind, request, out, cx),
     }
 }
 
-/// Does the next portion of an upload's end.
+/// Does the next portion of the end of an upload.
 pub fn store(mut upload: Box<Upload>, request: &mut Request, cx: &mut Context) -> Progress {
     cx.look_at_secrets();
     let user = request.user.clone();
     let env =
         Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
     let outcome = upload.advance(&env, &mut { WORK_PER_TURN });
-    // What was found out before may be no more.
+    // The upload may have changed files that were looked at before.
     cx.files.look_again();
     match outcome {
         Ok(None) => Progress::Yields(Source::Upload(upload)),
@@ -82,16 +84,17 @@ pub fn store(mut upload: Box<Upload>, request: &mut Request, cx: &mut Context) -
     }
 }
 
+/// Ends a method's work with its answer.
 fn end_work(reply: Reply, request: &mut Request, cx: &mut Context) -> Progress {
     if writes(request.method()) {
-        // A removed file takes room on the disk while it is open.
+        // A removed file takes space on the disk while it is open.
         cx.files.cache.close_files();
     }
     Progress::Ended(Ended::Failed(Site { request, cx }.take_reply(reply)))
 }
 
-/// Sends the head of an answer that tells of a large directory, and its first piece.
-fn begin_telling(
+/// Sends the head of the answer for a large directory, and its first piece.
+fn begin_propfind(
     mut propfind: Box<Propfind>,
     request: &mut Request,
     out: &mut Outbox,
@@ -102,17 +105,17 @@ fn begin_telling(
     }
     let date = cx.clock.date();
     let extra = &cx.options.config.extra_headers;
-    let outlet = write_stream_head(request, 207, XML, date, extra, &mut out.bytes);
+    let outlet = write_stream_head(request, 207, XML_TYPE, date, extra, &mut out.bytes);
     let piece = propfind.take();
-    let mut telling = Telling { propfind, outlet };
-    match telling.send(&piece, out) {
-        true => Progress::Yields(Source::Telling(Box::new(telling))),
+    let mut answer = PropfindAnswer { propfind, outlet };
+    match answer.send(&piece, out) {
+        true => Progress::Yields(Source::Propfind(Box::new(answer))),
         false => Progress::Ended(Ended::Broken(Broken::silently())),
     }
 }
 
-impl Telling {
-    /// Sends the next piece of what is told of the directory.
+impl PropfindAnswer {
+    /// Sends the next piece of the answer.
     pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
         cx.look_at_secrets();
         let secrets = &cx.files.secrets;
@@ -130,13 +133,13 @@ impl Telling {
             return Progress::Ended(Ended::Broken(Broken::silently()));
         }
         if !is_last {
-            return Progress::Yields(Source::Telling(self));
+            return Progress::Yields(Source::Propfind(self));
         }
         self.outlet.finish(&mut out.bytes);
         Progress::Ended(Ended::Complete)
     }
 
-    /// False if there is no memory for it.
+    /// Sends a piece. Returns false if there is no memory for it.
     fn send(&mut self, piece: &str, out: &mut Outbox) -> bool {
         if out.bytes.try_reserve(piece.len() + 64).is_err() {
             return false;

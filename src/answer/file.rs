@@ -1,6 +1,6 @@
-//! Answers with files: conditions, ranges, and the bytes. RFC 9110, sections 13 and 14.
+//! Answers with files: conditions, ranges, and the bytes (RFC 9110, sections 13 and 14).
 //!
-//! Refuses to know how a file was chosen, and which socket its bytes go to.
+//! Refuses to know how a file was chosen, and which socket its bytes are sent to.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -20,25 +20,26 @@ use crate::files::representation::Representation;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::range::{self, Multipart, Ranges};
 
-/// Shorter pieces are cheaper to copy behind what waits than to send by a call of their own.
+/// The smallest number of bytes for which the kernel sends from the file. Fewer bytes are cheaper
+/// to copy to the outbox than to send by a call of their own.
 const TRANSFER_FROM: u64 = 8 * 1024;
 
 /// The rest of a file that is being sent.
 pub struct FileBody {
     known: Entry,
-    /// What is sent of the file now.
+    /// The range of the file that is being sent.
     range: Range<u64>,
-    /// Further ranges, each with what stands before its bytes.
+    /// Further ranges, each with the bytes in front of it.
     more: VecDeque<(Vec<u8>, Range<u64>)>,
-    /// What stands behind the last range.
+    /// The bytes behind the last range.
     tail: Vec<u8>,
-    /// The look in which the file was last compared with what is known of it.
+    /// The look in which the file was last compared with its known metadata.
     checked: u64,
-    /// The kernel does not move this file to the socket by itself.
+    /// Set if the kernel cannot move this file to the socket by itself.
     copies: bool,
 }
 
-/// The part of a file that an answer consists of.
+/// The parts of a file that an answer has.
 struct Selection {
     status: u16,
     first: Range<u64>,
@@ -46,7 +47,8 @@ struct Selection {
     tail: Vec<u8>,
 }
 
-/// Answers with a file, with the ranges that are asked for, or with word that the client has it already.
+/// Begins an answer with a file: with the requested ranges, or with 304 if the client has the file
+/// already.
 pub fn begin(
     file: Representation,
     request: &mut Request,
@@ -86,18 +88,19 @@ pub fn begin(
         && more.is_empty()
         && out.bytes.try_reserve(content.len()).is_ok()
     {
-        // Into the same send as the head.
+        // The content shares a call with the head.
         let range = first.start as usize..first.end as usize;
         out.bytes.extend_from_slice(content.get(range).unwrap_or_default());
         return Begun::Complete;
     }
-    // While a body arrived, turns may have passed since the file was looked at.
+    // While content arrived, turns may have passed since the last look at the file.
     let checked = if request.arrived == 0 { cx.files.look() } else { 0 };
     let body = FileBody { known: file.known, range: first, more, tail, checked, copies: false };
     Begun::Source(Source::File(Box::new(body)))
 }
 
-/// Writes the head of the answer, and returns what follows it. `is_known`: the client has the file.
+/// Writes the head of the answer, and returns the parts of the file that follow it. `is_known` says
+/// that the client has the file.
 #[inline]
 fn write_head(
     file: &Representation,
@@ -160,17 +163,18 @@ fn write_head(
     selection
 }
 
+/// The field that offers ranges.
 const ACCEPTS: &[u8] = b"Accept-Ranges: bytes\r\n";
 
-/// Letters and digits that cannot be foreseen, so that no file holds them by intent.
+/// Returns a random text of letters and digits, so that no file can contain it on purpose.
 fn random_token() -> String {
     let mut bytes = [0; 16];
-    // The kernel can only refuse before it has any randomness, early in its own start.
+    // The kernel refuses only before it has any randomness, early in its own start.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Stands for a file that is no longer what it was when its head was sent.
+/// Stands for a file that has changed since its head was sent.
 pub const CHANGED: Errno = Errno::STALE;
 
 impl FileBody {
@@ -188,17 +192,17 @@ impl FileBody {
         }
     }
 
-    /// Has the file copied from now on: the kernel does not move it to the socket by itself.
+    /// Has the file copied from now on, since the kernel cannot move it to the socket by itself.
     pub fn copy_on(&mut self) {
         self.copies = true;
     }
 
-    /// Whether all of it is sent or in the outbox.
+    /// Returns whether all bytes are sent or in the outbox.
     pub fn is_sent(&self) -> bool {
         self.range.is_empty() && self.more.is_empty() && self.tail.is_empty()
     }
 
-    /// Whether the next bytes go straight to the socket.
+    /// Returns whether the next bytes go straight to the socket.
     pub fn is_transfer(&self) -> bool {
         let left = self.range.end.saturating_sub(self.range.start);
         left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
@@ -224,7 +228,7 @@ impl FileBody {
         }
     }
 
-    /// Compares the file with what is known of it, once a look.
+    /// Compares the file with its known metadata, once in each look.
     fn check(&mut self, look: u64) -> io::Result<()> {
         if self.checked != look {
             if !self.known.is_unchanged()? {

@@ -1,5 +1,5 @@
-//! The only writer of the heads of the library's own answers: status line, `Date`, framing, `Connection`.
-//! RFC 9112, sections 4 to 9; RFC 9110, sections 6.6.1 and 8.6.
+//! The only writer of the heads of the library's own answers: status line, Date, framing,
+//! Connection (RFC 9112, sections 4 to 9; RFC 9110, sections 6.6.1 and 8.6).
 //!
 //! Refuses to know where the content comes from.
 
@@ -7,19 +7,19 @@ use crate::exchange::request::Request;
 use crate::http::outlet::Outlet;
 use crate::http::status::{forbids_content, reason, write_status_line};
 
-/// The media type of documents.
-pub const XML: &str = "application/xml; charset=\"utf-8\"";
+/// The media type of XML documents.
+pub const XML_TYPE: &str = "application/xml; charset=\"utf-8\"";
 
 /// A head that is being written, field by field, in the order of the calls.
 pub struct HeadWriter<'a> {
     out: &'a mut Vec<u8>,
-    /// Where it begins in `out`.
+    /// The position in `out` at which the head begins.
     begin: usize,
     status: u16,
 }
 
 impl<'a> HeadWriter<'a> {
-    /// Writes the status line.
+    /// Begins a head with the status line.
     #[inline]
     pub fn begin(out: &'a mut Vec<u8>, status: u16) -> Self {
         let begin = out.len();
@@ -27,7 +27,8 @@ impl<'a> HeadWriter<'a> {
         Self { out, begin, status }
     }
 
-    /// As [`HeadWriter::begin`], with another reason phrase than the usual one, unless it is empty.
+    /// Begins a head as [`HeadWriter::begin`] does, with the reason phrase `phrase` unless that is
+    /// empty.
     pub fn begin_with_reason(out: &'a mut Vec<u8>, status: u16, phrase: &[u8]) -> Self {
         if phrase.is_empty() || phrase == reason(status).as_bytes() {
             return Self::begin(out, status);
@@ -39,13 +40,13 @@ impl<'a> HeadWriter<'a> {
         Self { out, begin, status }
     }
 
-    /// Writes `Date`: RFC 9110, section 6.6.1.
+    /// Writes the Date field (RFC 9110, section 6.6.1).
     #[inline]
     pub fn date(&mut self, date: &str) {
         self.field(b"Date: ", date.as_bytes());
     }
 
-    /// Writes a field. `name` has its colon and blank.
+    /// Writes a field. `name` includes the colon and a space.
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
         for part in [name, value, b"\r\n"] {
@@ -59,13 +60,13 @@ impl<'a> HeadWriter<'a> {
         self.out.extend_from_slice(lines);
     }
 
-    /// Lets others write whole lines.
+    /// Writes whole lines by a function.
     #[inline]
     pub fn write_by(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(self.out);
     }
 
-    /// Writes `Content-Length`, unless the status forbids content.
+    /// Writes the Content-Length field, unless the status forbids content.
     #[inline]
     pub fn length(&mut self, len: u64) {
         if !forbids_content(self.status) {
@@ -73,20 +74,20 @@ impl<'a> HeadWriter<'a> {
         }
     }
 
-    /// Writes `Content-Length` whatever the status is: the answer to GET would have it.
+    /// Writes the Content-Length field whatever the status is, as the answer to GET would have it.
     pub fn any_length(&mut self, len: u64) {
         self.field(b"Content-Length: ", itoa::Buffer::new().format(len).as_bytes());
     }
 
-    /// Writes how the content is delimited, if that needs a field and `length` is not written.
+    /// Writes the field by which the content is delimited, if that is not its length.
     pub fn coding(&mut self, outlet: Outlet) {
         if outlet == Outlet::Chunks {
             self.lines(b"Transfer-Encoding: chunked\r\n");
         }
     }
 
-    /// Writes `Connection`: RFC 9110, section 7.6.1. `Upgrade` is named there where the status says that it
-    /// is among the fields (section 7.8).
+    /// Writes the Connection field (RFC 9110, section 7.6.1), which names Upgrade if the status
+    /// says that this field is present (section 7.8).
     #[inline]
     pub fn connection(&mut self, persists: bool) {
         let value: &[u8] = match (persists, self.status) {
@@ -98,7 +99,8 @@ impl<'a> HeadWriter<'a> {
         self.field(b"Connection: ", value);
     }
 
-    /// Ends the head behind the fields that the program wants in each. Notes status and length in the request.
+    /// Ends the head with the fields that the program adds to every answer. Notes status and length
+    /// in the request.
     #[inline]
     pub fn end(self, extra: &[u8], request: &mut Request) {
         self.out.extend_from_slice(extra);
@@ -108,8 +110,8 @@ impl<'a> HeadWriter<'a> {
     }
 }
 
-/// Writes an answer that is complete at once: an error, a redirection, an empty success, or a document.
-/// A line of text is the content of 4xx and 5xx, except for 401.
+/// Writes an answer that is complete at once: an error, a redirection, an empty success, or a
+/// document. The content of 4xx and 5xx is a line of text, except for 401.
 pub fn write_short_answer(
     request: &mut Request,
     status: u16,
@@ -129,7 +131,7 @@ pub fn write_short_answer(
     };
     let mut head = HeadWriter::begin(out, status);
     if document.is_some() {
-        head.field(b"Content-Type: ", XML.as_bytes());
+        head.field(b"Content-Type: ", XML_TYPE.as_bytes());
     } else if !text.is_empty() {
         head.lines(b"Content-Type: text/plain\r\n");
     }
@@ -145,7 +147,7 @@ pub fn write_short_answer(
     }
 }
 
-/// Writes the head of an answer whose length is not known, and decides how its content is delimited.
+/// Writes the head of an answer whose length is unknown, and decides how the content is delimited.
 pub fn write_stream_head(
     request: &mut Request,
     status: u16,
@@ -154,7 +156,7 @@ pub fn write_stream_head(
     extra: &[u8],
     out: &mut Vec<u8>,
 ) -> Outlet {
-    // HTTP/1.0 knows no chunks.
+    // HTTP/1.0 does not have chunks.
     let persists = request.decide_persistence(false);
     let outlet = Outlet::choose(&request.head, status, None);
     let mut head = HeadWriter::begin(out, status);

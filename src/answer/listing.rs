@@ -1,7 +1,8 @@
-//! Pages that list directories, read and written in portions, so that others have their turn however large a
-//! directory is.
+//! Pages that list directories, read and written in portions, so that other connections have their
+//! turn however large a directory is.
 //!
-//! Refuses to know whether a directory may be listed.
+//! Refuses to know whether a directory may be listed, and what a row looks like, which is in
+//! `files/listing`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,7 +20,7 @@ use crate::files::resolve;
 use crate::http::outlet::Outlet;
 use crate::site::status_of;
 
-/// Names of a directory that are looked at before others have their turn.
+/// The number of names that are read before other connections have their turn.
 const NAMES: usize = 256;
 
 /// A directory that is being listed.
@@ -30,10 +31,11 @@ pub struct Listing {
     stage: Stage,
 }
 
+/// The stage of a listing.
 enum Stage {
-    /// Names are read. The answer begins when all are known.
+    /// The names are read. The answer begins when all are known.
     Reads(Reader),
-    /// Rows are written.
+    /// The rows are written.
     Writes {
         outlet: Outlet,
         /// A portion of the page.
@@ -41,7 +43,7 @@ enum Stage {
     },
 }
 
-/// Begins to read a directory. The answer to HEAD is complete without.
+/// Begins to read a directory. An answer to HEAD is complete without that.
 pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
     let reader = match Reader::open(&path) {
         Ok(reader) => reader,
@@ -56,6 +58,7 @@ pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Co
     Begun::Source(Source::Listing(Box::new(listing)))
 }
 
+/// Writes the head of the answer.
 fn write_head(request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Outlet {
     let date = cx.clock.date();
     let extra = &cx.options.config.extra_headers;
@@ -63,7 +66,7 @@ fn write_head(request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Outl
 }
 
 impl Listing {
-    /// Reads on in the directory, or writes the next rows of its page.
+    /// Reads further names of the directory, or writes the next rows of its page.
     pub fn produce(
         mut self: Box<Self>,
         request: &mut Request,
@@ -94,7 +97,7 @@ impl Listing {
     }
 }
 
-/// Reads a portion of names. False if there are no more.
+/// Reads a portion of names. Returns false if there are no more.
 fn read_on(
     reader: &mut Reader,
     path: &Path,
@@ -120,7 +123,7 @@ fn read_on(
     }
 }
 
-/// Writes some rows; behind the last one the end of the page. True if it was the last.
+/// Writes some rows, and the end of the page behind the last. Returns true at the end.
 fn write_rows(
     entries: &mut Merge,
     portion: &mut Vec<u8>,

@@ -1,5 +1,5 @@
-//! Where an answer comes from: a file, a directory, a method of WebDAV, a page with includes, a program, or a
-//! few words of the library's own. Each source fills the outbox, piece by piece.
+//! The sources of answers: a file, a directory, a method of WebDAV, a page with includes, a CGI
+//! program, or a short text of the library. Each source fills the outbox, piece by piece.
 //!
 //! Refuses to know the connection: how much fits, when it is sent, and what follows the answer.
 
@@ -12,7 +12,7 @@ mod program;
 
 use std::borrow::Cow;
 
-use self::dav::Telling;
+use self::dav::PropfindAnswer;
 use self::file::FileBody;
 use self::listing::Listing;
 use self::page::Page;
@@ -24,78 +24,80 @@ use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::site::{Intake, Site, Task};
 
-/// Bytes that a source adds to the outbox in one go, at most; while as many wait there, it adds none.
+/// The largest number of bytes that a source adds to the outbox at once. While as many wait there,
+/// it adds none.
 pub const PIECE: usize = 64 * 1024;
 
 /// The rest of an answer, which is made when there is room for it.
 pub enum Source {
     File(Box<FileBody>),
     Listing(Box<Listing>),
-    /// A method of WebDAV at work. The answer begins when it is done.
+    /// A method of WebDAV at work. The answer begins at its end.
     Work(Box<Work>),
     Upload(Box<Upload>),
     /// An answer to PROPFIND that is sent as the directory is read.
-    Telling(Box<Telling>),
+    Propfind(Box<PropfindAnswer>),
     Page(Box<Page>),
     Program(Box<Gateway>),
 }
 
-/// The beginning of an answer.
+/// The result of beginning an answer.
 pub enum Begun {
-    /// All of it is in the outbox.
+    /// The whole answer is in the outbox.
     Complete,
     Source(Source),
-    /// It is to be an error instead.
+    /// The answer is an error with this status instead.
     Failed(u16),
 }
 
-/// What came of an attempt to go on with an answer. A source that is not handed back is over.
+/// The result of continuing an answer. A source that is not returned has ended.
 pub enum Progress {
-    /// There is more to be had, or to be done, in this turn.
+    /// There is more to do in this turn.
     More(Source),
-    /// Others have their turn before it goes on.
+    /// Other connections have their turn before the source continues.
     Yields(Source),
-    /// It waits for a program.
+    /// The source waits for a CGI program.
     Waits(Source),
     Ended(Ended),
 }
 
-/// How a source has ended.
+/// The end of a source.
 pub enum Ended {
-    /// All of the answer is in the outbox.
+    /// The whole answer is in the outbox.
     Complete,
-    /// The answer is to be an error instead, or, if it has begun, to end before its end.
+    /// The answer is an error with this status instead; if it has begun, it ends incomplete.
     Failed(u16),
-    /// The rest cannot be had. The client is to see that the answer is not whole.
+    /// The rest cannot be made, and the client has to notice that the answer is incomplete.
     Broken(Broken),
-    /// The request has become another one, by a word of the program that answered it.
+    /// The CGI program has redirected the request to another path of this server.
     Redirected,
 }
 
-/// Why an answer ends before its end.
+/// The reason why an answer ends incomplete.
 pub struct Broken {
-    /// For the error log; empty if it says so already.
+    /// The line for the error log; empty if there is none or it is written already.
     pub why: Cow<'static, str>,
-    /// Nothing but the end of the connection ends the answer: only a reset tells that it is not whole.
+    /// Set if the end of the connection is the end of the answer, so that only a reset tells that
+    /// it is incomplete.
     pub resets: bool,
 }
 
 impl Broken {
-    /// There is nothing to say of it.
+    /// Returns the end without a line for the error log.
     fn silently() -> Broken {
         Broken { why: "".into(), resets: false }
     }
 
-    /// A file is no longer what it was when its head was sent.
+    /// Returns the end for a file that has changed since its head was sent.
     pub fn of_file() -> Broken {
         Broken { why: CHANGED_MEANWHILE.into(), resets: false }
     }
 }
 
-/// For the error log.
+/// The line for the error log about a file that changed.
 const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it was sent";
 
-/// Begins to answer a request as was decided.
+/// Begins the answer that `task` stands for.
 pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
     match task {
         Task::Reply(status) => Begun::Failed(status),
@@ -115,7 +117,8 @@ pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Conte
 }
 
 impl Source {
-    /// Makes the next piece of the answer. `has_left`: the client has shut its sending side.
+    /// Makes the next piece of the answer. `has_left` says that the client has shut its sending
+    /// side.
     pub fn produce(
         self,
         request: &mut Request,
@@ -128,24 +131,24 @@ impl Source {
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, has_left),
             Source::Upload(upload) => dav::store(upload, request, cx),
-            Source::Telling(telling) => telling.produce(out, cx),
+            Source::Propfind(answer) => answer.produce(out, cx),
             Source::Page(page) => page.produce(request, out, cx),
             Source::Program(gateway) => gateway.produce(request, out, cx),
         }
     }
 
-    /// Whether it makes output now, for which it waits for room in the outbox. The answer of a method of
-    /// WebDAV begins when that is done.
+    /// Returns whether the source makes output now, for which it waits for room in the outbox. The
+    /// answer of a WebDAV method begins at its end.
     pub fn makes_output(&self) -> bool {
         !matches!(self, Source::Work(_) | Source::Upload(_))
     }
 
-    /// Whether work on the file system, and not the client, is what takes time.
+    /// Returns whether work on the file system takes the time, and not the client.
     pub fn is_at_work(&self) -> bool {
-        matches!(self, Source::Work(_) | Source::Upload(_) | Source::Telling(_))
+        matches!(self, Source::Work(_) | Source::Upload(_) | Source::Propfind(_))
     }
 
-    /// The number of the program that it waits for.
+    /// Returns the number of the CGI program that the source waits for.
     pub fn program(&self) -> Option<usize> {
         match self {
             Source::Program(gateway) => Some(gateway.program()),
@@ -154,26 +157,26 @@ impl Source {
         }
     }
 
-    /// Ends it before its end, or behind it: nothing of it stays behind.
+    /// Ends the source, before or at the end of its answer, with all that it has begun.
     pub fn stop(self, cx: &mut Context) {
         match self {
             Source::Work(work) => work.abandon(&mut cx.sweeper),
             Source::Page(page) => page.stop(cx),
             Source::Program(gateway) => gateway.stop(cx),
-            Source::File(_) | Source::Listing(_) | Source::Upload(_) | Source::Telling(_) => {}
+            Source::File(_) | Source::Listing(_) | Source::Upload(_) | Source::Propfind(_) => {}
         }
     }
 }
 
-/// How a request will be answered whose content is arriving.
+/// The answer that is planned for a request whose content is arriving.
 pub enum Plan {
     Task(Task),
-    /// The program that answers runs already, and takes the content as it comes.
+    /// The CGI program that answers runs already, and takes the content as it arrives.
     Program(Box<Gateway>),
 }
 
 impl Plan {
-    /// What becomes of the content.
+    /// Returns what becomes of the content.
     pub fn intake(&self) -> Intake {
         match self {
             Plan::Task(task) => task.intake(),
@@ -181,7 +184,7 @@ impl Plan {
         }
     }
 
-    /// How long the content may be, where `maximum` is the limit of the server.
+    /// Returns the largest length of the content, where `maximum` is the limit of the server.
     pub fn content_limit(&self, maximum: u64) -> u64 {
         match self {
             Plan::Task(Task::Dav(_)) => maximum.min(crate::site::dav::MAX_DOCUMENT as u64),
@@ -209,12 +212,14 @@ impl Plan {
                 taken
             }
             Plan::Program(gateway) => gateway.give(content, cx),
-            // Nothing else takes content.
-            Plan::Task(_) => Ok(()),
+            Plan::Task(_) => {
+                debug_assert!(false, "a task takes content that has no use for it");
+                Ok(())
+            }
         }
     }
 
-    /// Whether it takes more content for now.
+    /// Returns whether more content can be taken now.
     pub fn takes_content(&self, cx: &Context) -> bool {
         match self {
             Plan::Program(gateway) => cx.programs.takes(gateway.program()),
@@ -222,7 +227,7 @@ impl Plan {
         }
     }
 
-    /// The number of the program that runs already.
+    /// Returns the number of the CGI program that runs already.
     pub fn program(&self) -> Option<usize> {
         match self {
             Plan::Program(gateway) => Some(gateway.program()),
@@ -230,7 +235,7 @@ impl Plan {
         }
     }
 
-    /// Gives it up: nothing of it stays behind.
+    /// Gives the plan up, with all that it has begun.
     pub fn stop(self, cx: &mut Context) {
         match self {
             Plan::Task(task) => task.abandon(cx),

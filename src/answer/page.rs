@@ -1,7 +1,7 @@
-//! Pages with server-side includes: each is sent as it is put together, no faster than the client
-//! takes it, and a program that is included holds up its own page alone.
+//! Pages with server-side includes. Each is sent as it is put together, no faster than the client
+//! takes it, and an included CGI program delays only its own page.
 //!
-//! Refuses to know what a tag looks like, which is in `files::ssi`.
+//! Refuses to know the syntax of tags, which is in `files/ssi`.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::head::write_stream_head;
 use super::program::{start_command, start_included};
 use super::{Begun, Broken, CHANGED_MEANWHILE, Ended, Progress, Source};
-use crate::cgi::header::{self, Outcome};
+use crate::cgi::header::{self, Parsed};
 use crate::cgi::table::Output;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
@@ -26,56 +26,59 @@ use crate::http::uri;
 use crate::log::shown;
 use crate::site::{Site, has_tags, is_lua_page, write_escaped_path};
 
-/// Pages in pages, and tags in one answer.
+/// The largest number of pages within pages.
 const DEPTH: usize = 16;
+/// The largest number of tags in one answer.
 const TAGS: usize = 1_000;
-/// Bytes of a page that are read in one go.
+/// The number of bytes of a page that are read at once.
 const READ: usize = 16 * 1024;
-/// A page on its way.
+/// A page that is being sent.
 pub struct Page {
     outlet: Outlet,
-    /// The page, and those within it that are begun; the last one goes on.
+    /// The page, and the pages within it that have begun. The last one is continued.
     levels: Vec<Level>,
     tags: usize,
     part: Option<Part>,
 }
 
-/// One file.
+/// One file of a page.
 struct Level {
     known: Entry,
     file: PathBuf,
-    /// What it is for clients, or would be.
+    /// The path of the file for clients, or the one that it would have.
     path: Vec<u8>,
-    /// It is searched for tags.
+    /// Set if the file is searched for tags.
     has_tags: bool,
     offset: u64,
-    /// What was read and is not sent.
+    /// The bytes that are read and not sent.
     buf: Vec<u8>,
     start: usize,
 }
 
-/// A program whose output is part of the page.
+/// A CGI program whose output is part of the page.
 struct Part {
     program: usize,
-    /// The output so far, while its head has not ended; a command's has none.
+    /// The output before the end of its head; `None` behind it, and for a command, which has no
+    /// head.
     head: Option<Vec<u8>>,
 }
 
-/// What comes next in a page.
+/// The next piece of a page.
 enum Next {
     Text(Range<usize>),
     Tag(Range<usize>),
     End,
-    /// The file is no longer what it was when it was begun, or cannot be read.
+    /// The file has changed since it was begun, or cannot be read.
     Broken,
 }
 
 impl Level {
+    /// Creates the level of a file that has not been read.
     fn new(known: Entry, file: PathBuf, path: Vec<u8>, has_tags: bool) -> Level {
         Level { known, file, path, has_tags, offset: 0, buf: Vec::new(), start: 0 }
     }
 
-    /// The next piece, as a place in `buf`.
+    /// Returns the next piece, as a place in `buf`.
     fn next(&mut self) -> Next {
         loop {
             let ended = self.offset >= self.known.len;
@@ -104,6 +107,7 @@ impl Level {
         }
     }
 
+    /// Reads more bytes of the file.
     fn read(&mut self) -> io::Result<()> {
         self.buf.drain(..self.start);
         self.start = 0;
@@ -135,7 +139,7 @@ impl Level {
     }
 }
 
-/// Begins to send a page. `path`: its path for clients.
+/// Begins to send a page. `path` is its path for clients.
 pub fn begin(
     known: Entry,
     file: PathBuf,
@@ -153,12 +157,12 @@ pub fn begin(
 }
 
 impl Page {
-    /// The program that the page waits for.
+    /// Returns the number of the CGI program that the page waits for.
     pub fn program(&self) -> Option<usize> {
         self.part.as_ref().map(|part| part.program)
     }
 
-    /// Gives it up, and its program.
+    /// Gives the page up, and its program.
     pub fn stop(&self, cx: &mut Context) {
         if let Some(program) = self.program() {
             cx.programs.release(program, false, cx.clock.now);
@@ -195,7 +199,7 @@ impl Page {
             }
             Next::Tag(tag) => {
                 let tag = level.buf.get(tag).unwrap_or_default().to_vec();
-                // A turn has only so many tags: each may ask the file system.
+                // The number of tags in a turn is bounded, since each may ask the file system.
                 cx.turn.spend(READ);
                 if let Err(why) = self.obey(&tag, request, cx) {
                     let name = self.levels.last().map(|level| shown(&level.file));
@@ -217,7 +221,7 @@ impl Page {
         Progress::More(Source::Page(self))
     }
 
-    /// Moves output of the program that is included. False if there is none for now.
+    /// Moves output of the included program. Returns false if there is none for now.
     fn take_part(&mut self, request: &Request, out: &mut Outbox, cx: &mut Context) -> bool {
         let Some(mut part) = self.part.take() else { return true };
         if cx.programs.is_expired(part.program) {
@@ -243,12 +247,12 @@ impl Page {
             Some(head) => {
                 head.extend_from_slice(piece);
                 match header::parse(head, ended) {
-                    Outcome::Partial => Vec::new(),
-                    Outcome::Bad(why) => {
+                    Parsed::Partial => Vec::new(),
+                    Parsed::Bad(why) => {
                         failure = Some(why);
                         Vec::new()
                     }
-                    Outcome::Complete(parsed) => {
+                    Parsed::Complete(parsed) => {
                         let rest = head.split_off(parsed.len.min(head.len()));
                         part.head = None;
                         rest
@@ -270,6 +274,7 @@ impl Page {
         true
     }
 
+    /// Does what a tag says.
     fn obey(
         &mut self,
         tag: &[u8],
@@ -278,7 +283,7 @@ impl Page {
     ) -> Result<(), &'static str> {
         self.tags += 1;
         if self.tags > TAGS {
-            // Said once, not for each of them.
+            // This is reported once, and not for each further tag.
             return if self.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
@@ -294,7 +299,7 @@ impl Page {
                 if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
                     return Err("a file that is not below the page");
                 }
-                // One spelling for each file: patterns of hidden ones go by it.
+                // Each file gets a single spelling, since the patterns for hidden files compare it.
                 let parts = name.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
                 let name = parts.collect::<Vec<_>>().join(&b'/');
                 let name = Path::new(OsStr::from_bytes(&name));
@@ -325,7 +330,8 @@ impl Page {
         }
     }
 
-    /// Puts a file into a self. `query`: it is asked for by its path, and may be a program.
+    /// Begins a page within the page. `query` is set if the file is included by its path, in which
+    /// case it may be a program.
     fn include(
         &mut self,
         full: PathBuf,
@@ -377,12 +383,12 @@ impl Page {
     }
 }
 
-/// Where a page is, with a slash at the end.
+/// Returns the directory of a page, with a slash at the end.
 fn folder_of(path: &[u8]) -> &[u8] {
     memchr::memrchr(b'/', path).map_or(b"/", |slash| &path[..=slash])
 }
 
-/// The decoded path, and the query, that `target` means in the page at `path`.
+/// Returns the decoded path and the query that `target` means in the page at `path`.
 fn locate(path: &[u8], target: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let (target, query) = match memchr::memchr(b'?', target) {
         Some(at) => (&target[..at], &target[at + 1..]),

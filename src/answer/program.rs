@@ -1,14 +1,15 @@
-//! Answers of CGI programs (RFC 3875): how content goes to a program, and how its output becomes an answer.
+//! Answers of CGI programs (RFC 3875): how content goes to a program, and how its output becomes an
+//! answer.
 //!
 //! Neither side is read faster than the other one takes it: content waits in the client's socket
-//! while the program's pipe is full, and output in the pipe while the client's socket is.
+//! while the program's pipe is full, and output waits in the pipe while the client's socket is.
 //! Refuses to know pipes and processes, which are in the room `cgi`.
 
 use std::path::Path;
 
 use super::head::HeadWriter;
 use super::{Broken, Ended, Progress, Source};
-use crate::cgi::header::{self, MAX_HEAD, Outcome};
+use crate::cgi::header::{self, MAX_CGI_HEAD, Parsed};
 use crate::cgi::launch::{Launch, Origin, status_of};
 use crate::cgi::table::{Output, Owner};
 use crate::exchange::context::Context;
@@ -16,39 +17,41 @@ use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
-use crate::http::request::{Framing, Head, Outcome as Parsed};
+use crate::http::request::{Framing, Head, Outcome};
 use crate::shared::slots::Shown;
 use crate::site::{Script, Site};
 
-/// How often programs may send one request from one path to another.
+/// The largest number of redirections of one request by programs.
 const REDIRECTIONS: u8 = 10;
 
-/// A program that answers a request.
+/// A CGI program that answers a request.
 pub struct Gateway {
     program: usize,
     stage: Stage,
 }
 
+/// The stage of a program's output.
 enum Stage {
-    /// Its head has not ended.
+    /// The head is not complete.
     Head(Vec<u8>),
-    /// It wants another path to be answered; its further output means nothing.
+    /// The program has redirected the request to this path of the server. Its further output is
+    /// ignored.
     Elsewhere(Vec<u8>),
     Content(Outlet),
     /// The answer is complete.
     Answered,
 }
 
-/// What became of an attempt to move output on.
+/// The result of moving output.
 pub enum Moved {
-    /// There is nothing more for now.
+    /// There is no output for now.
     Waits,
-    /// There may be more.
+    /// There may be more output.
     More,
     Ended(Ended),
 }
 
-/// What came of a piece of output.
+/// The result of taking a piece of output.
 enum Taken {
     Wanting,
     Complete,
@@ -57,7 +60,7 @@ enum Taken {
 }
 
 impl Gateway {
-    /// Starts the program. The status of a failure is for the client.
+    /// Starts the program. Returns the status for the client if that fails.
     pub fn start(
         script: &Script,
         request: &mut Request,
@@ -85,7 +88,7 @@ impl Gateway {
         }
     }
 
-    /// The number of its program.
+    /// Returns the number of the program.
     pub fn program(&self) -> usize {
         self.program
     }
@@ -96,7 +99,7 @@ impl Gateway {
         given.then_some(()).ok_or(503)
     }
 
-    /// Gives the program the content that was kept, and notes that there is no more.
+    /// Gives the program the content that was kept, and its end.
     pub fn give_all(&mut self, request: &mut Request, cx: &mut Context) {
         let head_len = request.head.len;
         if request.buf.len() <= head_len {
@@ -108,12 +111,12 @@ impl Gateway {
         cx.programs.give_whole(self.program, whole, head_len, cx.clock.now);
     }
 
-    /// Tells the program that it has all of the content.
+    /// Tells the program that the content is complete.
     pub fn end_content(&mut self, cx: &mut Context) {
         cx.programs.give(self.program, &[], true, cx.clock.now);
     }
 
-    /// As [`Gateway::move_output`], for an answer whose request is complete.
+    /// Moves output as [`Gateway::move_output`] does, for a request that is complete.
     pub fn produce(
         mut self: Box<Self>,
         request: &mut Request,
@@ -130,7 +133,7 @@ impl Gateway {
         }
     }
 
-    /// Makes of the next piece of output what it stands for.
+    /// Moves the next piece of output into the answer, or acts on it.
     pub fn move_output(
         &mut self,
         request: &mut Request,
@@ -151,7 +154,7 @@ impl Gateway {
                 Some(self.take_output(piece, false, request, out, cx))
             }
             Output::End => {
-                // It may have changed files.
+                // The program may have changed files.
                 cx.files.look_again();
                 Some(self.take_output(&[], true, request, out, cx))
             }
@@ -166,7 +169,8 @@ impl Gateway {
         })
     }
 
-    /// The answer cannot be completed. `why` is for the error log, unless it is empty.
+    /// Ends an answer that cannot be completed. `why` is a line for the error log, unless it is
+    /// empty.
     fn failed(&self, status: u16, why: &str, request: &Request, cx: &mut Context) -> Ended {
         let why = match why {
             "" => String::new(),
@@ -181,7 +185,7 @@ impl Gateway {
         Ended::Failed(status)
     }
 
-    /// Takes a piece of output. `ended`: it was the last.
+    /// Takes a piece of output. `ended` says that it is the last.
     fn take_output(
         &mut self,
         piece: &[u8],
@@ -192,14 +196,14 @@ impl Gateway {
     ) -> Taken {
         if let Stage::Head(so_far) = &mut self.stage {
             so_far.extend_from_slice(piece);
-            let may_end = ended || so_far.len() >= MAX_HEAD || piece.contains(&b'\n');
+            let may_end = ended || so_far.len() >= MAX_CGI_HEAD || piece.contains(&b'\n');
             if !may_end {
                 return Taken::Wanting;
             }
             let head = match header::parse(so_far, ended) {
-                Outcome::Partial => return Taken::Wanting,
-                Outcome::Bad(why) => return Taken::Failed(502, why),
-                Outcome::Complete(head) => head,
+                Parsed::Partial => return Taken::Wanting,
+                Parsed::Bad(why) => return Taken::Failed(502, why),
+                Parsed::Complete(head) => head,
             };
             if let Some(location) = head.local {
                 self.stage = Stage::Elsewhere(location);
@@ -231,11 +235,15 @@ impl Gateway {
                 self.stage = Stage::Answered;
                 Taken::Elsewhere(location)
             }
-            Stage::Elsewhere(_) | Stage::Head(_) | Stage::Answered => Taken::Wanting,
+            Stage::Elsewhere(_) => Taken::Wanting,
+            Stage::Head(_) | Stage::Answered => {
+                debug_assert!(false, "output of a program whose answer has ended");
+                Taken::Failed(500, "wrote when its answer had ended")
+            }
         }
     }
 
-    /// Makes the request one for `location`: RFC 3875, section 6.2.2.
+    /// Redirects the request to `location` (RFC 3875, section 6.2.2).
     fn redirect(&mut self, location: &[u8], request: &mut Request, cx: &mut Context) -> Ended {
         request.redirections += 1;
         let understood = become_request_for(location, request);
@@ -248,7 +256,7 @@ impl Gateway {
         Ended::Failed(if understood { 500 } else { 502 })
     }
 
-    /// The answer does without the program from now on.
+    /// Releases the program, which the answer does not need any more.
     pub fn stop(&self, cx: &mut Context) {
         let answered = matches!(self.stage, Stage::Answered);
         cx.programs.release(self.program, answered, cx.clock.now);
@@ -264,7 +272,7 @@ fn write_head(
 ) -> Outlet {
     let outlet = Outlet::choose(&request.head, head.status, head.content_length);
     let length = head.content_length.filter(|_| head.status != 204);
-    // The rest of the request would have to be read by somebody else than the program.
+    // The rest of the request would have to be read by the next request, and not by the program.
     request.is_last |= outlet == Outlet::ToClose || !request.is_complete();
     let persists = request.decide_persistence(length.is_some() || outlet == Outlet::Chunks);
     let mut writer = HeadWriter::begin_with_reason(out, head.status, &head.reason);
@@ -281,7 +289,8 @@ fn write_head(
     outlet
 }
 
-/// Takes the place of a request for `location` without content. False if there is none such.
+/// Makes the request one for `location`, without content. Returns false if that is not a valid
+/// target.
 fn become_request_for(location: &[u8], request: &mut Request) -> bool {
     let mut text = if request.head.is_head { b"HEAD ".to_vec() } else { b"GET ".to_vec() };
     text.extend_from_slice(location);
@@ -299,7 +308,7 @@ fn become_request_for(location: &[u8], request: &mut Request) -> bool {
     }
     text.extend_from_slice(b"\r\n");
     let mut head = Head::default();
-    if head.parse(&text, usize::MAX) != Parsed::Complete {
+    if head.parse(&text, usize::MAX) != Outcome::Complete {
         return false;
     }
     (request.buf, request.head) = (text, head);
@@ -307,13 +316,14 @@ fn become_request_for(location: &[u8], request: &mut Request) -> bool {
     if request.locate() && request.path.starts_with(b"/") {
         return true;
     }
-    // What was found in the old head is not in this one.
+    // The places in the old head do not apply to this one.
     request.shown = Shown::default();
     request.path.clear();
     false
 }
 
-/// Starts a program. The error log has the reason if that fails; the status is for the client.
+/// Starts a program. If that fails, the error log has the reason, and the status for the client is
+/// returned.
 fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usize, u16> {
     let config = &cx.options.config;
     let translated = resolve::full_path(config, launch.info);

@@ -16,7 +16,7 @@ pub type Ha1 = [u8; 32];
 
 /// The result of the check of an Authorization field.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Authentication {
     /// The credentials are valid, and belong to this user.
     Granted { user: Vec<u8> },
     /// The credentials are not valid: the response is a challenge.
@@ -28,7 +28,7 @@ pub enum Verdict {
 
 /// The parts of the request line that the client signs.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct Signed<'a> {
     pub method: &'a [u8],
     /// The target as it stands in the request line, not decoded.
     pub target: &'a [u8],
@@ -39,32 +39,32 @@ pub struct Request<'a> {
 /// whose nonce count is used already.
 pub fn check(
     authorization: &[u8],
-    request: Request<'_>,
+    request: Signed<'_>,
     domain: &str,
     passwords: &[u8],
     nonces: Option<&mut Nonces>,
     now: u64,
-) -> Verdict {
+) -> Authentication {
     let Some(credentials) = Credentials::parse(authorization) else {
-        return Verdict::Denied;
+        return Authentication::Denied;
     };
     if credentials.realm != domain.as_bytes() || !same_target(&credentials.uri, request.target) {
-        return Verdict::Denied;
+        return Authentication::Denied;
     }
     let ha1 = find_ha1(passwords, domain.as_bytes(), &credentials.username);
     // The check of an unknown user takes as long as that of a wrong password.
     let expected = credentials.expected_response(&ha1.unwrap_or([b'0'; 32]), request.method);
     let given = credentials.response.to_ascii_lowercase();
     if !same_secret(&expected, &given) || ha1.is_none() {
-        return Verdict::Denied;
+        return Authentication::Denied;
     }
     // The nonce comes last: only a client that knows the password may spend a nonce, or learn that
     // it is stale.
     let spent =
         nonces.map_or(Ok(()), |nonces| nonces.spend(&credentials.nonce, credentials.count, now));
     match spent {
-        Ok(()) => Verdict::Granted { user: credentials.username },
-        Err(_) => Verdict::Stale,
+        Ok(()) => Authentication::Granted { user: credentials.username },
+        Err(_) => Authentication::Stale,
     }
 }
 
@@ -327,15 +327,15 @@ mod tests {
         count: 1,
     };
 
-    const GET: Request<'_> = Request { method: b"GET", target: b"/a?b" };
+    const GET: Signed<'_> = Signed { method: b"GET", target: b"/a?b" };
 
-    fn judge(field: &str, request: Request<'_>, nonces: &mut Nonces) -> Verdict {
+    fn check_field(field: &str, request: Signed<'_>, nonces: &mut Nonces) -> Authentication {
         check(field.as_bytes(), request, DOMAIN, &passwords(), Some(nonces), 1000)
     }
 
-    fn granted(user: &str) -> Verdict {
+    fn granted(user: &str) -> Authentication {
         let user = user.as_bytes().to_vec();
-        Verdict::Granted { user }
+        Authentication::Granted { user }
     }
 
     #[test]
@@ -360,22 +360,22 @@ mod tests {
         let mut nonces = Nonces::new(300).unwrap();
         let nonce = nonces.issue(1000);
         let joe = Client { nonce: &nonce, ..JOE };
-        let table: [(&str, Client, Verdict); 9] = [
+        let table: [(&str, Client, Authentication); 9] = [
             ("right", joe.clone(), granted("joe")),
-            ("password", Client { password: "Secret", ..joe }, Verdict::Denied),
-            ("user", Client { user: "jo", ..joe }, Verdict::Denied),
-            ("empty user", Client { user: "", ..joe }, Verdict::Denied),
-            ("realm", Client { realm: "other", ..joe }, Verdict::Denied),
-            ("uri", Client { uri: "/a", ..joe }, Verdict::Denied),
-            ("method", Client { method: "HEAD", ..joe }, Verdict::Denied),
-            ("count 0", Client { count: 0, ..joe }, Verdict::Stale),
-            ("used count", joe.clone(), Verdict::Stale),
+            ("password", Client { password: "Secret", ..joe }, Authentication::Denied),
+            ("user", Client { user: "jo", ..joe }, Authentication::Denied),
+            ("empty user", Client { user: "", ..joe }, Authentication::Denied),
+            ("realm", Client { realm: "other", ..joe }, Authentication::Denied),
+            ("uri", Client { uri: "/a", ..joe }, Authentication::Denied),
+            ("method", Client { method: "HEAD", ..joe }, Authentication::Denied),
+            ("count 0", Client { count: 0, ..joe }, Authentication::Stale),
+            ("used count", joe.clone(), Authentication::Stale),
         ];
         for (what, client, expected) in table {
-            assert_eq!(judge(&client.field(), GET, &mut nonces), expected, "{what}");
+            assert_eq!(check_field(&client.field(), GET, &mut nonces), expected, "{what}");
         }
         let ann = Client { user: "an\"n\\", password: "x", count: 2, ..joe };
-        assert_eq!(judge(&ann.field(), GET, &mut nonces), granted("an\"n\\"));
+        assert_eq!(check_field(&ann.field(), GET, &mut nonces), granted("an\"n\\"));
     }
 
     #[test]
@@ -385,9 +385,17 @@ mod tests {
         let foreign = Nonces::new(300).unwrap().issue(1000);
         for nonce in [expired.as_str(), &foreign, "", "x", "\u{e9}"] {
             let joe = Client { nonce, ..JOE };
-            assert_eq!(judge(&joe.field(), GET, &mut nonces), Verdict::Stale, "{nonce}");
+            assert_eq!(
+                check_field(&joe.field(), GET, &mut nonces),
+                Authentication::Stale,
+                "{nonce}"
+            );
             let wrong = Client { password: "x", ..joe };
-            assert_eq!(judge(&wrong.field(), GET, &mut nonces), Verdict::Denied, "{nonce}");
+            assert_eq!(
+                check_field(&wrong.field(), GET, &mut nonces),
+                Authentication::Denied,
+                "{nonce}"
+            );
         }
     }
 
@@ -419,9 +427,9 @@ mod tests {
             let mut nonces = Nonces::new(300).unwrap();
             let nonce = nonces.issue(1000);
             let joe = Client { nonce: &nonce, uri, ..JOE };
-            let request = Request { method: b"GET", target };
-            let expected = if same { granted("joe") } else { Verdict::Denied };
-            assert_eq!(judge(&joe.field(), request, &mut nonces), expected, "{uri}");
+            let request = Signed { method: b"GET", target };
+            let expected = if same { granted("joe") } else { Authentication::Denied };
+            assert_eq!(check_field(&joe.field(), request, &mut nonces), expected, "{uri}");
         }
     }
 

@@ -20,7 +20,7 @@ const WITHHELD: [&[u8]; 5] =
     [b"CONTENT_LENGTH", b"CONTENT_TYPE", b"PROXY", b"PROXY_AUTHORIZATION", b"TRANSFER_ENCODING"];
 
 /// The facts of a request for a program.
-pub struct Request<'a> {
+pub struct MetaVariables<'a> {
     pub head: &'a Head,
     /// The bytes of the head of the request.
     pub bytes: &'a [u8],
@@ -52,9 +52,9 @@ pub struct Request<'a> {
 }
 
 /// Returns `NAME=value` for every variable, except those that contain a NUL.
-pub fn table(request: &Request<'_>) -> Vec<CString> {
-    let mut table = Table { extra: request.extra, entries: Vec::with_capacity(48) };
-    request.fill(&mut table);
+pub fn table(variables: &MetaVariables<'_>) -> Vec<CString> {
+    let mut table = Table { extra: variables.extra, entries: Vec::with_capacity(48) };
+    variables.fill(&mut table);
     table.entries
 }
 
@@ -77,7 +77,7 @@ impl Table<'_> {
     }
 }
 
-impl Request<'_> {
+impl MetaVariables<'_> {
     /// Adds all variables.
     fn fill(&self, table: &mut Table<'_>) {
         let root = self.document_root.as_os_str().as_bytes();
@@ -180,10 +180,10 @@ mod tests {
     use super::*;
     use crate::http::request::Outcome;
 
-    fn table_of(head: &str, change: impl Fn(&mut Request<'_>)) -> Vec<String> {
+    fn table_of(head: &str, change: impl Fn(&mut MetaVariables<'_>)) -> Vec<String> {
         let mut parsed = Head::default();
         assert_eq!(parsed.parse(head.as_bytes(), 16384), Outcome::Complete);
-        let mut request = Request {
+        let mut variables = MetaVariables {
             head: &parsed,
             bytes: head.as_bytes(),
             method: b"GET",
@@ -202,9 +202,9 @@ mod tests {
             path_translated: None,
             extra: &[],
         };
-        change(&mut request);
+        change(&mut variables);
         let text = |entry: CString| entry.into_string().expect("text");
-        table(&request).into_iter().map(text).collect()
+        table(&variables).into_iter().map(text).collect()
     }
 
     fn value<'a>(table: &'a [String], name: &str) -> Option<&'a str> {
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_program_learns_who_asks_for_what() {
-        let table = table_of("GET /a/x.cgi/i%20j?q=1 HTTP/1.0\r\n\r\n", |request| {
-            request.path_info = b"/i j";
-            request.path_translated = Some(Path::new("/www/i j"));
-            request.user = b"joe";
+        let table = table_of("GET /a/x.cgi/i%20j?q=1 HTTP/1.0\r\n\r\n", |variables| {
+            variables.path_info = b"/i j";
+            variables.path_translated = Some(Path::new("/www/i j"));
+            variables.user = b"joe";
         });
         for (name, wanted) in [
             ("SERVER_NAME", "mydomain.com"),
@@ -272,7 +272,7 @@ mod tests {
                     accept: y\r\nCookie: a=1\r\nCookie: b=2\r\nX_Forwarded_For: 6.6.6.6\r\n\
                     X-Forwarded-For: 1.1.1.1\r\nContent-Type: text/x\r\nContent-Length: 3\r\n\
                     X!y: 1\r\nAuthorization: Basic abc\r\nProxy-Authorization: z\r\n\r\n";
-        let table = table_of(head, |request| request.content_length = Some(3));
+        let table = table_of(head, |variables| variables.content_length = Some(3));
         for (name, wanted) in [
             ("HTTP_HOST", Some("a")),
             ("HTTP_PROXY", None),
@@ -290,7 +290,7 @@ mod tests {
         }
         assert!(!table.iter().any(|entry| entry.contains("evil") || entry.contains('!')));
         // The program does not need credentials that the server has checked.
-        let table = table_of(head, |request| request.user = b"joe");
+        let table = table_of(head, |variables| variables.user = b"joe");
         assert_eq!(value(&table, "HTTP_AUTHORIZATION"), None);
     }
 
@@ -298,9 +298,9 @@ mod tests {
     fn the_option_wins_over_everything_and_its_last_entry_over_the_others() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let extra = [pair("HTTPS", "on"), pair("A", "1"), pair("A", "2"), pair("PATH", "/x")];
-        let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |request| {
+        let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |variables| {
             // The list must outlive the call.
-            request.extra = Box::leak(Box::new(extra.clone()));
+            variables.extra = Box::leak(Box::new(extra.clone()));
         });
         for (name, wanted) in [("HTTPS", "on"), ("A", "2"), ("PATH", "/x")] {
             assert_eq!(value(&table, name), Some(wanted));

@@ -8,11 +8,11 @@
 use crate::http::request::{decimal, is_token_byte};
 
 /// The longest head in bytes.
-pub const MAX_HEAD: usize = 64 * 1024;
+pub const MAX_CGI_HEAD: usize = 64 * 1024;
 
 /// The result of parsing the bytes so far.
 #[derive(Debug, PartialEq)]
-pub enum Outcome {
+pub enum Parsed {
     Partial,
     /// The head is refused, and the client gets 502; a sentence for the error log says why.
     Bad(&'static str),
@@ -48,29 +48,31 @@ const OWN: [&[u8]; 7] = [
 ];
 
 /// Parses a head at the start of the output of a program; `ended`: the output is complete.
-pub fn parse(output: &[u8], ended: bool) -> Outcome {
+pub fn parse(output: &[u8], ended: bool) -> Parsed {
     let mut parser = Parser::default();
     let mut is_first = true;
     let mut at = 0;
     loop {
         let Some(len) = memchr::memchr(b'\n', &output[at..]) else {
             return match (ended, output.is_empty()) {
-                (true, true) => Outcome::Bad("wrote nothing"),
-                (true, false) => Outcome::Bad("ended before the end of its header"),
-                (false, _) if output.len() >= MAX_HEAD => Outcome::Bad("wrote an overlong header"),
-                (false, _) => Outcome::Partial,
+                (true, true) => Parsed::Bad("wrote nothing"),
+                (true, false) => Parsed::Bad("ended before the end of its header"),
+                (false, _) if output.len() >= MAX_CGI_HEAD => {
+                    Parsed::Bad("wrote an overlong header")
+                }
+                (false, _) => Parsed::Partial,
             };
         };
         let line = &output[at..at + len];
         at += len + 1;
-        if at > MAX_HEAD {
-            return Outcome::Bad("wrote an overlong header");
+        if at > MAX_CGI_HEAD {
+            return Parsed::Bad("wrote an overlong header");
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {
             return match is_first {
-                true => Outcome::Bad("wrote no header"),
-                false => Outcome::Complete(parser.finish(at)),
+                true => Parsed::Bad("wrote no header"),
+                false => Parsed::Complete(parser.finish(at)),
             };
         }
         let taken = match status_line(line).filter(|_| is_first) {
@@ -78,7 +80,7 @@ pub fn parse(output: &[u8], ended: bool) -> Outcome {
             None => parser.field_line(line),
         };
         if let Err(fault) = taken {
-            return Outcome::Bad(fault);
+            return Parsed::Bad(fault);
         }
         is_first = false;
     }
@@ -213,7 +215,7 @@ mod tests {
 
     fn complete(output: &str) -> Head {
         match parse(output.as_bytes(), false) {
-            Outcome::Complete(head) => head,
+            Parsed::Complete(head) => head,
             other => panic!("{output:?}: {other:?}"),
         }
     }
@@ -320,22 +322,22 @@ mod tests {
         ];
         for output in table {
             let parsed = parse(output.as_bytes(), false);
-            assert!(matches!(parsed, Outcome::Bad(_)), "{output:?}: {parsed:?}");
+            assert!(matches!(parsed, Parsed::Bad(_)), "{output:?}: {parsed:?}");
         }
-        assert_eq!(parse(b"", true), Outcome::Bad("wrote nothing"));
-        assert!(matches!(parse(b"A: b\n", true), Outcome::Bad(_)));
+        assert_eq!(parse(b"", true), Parsed::Bad("wrote nothing"));
+        assert!(matches!(parse(b"A: b\n", true), Parsed::Bad(_)));
     }
 
     #[test]
     fn a_head_is_the_same_however_it_is_cut_and_bounded() {
         let output = b"Status: 201 Made\r\nA: b\r\nSet-Cookie: c\r\n\r\n";
         for len in 0..output.len() {
-            assert_eq!(parse(&output[..len], false), Outcome::Partial, "{len}");
+            assert_eq!(parse(&output[..len], false), Parsed::Partial, "{len}");
         }
-        let long = [b"A: ", vec![b'x'; MAX_HEAD].as_slice()].concat();
-        assert!(matches!(parse(&long, false), Outcome::Bad(_)));
-        assert_eq!(parse(&long[..MAX_HEAD - 1], false), Outcome::Partial);
-        let many = [b"A: b\n".repeat(MAX_HEAD / 5 + 1).as_slice(), b"\n"].concat();
-        assert!(matches!(parse(&many, false), Outcome::Bad(_)));
+        let long = [b"A: ", vec![b'x'; MAX_CGI_HEAD].as_slice()].concat();
+        assert!(matches!(parse(&long, false), Parsed::Bad(_)));
+        assert_eq!(parse(&long[..MAX_CGI_HEAD - 1], false), Parsed::Partial);
+        let many = [b"A: b\n".repeat(MAX_CGI_HEAD / 5 + 1).as_slice(), b"\n"].concat();
+        assert!(matches!(parse(&many, false), Parsed::Bad(_)));
     }
 }

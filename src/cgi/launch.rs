@@ -1,4 +1,7 @@
-//! Starts programs: for a request, for a part of a page, for a command in one.
+//! The start of a CGI program (RFC 3875, section 4): for a request, for a part of a page, or for a
+//! command in a page.
+//!
+//! Refuses to know who wants the output, and whether the program may be run.
 #![forbid(unsafe_code)]
 
 use std::ffi::CString;
@@ -9,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::environment::{self, Request};
+use super::environment::{self, MetaVariables};
 use super::process::Spec;
 use super::table::{Owner, Programs};
 use crate::http::request::Head;
@@ -17,7 +20,8 @@ use crate::http::uri;
 use crate::log::shown;
 use crate::options::Config;
 
-/// The program to be run for a request, and the parts of the request that are its own.
+/// The program to start for a request, and the parts of the request that differ between programs of
+/// one page.
 pub struct Launch<'a> {
     pub file: &'a Path,
     pub name: &'a [u8],
@@ -26,33 +30,33 @@ pub struct Launch<'a> {
     pub method: &'a [u8],
     pub content_length: Option<u64>,
     pub has_input: bool,
-    /// For the shell, in place of the file.
+    /// The command for the shell, in place of the file.
     pub command: Option<&'a Path>,
 }
 
-/// The request that a program is run for, and the connection that it came by.
+/// The request for which a program is started, and its connection.
 pub struct Origin<'a> {
     pub config: &'a Config,
     pub head: &'a Head,
     /// The bytes of the head.
     pub bytes: &'a [u8],
-    /// The name that digest authentication let in.
+    /// The name that digest authentication has accepted.
     pub user: &'a [u8],
-    /// The file that `info` of the launch would be.
+    /// The file that `info` of the launch would name.
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
     pub peer: Option<SocketAddr>,
-    /// Whether the client speaks TLS with us.
+    /// Set if the connection uses TLS.
     pub secure: bool,
-    /// Whether there is an error log for what the program complains of.
+    /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
 }
 
-/// Why a program was not started.
+/// The reason why a program was not started.
 #[derive(Debug)]
 pub struct Refusal {
     pub error: io::Error,
-    /// For the error log.
+    /// The line for the error log.
     pub line: String,
 }
 
@@ -82,7 +86,7 @@ impl Launch<'_> {
     ) -> Result<usize, Refusal> {
         let file = absolute(self.file);
         let interpreter = origin.config.cgi_interpreter.as_deref().map(|interpreter| {
-            // A bare name is looked for in PATH.
+            // A name without a slash is searched for in PATH.
             let is_bare = !interpreter.as_os_str().as_bytes().contains(&b'/');
             if is_bare { interpreter.to_owned() } else { absolute(interpreter) }
         });
@@ -110,7 +114,7 @@ impl Launch<'_> {
         })
     }
 
-    /// The line of the error log about a program that could not be started.
+    /// Returns the line of the error log about a program that could not be started.
     fn line_about(&self, error: &io::Error, file: &Path, interpreter: Option<&Path>) -> String {
         let name = shown(file);
         if self.command.is_some() {
@@ -118,7 +122,7 @@ impl Launch<'_> {
         }
         match interpreter {
             Some(interpreter) => format!("cannot run {name} by {}: {error}", shown(interpreter)),
-            // The kernel says the same of the program in its first line.
+            // The kernel reports the same error for the interpreter in the first line of the file.
             None if error.kind() == ErrorKind::NotFound && file.exists() => {
                 format!("cannot run {name}: its first line names a program that is not there")
             }
@@ -126,10 +130,11 @@ impl Launch<'_> {
         }
     }
 
+    /// Returns the environment of the program.
     fn environment(&self, origin: &Origin<'_>, file: &Path) -> Vec<CString> {
         let Origin { config, head, bytes, .. } = *origin;
         let target = bytes.get(head.target.range()).unwrap_or_default();
-        environment::table(&Request {
+        environment::table(&MetaVariables {
             head,
             bytes,
             method: self.method,
@@ -151,11 +156,12 @@ impl Launch<'_> {
     }
 }
 
+/// Returns an absolute path, since the program is started in another directory.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Path and query as the client wrote them, without the host of an absolute target.
+/// Returns path and query as the client wrote them, without the host of an absolute target.
 fn origin_form(target: &[u8]) -> Vec<u8> {
     let (path, query) = match uri::split_target(target) {
         Ok(parts) => (parts.path, parts.query),
@@ -167,7 +173,7 @@ fn origin_form(target: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The status for the client of a program that cannot be started.
+/// Returns the status for the client of a program that could not be started.
 pub fn status_of(error: &io::Error) -> u16 {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::ACCESS) => 403,

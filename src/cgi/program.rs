@@ -1,5 +1,7 @@
-//! A program that was started and is not reaped: its pipes, its complaints, and how far its life
-//! has come.
+//! A CGI program that was started and is not reaped: its pipes (POSIX `pipe`, `read`, `write`), its
+//! complaints, and the state of its life.
+//!
+//! Refuses to know other programs, and the meaning of the output.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -15,23 +17,24 @@ use rustix::process::Signal;
 
 use super::process::{Child, Input, Pipes};
 
-/// Tokens that a program has: one for each of its pipes, and one for its end.
-pub(super) const KINDS: usize = 4;
+/// The number of tokens of a program: one for each pipe, and one for its end.
+pub(super) const TOKENS_EACH: usize = 4;
 const INPUT: usize = 0;
 const OUTPUT: usize = 1;
 const ERRORS: usize = 2;
 const END: usize = 3;
 
-/// Bytes taken from a pipe at once.
+/// The number of bytes that are read from a pipe at once.
 const PIPE: usize = 64 * 1024;
-/// How long a program may take to end when it is told to.
+/// The time in milliseconds that a program has to end after SIGTERM, before SIGKILL.
 pub(super) const GRACE_MS: u32 = 1_000;
-/// How often a program is looked at that the kernel gives no notice of.
+/// The interval in milliseconds for looking at a program whose end the kernel does not announce.
 const LOOK_MS: u32 = 50;
-/// The longest line of a program's complaints, and how many bytes of them go to the error log.
+/// The longest line of complaints, and the number of bytes of one program's complaints that go to
+/// the error log.
 const LINE: usize = 1024;
 const COMPLAINTS: usize = 256 * 1024;
-/// How often its complaints are read before others have their turn.
+/// The number of reads of complaints before others have their turn.
 const READS: usize = 16;
 
 /// The connection whose request a program answers.
@@ -51,53 +54,55 @@ pub enum Output {
 /// A line for the error log, and the client that it is about.
 pub type Complaint = (Option<SocketAddr>, String);
 
+/// The state of a program's life.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Life {
-    /// It answers a request.
+    /// The program answers a request.
     Serving,
-    /// Its answer is complete, since then.
+    /// The answer is complete since this time.
     Finishing(u32),
-    /// It was told to end, then.
+    /// The program was told to end at this time.
     Dying { since: u32, killed: bool },
 }
 
-/// See the module.
+/// A program that is not reaped.
 pub(super) struct Program {
     child: Child,
-    /// The name that the error log has for it.
+    /// The name of the program in the error log.
     pub name: String,
     pub owner: Option<Owner>,
     input: Option<Input>,
     input_ready: bool,
-    /// The program was slower than the client.
+    /// Set while the pipe is full: the program is slower than the client.
     input_blocked: bool,
-    /// Content that the pipe has not taken, from `start` on.
+    /// The content that the pipe has not taken, from `start` on.
     pending: Vec<u8>,
     start: usize,
-    /// More content will come.
+    /// Set while more content is to come.
     expects_more: bool,
     output: Option<OwnedFd>,
     pub output_ready: bool,
-    /// Bytes in the pipe when the program has ended: what others write after that is no part of
-    /// its answer.
+    /// The number of bytes in the pipe at the end of the program. Bytes that other processes write
+    /// later are not part of its answer.
     left: Option<u64>,
     errors: Option<OwnedFd>,
     errors_ready: bool,
     line: Vec<u8>,
     complained: usize,
-    /// Bytes it wrote behind its answer.
+    /// The number of bytes that the program has written behind its answer.
     pub unwanted: usize,
     pub has_ended: bool,
     pub life: Life,
-    /// Milliseconds of the server's clock: when bytes were last moved.
+    /// The time at which bytes were last moved, in milliseconds of the server's clock.
     pub progress: u32,
-    /// It was silent for too long.
+    /// Set when the program was silent for too long.
     pub expired: bool,
-    /// It is in the list of those of which there is news.
+    /// Set if the program is in the list of those of which there is news.
     pub stirred: bool,
 }
 
 impl Program {
+    /// Creates a program that has just been started.
     pub fn new(child: Child, pipes: Pipes, name: String, owner: Owner, now: u32) -> Self {
         Self {
             child,
@@ -125,8 +130,8 @@ impl Program {
         }
     }
 
-    /// Has the kernel announce what happens to its pipes, and its end. `first`: the first of its
-    /// tokens.
+    /// Has the kernel announce events of the pipes, and the end of the program. `first` is the
+    /// first of its tokens.
     pub fn watch(&self, registry: &Registry, first: Token) -> io::Result<()> {
         let watch = |fd: RawFd, kind: usize, interest: Interest| {
             registry.register(&mut SourceFd(&fd), Token(first.0 + kind), interest)
@@ -146,7 +151,7 @@ impl Program {
         }
     }
 
-    /// Notes what the kernel has announced by the token of this kind.
+    /// Notes the event of the token of this kind.
     pub fn note_event(&mut self, kind: usize) {
         match kind {
             INPUT => self.input_ready = true,
@@ -156,7 +161,7 @@ impl Program {
         }
     }
 
-    /// Whether it answers a request, or does not end though it was told to.
+    /// Returns whether the program answers a request, or has not ended though it was told to.
     pub fn is_running(&self) -> bool {
         match self.life {
             Life::Serving => self.output.is_some(),
@@ -165,32 +170,34 @@ impl Program {
         }
     }
 
-    /// Finds out whether it has ended.
+    /// Finds out whether the program has ended.
     pub fn look_for_end(&mut self) {
         if !self.has_ended && self.child.has_ended() {
             self.has_ended = true;
-            // Others that hold the pipe open are not waited for.
+            // Other processes that hold the pipe open are not waited for.
             let output = self.output.as_ref();
             self.left = output.and_then(|output| rustix::io::ioctl_fionread(output).ok());
             self.output_ready = true;
         }
     }
 
-    /// The same while the server ends. True if the programs that it has started have ended, too:
-    /// then only its complaints are left to be read.
+    /// Finds out whether the program has ended, while the server ends. Returns true if the
+    /// processes that it has started have ended, too: then only its complaints are left to read.
     pub fn look_for_last(&mut self) -> bool {
         self.errors_ready = true;
         self.look_for_end();
         self.has_ended && !self.child.group_lives()
     }
 
-    /// Whether it has ended, and nothing is left to be done to what it has started.
+    /// Returns whether the program has ended, and nothing remains to be done about the processes
+    /// that it has started.
     pub fn is_over(&self) -> bool {
         let waits = matches!(self.life, Life::Dying { killed: false, .. });
         self.has_ended && !(waits && self.child.group_lives())
     }
 
-    /// Milliseconds until it is to be looked at. `timeout`: the option, in milliseconds; 0 for none.
+    /// Returns the milliseconds until the program needs attention. `timeout` is the longest silence
+    /// in milliseconds; 0 for no limit.
     pub fn look_ahead(&self, timeout: u64, now: u32) -> u32 {
         let since = match self.life {
             Life::Serving => self.progress,
@@ -205,23 +212,23 @@ impl Program {
         if self.child.pidfd().is_none() { ahead.min(LOOK_MS) } else { ahead }
     }
 
-    /// Tells it to end.
+    /// Tells the program to end.
     pub fn end(&mut self, now: u32) {
         self.life = Life::Dying { since: now, killed: false };
         self.child.signal(Signal::TERM);
-        // A stopped program does not see the signal.
+        // A stopped program does not act on the signal before it continues.
         self.child.signal(Signal::CONT);
     }
 
-    /// Ends it, and what it has started.
+    /// Kills the program, and the processes that it has started.
     pub fn kill(&mut self) {
         self.child.signal(Signal::KILL);
     }
 }
 
-/// Its pipes. The registry is the one by which the kernel watches them.
+/// The pipes of a program. The registry is the one by which the kernel watches them.
 impl Program {
-    /// Adds to the content that it is given. False if there is no memory for it.
+    /// Adds content for the program. Returns false if there is no memory for it.
     pub fn give(&mut self, content: &[u8], is_last: bool) -> bool {
         self.expects_more &= !is_last;
         if self.input.is_none() {
@@ -234,12 +241,13 @@ impl Program {
         true
     }
 
-    /// Sets all the content that it is given: what lies behind `start` in `content`.
+    /// Sets all content for the program, which is in `content` from `start` on.
     pub fn give_whole(&mut self, content: Vec<u8>, start: usize) {
         (self.pending, self.start, self.expects_more) = (content, start, false);
     }
 
-    /// Moves content into the pipe; true if it had been blocked and all of it went.
+    /// Moves content into the pipe. Returns true if the pipe had been full and now has taken all
+    /// content.
     pub fn feed(&mut self, now: u32, registry: Option<&Registry>) -> bool {
         let Some(input) = &self.input else { return false };
         while self.input_ready && self.start < self.pending.len() {
@@ -253,7 +261,7 @@ impl Program {
                     self.input_ready = false;
                     self.input_blocked = true;
                 }
-                // Not while the other end is ours, too.
+                // This cannot happen while the reading end is open here, too.
                 Err(_) => self.start = self.pending.len(),
             }
         }
@@ -270,12 +278,12 @@ impl Program {
         was_blocked
     }
 
-    /// Whether it has taken all content that was given to it.
+    /// Returns whether the program has taken all content that it was given.
     pub fn takes(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Reads output into `buf`, which is made as long as need be.
+    /// Reads output into `buf`, which is made long enough.
     pub fn read(&mut self, buf: &mut Vec<u8>, now: u32, registry: Option<&Registry>) -> Output {
         buf.resize(PIPE, 0);
         let Some(output) = &self.output else { return Output::End };
@@ -296,7 +304,8 @@ impl Program {
                 }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if !self.has_ended => self.output_ready = false,
-                // All is read, and what it has left behind is no part of the answer.
+                // All output is read, and what other processes left in the pipe is not part of the
+                // answer.
                 Err(_) => break,
             }
         }
@@ -304,13 +313,13 @@ impl Program {
         Output::End
     }
 
-    /// Drops the content that it has not taken, and lets it read no more.
+    /// Drops the content that the program has not taken, and closes its input.
     pub fn stop_feeding(&mut self, registry: Option<&Registry>) {
         (self.pending, self.start) = (Vec::new(), 0);
         self.close_input(registry);
     }
 
-    /// Closes its pipes, and ends the events of its end.
+    /// Closes the pipes, and ends the events of the program.
     pub fn close(&mut self, registry: Option<&Registry>, complaints: &mut Vec<Complaint>) {
         self.close_input(registry);
         self.close_output(registry);
@@ -320,18 +329,21 @@ impl Program {
         }
     }
 
+    /// Closes the pipe of the program's input.
     fn close_input(&mut self, registry: Option<&Registry>) {
         if let Some(input) = self.input.take() {
             unwatch(registry, input.pipe.as_raw_fd());
         }
     }
 
+    /// Closes the pipe of the program's output.
     fn close_output(&mut self, registry: Option<&Registry>) {
         if let Some(output) = self.output.take() {
             unwatch(registry, output.as_raw_fd());
         }
     }
 
+    /// Closes the pipe of the complaints, whose last line is kept.
     fn close_errors(&mut self, registry: Option<&Registry>, complaints: &mut Vec<Complaint>) {
         self.end_line(complaints);
         if let Some(errors) = self.errors.take() {
@@ -340,14 +352,14 @@ impl Program {
     }
 }
 
-/// Its lines for the error log.
+/// The lines of a program for the error log.
 impl Program {
-    /// Whether it may have written complaints that are not read.
+    /// Returns whether there may be complaints that are not read.
     pub fn has_complaints(&self) -> bool {
         self.errors_ready && self.errors.is_some()
     }
 
-    /// Reads its complaints, as long as there are fewer than `most` lines in the list.
+    /// Reads complaints, while fewer than `most` lines are in the list.
     pub fn take_complaints(
         &mut self,
         registry: Option<&Registry>,
@@ -369,6 +381,7 @@ impl Program {
         }
     }
 
+    /// Adds bytes of complaints to the current line, and ends it at each line feed.
     fn note_complaint(&mut self, bytes: &[u8], complaints: &mut Vec<Complaint>) {
         for byte in bytes {
             match byte {
@@ -379,6 +392,7 @@ impl Program {
         }
     }
 
+    /// Ends the current line, and puts it into the list.
     fn end_line(&mut self, complaints: &mut Vec<Complaint>) {
         let line = std::mem::take(&mut self.line);
         if self.complained > COMPLAINTS || line.is_empty() {
@@ -393,14 +407,15 @@ impl Program {
     }
 }
 
-/// A forked child may hold the same pipe open: closing ours would not end its events.
+/// Ends the events of a pipe. A forked child may hold the same pipe open, so that closing it would
+/// not end them.
 fn unwatch(registry: Option<&Registry>, fd: RawFd) {
     if let Some(registry) = registry {
         let _ = registry.deregister(&mut SourceFd(&fd));
     }
 }
 
-/// A line of a program's as text.
+/// Returns a line of a program as text.
 fn printable(line: &[u8]) -> String {
     let end = line.iter().rposition(|byte| *byte != b'\r').map_or(0, |last| last + 1);
     crate::log::shown(OsStr::from_bytes(&line[..end]))

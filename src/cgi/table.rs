@@ -1,7 +1,9 @@
-//! The programs that a server has started, from their start until they are reaped.
+//! The CGI programs that a server has started (RFC 3875), from their start until they are reaped
+//! (POSIX `waitpid`).
 //!
-//! A program has an owner, the connection whose request it answers. One whose answer is complete,
-//! or whose client has gone, has none; it is looked after until it has ended and is reaped.
+//! A program has an owner, the connection whose request it answers. A program whose answer is
+//! complete, or whose client has gone, has none, and is tended until it has ended and is reaped.
+//! Refuses to know connections: an owner is a number here.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -11,43 +13,44 @@ use mio::{Registry, Token};
 
 use super::process::{self, Spec};
 pub use super::program::{Complaint, Output, Owner};
-use super::program::{GRACE_MS, KINDS, Life, Program};
+use super::program::{GRACE_MS, Life, Program, TOKENS_EACH};
 use crate::timers::Timers;
 
-/// Tokens from here on belong to programs: four to each.
+/// The first token of programs. Each has [`TOKENS_EACH`].
 const TOKENS: usize = 1 << 30;
-/// How much a program may write behind its answer, and how many may run on after theirs.
+/// The number of bytes that a program may write behind its answer, and the number of programs that
+/// may run on after theirs.
 const UNWANTED: usize = 1 << 20;
 const MAX_FINISHING: usize = 16;
-/// How often the output is read that no connection wants, before others have their turn.
+/// The number of reads of output that no connection wants, before others have their turn.
 const UNWANTED_READS: usize = 16;
-/// While so many lines wait for the error log, what programs complain of waits in their pipes.
+/// While this many lines wait for the error log, complaints of programs wait in their pipes.
 const MAX_COMPLAINTS: usize = 1024;
 
-/// See the module. Times are milliseconds of the server's clock.
+/// The programs. Times are in milliseconds of the server's clock.
 pub struct Programs {
-    /// By number; a free place is `None`.
+    /// The programs by number; a free place is `None`.
     list: Vec<Option<Box<Program>>>,
     free: Vec<usize>,
     timers: Timers,
-    /// Those whose timers have come due; empty but while they are gone through.
+    /// The programs whose timers have come due; empty except while they are acted on.
     due: Vec<u32>,
-    /// Those of which there is news.
+    /// The programs of which there is news.
     stirred: Vec<usize>,
-    /// Connections to look at, since there is news of their programs.
+    /// The connections that need a turn, since there is news of their programs.
     woken: Vec<u32>,
-    /// The means to have the kernel watch pipes; present while there is an event queue.
+    /// The registry that has the kernel watch pipes; present while there is an event queue.
     registry: Option<Registry>,
-    /// The option `cgi_timeout_ms`: the longest silence, or 0 for no bound.
+    /// The option `cgi_timeout_ms`: the longest silence of a program; 0 for no limit.
     timeout: u64,
-    /// Room for a piece of output.
+    /// The buffer for a piece of output.
     pub buf: Vec<u8>,
-    /// Lines for the error log, in order; the server takes them out.
+    /// The lines for the error log in their order, which the server takes out.
     pub complaints: Vec<Complaint>,
 }
 
 impl Programs {
-    /// A table without programs, and without a bound to their silence.
+    /// Creates a table without programs, and without a limit to their silence.
     pub fn new(now: u32) -> Self {
         Self {
             list: Vec::new(),
@@ -63,8 +66,8 @@ impl Programs {
         }
     }
 
-    /// Starts a program for a connection and returns its number. `name`: what the error log is to
-    /// call it.
+    /// Starts a program for a connection, and returns its number. `name` is its name in the error
+    /// log.
     pub fn start(
         &mut self,
         owner: Owner,
@@ -91,9 +94,9 @@ impl Programs {
         Ok(id)
     }
 
-    /// Whether another program may be started where `most` may run at a time, or any number if
-    /// that is 0: content that takes its time may have been sent for one, and others started
-    /// meanwhile. Those that have written their answers have a bound of their own.
+    /// Checks whether another program may be started where `most` may run at a time, or any number
+    /// if that is 0. While content arrived for one program, others may have been started. Programs
+    /// that have written their answers have a limit of their own.
     pub fn has_room(&self, most: usize) -> io::Result<()> {
         let running = || self.list.iter().flatten().filter(|program| program.is_running()).count();
         if most == 0 || running() < most {
@@ -102,7 +105,7 @@ impl Programs {
         Err(io::Error::new(io::ErrorKind::WouldBlock, "max_cgi_processes are running"))
     }
 
-    /// Sets the longest silence of a program, 0 for no bound.
+    /// Sets the longest silence of a program; 0 for no limit.
     pub fn set_timeout(&mut self, cgi_timeout_ms: u64, now: u32) {
         self.timeout = cgi_timeout_ms;
         for id in 0..self.list.len() {
@@ -110,40 +113,43 @@ impl Programs {
         }
     }
 
-    /// Takes the means to have the kernel watch pipes, or lays them down: after a fork they are
-    /// the parent's.
+    /// Takes the registry that has the kernel watch pipes. Takes `None` after a fork, when the
+    /// event queue is the parent's.
     pub fn watch_by(&mut self, registry: Option<Registry>) {
         self.registry = registry;
     }
 
-    /// Whether no program was started.
+    /// Returns whether no program was ever started.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Whether there is news of programs.
+    /// Returns whether there is news of programs.
     pub fn is_busy(&self) -> bool {
         !self.stirred.is_empty()
     }
 
-    /// Milliseconds until a program is to be looked at; `None` if that is not foreseen.
+    /// Returns the milliseconds until a program needs attention; `None` if that is not foreseen.
     pub fn wait(&self, now: u32) -> Option<u32> {
         self.timers.wait(now)
     }
 
+    /// Returns a program to be looked at.
     fn running(&self, id: usize) -> Option<&Program> {
         self.list.get(id)?.as_deref()
     }
 
+    /// Returns a program to be changed.
     fn program(&mut self, id: usize) -> Option<&mut Program> {
         self.list.get_mut(id)?.as_deref_mut()
     }
 
+    /// Returns a program together with the registry for its pipes.
     fn program_and_registry(&mut self, id: usize) -> Option<(&mut Program, Option<&Registry>)> {
         Some((self.list.get_mut(id)?.as_deref_mut()?, self.registry.as_ref()))
     }
 
-    /// Files the program's timer.
+    /// Sets the program's timer.
     fn file(&mut self, id: usize, now: u32) {
         let timeout = self.timeout;
         if let Some(program) = self.running(id) {
@@ -163,11 +169,11 @@ impl Programs {
     }
 }
 
-/// For the connections that own programs. A number of which there is no program means one that
-/// has ended.
+/// The calls of connections that own programs. A number without a program belongs to one that has
+/// ended.
 impl Programs {
-    /// Gives the program more of the request's content. `is_last`: all of it has come. False if
-    /// there is no memory for it.
+    /// Gives the program more of the request's content. `is_last` says that the content is
+    /// complete. Returns false if there is no memory for it.
     pub fn give(&mut self, id: usize, content: &[u8], is_last: bool, now: u32) -> bool {
         let Some((program, registry)) = self.program_and_registry(id) else { return true };
         let is_given = program.give(content, is_last);
@@ -177,7 +183,7 @@ impl Programs {
         is_given
     }
 
-    /// Gives the program all of the request's content: what lies behind `start` in `content`.
+    /// Gives the program all of the request's content, which is in `content` from `start` on.
     pub fn give_whole(&mut self, id: usize, content: Vec<u8>, start: usize, now: u32) {
         if let Some((program, registry)) = self.program_and_registry(id) {
             program.give_whole(content, start);
@@ -185,34 +191,35 @@ impl Programs {
         }
     }
 
-    /// Moves content into the pipe; true if it had been blocked and all of it went.
+    /// Moves content into the pipe. Returns true if the pipe had been full and now has taken all
+    /// content.
     pub fn feed(&mut self, id: usize, now: u32) -> bool {
         let program = self.program_and_registry(id);
         program.is_some_and(|(program, registry)| program.feed(now, registry))
     }
 
-    /// Whether the program has taken all content that was given to it.
+    /// Returns whether the program has taken all content that it was given.
     pub fn takes(&self, id: usize) -> bool {
         self.running(id).is_none_or(Program::takes)
     }
 
-    /// Whether there is output to be read.
+    /// Returns whether there may be output to read.
     pub fn has_output(&self, id: usize) -> bool {
         self.running(id).is_some_and(|program| program.output_ready)
     }
 
-    /// The name that the error log has for it.
+    /// Returns the name of the program in the error log.
     pub fn name(&self, id: usize) -> String {
         self.running(id).map(|program| program.name.clone()).unwrap_or_default()
     }
 
-    /// Whether it was silent for too long.
+    /// Returns whether the program was silent for too long.
     pub fn is_expired(&self, id: usize) -> bool {
         self.running(id).is_some_and(|program| program.expired)
     }
 
-    /// Reads output into `buf`, which is made as long as need be. A program that has written, or
-    /// ended, may have changed files.
+    /// Reads output into `buf`, which is made long enough. A program that has written or ended may
+    /// have changed files.
     pub fn read(&mut self, id: usize, buf: &mut Vec<u8>, now: u32) -> Output {
         match self.program_and_registry(id) {
             Some((program, registry)) => program.read(buf, now, registry),
@@ -220,8 +227,8 @@ impl Programs {
         }
     }
 
-    /// Its connection does without it from now on. `answered`: it has done what it was to do,
-    /// and may end in peace; else it is told to.
+    /// Separates a program from its connection. `answered` says that the answer is complete, so
+    /// that the program may end by itself; else it is told to end.
     pub fn release(&mut self, id: usize, answered: bool, now: u32) {
         let Some((program, registry)) = self.program_and_registry(id) else { return };
         program.owner = None;
@@ -236,7 +243,8 @@ impl Programs {
         self.stir(id);
     }
 
-    /// Programs that run on after their answers are no client's: only so many may.
+    /// Bounds the number of programs that run on after their answers, since no client waits for
+    /// them.
     fn bound_finishing(&mut self, now: u32) {
         let finishing = self.list.iter().enumerate().filter_map(|(id, program)| {
             match program.as_deref()?.life {
@@ -250,7 +258,7 @@ impl Programs {
         }
     }
 
-    /// Tells a program to end, and says in the error log why.
+    /// Tells a program to end, and reports the reason in the error log.
     fn end_for(&mut self, id: usize, why: &str, now: u32) {
         let Some(program) = self.program(id) else { return };
         program.end(now);
@@ -261,15 +269,16 @@ impl Programs {
     }
 }
 
-/// For the event loop.
+/// The calls of the event loop.
 impl Programs {
-    /// Whether this token is a program's; if so, what it announces is noted.
+    /// Notes an event. Returns false if the token is not that of a program.
     pub fn note_event(&mut self, Token(token): Token) -> bool {
-        // The two highest tokens are the server's own; the numbers of connections stand above these.
+        // The two highest tokens are the server's own. The numbers of connections use the bits
+        // above these.
         if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
             return false;
         }
-        let (id, kind) = ((token - TOKENS) / KINDS, (token - TOKENS) % KINDS);
+        let (id, kind) = ((token - TOKENS) / TOKENS_EACH, (token - TOKENS) % TOKENS_EACH);
         if let Some(program) = self.program(id) {
             program.note_event(kind);
             self.stir(id);
@@ -277,8 +286,8 @@ impl Programs {
         true
     }
 
-    /// Looks at the programs whose timers have come due. `waited_for` tells, by the index of an
-    /// owner, whether it is the program that keeps it waiting and not the client.
+    /// Acts on the timers of programs that have come due. `waited_for` returns, for the index of an
+    /// owner, whether that waits for its program and not for its client.
     pub fn expire(&mut self, now: u32, mut waited_for: impl FnMut(u32, &Programs) -> bool) {
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(now, &mut due);
@@ -291,7 +300,8 @@ impl Programs {
         self.due = due;
     }
 
-    /// A program's timer has come due. `is_slow`: it is not a client that is.
+    /// Acts on the timer of a program, which has come due. `is_slow` says that the program is slow,
+    /// and not its client.
     fn come_due(&mut self, id: usize, is_slow: bool, now: u32) {
         let timeout = self.timeout;
         let over = |since: u32| timeout > 0 && u64::from(now.wrapping_sub(since)) >= timeout;
@@ -317,8 +327,8 @@ impl Programs {
         self.stir(id);
     }
 
-    /// Looks after the programs of which there is news. Those without owners are read from, and
-    /// may have changed files.
+    /// Tends the programs of which there is news. Those without owners are read from, and may have
+    /// changed files.
     pub fn tend(&mut self, now: u32) {
         for id in std::mem::take(&mut self.stirred) {
             if let Some(program) = self.program(id) {
@@ -328,6 +338,7 @@ impl Programs {
         }
     }
 
+    /// Tends one program.
     fn tend_one(&mut self, id: usize, now: u32) {
         self.take_complaints(id, MAX_COMPLAINTS);
         let Some(program) = self.program(id) else { return };
@@ -345,7 +356,7 @@ impl Programs {
         }
     }
 
-    /// No connection wants the rest of its output, but the program may want to write it.
+    /// Reads output that no connection wants, so that the program can write it and end.
     fn read_unwanted(&mut self, id: usize, now: u32) {
         let mut buf = std::mem::take(&mut self.buf);
         let mut left = UNWANTED_READS;
@@ -367,7 +378,7 @@ impl Programs {
         }
     }
 
-    /// Reads what the program has to say to the error log, while fewer than `most` lines wait.
+    /// Reads complaints of a program, while fewer than `most` lines wait.
     fn take_complaints(&mut self, id: usize, most: usize) {
         let Self { list, registry, complaints, .. } = self;
         let Some(program) = list.get_mut(id).and_then(Option::as_deref_mut) else { return };
@@ -377,12 +388,13 @@ impl Programs {
         }
     }
 
-    /// Takes the connections to look at, since there is news of their programs, and appends them
-    /// to `woken`.
+    /// Takes the connections that need a turn, since there is news of their programs, and appends
+    /// them to `woken`.
     pub fn take_woken(&mut self, woken: &mut Vec<u32>) {
         woken.append(&mut self.woken);
     }
 
+    /// Removes a program that has ended.
     fn forget(&mut self, id: usize) {
         let Some(mut program) = self.list.get_mut(id).and_then(Option::take) else { return };
         program.close(self.registry.as_ref(), &mut self.complaints);
@@ -390,7 +402,7 @@ impl Programs {
         self.free.push(id);
     }
 
-    /// After a fork: they are the parent's children.
+    /// Forgets all programs, in the child of a fork, since they are the parent's children.
     pub fn forget_all(&mut self) {
         for id in 0..self.list.len() {
             self.timers.clear(id as u32);
@@ -409,7 +421,7 @@ impl Programs {
             program.look_for_end();
             match program.life {
                 Life::Dying { .. } => {}
-                // Programs that it has started may stay.
+                // Processes that the program has started may stay.
                 Life::Finishing(_) if program.has_ended => self.forget(id),
                 _ => self.release(id, false, now),
             }
@@ -426,11 +438,11 @@ impl Programs {
         }
     }
 
-    /// Whether there are programs that have not ended; forgets those that have.
+    /// Returns whether there are programs that have not ended, and removes the others.
     fn some_live(&mut self) -> bool {
         for id in 0..self.list.len() {
             if self.program(id).is_some_and(Program::look_for_last) {
-                // There is no other turn to take them in.
+                // No other turn follows in which the complaints could be taken.
                 self.take_complaints(id, usize::MAX);
                 self.forget(id);
             }
@@ -439,9 +451,9 @@ impl Programs {
     }
 }
 
-/// The first token of a program.
+/// Returns the first token of a program.
 fn token(id: usize) -> Token {
-    Token(TOKENS + id * KINDS)
+    Token(TOKENS + id * TOKENS_EACH)
 }
 
 #[cfg(test)]
@@ -470,7 +482,7 @@ mod tests {
         programs.start(OWNER, &spec, "it".to_owned(), 0).expect("a program")
     }
 
-    /// Waits for news, at most for ten seconds, and looks after it.
+    /// Waits at most ten seconds for news, and tends the programs.
     fn turn(programs: &mut Programs, poll: &mut mio::Poll) {
         let mut events = mio::Events::with_capacity(16);
         let wait = if programs.is_busy() { Duration::ZERO } else { Duration::from_secs(10) };
@@ -495,12 +507,12 @@ mod tests {
         let command = format!("i=0; while [ $i -lt {count} ]; do echo $i >&2; i=$((i+1)); done");
         let id = start(&mut programs, &command);
         programs.release(id, true, 0);
-        // It may fill its pipe.
+        // The program may fill its pipe.
         std::thread::sleep(Duration::from_millis(200));
         let mut taken = Vec::new();
         while programs.running(id).is_some() {
             turn(&mut programs, &mut poll);
-            // Those of one read may come on top.
+            // The lines of one read may come on top.
             assert!(programs.complaints.len() < MAX_COMPLAINTS + 4096 / 2);
             taken.append(&mut programs.complaints);
         }
@@ -525,7 +537,8 @@ mod tests {
         assert!(matches!(programs.read(id, &mut buf, 0), Output::Got(4)));
         assert!(programs.has_room(1).is_err() && programs.has_room(2).is_ok());
         programs.end(0);
-        assert_eq!(programs.complaints, [(None, "it: dies".to_owned())]);
+        // The shell may also report the `sleep` that the signal has ended.
+        assert_eq!(programs.complaints.last(), Some(&(None, "it: dies".to_owned())));
         assert!(programs.has_room(1).is_ok());
     }
 }

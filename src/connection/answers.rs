@@ -1,5 +1,8 @@
-//! From a request that no handler takes to a complete answer, and from any complete answer to the next request.
-//! RFC 9110, section 15; RFC 9112, section 9.
+//! The way of a request that no handler takes to its complete answer, and from any complete answer
+//! to the next request (RFC 9110, section 15; RFC 9112, section 9).
+//!
+//! Refuses to know how an answer is made, which is in the room `answer`, and who may see a file,
+//! which is in the room `site`.
 
 use super::wire::Transferred;
 use super::{Conn, Flow, Purpose, State};
@@ -14,12 +17,12 @@ use crate::site::{Site, Task};
 use super::calls::{begin_answer, show};
 
 impl Conn {
-    /// Decides on a complete request, at once or together with those of others.
+    /// Decides on a complete request, at once or together with the requests of others.
     pub(super) fn decide(&mut self, cx: &mut Context, request: Box<Request>) -> Flow {
         let needs_look = !cx.files.was_asked() && cx.options.config.document_root.is_some();
-        // One look at files answers all requests that are about to be read, once the last byte of each is
-        // there. Once in a turn, or a client that always has another request would keep all others waiting
-        // for ever.
+        // One look at files answers all requests that wait for it, once the last byte of each has
+        // arrived. A connection waits once in a turn at most: else a client that always has another
+        // request would keep all others waiting for ever.
         if cx.turn.left > 0 && !cx.turn.has_shared && needs_look {
             self.enter(State::Deciding(request));
             cx.turn.sharing.push_back(self.wire.index());
@@ -29,14 +32,14 @@ impl Conn {
         self.decide_now(cx, request)
     }
 
-    /// Decides on a request, without waiting for others.
+    /// Decides on a request without waiting for others.
     #[inline]
     pub(super) fn decide_now(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
         let task = Site { request: &mut request, cx }.decide();
         self.perform(cx, request, task)
     }
 
-    /// Answers a request that was decided on at its head.
+    /// Answers a request on which the decision fell at its head.
     pub(super) fn answer(
         &mut self,
         cx: &mut Context,
@@ -48,6 +51,7 @@ impl Conn {
         self.perform(cx, request, task)
     }
 
+    /// Begins the answer that `task` stands for.
     fn perform(&mut self, cx: &mut Context, mut request: Box<Request>, task: Task) -> Flow {
         if task.may_run_programs() {
             request.local = self.wire.local_address();
@@ -62,7 +66,7 @@ impl Conn {
         }
     }
 
-    /// Goes on with an answer, if there is room for more of it.
+    /// Continues an answer, if there is room for more of it.
     pub(super) fn produce(
         &mut self,
         cx: &mut Context,
@@ -72,7 +76,7 @@ impl Conn {
         if let Source::Program(gateway) = &source
             && cx.programs.feed(gateway.program(), cx.clock.now)
         {
-            // It was not the client who was slow.
+            // The program was slow, not the client.
             self.since = cx.clock.now;
         }
         if source.makes_output() {
@@ -97,7 +101,7 @@ impl Conn {
             }
         }
         if source.is_at_work() {
-            // A client that waits for us is not idle.
+            // A client that waits for the library is not idle.
             self.wire.last_active = cx.clock.now;
         }
         let has_left = self.wire.read_closed;
@@ -105,12 +109,14 @@ impl Conn {
         self.go_on(cx, request, progress)
     }
 
+    /// Returns to the state in which the library makes the answer.
     #[inline]
     fn keep_producing(&mut self, request: Box<Request>, source: Source, flow: Flow) -> Flow {
         self.enter(State::Producing { request, source });
         flow
     }
 
+    /// Enters the state that the progress of a source asks for.
     fn go_on(&mut self, cx: &mut Context, request: Box<Request>, progress: Progress) -> Flow {
         match progress {
             Progress::More(source) => self.keep_producing(request, source, Flow::Again),
@@ -123,7 +129,7 @@ impl Conn {
         }
     }
 
-    /// The source of an answer is over, with the answer or before.
+    /// Acts on the end of a source, at the end of its answer or before.
     pub(super) fn end_answer(
         &mut self,
         cx: &mut Context,
@@ -138,7 +144,7 @@ impl Conn {
         }
     }
 
-    /// Sends a piece of a file straight to the socket. Returns how the answer has ended, if it has.
+    /// Sends a piece of a file straight to the socket. Returns the end of the answer as an error.
     fn transfer(&mut self, cx: &mut Context, file: &mut FileBody) -> Result<Flow, Ended> {
         match self.wire.transfer(cx, file) {
             Transferred::Bytes if file.is_sent() => Err(Ended::Complete),
@@ -149,7 +155,8 @@ impl Conn {
         }
     }
 
-    /// The promised answer cannot be completed: the client is to see that.
+    /// Ends the connection, since the answer cannot be completed as its head promised, and lets the
+    /// client notice that.
     fn break_off(&mut self, cx: &mut Context, request: Box<Request>, broken: Broken) -> Flow {
         if broken.resets {
             self.wire.reset_on_close();
@@ -161,7 +168,8 @@ impl Conn {
         Flow::Close
     }
 
-    /// Answers the request that a request has become by a word of a program: RFC 3875, section 6.2.2.
+    /// Answers a request that a CGI program has redirected to another path of this server (RFC
+    /// 3875, section 6.2.2).
     fn answer_again(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
         request.is_last |= !request.is_complete();
         match cx.routes.find(&request.path) {
@@ -170,7 +178,8 @@ impl Conn {
         }
     }
 
-    /// The answer is complete: goes on to the next request, or to the end.
+    /// Ends a request whose answer is complete. The connection goes on to the next request, or to
+    /// its end.
     pub(super) fn finish(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
         Self::log_answer(&mut self.wire, cx, &mut request);
         let slot = self.wire.slot;
@@ -184,7 +193,7 @@ impl Conn {
         Flow::Again
     }
 
-    /// Answers a request with an error, unless the program does.
+    /// Answers a request with an error, through the program's error handler if there is one.
     pub(super) fn fail(
         &mut self,
         cx: &mut Context,
@@ -192,14 +201,14 @@ impl Conn {
         status: u16,
     ) -> Flow {
         if request.status != 0 {
-            // An answer has begun: all that can still be said is that it is not whole.
+            // An answer has begun. All that can still be told is that it is not complete.
             request.is_last = true;
             return self.finish(cx, request);
         }
         request.is_last |= !request.is_complete() || matches!(status, 400 | 408 | 413 | 431 | 505);
         let handler = cx.error_handler.filter(|_| status >= 400 && status != 401);
         let Some(handler) = handler else { return self.reply(cx, request, status) };
-        // No request is begun while so much waits that it would not fit.
+        // This fits: no request is begun while that many bytes wait.
         let mark = u32::try_from(self.wire.outbox(cx).len()).unwrap_or(u32::MAX);
         let head_len = request.head.len;
         request.buf.truncate(head_len);

@@ -1,5 +1,7 @@
-//! Connections that must not be served: TLS is to be spoken, and no certificate is in force. Each request is answered
-//! with 503, whatever it is.
+//! Connections that must not be served, since TLS was asked for and no certificate is in force.
+//! Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
+//!
+//! Refuses to know certificates, which are in `tls/port`.
 
 use super::wire::Received;
 use super::{Conn, Flow, State, Waiting};
@@ -8,7 +10,8 @@ use crate::http::request::Outcome;
 use crate::tls::port::Opening;
 
 impl Conn {
-    /// Bars it, as new connections are barred now. A request that came before is answered.
+    /// Bars the connection, as new connections are barred now. A request that came before is
+    /// answered.
     pub fn bar(&mut self) {
         if self.wire.is_secure() {
             return;
@@ -24,7 +27,8 @@ impl Conn {
         }
     }
 
-    /// Takes a request where TLS is to be spoken and cannot be. By then that may have changed.
+    /// Refuses the next request of a barred connection, unless TLS or plain HTTP may be spoken
+    /// again by now.
     #[cold]
     pub(super) fn turn_down(&mut self, cx: &mut Context) -> Flow {
         let State::Barred(waiting) = self.state else {
@@ -36,7 +40,7 @@ impl Conn {
                 self.state = State::Head(waiting);
                 return Flow::Again;
             }
-            // Bytes that have come so far are no TLS.
+            // Bytes that have arrived so far are not TLS.
             Some(Opening::Tls(session)) if cx.input.unread.is_empty() => {
                 self.wire.begin_session(session);
                 self.state = State::Head(Waiting { begun: true, ..waiting });
@@ -68,9 +72,10 @@ impl Conn {
         }
     }
 
+    /// Answers with 503 and ends the connection.
     fn refuse_barred(&mut self, cx: &mut Context, parsed: bool) -> Flow {
         self.wire.complain(cx, "no certificate is in force: a request is answered with 503");
-        // The program's own page of errors is an answer in plain HTTP, too.
+        // The page of the program's error handler would be an answer in plain HTTP, too.
         let handler = cx.error_handler.take();
         let flow = self.refuse(cx, 503, parsed);
         cx.error_handler = handler;

@@ -1,5 +1,7 @@
-//! Requests that a handler of the program's answers: what it is shown, what its answer has become when it returns,
-//! and the answers that are given later. RFC 9112, section 9.3.
+//! Requests that a handler of the program answers: the call, the state of the answer when the
+//! handler returns, and answers that are given later (RFC 9112, section 9.3).
+//!
+//! Refuses to call C: the server returns the call to `ffi/server`.
 
 use std::ffi::c_int;
 
@@ -9,13 +11,13 @@ use super::{Conn, Flow, Purpose, State};
 use crate::abi::{Handler, mg_connection};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
-use crate::http::response::{Answer, Asked, Standing};
+use crate::http::response::{Answer, Completion, RequestFacts};
 use crate::options::DeferredAnswers;
 use crate::shared::slots::Slot;
 use crate::websocket::handshake;
 
 impl Conn {
-    /// Hands a request to a handler.
+    /// Begins the call of a handler with a request.
     pub(super) fn call_handler(
         &mut self,
         cx: &mut Context,
@@ -33,22 +35,22 @@ impl Conn {
         Flow::Call(handler)
     }
 
-    /// Answers a request for a websocket that a handler matches.
+    /// Answers a websocket handshake whose path has a handler.
     fn upgrade(&mut self, cx: &mut Context, mut request: Box<Request>, handler: Handler) -> Flow {
         let out = &mut self.wire.outbox(cx).bytes;
         let config = &cx.options.config;
         let (protocols, deflate) = (&config.websocket_protocols, config.websocket_deflate);
         let head = request.buf.get(..request.head.len).unwrap_or_default();
-        let deflate = match handshake::judge(&request.head, head, protocols, deflate) {
-            handshake::Verdict::Accept { key, protocol, deflate } => {
+        let deflate = match handshake::negotiate(&request.head, head, protocols, deflate) {
+            handshake::Negotiation::Accept { key, protocol, deflate } => {
                 let before = out.len();
                 handshake::write_response(out, key, protocol, deflate.as_ref());
                 request.head_len = (out.len() - before) as u64;
                 deflate
             }
-            handshake::Verdict::Refuse(status) => {
+            handshake::Negotiation::Refuse(status) => {
                 if status == 426 {
-                    // RFC 9110, section 15.5.22, and RFC 6455, section 4.4.
+                    // RFC 9110, section 15.5.22, and RFC 6455, section 4.4, ask for these fields.
                     let fields = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
                     request.fields.extend_from_slice(fields);
                 }
@@ -71,7 +73,7 @@ impl Conn {
         Flow::Again
     }
 
-    /// The pointer that the program is about to be called with.
+    /// Returns the pointer with which the program is about to be called.
     pub fn begin_call(&mut self) -> *mut mg_connection {
         let slot = self.wire.slot;
         slot.set_seen();
@@ -81,11 +83,11 @@ impl Conn {
         slot.as_c()
     }
 
-    /// The handler that was called has returned `result`.
+    /// Acts on the return of the handler that was called, with `result`.
     pub fn end_call(&mut self, cx: &mut Context, result: c_int) -> Flow {
         if let State::Websocket(websocket) = &mut self.state {
-            let then = websocket.message_handled(&mut self.wire, cx, result);
-            return self.follow(cx, then);
+            let flow = websocket.message_handled(&mut self.wire, cx, result);
+            return self.follow(cx, flow);
         }
         match std::mem::take(&mut self.state) {
             State::Calling { request, answer, purpose: Purpose::Error { status, mark } }
@@ -94,7 +96,7 @@ impl Conn {
                 self.take_answer_back(cx, request, answer, status, mark)
             }
             State::Calling { request, answer, purpose } => {
-                self.judge_answer(cx, request, answer, matches!(purpose, Purpose::Error { .. }))
+                self.settle_answer(cx, request, answer, matches!(purpose, Purpose::Error { .. }))
             }
             other => {
                 self.state = other;
@@ -103,7 +105,7 @@ impl Conn {
         }
     }
 
-    /// The error handler left the answer to the library: its output is dropped.
+    /// Drops the output of the error handler, which left the answer to the library.
     fn take_answer_back(
         &mut self,
         cx: &mut Context,
@@ -116,7 +118,7 @@ impl Conn {
         let slot = self.wire.slot;
         let late = slot.answer();
         slot.set_answerable(false);
-        // They are part of that output.
+        // These messages are part of the output that is dropped.
         for message in cx.messages_for(slot) {
             open_message(slot, message);
         }
@@ -125,8 +127,9 @@ impl Conn {
         self.reply(cx, request, status)
     }
 
-    /// Finds out whether the answer of a handler that has returned is complete, or is to be continued.
-    fn judge_answer(
+    /// Finds out whether the answer of a handler that has returned is complete or to be continued,
+    /// and enters the state for it.
+    fn settle_answer(
         &mut self,
         cx: &mut Context,
         mut request: Box<Request>,
@@ -135,20 +138,20 @@ impl Conn {
     ) -> Flow {
         let slot = self.wire.slot;
         let out = &mut self.wire.outbox(cx).bytes;
-        let standing = answer.handler_returned(out);
-        let goes_on = match standing {
-            Standing::Open => true,
-            Standing::Silent => !is_error && may_answer_later(cx, &request),
-            Standing::Complete { .. } => false,
+        let completion = answer.handler_returned(out);
+        let goes_on = match completion {
+            Completion::Open => true,
+            Completion::Silent => !is_error && may_answer_later(cx, &request),
+            Completion::Complete { .. } => false,
         };
-        let mut complete = match standing {
-            Standing::Complete { persistent } => Some(persistent),
-            // Nothing was written: the connection says so by closing.
+        let mut complete = match completion {
+            Completion::Complete { persistent } => Some(persistent),
+            // Nothing was written. The client learns that from the end of the connection.
             _ if !goes_on => Some(false),
             _ => None,
         };
-        // Other threads judge their writes under this lock, so that all that was written while the handler
-        // ran is in the queue now.
+        // Other threads check their writes under this lock, so that all that they wrote while the
+        // handler ran is in the queue now.
         let mut late = slot.answer();
         if !goes_on {
             slot.set_answerable(false);
@@ -162,7 +165,7 @@ impl Conn {
         }
         let fault = answer.take_fault();
         if goes_on {
-            // And before the lock is given up they are judged, ahead of later ones.
+            // They are checked before the lock is released, and so before later ones.
             answer.write_held(out);
             complete = answer.complete();
         }
@@ -184,7 +187,7 @@ impl Conn {
             let was_late = goes_on;
             self.finish(cx, request);
             if was_late {
-                // Requests that waited behind this one are served in the next turn.
+                // Requests that waited behind this one are answered in the next turn.
                 self.wire.make_ready(cx);
             }
         } else {
@@ -193,7 +196,7 @@ impl Conn {
         Flow::Again
     }
 
-    /// An answer that is given late is complete.
+    /// Ends a request whose late answer is complete.
     pub(super) fn finish_late(&mut self, cx: &mut Context, persistent: bool) {
         match std::mem::take(&mut self.state) {
             State::Answering(mut request) => {
@@ -203,7 +206,7 @@ impl Conn {
                 }
                 request.is_last |= !persistent;
                 self.finish(cx, request);
-                // Requests that waited behind this one are served in the next turn.
+                // Requests that waited behind this one are answered in the next turn.
                 self.wire.make_ready(cx);
             }
             other => {
@@ -214,7 +217,7 @@ impl Conn {
     }
 }
 
-/// Whether a handler that wrote nothing may answer after its return.
+/// Returns whether a handler that wrote nothing may answer after its return.
 fn may_answer_later(cx: &Context, request: &Request) -> bool {
     match cx.options.config.deferred_answers {
         DeferredAnswers::All => true,
@@ -222,19 +225,20 @@ fn may_answer_later(cx: &Context, request: &Request) -> bool {
     }
 }
 
-/// Begins the answer of a handler. `status`: that of the `mg_send` family, unless it sets another.
+/// Begins the answer of a handler. `status` is the status of the `mg_send` family, unless the
+/// program sets another.
 pub(super) fn begin_answer(cx: &mut Context, request: &Request, status: u16) -> Box<Answer> {
-    let asked = Asked {
+    let facts = RequestFacts {
         head_only: request.head.is_head,
         chunks: request.head.minor == 1,
         persistent: request.persists(),
     };
     let mut answer = cx.spares.answer();
-    answer.begin(asked, status);
+    answer.begin(facts, status);
     answer
 }
 
-/// Shows the request to the program. False when there is no memory for it.
+/// Shows the request to the program. Returns false if there is no memory for it.
 pub(super) fn show(slot: &Slot, request: &mut Request) -> bool {
     let Request { buf, head, path, shown, .. } = request;
     if buf.try_reserve(1).is_err() {

@@ -1,15 +1,19 @@
-//! The end of a connection, without losing the last answer to a reset. RFC 9112, section 9.6.
+//! The end of a connection that does not lose the last answer to a reset (RFC 9112, section 9.6;
+//! POSIX `shutdown`).
+//!
+//! Refuses to know what the last answer was.
 
 use super::wire::Received;
 use super::{Conn, Flow, State};
 use crate::exchange::context::Context;
 
-/// How long input is discarded after the last answer, in milliseconds, and how much of it.
+/// The time in milliseconds for which input is discarded after the last answer, and the number of
+/// bytes.
 pub(super) const LINGER_MS: u32 = 2_000;
 const LINGER_BYTES: u32 = 1 << 20;
 
 impl Conn {
-    /// Ends the connection once all is sent, without losing the answer to unread input.
+    /// Ends the connection once all bytes are sent, without losing the answer to unread input.
     pub(super) fn drain(&mut self, cx: &mut Context) -> Flow {
         if self.wire.must_send() {
             if !self.wire.writable {
@@ -26,7 +30,7 @@ impl Conn {
             return self.cannot_be(cx, "an end that was not begun");
         };
         let is_current = self.wire.is_current(cx);
-        // Closing a socket with unread input resets the connection, and the client may lose
+        // A socket that is closed with unread input resets the connection, and the client may lose
         // the bytes that it has not read yet.
         let is_unread = *lingers
             || self.wire.readable
@@ -48,15 +52,15 @@ impl Conn {
         Flow::Leave
     }
 
-    /// Throws input away until the client closes, for a while.
+    /// Discards input until the client closes, or until the time is over.
     pub(super) fn discard(&mut self, cx: &mut Context) -> Flow {
         loop {
             let State::Lingering { discarded, .. } = &mut self.state else {
                 return self.cannot_be(cx, "an end that was not begun");
             };
             if *discarded > LINGER_BYTES {
-                // The rest stays unread until the time is over. A client that can send no more looks for
-                // the answer, while a reset at once could reach a client before it has.
+                // The rest stays unread until the time is over. A client that can send no more
+                // looks for the answer, while a reset at once could arrive before that.
                 return Flow::Leave;
             }
             cx.input.clear();

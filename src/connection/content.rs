@@ -1,4 +1,6 @@
-//! The content of a request: where it ends, and where its pieces go. RFC 9112, sections 6 and 7.1.
+//! The content of a request: where it ends, and where its pieces go (RFC 9112, sections 6 and 7.1).
+//!
+//! Refuses to know what a program or an upload does with the pieces.
 
 use std::ops::Range;
 
@@ -11,22 +13,22 @@ use crate::exchange::request::{Request, Rest};
 use crate::http::chunked::Step as Chunk;
 use crate::site::Intake;
 
-/// Content with more than this to come is received straight into its own buffer.
+/// Content of which more bytes than this are missing is received straight into its own buffer.
 const STRAIGHT_FROM: u64 = 16 * 1024;
 
-/// What came of the input.
+/// The state of the content after the input was taken.
 enum Taken {
     /// The content is complete.
     All,
     /// More is to come.
     Part,
-    /// The request is refused.
+    /// The request is refused with this status.
     Refused(u16),
 }
 
-/// What came of the output of a program.
-enum Heard {
-    /// There is no more of it for now, or no room for it.
+/// The result of moving a program's output.
+enum Relayed {
+    /// There is no output for now, or no room for it.
     Nothing,
     Ended(Ended),
     /// The connection has failed.
@@ -34,6 +36,7 @@ enum Heard {
 }
 
 impl Recipient {
+    /// Returns whether content is kept, streamed or discarded.
     fn intake(&self) -> Intake {
         match self {
             Recipient::Handler(_) => Intake::Keep,
@@ -41,7 +44,7 @@ impl Recipient {
         }
     }
 
-    /// Gives it up: nothing of it stays behind.
+    /// Gives the recipient up, with all that it has begun.
     pub(super) fn stop(self, cx: &mut Context) {
         if let Recipient::Plan(plan) = self {
             plan.stop(cx);
@@ -50,7 +53,7 @@ impl Recipient {
 }
 
 impl Conn {
-    /// Takes in the content of a request.
+    /// Takes the content of a request, until it is complete or more has to arrive.
     pub(super) fn take_content(
         &mut self,
         cx: &mut Context,
@@ -60,10 +63,10 @@ impl Conn {
         if let Recipient::Plan(plan) = &mut recipient
             && let Plan::Program(gateway) = &mut **plan
         {
-            match self.hear_program(cx, &mut request, gateway) {
-                Heard::Nothing => {}
-                Heard::Lost => return self.keep_content(request, recipient, Flow::Close),
-                Heard::Ended(ended) => {
+            match self.relay_output(cx, &mut request, gateway) {
+                Relayed::Nothing => {}
+                Relayed::Lost => return self.keep_content(request, recipient, Flow::Close),
+                Relayed::Ended(ended) => {
                     recipient.stop(cx);
                     return self.end_answer(cx, request, ended);
                 }
@@ -93,7 +96,7 @@ impl Conn {
             match received {
                 Received::Bytes => {}
                 Received::Nothing => return self.keep_content(request, recipient, Flow::Leave),
-                // The rest of the request will never come.
+                // The rest of the request will never arrive.
                 Received::End | Received::Lost | Received::Refused { .. } => {
                     return self.keep_content(request, recipient, Flow::Close);
                 }
@@ -101,43 +104,45 @@ impl Conn {
         }
     }
 
+    /// Returns to the state in which content is taken.
     #[inline]
     fn keep_content(&mut self, request: Box<Request>, recipient: Recipient, flow: Flow) -> Flow {
         self.enter(State::Content { request, recipient });
         flow
     }
 
-    /// Moves on the output of a program that runs already, which may answer before it has all content.
-    fn hear_program(
+    /// Moves the output of a program that runs already, and that may answer before it has all
+    /// content.
+    fn relay_output(
         &mut self,
         cx: &mut Context,
         request: &mut Request,
         gateway: &mut Gateway,
-    ) -> Heard {
+    ) -> Relayed {
         if cx.programs.feed(gateway.program(), cx.clock.now) {
-            // It was not the client who was slow.
+            // The program was slow, not the client.
             self.since = cx.clock.now;
         }
         loop {
             if self.wire.backlog() >= PIECE && !self.wire.flush(cx, false) {
-                return Heard::Lost;
+                return Relayed::Lost;
             }
             if self.wire.backlog() >= PIECE {
-                return Heard::Nothing;
+                return Relayed::Nothing;
             }
             if cx.turn.bytes == 0 {
                 self.wire.make_ready(cx);
-                return Heard::Nothing;
+                return Relayed::Nothing;
             }
             match gateway.move_output(request, self.wire.outbox(cx), cx) {
-                Moved::Waits => return Heard::Nothing,
+                Moved::Waits => return Relayed::Nothing,
                 Moved::More => {}
-                Moved::Ended(ended) => return Heard::Ended(ended),
+                Moved::Ended(ended) => return Relayed::Ended(ended),
             }
         }
     }
 
-    /// All of the content has come.
+    /// Passes a request on whose content is complete.
     fn end_content(
         &mut self,
         cx: &mut Context,
@@ -157,7 +162,7 @@ impl Conn {
         }
     }
 
-    /// Answers with an error before all of the content has come.
+    /// Answers with an error before the content is complete.
     pub(super) fn refuse_content(
         &mut self,
         cx: &mut Context,
@@ -219,7 +224,7 @@ fn take_arrived(request: &mut Request, recipient: &mut Recipient, cx: &mut Conte
     }
 }
 
-/// Hands on a piece of the content, within the limits.
+/// Passes a piece of the content on, within the limits.
 fn append(
     request: &mut Request,
     recipient: &mut Recipient,
@@ -244,8 +249,8 @@ fn append(
     if content.len() > config.max_request_body_bytes.saturating_sub(so_far) {
         return Err(413);
     }
-    // The buffer grows with the bytes that arrive, never with those that the head claims. One byte more
-    // is for the NUL behind the content.
+    // The buffer grows with the bytes that arrive, never with those that the head promises. One
+    // more byte is for the NUL behind the content.
     let now = cx.clock.now;
     if !cx.charge(request, content.len())
         || !cx.spares.buffers.grow(&mut request.buf, content.len() + 1, now)
@@ -256,7 +261,8 @@ fn append(
     Ok(())
 }
 
-/// How much of long content is to come, if it can be received where it is to lie.
+/// Returns the number of bytes that are missing of long content, if these can be received straight
+/// into its buffer.
 fn straight_left(
     wire: &Wire,
     cx: &Context,
@@ -264,7 +270,7 @@ fn straight_left(
     recipient: &Recipient,
 ) -> Option<u64> {
     match request.rest {
-        // Not before so much has arrived that the space for more is in proportion.
+        // So much has to arrive first that the space for more is in proportion.
         Rest::Length(left)
             if left > STRAIGHT_FROM
                 && cx.input.unread.is_empty()
@@ -278,7 +284,7 @@ fn straight_left(
     }
 }
 
-/// Receives content where it is to lie. `left`: how much of it is to come.
+/// Receives content straight into its buffer. `left` is the number of missing bytes.
 fn receive_straight(
     wire: &mut Wire,
     cx: &mut Context,

@@ -1,5 +1,7 @@
-//! From input to a request whose head is complete, and to the decision who answers it and whether its content is
-//! read. RFC 9112, sections 2 to 7; RFC 9110, section 10.1.1.
+//! The way from input to a request with a complete head, and to the decision how it is answered and
+//! whether its content is read (RFC 9112, sections 2 to 7; RFC 9110, section 10.1.1).
+//!
+//! Refuses to know how a head is parsed, which is in `http/request`.
 
 use super::{Conn, Flow, Recipient, State, Waiting};
 use crate::abi::Handler;
@@ -12,14 +14,14 @@ use crate::site::{Intake, Site};
 
 use super::wire::{Received, Wire};
 
-/// While more than this waits to be sent, no further request is begun.
+/// While more bytes than this wait to be sent, no further request is begun.
 const MAX_ANSWERS_WAITING: usize = 256 * 1024;
-/// Content up to this length is read before a final answer that is known without it: the connection can
-/// stay open then.
-const SHORT: u64 = 64 * 1024;
+/// Content up to this length is read before a final answer that is known without it, so that the
+/// connection can stay open.
+const SHORT_CONTENT: u64 = 64 * 1024;
 
 impl Conn {
-    /// Looks for the next request.
+    /// Looks for the next request in the input, and receives more if it is not complete.
     pub(super) fn next_head(&mut self, cx: &mut Context) -> Flow {
         let limit = cx.options.config.max_request_header_bytes;
         if self.skip_blank(cx) > limit {
@@ -55,11 +57,15 @@ impl Conn {
         }
     }
 
-    /// Skips empty lines and blanks before a request. Returns how many bytes there were since the last one.
+    /// Skips empty lines and blanks before a request. Returns their number of bytes since the last
+    /// request.
     #[inline]
     fn skip_blank(&mut self, cx: &mut Context) -> usize {
         let blank = blank_prefix(cx.input.bytes());
-        let State::Head(waiting) = &mut self.state else { return 0 };
+        let State::Head(waiting) = &mut self.state else {
+            debug_assert!(false, "a request is looked for in another state");
+            return 0;
+        };
         if blank > 0 {
             cx.input.unread.start += blank;
             waiting.blank = waiting.blank.saturating_add(blank as u32);
@@ -67,7 +73,7 @@ impl Conn {
         waiting.blank as usize
     }
 
-    /// Goes on only if the answers so far have left, or most of them.
+    /// Returns [`Flow::Again`] if the bytes of earlier answers leave room for one more.
     #[inline]
     fn has_room_for_answer(&mut self, cx: &mut Context) -> Flow {
         if self.wire.backlog() <= MAX_ANSWERS_WAITING {
@@ -85,11 +91,11 @@ impl Conn {
         Flow::Leave
     }
 
-    /// A head is complete: finds out who answers it, and whether its content is taken.
+    /// Decides how a request with a complete head is answered, and whether its content is read.
     fn begin_request(&mut self, cx: &mut Context) -> Flow {
         let Some(mut request) = self.take_head(cx) else { return Flow::Close };
         if request.method() == b"CONNECT" {
-            // Its target is no path, so that no handler can match.
+            // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
             return self.answer(cx, request, task);
         }
@@ -109,14 +115,15 @@ impl Conn {
         self.begin_content(cx, request, handler)
     }
 
-    /// Copies the head from the input, which it has to outlive. `None` if there is no memory for it.
+    /// Copies the head out of the input, which it outlives. `None` means that there is no memory
+    /// for it.
     #[inline]
     fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
         std::mem::swap(&mut request.head, &mut cx.input.head);
         let head_len = request.head.len;
-        // Room for the content of a small request too: the buffer rarely grows twice.
+        // The room is enough for small content, too: the buffer rarely grows twice.
         request.buf.try_reserve(head_len + 512).ok()?;
         let start = cx.input.unread.start;
         request.buf.extend_from_slice(&cx.input.buf[start..start + head_len]);
@@ -134,7 +141,7 @@ impl Conn {
         Some(request)
     }
 
-    /// A request brings content: finds out what becomes of that before it is read.
+    /// Decides on a request with content before that is read.
     fn begin_content(
         &mut self,
         cx: &mut Context,
@@ -153,15 +160,16 @@ impl Conn {
             None => {
                 let mut site = Site { request: &mut request, cx };
                 let mut task = site.decide();
-                let is_short = matches!(framing, Framing::Length(length) if length <= SHORT);
+                let is_short =
+                    matches!(framing, Framing::Length(length) if length <= SHORT_CONTENT);
                 let leaves_at_once = waits || !is_short;
                 if leaves_at_once {
-                    task = site.judge_early(task);
+                    task = site.check_early(task);
                 }
                 let intake = task.intake();
-                // RFC 9110, section 15.5: a client need not send all of it to learn of a refusal. Some
-                // send chunks only when they have been asked for a password. And section 10.1.1: content
-                // of no use is answered without being asked for.
+                // RFC 9110, section 15.5: a client need not send all of the content to learn of a
+                // refusal. Some clients send chunks only after a challenge. RFC 9110, section
+                // 10.1.1: content that is not needed is not asked for before the answer.
                 let is_useless = intake == Intake::Discard && waits && cx.input.unread.is_empty();
                 if leaves_at_once && task.is_final() || is_useless {
                     return self.answer(cx, request, task);
@@ -182,7 +190,7 @@ impl Conn {
             const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.wire.outbox(cx).bytes.extend_from_slice(CONTINUE);
             if let Some(log) = &mut request.log {
-                // The bytes that the log counts begin behind it.
+                // The access log counts the bytes behind this head.
                 log.begin += CONTINUE.len() as u64;
             }
         }
@@ -190,8 +198,8 @@ impl Conn {
         Flow::Again
     }
 
-    /// Answers input that is no request to be understood, and ends the connection. `parsed`: the head was
-    /// just looked at, and the log may show the parts that were understood.
+    /// Answers input that is not a valid request, and ends the connection. `parsed` says that the
+    /// head was just parsed, so that the access log may show the parts that were understood.
     pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, parsed: bool) -> Flow {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
@@ -207,10 +215,11 @@ impl Conn {
     }
 }
 
+/// Returns the access log line of a request.
 fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
-    let (line, status_at) = log::Request {
+    let (line, status_at) = log::AccessLine {
         peer: wire.peer().ip(),
         user: None,
         time: cx.clock.log_time(),
@@ -224,6 +233,7 @@ fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     LogEntry { line, status_at, begin }
 }
 
+/// Returns the access log line of input that is refused.
 fn log_entry_of_refused(wire: &mut Wire, cx: &mut Context, parsed: bool) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let start = cx.input.unread.start;
@@ -232,7 +242,7 @@ fn log_entry_of_refused(wire: &mut Wire, cx: &mut Context, parsed: bool) -> LogE
         let range = span.map(Span::range)?;
         cx.input.buf.get(start + range.start..start + range.end)
     };
-    let (line, status_at) = log::Request {
+    let (line, status_at) = log::AccessLine {
         peer: wire.peer().ip(),
         user: None,
         time: cx.clock.log_time(),

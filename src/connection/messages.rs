@@ -1,5 +1,8 @@
-//! Bytes that programs write to a connection: on the I/O thread, and messages of other threads. Raw bytes and the
-//! `mg_send` family.
+//! The bytes that programs write to a connection, raw or through the `mg_send` family: on the I/O
+//! thread, and as messages of other threads.
+//!
+//! Refuses to know where an answer ends, which is in `http/response`, and how other threads write,
+//! which is in `shared/writes`.
 
 use std::sync::atomic::Ordering;
 
@@ -7,20 +10,21 @@ use super::wire::Wire;
 use super::{Conn, State};
 use crate::exchange::context::Context;
 use crate::http::response::{Answer, Written};
-use crate::shared::hub::{Message, Verdict};
+use crate::shared::hub::{Message, Role};
 use crate::shared::slots::Slot;
 
-/// One call of the writing family.
+/// One call of a function that writes.
 #[derive(Clone, Copy)]
 pub enum Piece<'a> {
     Raw(&'a [u8]),
-    /// Through the `mg_send` family.
+    /// A call of the `mg_send` family.
     Status(u16),
     Field(&'a [u8], &'a [u8]),
     Data(&'a [u8]),
 }
 
 impl Piece<'_> {
+    /// Returns the number of bytes that the outbox has to have room for.
     fn len(&self) -> usize {
         match self {
             Piece::Raw(bytes) | Piece::Data(bytes) => bytes.len(),
@@ -29,7 +33,7 @@ impl Piece<'_> {
         }
     }
 
-    /// Appends it to an answer. The status that it fixes is shown to the program.
+    /// Appends the piece to an answer. The program is shown a status that the piece sets.
     fn feed(self, slot: &Slot, answer: &mut Answer, out: &mut Vec<u8>) -> bool {
         match self {
             Piece::Raw(bytes) => answer.write(bytes, out) == Written::Taken,
@@ -50,7 +54,7 @@ impl Piece<'_> {
 }
 
 impl Conn {
-    /// Takes the bytes that the program writes, on the I/O thread. False if they are refused.
+    /// Takes bytes that the program writes on the I/O thread. Returns false if they are refused.
     pub fn write(&mut self, cx: &mut Context, piece: Piece<'_>) -> bool {
         if !self.wire.has_room(cx, piece.len()) {
             return false;
@@ -73,7 +77,7 @@ impl Conn {
         }
     }
 
-    /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
+    /// Writes one frame on the I/O thread. Returns the number of bytes queued.
     pub fn write_frame(&mut self, cx: &mut Context, opcode: u8, data: &[u8]) -> Option<usize> {
         self.state.websocket_mut()?.write_frame(&mut self.wire, cx, opcode, data)
     }
@@ -81,7 +85,7 @@ impl Conn {
     /// Continues the answer of a handler that has returned.
     fn write_late(&mut self, cx: &mut Context, piece: Piece<'_>) -> bool {
         let slot = self.wire.slot;
-        // Messages that other threads wrote before stay before: under the lock they write none.
+        // Messages that other threads wrote before go first: under the lock, they write none.
         let mut late = loop {
             self.take_messages(cx);
             let late = slot.answer();
@@ -112,21 +116,21 @@ impl Conn {
         }
     }
 
-    /// Takes a message of another thread for this connection, or for an earlier one in its slot.
+    /// Takes a message of another thread for this connection, or for an earlier one with its slot.
     pub fn take_message(&mut self, cx: &mut Context, message: Message) {
-        let Some((bytes, verdict)) = open_message(self.wire.slot, message) else { return };
+        let Some((bytes, role)) = open_message(self.wire.slot, message) else { return };
         match &mut self.state {
             State::Websocket(websocket)
             | State::Draining { websocket: Some(websocket), .. }
             | State::Lingering { websocket: Some(websocket), .. } => {
-                websocket.take_message(&mut self.wire, cx, &bytes, verdict);
+                websocket.take_message(&mut self.wire, cx, &bytes, role);
             }
-            // All that is unjudged when the handler returns is taken under the slot's lock.
-            State::Calling { answer, .. } if verdict == Verdict::Unjudged => answer.hold(bytes),
-            _ if verdict == Verdict::Unjudged => {}
+            // Bytes that are unchecked when the handler returns are taken under the slot's lock.
+            State::Calling { answer, .. } if role == Role::Unchecked => answer.hold(bytes),
+            _ if role == Role::Unchecked => {}
             _ => {
                 if queue(&mut self.wire, cx, &bytes)
-                    && let Verdict::End { persistent } = verdict
+                    && let Role::End { persistent } = role
                 {
                     self.finish_late(cx, persistent);
                 }
@@ -135,23 +139,23 @@ impl Conn {
     }
 }
 
-/// The bytes of a message and the verdict about them, if it is for the connection that `slot` has now.
-pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Verdict)> {
-    let Message::Write { generation, bytes, charged, verdict, .. } = message else { return None };
+/// Returns the bytes of a message and their role, if it is for the connection that `slot` has now.
+pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Role)> {
+    let Message::Write { generation, bytes, charged, role, .. } = message else { return None };
     if slot.open_generation() != Some(generation) {
         return None;
     }
     slot.incoming.fetch_sub(charged, Ordering::Relaxed);
-    Some((bytes, verdict))
+    Some((bytes, role))
 }
 
-/// Queues bytes of another thread, which was told that they go out. False if there is no memory for them: an
-/// answer with a hole must not go on.
+/// Queues bytes of another thread, which has been told that they are sent. Returns false if there
+/// is no memory for them: an answer with a gap must not go on.
 pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
     let out = wire.outbox(cx);
     if out.bytes.try_reserve(bytes.len()).is_err() {
         wire.complain(cx, "out of memory: a connection is closed");
-        // The lock of its slot may be held here: it is closed in its next turn.
+        // The lock of the slot may be held here, so that the connection is closed in its next turn.
         wire.gone = true;
         wire.writable = false;
         wire.make_ready(cx);

@@ -1,6 +1,6 @@
-//! One client, and what goes on with it: its wire, and the state of its conversation. RFC 9112 and RFC 6455.
+//! One connection: its wire, and the state of its conversation (RFC 9112, RFC 6455).
 //!
-//! A connection that is looked at gets what it may use, the [`Context`] of its server. Refuses to know other
+//! A connection is handed the [`Context`] of its server for its turn. Refuses to know other
 //! connections, the event queue and the listening socket.
 
 mod answers;
@@ -19,8 +19,8 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 
 pub use self::messages::Piece;
-use self::websocket::Then;
 pub use self::websocket::Websocket;
+use self::websocket::WebsocketFlow;
 pub use self::wire::{Received, Wire};
 use crate::abi::Handler;
 use crate::answer::{Plan, Source};
@@ -32,100 +32,102 @@ use crate::shared::slots::{Content, Slot};
 use crate::tls::Session;
 use crate::tls::port::Opening;
 
-/// Longer output is sent at once, and not together with that of others: it would drive other things out of the
-/// processor's caches.
-const MAX_WAITING: usize = 4 * 1024;
+/// The largest number of bytes that wait for the output of other connections. More would drive
+/// other data out of the processor's caches.
+const MAX_DEFERRED: usize = 4 * 1024;
 
 /// A connection.
 pub struct Conn {
     pub wire: Wire,
     state: State,
-    /// Tells it from others that are kept where it is kept.
+    /// The number that tells the connection from others with the same index.
     pub number: u32,
-    /// Milliseconds of the server's clock: the start of the request, or of lingering.
+    /// The start of the request, or of lingering, in milliseconds of the server's clock.
     since: u32,
-    /// The request took too long.
+    /// Set when the request took too long.
     timed_out: bool,
 }
 
-/// The state of a conversation. An idle one is in `Head`, and owns no buffer.
+/// The state of a conversation. An idle connection is in `Head`, and owns no buffer.
 enum State {
-    /// It waits for a request, or for the rest of its head.
+    /// Waiting for a request, or for the rest of its head.
     Head(Waiting),
-    /// It waits for a request that must not be served: TLS is to be spoken here, and cannot be.
+    /// Waiting for a request that must not be served, since TLS was asked for and cannot be spoken.
     Barred(Waiting),
-    /// It takes in the content of a request.
+    /// Taking the content of a request.
     Content {
         request: Box<Request>,
         recipient: Recipient,
     },
-    /// The request is complete, and waits for those of others to share a look at files with them.
+    /// Waiting with a complete request for those of others, to share a look at files with them.
     Deciding(Box<Request>),
-    /// A handler of the program's runs.
+    /// Running a handler of the program.
     Calling {
         request: Box<Request>,
         answer: Box<Answer>,
         purpose: Purpose,
     },
-    /// The handler has returned, its answer is not complete. That lies in the slot.
+    /// Waiting for the rest of an answer whose handler has returned. The answer is in the slot.
     Answering(Box<Request>),
-    /// The library makes the answer, in portions.
+    /// Making an answer of the library's own, in portions.
     Producing {
         request: Box<Request>,
         source: Source,
     },
-    /// Its answer cannot be completed: it is about to end.
+    /// About to end, since the answer cannot be completed.
     Broken(Box<Request>),
     Websocket(Box<Websocket>),
-    /// The last answer goes out; then the connection ends. `lingers`: its end must not lose the answer to
-    /// unread input. It may have been a websocket.
+    /// Sending the last answer, after which the connection ends. With `lingers` the end must not
+    /// lose the answer to unread input. `websocket` is the websocket that the connection was.
     Draining {
         lingers: bool,
         websocket: Option<Box<Websocket>>,
     },
-    /// The last answer is out and the sending side shut; input is discarded, so that no reset
-    /// takes the answer from the client.
+    /// Discarding input after the last answer, with the sending side shut, so that no reset takes
+    /// the answer from the client.
     Lingering {
         discarded: u32,
         websocket: Option<Box<Websocket>>,
     },
 }
 
-/// What is known of a request that has not come.
+/// The facts about a request whose head is not complete.
 #[derive(Clone, Copy, Default)]
 struct Waiting {
-    /// Part of it has arrived, or a handshake of TLS is due: the request timeout runs.
+    /// Set if a part of the request has arrived, or a TLS handshake is due: the request timeout
+    /// runs.
     begun: bool,
-    /// Requests wait for room in the outbox, not for the client.
+    /// Set if requests wait for room in the outbox, and not for the client.
     paused: bool,
-    /// Empty lines and blanks since the last request, in bytes.
+    /// The number of bytes of empty lines and blanks since the last request.
     blank: u32,
 }
 
-/// Who gets the content of a request.
+/// The recipient of a request's content.
 enum Recipient {
     Handler(Handler),
     Plan(Box<Plan>),
 }
 
-/// What a handler is called for.
+/// The reason for the call of a handler.
 #[derive(Clone, Copy)]
 enum Purpose {
     Request,
-    /// An error, for the error handler. The output behind `mark` bytes of the outbox can be dropped.
+    /// An error, for the error handler. The output behind the first `mark` bytes of the outbox can
+    /// be dropped.
     Error {
         status: u16,
         mark: u32,
     },
 }
 
-/// How it goes on with a connection.
+/// The next step with a connection.
 pub enum Flow {
     /// There may be more to do in this turn.
     Again,
-    /// It is done for this turn.
+    /// The turn of the connection is over.
     Leave,
-    /// It ends at once.
+    /// The connection is to be closed at once.
     Close,
     /// A handler is to be called.
     Call(Handler),
@@ -138,7 +140,7 @@ impl Default for State {
 }
 
 impl State {
-    /// The request that is being answered; of a websocket, the one that opened it.
+    /// Returns the request that is being answered; for a websocket, the request of its handshake.
     fn request(&self) -> Option<&Request> {
         match self {
             State::Head(_) | State::Barred(_) => None,
@@ -155,6 +157,7 @@ impl State {
         }
     }
 
+    /// Returns the websocket, also one that is closing.
     fn websocket(&self) -> Option<&Websocket> {
         match self {
             State::Websocket(websocket) => Some(websocket),
@@ -165,6 +168,7 @@ impl State {
         }
     }
 
+    /// Returns the websocket, also one that is closing.
     fn websocket_mut(&mut self) -> Option<&mut Websocket> {
         match self {
             State::Websocket(websocket) => Some(websocket),
@@ -175,7 +179,7 @@ impl State {
         }
     }
 
-    /// The number of the program that it waits for.
+    /// Returns the number of the CGI program that the connection waits for.
     fn program(&self) -> Option<usize> {
         match self {
             State::Content { recipient: Recipient::Plan(plan), .. } => plan.program(),
@@ -186,7 +190,7 @@ impl State {
 }
 
 impl Conn {
-    /// A connection that was accepted. `number`: see [`Conn::number`].
+    /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`].
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
@@ -195,7 +199,7 @@ impl Conn {
         number: u32,
         now: u32,
     ) -> Self {
-        // The handshake is to be over in the time that a request has.
+        // The TLS handshake has the same time as a request.
         let begun = Waiting { begun: true, ..Waiting::default() };
         let (state, session): (State, Option<Box<Session>>) = match opening {
             Opening::Plain => (State::default(), None),
@@ -222,15 +226,15 @@ impl Conn {
             State::Calling { .. } | State::Answering(_) => Flow::Leave,
             State::Broken(_) => Flow::Close,
             State::Websocket(websocket) => {
-                let then = websocket.take_frames(&mut self.wire, cx);
-                self.follow(cx, then)
+                let flow = websocket.take_frames(&mut self.wire, cx);
+                self.follow(cx, flow)
             }
             State::Draining { .. } => self.drain(cx),
             State::Lingering { .. } => self.discard(cx),
         }
     }
 
-    /// Goes on with a request, which its state hands over.
+    /// Continues a request, which is moved out of the state.
     fn drive_request(&mut self, cx: &mut Context) -> Flow {
         match std::mem::take(&mut self.state) {
             State::Content { request, recipient } => self.take_content(cx, request, recipient),
@@ -243,7 +247,7 @@ impl Conn {
         }
     }
 
-    /// Notes a fault of the library's own in the error log, and ends the connection.
+    /// Reports a state that cannot be in the error log, and ends the connection.
     #[cold]
     fn cannot_be(&self, cx: &mut Context, what: &'static str) -> Flow {
         debug_assert!(false, "{what}");
@@ -256,18 +260,18 @@ impl Conn {
     fn enter(&mut self, state: State) {
         let before = std::mem::replace(&mut self.state, state);
         debug_assert!(matches!(before, State::Head(_)), "a state is left that owns something");
-        // There is nothing to be dropped, which the compiler would have to find out.
+        // There is nothing to drop, which the compiler would have to find out.
         std::mem::forget(before);
     }
 
-    /// Does as a websocket wants.
-    fn follow(&mut self, cx: &mut Context, then: Then) -> Flow {
-        match then {
-            Then::Again => Flow::Again,
-            Then::Leave => Flow::Leave,
-            Then::Close => Flow::Close,
-            Then::Call(handler) => Flow::Call(handler),
-            Then::End => {
+    /// Does the next step with a websocket.
+    fn follow(&mut self, cx: &mut Context, flow: WebsocketFlow) -> Flow {
+        match flow {
+            WebsocketFlow::Again => Flow::Again,
+            WebsocketFlow::Leave => Flow::Leave,
+            WebsocketFlow::Close => Flow::Close,
+            WebsocketFlow::Call(handler) => Flow::Call(handler),
+            WebsocketFlow::End => {
                 match std::mem::take(&mut self.state) {
                     State::Websocket(mut websocket) => {
                         websocket.end(cx);
@@ -287,7 +291,7 @@ impl Conn {
         }
     }
 
-    /// Notes an event of the kernel. True if the connection is to be looked at.
+    /// Notes an event of the kernel. Returns true if the connection needs a turn.
     pub fn note_event(&mut self, event: &mio::event::Event) -> bool {
         let wire = &mut self.wire;
         wire.read_closed |= event.is_read_closed();
@@ -295,19 +299,21 @@ impl Conn {
         wire.gone |= event.is_error() || event.is_write_closed();
         let unblocked = event.is_writable() && !wire.writable;
         wire.writable |= event.is_writable();
-        // While an answer is given late, nothing is read: that follows when it is complete.
+        // While an answer is given late, nothing is read before it is complete.
         let reads = wire.readable && !matches!(self.state, State::Answering(_));
         reads || unblocked || wire.gone
     }
 
-    /// Begins its turn, with the input that it has kept. False if it is to be closed.
+    /// Begins a turn, with the input that was kept. Returns false if the connection is to be
+    /// closed.
     pub fn begin_turn(&mut self, cx: &mut Context) -> bool {
         self.wire.queued = false;
         if let State::Head(waiting) | State::Barred(waiting) = &mut self.state {
             waiting.paused = false;
         }
-        // Both ends have said that they send no more, perhaps: bytes that have come are read before it is
-        // closed, or that would be a reset, and bytes on their way to the client would be lost.
+        // Both directions may be shut. An end that lingers first reads the bytes that have arrived:
+        // closing with these unread would be a reset, and would lose bytes on their way to the
+        // client.
         if self.wire.gone && !matches!(self.state, State::Lingering { .. }) {
             return false;
         }
@@ -318,7 +324,8 @@ impl Conn {
         true
     }
 
-    /// Ends its turn: keeps the input that it has not parsed. False if there is no memory for it.
+    /// Ends a turn, and keeps the input that is not parsed. Returns false if there is no memory for
+    /// it.
     pub fn end_turn(&mut self, cx: &mut Context) -> bool {
         if cx.input.unread.is_empty() && !self.wire.has_partial_record() {
             return true;
@@ -333,42 +340,43 @@ impl Conn {
         self.wire.keep_unread(cx)
     }
 
-    /// Whether its output can wait for that of others.
+    /// Returns whether the output can wait for that of other connections.
     pub fn may_wait(&self, cx: &Context) -> bool {
         let has_company = cx.turn.left > 0 || cx.turn.has_waiting();
         let rests = matches!(self.state, State::Head(_) | State::Deciding(_) | State::Websocket(_));
         has_company
             && rests
             && self.wire.registered
-            && (1..=MAX_WAITING).contains(&self.wire.backlog())
+            && (1..=MAX_DEFERRED).contains(&self.wire.backlog())
     }
 
-    /// Whether it waits for others, to share a look at files with them.
+    /// Returns whether the connection waits to share a look at files.
     pub fn is_deciding(&self) -> bool {
         matches!(self.state, State::Deciding(_))
     }
 
-    /// The request that is being answered; of a websocket, the one that opened it.
+    /// Returns the request that is being answered; for a websocket, the request of its handshake.
+    #[cfg(test)]
     pub fn request(&self) -> Option<&Request> {
         self.state.request()
     }
 
-    /// Whether it is a websocket that is not closing.
+    /// Returns whether the connection is a websocket that is not closing.
     pub fn is_open_websocket(&self) -> bool {
         matches!(self.state, State::Websocket(_))
     }
 
-    /// The last message of a websocket, where it is kept.
+    /// Returns the last message of a websocket, if it is kept.
     pub fn last_message(&mut self) -> Option<Content> {
         self.state.websocket_mut().map(Websocket::last_message)
     }
 
-    /// Whether it has something to send outside its own turn.
+    /// Returns whether there may be bytes to send.
     pub fn has_output(&self) -> bool {
         self.wire.out.is_some() || self.wire.is_secure()
     }
 
-    /// Sends as much of the outbox as the socket takes. False if the connection has failed.
+    /// Sends as much of the outbox as the socket takes. Returns false if the connection has failed.
     #[inline]
     pub fn flush(&mut self, cx: &mut Context) -> bool {
         let is_last = matches!(self.state, State::Draining { .. });
@@ -388,6 +396,7 @@ impl Conn {
         self.receive_sealed(cx)
     }
 
+    /// Receives on a connection with TLS, and ends the time of its handshake.
     #[inline(never)]
     fn receive_sealed(&mut self, cx: &mut Context) -> Received {
         let was_handshaking = self.wire.is_handshaking();
@@ -396,7 +405,7 @@ impl Conn {
             && !self.wire.is_handshaking()
             && (was_handshaking || cx.input.unread.is_empty() && !self.wire.has_partial_record())
         {
-            // Bytes that came so far belonged to no request.
+            // The bytes so far belong to no request.
             waiting.begun = false;
             self.since = cx.clock.now;
         }
@@ -409,7 +418,7 @@ impl Conn {
         Received::Nothing
     }
 
-    /// Goes on with what waited for room in the outbox, after a flush.
+    /// Continues work that waited for room in the outbox, after a flush.
     pub fn settle(&mut self, cx: &mut Context) -> Flow {
         if self.wire.backlog() > 0 && !self.wire.writable {
             return Flow::Leave;
@@ -417,7 +426,7 @@ impl Conn {
         let goes_on = match &self.state {
             State::Draining { .. } => return self.drain(cx),
             State::Producing { source, .. } if source.program().is_none() => {
-                // Its bytes need not have been in the outbox.
+                // These bytes need not have been in the outbox.
                 self.wire.writable && source.makes_output()
             }
             State::Producing { .. } | State::Content { .. } => {
@@ -431,7 +440,8 @@ impl Conn {
         Flow::Leave
     }
 
-    /// Hands the state of the current answer to the access log, which writes it when it is sent.
+    /// Hands the properties of the current answer over for the access log, which is written once it
+    /// is sent.
     fn log_answer(wire: &mut Wire, cx: &mut Context, request: &mut Request) {
         if let Some(entry) = request.log.take() {
             let Request { status, head_len, .. } = *request;
@@ -441,7 +451,8 @@ impl Conn {
         }
     }
 
-    /// Ends it in the child of a fork: the parent goes on with it, and logs it. Nothing is undone.
+    /// Ends the connection in the child of a fork. The parent continues and logs it, so that
+    /// nothing is undone.
     pub fn end_in_child(&mut self, cx: &mut Context) {
         self.wire.leave_to_parent(cx);
         match std::mem::take(&mut self.state) {
@@ -463,7 +474,7 @@ impl Conn {
         self.wire.end(cx, true);
     }
 
-    /// Ends it: what is left of it is a socket that closes when this is dropped.
+    /// Ends the connection. The socket closes when the connection is dropped.
     pub fn end(&mut self, cx: &mut Context) {
         let is_cut = self.is_cut();
         match std::mem::take(&mut self.state) {
@@ -510,14 +521,14 @@ impl Conn {
         self.wire.end(cx, is_cut);
     }
 
-    /// Whether its end would cut an answer off.
+    /// Returns whether the end of the connection would cut an answer off.
     fn is_cut(&self) -> bool {
         match &self.state {
             State::Head(_)
             | State::Barred(_)
             | State::Draining { .. }
             | State::Lingering { .. } => false,
-            // It has no other end.
+            // Such an answer has no other end.
             State::Answering(_) => false,
             State::Websocket(websocket) => websocket.is_calling(),
             State::Content { request, .. } | State::Deciding(request) => request.status != 0,

@@ -1,5 +1,7 @@
-//! The timeouts of a connection. Traffic does not touch its timer: when that comes due, it is filed anew by when there
-//! was traffic last.
+//! The timeouts of a connection: idle, request, lingering. Traffic does not touch the timer: when
+//! it comes due, it is set anew from the time of the last traffic.
+//!
+//! Refuses to know the timer wheel, and the timeouts of websockets and CGI programs.
 
 use super::closing::LINGER_MS;
 use super::websocket::Websocket;
@@ -9,19 +11,19 @@ use crate::cgi::table::Programs;
 use crate::exchange::context::Context;
 use crate::options::Config;
 
-/// The request timeout is granted again for each so many bytes of content: slow links may upload, drops may not
-/// hold a request.
+/// The number of bytes of content for which the request timeout is granted once more: slow links
+/// may upload, but a trickle of bytes must not hold a request for ever.
 const BYTES_PER_TIMEOUT: u64 = 16_384;
 
 impl Conn {
-    /// Files the timer of a connection anew, as a timeout has changed.
+    /// Sets the timer anew after a change of a timeout.
     pub fn timeouts_changed(&mut self, cx: &mut Context) {
         if !matches!(self.state, State::Lingering { .. }) {
             self.set_timer(cx);
         }
     }
 
-    /// Files the timer: at the latest when one of its timeouts may be over.
+    /// Sets the timer to the earliest end of a timeout.
     pub fn set_timer(&mut self, cx: &mut Context) {
         let ahead = match self.state.websocket() {
             Some(websocket) => Some(websocket.horizon(cx)).filter(|ms| *ms > 0),
@@ -33,11 +35,11 @@ impl Conn {
         }
     }
 
-    /// The timer has come due: closes the connection, or files the timer anew.
+    /// Acts on the timer, which has come due: closes the connection, or sets the timer anew.
     pub fn timer_due(&mut self, cx: &mut Context) -> Flow {
         let now = cx.clock.now;
         if self.waits_for_program(&cx.programs) {
-            // That has a timeout of its own.
+            // The program has a timeout of its own.
             (self.wire.last_active, self.since) = (now, now);
         }
         let since = u64::from(now.wrapping_sub(self.since));
@@ -51,14 +53,14 @@ impl Conn {
             };
         }
         if let Some(websocket) = self.state.websocket_mut() {
-            let then = Websocket::timer_due(websocket, &mut self.wire, cx);
-            return self.follow(cx, then);
+            let flow = Websocket::timer_due(websocket, &mut self.wire, cx);
+            return self.follow(cx, flow);
         }
         self.request_due(cx, since)
     }
 
-    /// As [`Conn::timer_due`], for a connection that speaks HTTP. `since`: milliseconds from the start of the
-    /// request.
+    /// Acts on the timer of a connection that speaks HTTP. `since` is the number of milliseconds
+    /// since the request began.
     fn request_due(&mut self, cx: &mut Context, since: u64) -> Flow {
         let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
         let mut next = shortest(cx).unwrap_or(u64::MAX);
@@ -86,7 +88,7 @@ impl Conn {
         Flow::Leave
     }
 
-    /// The bytes of content that have arrived, while a request is being received.
+    /// Returns the number of bytes of content that have arrived, while a request is being received.
     fn receiving(&self) -> Option<u64> {
         match &self.state {
             State::Head(waiting) | State::Barred(waiting) => waiting.begun.then_some(0),
@@ -95,7 +97,7 @@ impl Conn {
         }
     }
 
-    /// Whether it is the program that keeps the connection waiting, and not the client.
+    /// Returns whether the connection waits for its CGI program, and not for its client.
     pub fn waits_for_program(&self, programs: &Programs) -> bool {
         let Some(program) = self.state.program() else { return false };
         let has_room = self.wire.backlog() < PIECE;
@@ -106,7 +108,7 @@ impl Conn {
         }
     }
 
-    /// The request took too long: it is answered with 408, where there is one.
+    /// Ends a request that took too long: answers it with 408, if it has begun.
     pub(super) fn time_out(&mut self, cx: &mut Context) -> Flow {
         if self.wire.is_handshaking() {
             self.wire.complain(cx, "TLS: the handshake took too long");
@@ -120,7 +122,7 @@ impl Conn {
                 self.refuse_content(cx, request, recipient, 408)
             }
             State::Barred(_) => Flow::Close,
-            // It has gone on since.
+            // The request has made progress since.
             other => {
                 self.state = other;
                 Flow::Again
@@ -129,7 +131,7 @@ impl Conn {
     }
 }
 
-/// The shorter timeout of those that are set, in milliseconds.
+/// Returns the shorter of the timeouts that are set, in milliseconds.
 fn shortest(cx: &Context) -> Option<u64> {
     let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
     [idle_timeout_ms, request_timeout_ms].into_iter().filter(|ms| *ms > 0).min()

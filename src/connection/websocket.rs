@@ -1,7 +1,7 @@
 //! Websocket connections (RFC 6455): delivery of messages, writing of frames, pings, closing.
 //!
-//! The request of the handshake stays with the connection, since the program may read its strings
-//! until the connection closes. Refuses to know how frames are parsed, which is in the room `websocket`.
+//! Keeps the request of the handshake, since the program may read its strings until the connection
+//! closes. Refuses to know how frames are parsed, which is in the room `websocket`.
 
 use std::ffi::c_int;
 use std::io::IoSlice;
@@ -17,71 +17,73 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
-use crate::shared::hub::Verdict;
+use crate::shared::hub::Role;
 use crate::shared::slots::Content;
 use crate::websocket::deflate::Deflate;
 use crate::websocket::frame;
 use crate::websocket::message::{Payload, Receiver, Step, TRY_AGAIN_LATER, Unit};
 
-/// While more than this waits to be sent, nothing is read.
+/// While more bytes than this wait to be sent, nothing is read.
 const MAX_BACKLOG: usize = 1 << 20;
-/// The payload of a frame of at least this size goes to the kernel without a copy in the outbox:
-/// by then the copy costs more than a call that sends more than one frame saves.
+/// The payload of a frame of at least this many bytes is sent without a copy in the outbox: from
+/// there on, the copy costs more than one call for several frames saves.
 const GATHER_FROM: usize = 12 * 1024;
-/// How long a client may take to answer our Close.
+/// The time in milliseconds in which a client has to answer a Close frame.
 const CLOSING_MS: u32 = 5_000;
 
-/// A websocket, beside its wire.
+/// The state of a websocket, without its wire.
 pub struct Websocket {
-    /// The request that opened it.
+    /// The request of the handshake.
     pub request: Box<Request>,
     handler: Handler,
     receiver: Receiver,
     /// The compression that the handshake agreed on.
     deflate: Option<Deflate>,
-    /// The message that the handler is looking at.
+    /// The message that the handler is shown.
     shown: Option<Shown>,
-    /// Set once a Close frame of ours is queued: nothing is sent after it.
+    /// The Close frame that the server has queued, after which it sends nothing.
     sent_close: Option<SentClose>,
-    /// Milliseconds of the server's clock.
+    /// The time of the last ping, in milliseconds of the server's clock.
     last_ping: u32,
-    /// The last message, its NUL included, and its `wsbits`; see `iterate_content`.
+    /// The last message with its NUL, and its `wsbits`; see the option `iterate_content`.
     last: (Vec<u8>, u8),
 }
 
-/// Our Close frame.
+/// A Close frame of the server.
 #[derive(Clone, Copy)]
 struct SentClose {
-    /// Milliseconds of the server's clock.
+    /// The time in milliseconds of the server's clock.
     at: u32,
 }
 
+/// A message that the handler is shown.
 struct Shown {
-    /// Where in the buffer of the turn it is, and the byte that belongs where the NUL behind it stands.
+    /// The place in the buffer of the turn, and the byte that the NUL behind the message replaces;
+    /// `None` if the receiver owns the message.
     borrowed: Option<(Range<usize>, u8)>,
-    /// It is no control frame.
+    /// Set if it is not a control frame.
     is_data: bool,
     wsbits: u8,
-    /// It is a Close: the code to answer with.
+    /// The status code for the answer, if it is a Close frame.
     close: Option<Option<u16>>,
 }
 
-/// How it goes on with a websocket.
-pub enum Then {
+/// The next step with a websocket.
+pub enum WebsocketFlow {
     /// There may be more to do.
     Again,
     /// It waits for events, or for its next turn.
     Leave,
-    /// Its handler is to be called.
+    /// The handler is to be called.
     Call(Handler),
-    /// The closing handshake is done, or there is no talking to the client: it ends once all is sent.
+    /// The closing handshake is done, or has failed. The connection ends once all bytes are sent.
     End,
-    /// It ends at once.
+    /// The connection is to be closed at once.
     Close,
 }
 
 impl Websocket {
-    /// A websocket whose handshake is done.
+    /// Creates a websocket after its handshake.
     pub fn new(
         request: Box<Request>,
         handler: Handler,
@@ -106,55 +108,56 @@ impl Websocket {
         }
     }
 
-    /// Bytes that it keeps: of messages that are not complete, and the last one.
+    /// Returns the number of bytes that are kept: of incomplete messages, and of the last one.
     pub fn buffered(&self) -> usize {
         self.receiver.buffered() + self.last.0.len()
     }
 
-    /// Whether its handler is looking at a message.
+    /// Returns whether the handler is being called.
     pub fn is_calling(&self) -> bool {
         self.shown.is_some()
     }
 
-    /// The last message, where it is kept.
+    /// Returns the last message, if it is kept.
     pub fn last_message(&mut self) -> Content {
         let (message, wsbits) = &mut self.last;
         Content::of_message(message, *wsbits)
     }
 
     /// Reads frames, up to the next message for the handler.
-    pub fn take_frames(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+    pub fn take_frames(&mut self, wire: &mut Wire, cx: &mut Context) -> WebsocketFlow {
         loop {
             if wire.backlog() > MAX_BACKLOG {
-                // A client that does not read is not read from.
+                // Nothing is read from a client that does not read.
                 if !wire.flush(cx, false) {
-                    return Then::Close;
+                    return WebsocketFlow::Close;
                 }
                 if wire.backlog() > MAX_BACKLOG {
-                    return Then::Leave;
+                    return WebsocketFlow::Leave;
                 }
             }
             if cx.turn.requests == 0 || cx.turn.bytes == 0 {
                 wire.make_ready(cx);
-                return Then::Leave;
+                return WebsocketFlow::Leave;
             }
             match self.next_event(wire, cx) {
-                Some(Then::Again) => {}
-                Some(then) => return then,
+                Some(WebsocketFlow::Again) => {}
+                Some(flow) => return flow,
                 None => match wire.receive(cx, true) {
                     Received::Bytes => {}
-                    Received::Nothing => return Then::Leave,
-                    // Without a Close the connection has failed: there is no use in another.
+                    Received::Nothing => return WebsocketFlow::Leave,
+                    // Without a Close frame the connection has failed, and there is no use in
+                    // sending one.
                     Received::End | Received::Lost | Received::Refused { .. } => {
-                        return Then::Close;
+                        return WebsocketFlow::Close;
                     }
                 },
             }
         }
     }
 
-    /// Acts on the next frames of the input. `None` if there is nothing complete.
-    fn next_event(&mut self, wire: &mut Wire, cx: &mut Context) -> Option<Then> {
+    /// Acts on the next frames of the input. Returns `None` if no frame is complete.
+    fn next_event(&mut self, wire: &mut Wire, cx: &mut Context) -> Option<WebsocketFlow> {
         if cx.input.unread.is_empty() {
             return None;
         }
@@ -173,9 +176,9 @@ impl Websocket {
         {
             cx.input.unread.start += consumed;
         }
-        // After our Close the client's messages come too late.
+        // After a Close frame of the server, messages of the client are ignored.
         let is_late = self.sent_close.is_some();
-        let then = match step {
+        let flow = match step {
             Step::More { .. } => {
                 if after > before && cx.buffered > cx.options.config.max_buffered_bytes {
                     return Some(self.fail(wire, cx, TRY_AGAIN_LATER));
@@ -186,7 +189,9 @@ impl Websocket {
                 self.deliver(wire, cx, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
             Step::Fail { code } => self.fail(wire, cx, code),
-            Step::Message { .. } | Step::Ping { .. } | Step::Pong { .. } if is_late => Then::Again,
+            Step::Message { .. } | Step::Ping { .. } | Step::Pong { .. } if is_late => {
+                WebsocketFlow::Again
+            }
             Step::Message { wsbits, payload, .. } => {
                 self.deliver(wire, cx, wsbits, payload, start, None)
             }
@@ -194,23 +199,24 @@ impl Websocket {
                 self.pong(wire, cx, &payload, start);
                 match frames {
                     true => self.deliver(wire, cx, 0x80 | frame::PING, payload, start, None),
-                    false => Then::Again,
+                    false => WebsocketFlow::Again,
                 }
             }
             Step::Pong { payload, .. } if frames => {
                 self.deliver(wire, cx, 0x80 | frame::PONG, payload, start, None)
             }
-            Step::Pong { .. } => Then::Again,
+            Step::Pong { .. } => WebsocketFlow::Again,
         };
-        Some(then)
+        Some(flow)
     }
 
-    /// The client broke the rules or a limit: closes with the code that says so.
-    fn fail(&mut self, wire: &mut Wire, cx: &mut Context, code: u16) -> Then {
+    /// Closes the websocket with a status code, since the client broke a rule or a limit.
+    fn fail(&mut self, wire: &mut Wire, cx: &mut Context, code: u16) -> WebsocketFlow {
         self.begin_close(wire, cx, Some(code));
-        Then::End
+        WebsocketFlow::End
     }
 
+    /// Queues the Pong frame for a Ping.
     fn pong(&mut self, wire: &mut Wire, cx: &mut Context, payload: &Payload, start: usize) {
         let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
         let payload = match payload {
@@ -221,7 +227,8 @@ impl Websocket {
         out.bytes.extend_from_slice(payload);
     }
 
-    /// Shows a message to the handler. `close`: it is a Close, to be answered with that code.
+    /// Shows a message to the handler. `close` is set for a Close frame, and holds the status code
+    /// for its answer.
     fn deliver(
         &mut self,
         wire: &mut Wire,
@@ -230,16 +237,16 @@ impl Websocket {
         payload: Payload,
         start: usize,
         close: Option<Option<u16>>,
-    ) -> Then {
+    ) -> WebsocketFlow {
         if close.is_some() {
-            // From here on only an answering Close may be written, on this thread.
+            // From here on only the answering Close frame may be written, and on this thread only.
             self.stop_frames(wire, cx);
         }
         let slot = wire.slot;
         let borrowed = match payload {
             Payload::Input(range) => {
                 let (begin, end) = (start + range.start, start + range.end);
-                // The NUL takes the place of the next frame's first byte, which is put back.
+                // The NUL replaces the first byte of the next frame, which is put back later.
                 let byte = std::mem::replace(&mut cx.input.buf[end], 0);
                 slot.show_message(&mut cx.input.buf[begin..end], wsbits);
                 Some((begin..end, byte))
@@ -251,15 +258,21 @@ impl Websocket {
         };
         let is_data = wsbits & 15 < frame::CLOSE;
         self.shown = Some(Shown { borrowed, close, is_data, wsbits });
-        Then::Call(self.handler)
+        WebsocketFlow::Call(self.handler)
     }
 
-    /// The handler has returned `result` for the message that it was shown.
-    pub fn message_handled(&mut self, wire: &mut Wire, cx: &mut Context, result: c_int) -> Then {
+    /// Acts on the return of the handler, with `result`, for the message that it was shown.
+    pub fn message_handled(
+        &mut self,
+        wire: &mut Wire,
+        cx: &mut Context,
+        result: c_int,
+    ) -> WebsocketFlow {
         wire.slot.hide_message();
         let Some(shown) = self.shown.take() else {
             debug_assert!(false, "a handler returned that was shown no message");
-            return Then::Close;
+            wire.complain(cx, "a handler returned that was shown no message");
+            return WebsocketFlow::Close;
         };
         self.keep_last(cx, &shown);
         match shown.borrowed {
@@ -273,9 +286,9 @@ impl Websocket {
         match shown.close {
             Some(code) => self.begin_close(wire, cx, code),
             None if result != 0 => self.begin_close(wire, cx, Some(1000)),
-            None => return Then::Again,
+            None => return WebsocketFlow::Again,
         }
-        Then::End
+        WebsocketFlow::End
     }
 
     /// Keeps a message for walks that show the last one.
@@ -294,7 +307,7 @@ impl Websocket {
         cx.recount(before, self.last.0.len());
     }
 
-    /// Takes no more frames from other threads; those that they have written go first.
+    /// Takes no more frames of other threads. Frames that these have written go first.
     fn stop_frames(&mut self, wire: &mut Wire, cx: &mut Context) {
         let slot = wire.slot;
         let guard = slot.answer();
@@ -303,7 +316,7 @@ impl Websocket {
         drop(guard);
     }
 
-    /// Sends a Close frame, unless one is sent.
+    /// Queues a Close frame, unless one is queued already.
     fn begin_close(&mut self, wire: &mut Wire, cx: &mut Context, code: Option<u16>) {
         self.stop_frames(wire, cx);
         if self.sent_close.is_some() {
@@ -317,20 +330,20 @@ impl Websocket {
         self.note_close(wire, cx);
     }
 
-    /// A Close frame of ours is queued: the client has some time to answer it.
+    /// Notes that a Close frame is queued, and sets the timer for the client's answer.
     fn note_close(&mut self, wire: &Wire, cx: &mut Context) {
         self.sent_close = Some(SentClose { at: cx.clock.now });
         wire.set_timer(cx, CLOSING_MS.into());
     }
 
-    /// Frees the memory for half a message, which is of use to others while this one lingers.
+    /// Frees the memory of an incomplete message while the connection lingers.
     pub fn end(&mut self, cx: &mut Context) {
         let before = self.receiver.buffered();
         self.receiver.close();
         cx.recount(before, self.receiver.buffered());
     }
 
-    /// Writes one frame, on the I/O thread. Returns the number of bytes queued.
+    /// Writes one frame on the I/O thread. Returns the number of bytes queued.
     pub fn write_frame(
         &mut self,
         wire: &mut Wire,
@@ -339,9 +352,10 @@ impl Websocket {
         data: &[u8],
     ) -> Option<usize> {
         let slot = wire.slot;
-        // Behind a Close nothing may be sent: no other thread writes between the look for its messages and it.
+        // Nothing may be sent behind a Close frame: under the lock, no other thread writes between
+        // the check for its messages and this frame.
         let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
-        // Messages that other threads wrote before stay before.
+        // Messages that other threads wrote before go first.
         self.take_messages(wire, cx);
         if !wire.has_room(cx, data.len() + frame::MAX_HEADER) {
             return None;
@@ -376,9 +390,9 @@ impl Websocket {
         Some(queued)
     }
 
-    /// Writes raw bytes between the frames, on the I/O thread. False if they are refused.
+    /// Writes raw bytes between frames, on the I/O thread. Returns false if they are refused.
     pub fn write_raw(&mut self, wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
-        // Messages that other threads wrote before stay before.
+        // Messages that other threads wrote before go first.
         self.take_messages(wire, cx);
         if !wire.slot.takes_frames() {
             return false;
@@ -402,28 +416,26 @@ impl Websocket {
 
     fn take_messages_in_order(&mut self, wire: &mut Wire, cx: &mut Context) {
         for message in cx.messages_for(wire.slot) {
-            if let Some((bytes, verdict)) = open_message(wire.slot, message) {
-                self.take_message(wire, cx, &bytes, verdict);
+            if let Some((bytes, role)) = open_message(wire.slot, message) {
+                self.take_message(wire, cx, &bytes, role);
             }
         }
     }
 
     /// Takes a frame, or raw bytes, that another thread has written.
-    pub fn take_message(
-        &mut self,
-        wire: &mut Wire,
-        cx: &mut Context,
-        bytes: &[u8],
-        verdict: Verdict,
-    ) {
+    pub fn take_message(&mut self, wire: &mut Wire, cx: &mut Context, bytes: &[u8], role: Role) {
         if self.sent_close.is_some() {
             return;
         }
-        let Verdict::Frame { header_len } = verdict else {
+        let Role::Frame { header_len } = role else {
             super::messages::queue(wire, cx, bytes);
             return;
         };
-        let Some(opcode) = bytes.first().map(|first| first & 15) else { return };
+        let Some(opcode) = bytes.first().map(|first| first & 15) else {
+            debug_assert!(false, "a frame has a header");
+            wire.complain(cx, "a frame without a header is dropped");
+            return;
+        };
         let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
         if out.bytes.try_reserve(bytes.len()).is_err() {
             return;
@@ -441,7 +453,7 @@ impl Websocket {
         wire.mark_dirty(cx);
     }
 
-    /// How far ahead its timer is filed at most, in milliseconds; 0 for never.
+    /// Returns the largest distance in milliseconds for the timer; 0 for no timer.
     pub fn horizon(&self, cx: &Context) -> u64 {
         let idle = cx.options.config.idle_timeout_ms;
         let wakes = match self.sent_close.is_some() {
@@ -455,8 +467,8 @@ impl Websocket {
         }
     }
 
-    /// Its timer has come due: pings, or closes.
-    pub fn timer_due(&mut self, wire: &mut Wire, cx: &mut Context) -> Then {
+    /// Acts on the timer, which has come due: pings the client, or closes the connection.
+    pub fn timer_due(&mut self, wire: &mut Wire, cx: &mut Context) -> WebsocketFlow {
         let now = cx.clock.now;
         let idle = cx.options.config.idle_timeout_ms;
         let interval = ping_interval(cx);
@@ -464,14 +476,14 @@ impl Websocket {
         let mut next = u64::MAX;
         if idle > 0 {
             if quiet >= idle && !wire.has_unread() {
-                return Then::Close;
+                return WebsocketFlow::Close;
             }
             next = idle.saturating_sub(quiet).max(1);
         }
         if let Some(SentClose { at }) = self.sent_close {
             let since = now.wrapping_sub(at);
             if since >= CLOSING_MS {
-                return Then::Close;
+                return WebsocketFlow::Close;
             }
             next = next.min(u64::from(CLOSING_MS - since));
         } else if interval > 0 {
@@ -488,24 +500,24 @@ impl Websocket {
         if next < u64::MAX {
             wire.set_timer(cx, next);
         }
-        Then::Leave
+        WebsocketFlow::Leave
     }
 }
 
-/// Milliseconds between pings; 0 for none.
+/// Returns the milliseconds between pings; 0 for no pings.
 fn ping_interval(cx: &Context) -> u64 {
     let Config { websocket_ping_interval_ms, idle_timeout_ms, .. } = cx.options.config;
     match (websocket_ping_interval_ms, idle_timeout_ms) {
         (0, _) => 0,
         (interval, 0) => interval,
-        // Late enough for a dead peer is too late for one that merely has nothing to say.
+        // An interval that suits a dead peer is too long for one that merely has nothing to say.
         (interval, idle) => interval.min(idle / 3).max(1),
     }
 }
 
-/// Sends the header in the outbox, and as much of the payload behind it as the socket takes.
-/// Returns how much of the payload that is. Errors are left to the next flush: the program may be
-/// in a handler of this connection.
+/// Sends the header in the outbox, and as much of the payload as the socket takes. Returns the
+/// number of bytes of the payload. Errors are left to the next flush, since the program may be in a
+/// handler of this connection.
 fn send_with_header(
     socket: &TcpStream,
     writable: &mut bool,
@@ -527,7 +539,7 @@ fn send_with_header(
     sent
 }
 
-/// Keeps a message with a NUL behind it, if it fits into `room`.
+/// Keeps a message with a NUL behind it, if it fits into `room` bytes.
 fn copy_with_nul(last: &mut Vec<u8>, message: &[u8], room: usize) {
     last.clear();
     if message.len() < room && last.try_reserve_exact(message.len() + 1).is_ok() {
@@ -536,7 +548,7 @@ fn copy_with_nul(last: &mut Vec<u8>, message: &[u8], room: usize) {
     }
 }
 
-/// The payload in front of its NUL.
+/// Returns the payload in front of its NUL.
 fn without_nul(own: &mut [u8]) -> &mut [u8] {
     match own {
         [payload @ .., _] => payload,

@@ -5,7 +5,7 @@
 use super::xml::{Element, Malformed, Name, parse};
 
 /// The largest number of properties that one request may name: each is reported for each resource.
-const MAX_NAMES: usize = 512;
+const MAX_PROPERTIES: usize = 512;
 /// The largest size of an `owner` element, in bytes. It is reported for each resource that the lock
 /// covers.
 const MAX_OWNER: usize = 4096;
@@ -54,7 +54,7 @@ pub fn propfind(body: &[u8]) -> Result<Wanted, Malformed> {
         }
         names
     };
-    if root.elements().any(|element| element.elements().count() > MAX_NAMES) {
+    if root.elements().any(|element| element.elements().count() > MAX_PROPERTIES) {
         return Err(Malformed);
     }
     let kinds = ["allprop", "propname", "prop"];
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(lockinfo(b"<lockinfo/>"), Err(Malformed));
         let owner = format!("<D:owner>{}</D:owner>", "x".repeat(MAX_OWNER));
         assert_eq!(read("<D:shared/>", "<D:write/>", &owner), Err(Malformed));
-        let names = "<a/>".repeat(MAX_NAMES + 1);
+        let names = "<a/>".repeat(MAX_PROPERTIES + 1);
         let body = format!("<propfind xmlns='DAV:'><prop>{names}</prop></propfind>");
         assert_eq!(propfind(body.as_bytes()), Err(Malformed));
     }

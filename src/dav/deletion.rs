@@ -13,7 +13,7 @@ use super::fields::Depth;
 use super::lock_log;
 use super::lock_method::locked_in;
 use super::locks::Keys;
-use super::request::{Reply, Request};
+use super::method::{MethodCall, Reply};
 use super::set_aside::{self, Held};
 use super::store;
 use super::sweeping::Sweeper;
@@ -46,7 +46,7 @@ enum Stage {
 
 impl Delete {
     /// Begins a DELETE. Returns its response, or the work that comes before it.
-    pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
+    pub fn begin(request: &MethodCall, env: &Env<'_>) -> Result<Result<Delete, Reply>, Reply> {
         let depth = request.depth()?;
         let target = request.target(env)?;
         let is_dir = target.is_dir() && !target.is_link;
@@ -71,7 +71,7 @@ impl Delete {
     /// Does the next portion. Returns the response once all is done.
     pub fn advance(
         &mut self,
-        request: &Request,
+        request: &MethodCall,
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<Option<Reply>, Reply> {
@@ -99,7 +99,7 @@ impl Delete {
 
     /// Begins the removal, once the whole tree was searched for locks. Searches it again if locks
     /// may have been taken meanwhile.
-    fn surveyed(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+    fn surveyed(&mut self, request: &MethodCall, env: &Env<'_>) -> Result<(), Reply> {
         if !self.locked.is_empty() {
             return Err(locked_inside(&self.locked));
         }
@@ -136,7 +136,7 @@ impl Delete {
 }
 
 /// Checks whether a target may be deleted. Returns the keys that the client submitted.
-fn check(request: &Request, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
+fn check(request: &MethodCall, env: &Env<'_>, target: &Target) -> Result<Keys, Reply> {
     match target.kind {
         Kind::Missing => return Err(404.into()),
         Kind::Other if !target.is_link => return Err(403.into()),

@@ -13,8 +13,8 @@ use super::Env;
 use super::bodies::lockinfo;
 use super::fields::{Depth, lock_token, timeout};
 use super::locks::{Keys, Lock, new_token, write_lock};
+use super::method::{MethodCall, Reply};
 use super::multistatus::{Multistatus, prop};
-use super::request::{Reply, Request};
 use super::store;
 use super::target::{Home, Kind, Target, locks_on};
 use super::tree::Survey;
@@ -48,7 +48,7 @@ pub struct DeepLock {
 }
 
 /// Begins a LOCK. Returns its response, or the work that comes before it.
-pub fn lock(request: &Request, env: &Env<'_>) -> Result<Result<DeepLock, Reply>, Reply> {
+pub fn lock(request: &MethodCall, env: &Env<'_>) -> Result<Result<DeepLock, Reply>, Reply> {
     let depth = request.depth()?;
     let seconds = timeout(request.field("timeout"));
     if depth == Depth::One {
@@ -220,7 +220,7 @@ fn granted(lock: &Lock, env: &Env<'_>, status: u16) -> Reply {
 
 /// Refreshes a lock whose token is in the If field (RFC 4918, section 9.10.2).
 fn refresh(
-    request: &Request,
+    request: &MethodCall,
     env: &Env<'_>,
     target: &Target,
     seconds: u64,
@@ -240,7 +240,7 @@ fn refresh(
 }
 
 /// Performs UNLOCK.
-pub fn unlock(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
+pub fn unlock(request: &MethodCall, env: &Env<'_>) -> Result<Reply, Reply> {
     let token = lock_token(request.field("lock-token").ok_or(Reply::from(400))?)?;
     let target = request.target(env)?;
     if !target.exists() {

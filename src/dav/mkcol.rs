@@ -4,12 +4,12 @@
 use std::fs;
 
 use super::Env;
-use super::request::{Reply, Request};
+use super::method::{MethodCall, Reply};
 use super::store;
 use super::target::{Home, Kind, Target};
 
 /// Performs MKCOL.
-pub fn mkcol(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
+pub fn mkcol(request: &MethodCall, env: &Env<'_>) -> Result<Reply, Reply> {
     let target = request.target(env)?;
     if !request.body.is_empty() {
         return Err(415.into());

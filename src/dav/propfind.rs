@@ -13,9 +13,9 @@ use super::Env;
 use super::bodies::{Wanted, propfind};
 use super::fields::{Depth, escape_path};
 use super::locks::Lock;
+use super::method::{MethodCall, Reply};
 use super::multistatus::Multistatus;
 use super::properties::{Resource, answer};
-use super::request::{Reply, Request};
 use super::store::{self, Member, State};
 use super::target::{Target, locks_on};
 use crate::files::cache::is_absence;
@@ -44,7 +44,7 @@ pub struct Propfind {
 impl Propfind {
     /// Reports the resource itself. Returns a value that reports its members, if the request asks
     /// for them.
-    pub fn begin(request: &Request, env: &Env<'_>) -> Result<Result<Propfind, Reply>, Reply> {
+    pub fn begin(request: &MethodCall, env: &Env<'_>) -> Result<Result<Propfind, Reply>, Reply> {
         let depth = request.depth()?;
         let wanted = propfind(&request.body)?;
         let target = request.target(env)?;

@@ -3,9 +3,9 @@
 
 use super::Env;
 use super::bodies::{Change, propertyupdate};
+use super::method::{MethodCall, Reply};
 use super::multistatus::{Multistatus, write_name};
 use super::properties::is_protected;
-use super::request::{Reply, Request};
 use super::store::{self, Properties};
 use super::target::{Home, Target};
 use super::xml::Name;
@@ -17,7 +17,7 @@ const MAX_PROPERTIES: usize = 1024 * 1024;
 const MAX_NUMBER: usize = 4096;
 
 /// Performs PROPPATCH.
-pub fn proppatch(request: &Request, env: &Env<'_>) -> Result<Reply, Reply> {
+pub fn proppatch(request: &MethodCall, env: &Env<'_>) -> Result<Reply, Reply> {
     let target = request.target(env)?;
     let Home { dir, name } = home(&target)?;
     let changes = propertyupdate(&request.body)?;

@@ -27,7 +27,7 @@ use super::temporary::{self, Owner, PREFIX, TemporaryDir, fresh_name};
 const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
 /// The number of names that are tried for a file whose own name is taken.
-const MAX_NAMES: usize = 100;
+const NAMES_TRIED: usize = 100;
 /// The longest file name that file systems allow, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
 
@@ -202,7 +202,7 @@ pub fn empty(hidden: &Path, kind: Kind) -> io::Result<Option<PathBuf>> {
 /// Puts back a file whose name is taken by another. The new name keeps the end of the old one,
 /// since the end decides whether a file is a program, or hidden.
 fn keep_both(from: &Path, dir: &Path, name: &OsStr) -> io::Result<()> {
-    for number in 1..MAX_NAMES {
+    for number in 1..NAMES_TRIED {
         let mut other = OsString::from(match number {
             1 => "recovered.".to_owned(),
             number => format!("recovered-{number}."),

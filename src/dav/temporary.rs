@@ -19,7 +19,7 @@ use rustix::process::{Resource, getrlimit};
 
 /// The start of the names of temporary files and directories; hidden like all of `STATE`.
 pub const PREFIX: &str = ".mongoose-dav.";
-const ATTEMPTS: usize = 16;
+const NAME_ATTEMPTS: usize = 16;
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Temporary {
 
     /// Creates a file with a hidden name, and locks it.
     fn named(dir: &Path) -> io::Result<Temporary> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..NAME_ATTEMPTS {
             let name = fresh_name(dir);
             let made = OpenOptions::new().read(true).write(true).create_new(true).open(&name);
             let file = match made {
@@ -94,7 +94,7 @@ impl Temporary {
             (Some(name), false) => return fs::hard_link(name, target),
             (Some(_), true) => {}
         }
-        for _ in 0..ATTEMPTS {
+        for _ in 0..NAME_ATTEMPTS {
             if let Some(name) = &self.name {
                 fs::rename(name, target)?;
                 self.name = None;
@@ -146,7 +146,7 @@ impl TemporaryDir {
 
     /// Creates an empty directory in `dir` whose hidden name begins with `prefix`.
     pub fn of_kind(dir: &Path, prefix: &str) -> io::Result<TemporaryDir> {
-        for _ in 0..ATTEMPTS {
+        for _ in 0..NAME_ATTEMPTS {
             let path = fresh(dir, prefix);
             match create_private_dir(&path) {
                 Ok(()) => {}

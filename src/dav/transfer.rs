@@ -17,9 +17,9 @@ use rustix::io::Errno;
 use super::Env;
 use super::lock_log;
 use super::lock_method::locked_in;
+use super::method::{MethodCall, Reply};
 use super::patience::Patience;
 use super::renaming::{move_link, move_name};
-use super::request::{Reply, Request};
 use super::set_aside::{Held, Kind, dir_of, install, is};
 use super::stamp::stamp;
 use super::store::{self, Properties};
@@ -78,7 +78,7 @@ enum Made {
 impl Transfer {
     /// Begins a COPY, or with `moves` a MOVE.
     pub fn begin(
-        request: &Request,
+        request: &MethodCall,
         env: &Env<'_>,
         sweeper: &mut Sweeper,
         moves: bool,
@@ -105,7 +105,7 @@ impl Transfer {
     /// Does the next portion. Returns the response once all is done.
     pub fn advance(
         &mut self,
-        request: &Request,
+        request: &MethodCall,
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<Option<Reply>, Reply> {
@@ -196,7 +196,7 @@ impl Transfer {
     /// Continues the survey, and begins the next step when it is complete.
     fn survey(
         &mut self,
-        request: &Request,
+        request: &MethodCall,
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<(), Reply> {
@@ -248,7 +248,7 @@ impl Transfer {
     }
 
     /// Renames the file, or begins to copy it.
-    fn perform(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+    fn perform(&mut self, request: &MethodCall, env: &Env<'_>) -> Result<(), Reply> {
         self.checked.renew(request, env, self.moves)?;
         self.properties = self.source_properties(env)?;
         let Checked { source, target, place, .. } = &self.checked;
@@ -296,7 +296,7 @@ impl Transfer {
     /// Continues to copy a directory.
     fn copy_tree(
         &mut self,
-        request: &Request,
+        request: &MethodCall,
         env: &Env<'_>,
         budget: &mut usize,
     ) -> Result<(), Reply> {
@@ -313,7 +313,7 @@ impl Transfer {
     }
 
     /// Gives the complete copy its name.
-    fn copied(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+    fn copied(&mut self, request: &MethodCall, env: &Env<'_>) -> Result<(), Reply> {
         if self.must_survey_again()? {
             return Ok(());
         }

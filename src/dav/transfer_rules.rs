@@ -13,7 +13,7 @@ use super::Env;
 use super::conditions::Current;
 use super::fields::Depth;
 use super::locks::Keys;
-use super::request::{MAX_STATE_BYTES, Reply, Request};
+use super::method::{MAX_STATE_BYTES, MethodCall, Reply};
 use super::store::States;
 use super::target::{Kind, Target};
 
@@ -36,7 +36,7 @@ pub struct Checked {
 
 impl Checked {
     /// Applies all rules.
-    pub fn new(request: &Request, env: &Env<'_>, moves: bool) -> Result<Checked, Reply> {
+    pub fn new(request: &MethodCall, env: &Env<'_>, moves: bool) -> Result<Checked, Reply> {
         let depth = request.depth()?;
         let overwrite = request.overwrite()?;
         let source = request.target(env)?;
@@ -68,7 +68,7 @@ impl Checked {
     }
 
     /// Applies all rules once more, before the source is changed.
-    pub fn renew(&mut self, request: &Request, env: &Env<'_>, moves: bool) -> Result<(), Reply> {
+    pub fn renew(&mut self, request: &MethodCall, env: &Env<'_>, moves: bool) -> Result<(), Reply> {
         let now = Checked::new(request, env, moves)?;
         let is_other = now.place != self.place
             || is_unknown_dir(&self.target, &now.target)
@@ -79,7 +79,7 @@ impl Checked {
 
     /// Applies the rules for the destination once more, before a copy gets its name. The source
     /// counts as it was when the copy was begun, since it may be held.
-    pub fn renew_target(&mut self, request: &Request, env: &Env<'_>) -> Result<(), Reply> {
+    pub fn renew_target(&mut self, request: &MethodCall, env: &Env<'_>) -> Result<(), Reply> {
         let target = request.destination(env)?;
         if place_of(&target)? != self.place || is_unknown_dir(&self.target, &target) {
             return Err(409.into());

@@ -6,8 +6,8 @@
 use std::os::unix::ffi::OsStrExt as _;
 
 use super::fields::escape_path;
+use super::method::Reply;
 use super::multistatus::Multistatus;
-use super::request::Reply;
 use super::status_of;
 use super::target::Target;
 use super::tree::Uncopied;

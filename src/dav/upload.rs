@@ -14,8 +14,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 
 use super::Env;
+use super::method::{MethodCall, Reply};
 use super::patience::Patience;
-use super::request::{Reply, Request};
 use super::stamp::stamp;
 use super::store;
 use super::sweeping::Sweeper;
@@ -23,14 +23,14 @@ use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_size, open_file};
 
 /// The number of bytes that are copied at once.
-const PIECE: usize = 256 * 1024;
+const FILE_PIECE: usize = 256 * 1024;
 /// The cost of copying a piece, in units of the budget.
-const PIECE_COST: usize = 32;
+const FILE_PIECE_COST: usize = 32;
 
 /// A PUT under way.
 #[derive(Debug)]
 pub struct Upload {
-    request: Request,
+    request: MethodCall,
     /// The file that the content is written to; `None` once it is in its place.
     made: Option<Temporary>,
     /// The file offset of the next piece of content.
@@ -53,7 +53,11 @@ struct Part {
 
 impl Upload {
     /// Checks whether the upload is allowed, before its content arrives.
-    pub fn begin(request: Request, env: &Env<'_>, sweeper: &mut Sweeper) -> Result<Upload, Reply> {
+    pub fn begin(
+        request: MethodCall,
+        env: &Env<'_>,
+        sweeper: &mut Sweeper,
+    ) -> Result<Upload, Reply> {
         request.check_fields()?;
         let target = request.target(env)?;
         // PUT cannot make a collection (RFC 4918, section 9.7.2).
@@ -155,17 +159,17 @@ impl Upload {
                 return Ok(true);
             };
             if buf.is_empty() {
-                buf.try_reserve_exact(PIECE)?;
-                buf.resize(PIECE, 0);
+                buf.try_reserve_exact(FILE_PIECE)?;
+                buf.resize(FILE_PIECE, 0);
             }
-            let len = usize::try_from(*to - *from).unwrap_or(PIECE).min(PIECE);
+            let len = usize::try_from(*to - *from).unwrap_or(FILE_PIECE).min(FILE_PIECE);
             let count = old.read_at(&mut buf[..len], *from)?;
             let position = *from;
             *from += count as u64;
             if *from >= *to || count == 0 {
                 part.gaps.pop();
             }
-            *budget = budget.saturating_sub(PIECE_COST);
+            *budget = budget.saturating_sub(FILE_PIECE_COST);
             self.write_at(&buf[..count], position)?;
         }
         Ok(false)

@@ -7,18 +7,18 @@
 use super::Env;
 use super::deletion::Delete;
 use super::lock_method::{self, DeepLock};
+use super::method::{MethodCall, Reply};
 use super::mkcol;
 use super::patience::Patience;
 use super::propfind::Propfind;
 use super::proppatch;
-use super::request::{Reply, Request};
 use super::sweeping::Sweeper;
 use super::transfer::Transfer;
 
 /// A request and its progress.
 #[derive(Debug)]
 pub struct Work {
-    request: Request,
+    request: MethodCall,
     stage: Stage,
     /// The wait for another process that changes the same properties.
     patience: Patience,
@@ -47,7 +47,7 @@ pub enum Outcome {
 type Progress = Result<Option<Reply>, Reply>;
 
 impl Work {
-    pub fn new(request: Request) -> Work {
+    pub fn new(request: MethodCall) -> Work {
         Work { request, stage: Stage::Start, patience: Patience::default() }
     }
 

@@ -13,7 +13,7 @@ use quick_xml::events::{BytesStart, Event};
 
 /// The namespace of WebDAV itself.
 pub const DAV: &str = "DAV:";
-const XML: &str = "http://www.w3.org/XML/1998/namespace";
+const XML_SPACE: &str = "http://www.w3.org/XML/1998/namespace";
 const XMLNS: &str = "http://www.w3.org/2000/xmlns/";
 
 /// The largest number of elements inside each other.
@@ -93,6 +93,7 @@ impl Element {
     }
 
     /// Returns the text of the element, without that of its child elements.
+    #[cfg(test)]
     pub fn text(&self) -> String {
         let texts = self.children.iter().filter_map(|node| match node {
             Node::Text(text) => Some(text.as_str()),
@@ -110,7 +111,7 @@ impl Element {
 
     /// Sets `xml:lang`, unless the element has one already.
     fn set_language(&mut self, language: &str) {
-        let name = Name { space: XML.to_owned(), local: "lang".to_owned() };
+        let name = Name { space: XML_SPACE.to_owned(), local: "lang".to_owned() };
         if !language.is_empty() && !self.attributes.iter().any(|a| a.name == name) {
             let prefix = "xml".to_owned();
             self.attributes.push(Attribute { prefix, name, value: language.to_owned() });
@@ -119,7 +120,7 @@ impl Element {
 
     fn language(&self) -> Option<&str> {
         let mut attributes = self.attributes.iter();
-        let found = attributes.find(|a| a.name.space == XML && a.name.local == "lang")?;
+        let found = attributes.find(|a| a.name.space == XML_SPACE && a.name.local == "lang")?;
         Some(&found.value)
     }
 
@@ -216,13 +217,13 @@ impl Tree {
                 ("", "xmlns") => declared.push((String::new(), value)),
                 // A prefix cannot be undeclared (Namespaces in XML 1.0, section 2.2).
                 ("xmlns", _) if value.is_empty() => return Err(Malformed),
-                ("xmlns", "xml") if value == XML => {}
+                ("xmlns", "xml") if value == XML_SPACE => {}
                 ("xmlns", "xml" | "xmlns") => return Err(Malformed),
                 ("xmlns", prefix) => declared.push((prefix.to_owned(), value)),
                 _ => plain.push((prefix.to_owned(), local.to_owned(), value)),
             }
         }
-        if declared.iter().any(|(_, space)| space == XML || space == XMLNS) {
+        if declared.iter().any(|(_, space)| space == XML_SPACE || space == XMLNS) {
             return Err(Malformed);
         }
         let is_long = |(prefix, local, value): &(String, String, String)| {
@@ -261,7 +262,7 @@ impl Tree {
         let space = match (found, prefix) {
             (Some((_, space)), _) => space,
             (None, "") => "",
-            (None, "xml") => XML,
+            (None, "xml") => XML_SPACE,
             (None, _) => return Err(Malformed),
         };
         Ok(Name { space: space.to_owned(), local: local.to_owned() })

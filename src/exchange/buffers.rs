@@ -1,30 +1,34 @@
-//! Large buffers that were used and will be used again, as many as is good, and for a while.
+//! Large buffers that are kept for their next use: how many, and for how long. Memory that is new
+//! to the process costs more than memory that it has used already.
+//!
+//! Refuses to know which contents a buffer held, and which request needs it.
 
-/// Buffers up to this capacity are kept elsewhere, those above [`LARGEST`] not at all.
-pub const SMALL: usize = 64 * 1024;
+/// The largest capacity in bytes of a buffer that this file leaves to its owner.
+pub const SMALL_BUFFER: usize = 64 * 1024;
+/// The largest capacity in bytes of a buffer that is kept.
 const LARGEST: usize = 4 << 20;
-/// The sum of the capacities that are kept.
+/// The largest sum in bytes of the capacities that are kept.
 const TOTAL: usize = 16 << 20;
-/// How long, after one was last needed.
+/// The time for which buffers are kept after the last use of one, in milliseconds.
 const LIFETIME_MS: u32 = 5_000;
 
-/// Empty buffers with much room.
+/// Empty buffers with large capacities.
 #[derive(Default)]
 pub struct LargeBuffers {
     buffers: Vec<Vec<u8>>,
     total: usize,
-    /// Milliseconds of the server's clock.
+    /// The time of the last use, in milliseconds of the server's clock.
     last_used: u32,
 }
 
 impl LargeBuffers {
-    /// Gives `buf` room for `more` bytes. False if there is no memory for it.
+    /// Gives `buf` room for `more` bytes. Returns false if there is no memory for them.
     pub fn grow(&mut self, buf: &mut Vec<u8>, more: usize, now: u32) -> bool {
         let Some(wanted) = buf.len().checked_add(more) else { return false };
         if wanted <= buf.capacity() {
             return true;
         }
-        if wanted > SMALL
+        if wanted > SMALL_BUFFER
             && let Some(at) = self.buffers.iter().position(|spare| spare.capacity() >= wanted)
         {
             let mut spare = self.buffers.swap_remove(at);
@@ -37,10 +41,10 @@ impl LargeBuffers {
         buf.try_reserve(more).is_ok()
     }
 
-    /// Takes back a buffer that is not needed any more.
+    /// Takes back a buffer that is no longer needed.
     pub fn keep(&mut self, mut buf: Vec<u8>, now: u32) {
         let capacity = buf.capacity();
-        if capacity <= SMALL || capacity > LARGEST || capacity > TOTAL - self.total {
+        if capacity <= SMALL_BUFFER || capacity > LARGEST || capacity > TOTAL - self.total {
             return;
         }
         buf.clear();
@@ -49,7 +53,7 @@ impl LargeBuffers {
         self.buffers.push(buf);
     }
 
-    /// Gives all of them back once none has been used for a while.
+    /// Frees all buffers when none has been used for the lifetime.
     pub fn expire(&mut self, now: u32) {
         if self.total > 0 && now.wrapping_sub(self.last_used) > LIFETIME_MS {
             *self = Self::default();
@@ -67,7 +71,7 @@ mod tests {
         for _ in 0..100 {
             spares.keep(Vec::with_capacity(1 << 20), 10);
             spares.keep(Vec::with_capacity(LARGEST + 1), 10);
-            spares.keep(Vec::with_capacity(SMALL), 10);
+            spares.keep(Vec::with_capacity(SMALL_BUFFER), 10);
         }
         assert_eq!((spares.buffers.len(), spares.total), (16, TOTAL));
         let place = spares.buffers[0].as_ptr();

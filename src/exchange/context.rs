@@ -1,7 +1,7 @@
-//! What all connections of a server share, and may use while they have their turn.
+//! The state that all connections of a server share, and use one after the other in their turns.
 //!
-//! Not in it: the connections, the kernel's event queue, and the way in. What is handed a `Context` cannot reach
-//! them.
+//! Refuses to know the connections, the kernel's event queue and the listening socket: code that is
+//! handed a `Context` cannot reach them.
 
 use std::ffi::{c_char, c_void};
 use std::net::SocketAddr;
@@ -30,51 +30,53 @@ use crate::timers::Timers;
 use crate::tls::port::Port;
 use crate::websocket::deflate::Deflater;
 
-/// What methods of WebDAV, and what cleans up behind them, may do in one turn: about as many calls of the file
-/// system.
+/// The number of steps that the methods of WebDAV, and the removal of their leftovers, may take in
+/// one turn. A step is about one call of the file system.
 pub const WORK_PER_TURN: usize = 256;
 
-/// Files that are kept open at most.
+/// The largest number of files that are kept open.
 const CACHED_DESCRIPTORS: usize = 128;
 
-/// Raised in the child of a fork; see `ffi::server`.
+/// The number of forks between the first process and this one, raised in each child; see
+/// `ffi::server`.
 pub static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// See the module.
+/// The state that a connection is handed for its turn.
 pub struct Context {
     pub hub: &'static Hub,
     pub param: *mut c_void,
     pub options: Options,
-    /// What C was shown of each option since it was set last.
+    /// The text of each option that C was shown since the option was last set.
     pub shown_options: [Option<*const c_char>; OPTIONS.len()],
     pub routes: Routes,
     pub error_handler: Option<Handler>,
-    /// The forks that the server knows of.
+    /// The number of forks that the server has noticed.
     pub forks: u64,
     pub clock: Clock,
     pub timers: Timers,
     pub input: Input,
     pub turn: Turn,
     pub spares: Spares,
-    /// Bytes of bodies and queues.
+    /// The number of bytes in contents and queues.
     pub buffered: usize,
     pub files: Store,
-    /// Made when a password is first asked for.
+    /// The nonces of digest authentication, made when the first password is needed.
     pub nonces: Option<Nonces>,
     pub deflater: Deflater,
     pub sweeper: Sweeper,
     pub programs: Programs,
     pub logs: Logs,
-    /// What new connections speak.
+    /// The protocol of new connections.
     pub tls: Port,
-    /// Contents of connections that the program does not see for now.
+    /// The contents of connections that the program must not see at present.
     pub hidden: Hidden,
-    /// What other threads wrote, taken from the queue and not yet brought to its connection.
+    /// Messages of other threads that were taken from the queue, and that their connections have
+    /// not received yet.
     pub pending: Vec<Message>,
 }
 
 impl Context {
-    /// With default options.
+    /// Creates a context with the default options.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         let clock = Clock::start();
         let now = clock.now;
@@ -109,7 +111,7 @@ impl Context {
         context
     }
 
-    /// Finds out what the options that name keys, password files and logs lead to.
+    /// Finds out which files the options for keys, password files and logs name.
     #[inline]
     pub fn look_at_secrets(&mut self) {
         if !self.files.secrets.is_empty() {
@@ -118,7 +120,7 @@ impl Context {
         }
     }
 
-    /// Remembers which logs are open, since their paths may soon lead elsewhere.
+    /// Notes the files of the open logs, since the paths of these may soon lead elsewhere.
     pub fn note_logs(&mut self) {
         let logs = [(Place::AccessLog, &self.logs.access), (Place::ErrorLog, &self.logs.error)];
         for (place, log) in logs {
@@ -126,14 +128,14 @@ impl Context {
         }
     }
 
-    /// Forgets all files, whose fields hold media types.
+    /// Forgets all files, since their cached fields hold media types.
     pub fn renew_cache(&mut self) {
         let config = &self.options.config;
         let types = config.extra_mime_types.clone();
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
     }
 
-    /// Tells other threads what they must not exceed.
+    /// Publishes the limits that other threads have to respect.
     pub fn publish_limits(&self) {
         let config = &self.options.config;
         let hub = self.hub;
@@ -142,18 +144,18 @@ impl Context {
         hub.max_buffered.store(config.max_buffered_bytes, Ordering::Relaxed);
     }
 
-    /// Writes a line to the error log, unless the same has failed too often in this second.
+    /// Writes a line to the error log, unless the same line came too often in this second.
     pub fn complain(&mut self, what: &str) {
         self.logs.complain(None, what, self.clock.unix);
     }
 
-    /// As [`Context::complain`], about a client.
+    /// Writes a line about a client to the error log, as [`Context::complain`] does.
     pub fn complain_of(&mut self, client: SocketAddr, what: &str) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         self.logs.complain(Some(client), what, self.clock.unix);
     }
 
-    /// Writes the complaints of programs to the error log.
+    /// Writes the complaints of CGI programs to the error log.
     #[inline]
     pub fn log_complaints(&mut self) {
         if !self.programs.complaints.is_empty() {
@@ -171,15 +173,15 @@ impl Context {
         }
     }
 
-    /// Removes what abandoned work of WebDAV has left behind, in portions.
+    /// Removes a portion of what abandoned work of WebDAV has left behind.
     pub fn tidy(&mut self) {
         if !self.sweeper.is_idle() {
             self.sweeper.tidy(WORK_PER_TURN);
         }
     }
 
-    /// Counts bytes that a request or its answer needs against the limit of the server, until that is complete.
-    /// False if the limit is reached.
+    /// Counts bytes that a request or its answer needs against `max_buffered_bytes`, until the
+    /// answer is complete. Returns false if the limit is reached.
     pub fn charge(&mut self, request: &mut Request, len: usize) -> bool {
         if len > self.options.config.max_buffered_bytes.saturating_sub(self.buffered) {
             return false;
@@ -189,30 +191,30 @@ impl Context {
         true
     }
 
-    /// Counts nothing for a request any more.
+    /// Ends the count of all bytes of a request.
     pub fn discharge(&mut self, request: &mut Request) {
         self.recount(std::mem::take(&mut request.charged), 0);
     }
 
-    /// Takes back a request that is over.
+    /// Takes back a request that has been answered.
     pub fn recycle(&mut self, mut request: Box<Request>) {
         self.discharge(&mut request);
         self.spares.keep_request(request, self.clock.now);
     }
 
-    /// Whether more bytes are kept than `max_buffered_bytes` allows, or as many.
+    /// Returns whether the bytes that are kept have reached `max_buffered_bytes`.
     pub fn is_full(&self) -> bool {
         self.buffered >= self.options.config.max_buffered_bytes
     }
 
-    /// Corrects the number of bytes that are kept: `before` of them have become `after`.
+    /// Corrects the count of the bytes that are kept: `before` of them have become `after`.
     #[inline]
     pub fn recount(&mut self, before: usize, after: usize) {
         self.buffered = (self.buffered + after).saturating_sub(before);
     }
 
-    /// Takes the messages of other threads for one connection out of the queue. Those for others stay in
-    /// `pending`, in their order.
+    /// Takes the messages of other threads for one connection out of the queue. Messages for other
+    /// connections stay in `pending`, in their order.
     pub fn messages_for(&mut self, slot: &'static Slot) -> Vec<Message> {
         if !slot.has_messages() {
             return Vec::new();
@@ -227,7 +229,8 @@ impl Context {
         self.pending.extract_if(.., is_own).collect()
     }
 
-    /// Writes an answer that has been sent, up to the position `taken` of its outbox, into the access log.
+    /// Writes the access log line of an answer whose bytes are sent up to the position `taken` of
+    /// its outbox.
     pub fn log_access(&mut self, record: Record, taken: u64) {
         let Record { entry, head_len, end, status } = record;
         let count = taken.min(end).saturating_sub(entry.begin).saturating_sub(head_len);
@@ -242,7 +245,7 @@ impl Context {
         self.logs.access.add(&parts, self.clock.unix);
     }
 
-    /// Whether this process is the child of a fork that the server has not noticed yet.
+    /// Returns whether this process is the child of a fork that the server has not noticed yet.
     pub fn is_unnoticed_child(&self) -> bool {
         self.forks != FORKS.load(Ordering::Relaxed)
     }

@@ -1,8 +1,11 @@
-//! The contents of connections that the program must not see while a walk visits them.
+//! The contents of connections that the program must not see while `mg_iterate_over_connections`
+//! visits them.
+//!
+//! Owns the contents and puts them back. Refuses to know why a content is hidden and for how long.
 
 use crate::shared::slots::{Content, Generation, Slot};
 
-/// Hidden contents, the innermost last.
+/// The hidden contents; the last one was hidden last.
 #[derive(Default)]
 pub struct Hidden(Vec<HiddenContent>);
 
@@ -13,12 +16,12 @@ struct HiddenContent {
 }
 
 impl Hidden {
-    /// The number of contents that are hidden.
+    /// Returns the number of hidden contents.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is hidden.
+    /// Returns whether no content is hidden.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -29,12 +32,12 @@ impl Hidden {
         self.0.push(HiddenContent { slot, generation, content });
     }
 
-    /// Whether the content that was hidden last is that of `slot`.
+    /// Returns whether the content that was hidden last is that of `slot`.
     pub fn ends_with(&self, slot: &'static Slot) -> bool {
         self.0.last().is_some_and(|hidden| std::ptr::eq(hidden.slot, slot))
     }
 
-    /// Shows the content again that was hidden last, unless its connection has closed since.
+    /// Shows the content that was hidden last again, unless its connection has closed since.
     pub fn show_last(&mut self) {
         if let Some(HiddenContent { slot, generation, content }) = self.0.pop()
             && slot.open_generation() == Some(generation)
@@ -43,7 +46,8 @@ impl Hidden {
         }
     }
 
-    /// Forgets the contents of a connection, which are no more: there is nothing to be shown again.
+    /// Empties the hidden contents of a connection whose memory goes away: nothing must be shown
+    /// again.
     pub fn forget(&mut self, slot: &'static Slot) {
         for hidden in self.0.iter_mut().filter(|hidden| std::ptr::eq(hidden.slot, slot)) {
             hidden.content = Content::none();

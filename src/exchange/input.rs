@@ -1,17 +1,20 @@
-//! The buffer that every connection is read into, and parsed in. Only what is left unfinished is copied to a
-//! buffer of the connection, so that the memory of input is hot, and an idle connection needs none.
+//! The buffer into which every connection is received and in which it is parsed. Only unfinished
+//! input is copied to a buffer of its connection, so that this memory stays in the processor's
+//! caches, and an idle connection needs no buffer.
+//!
+//! Refuses to know sockets, and how requests are parsed.
 
 use std::ops::Range;
 
 use crate::http::request::Head;
 
-/// Bytes read at once; also the longest input that waits for its turn.
+/// The number of bytes that are received at once, and of the longest input that waits for its turn.
 pub const SCRATCH: usize = 64 * 1024;
 
 /// The input of the current connection.
 #[derive(Default)]
 pub struct Input {
-    /// Where it is received and parsed. Empty until the first poll.
+    /// The bytes as they are received and parsed; empty until the first poll.
     pub buf: Vec<u8>,
     /// The part of `buf` that is unread.
     pub unread: Range<usize>,
@@ -20,13 +23,14 @@ pub struct Input {
 }
 
 impl Input {
-    /// The unread bytes.
+    /// Returns the unread bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.buf[self.unread.clone()]
     }
 
-    /// Makes room for `least` bytes behind the unread input. False if there is no memory for it.
+    /// Makes room for `least` bytes behind the unread input. Returns false if there is no memory
+    /// for them.
     #[inline(always)]
     pub fn make_room(&mut self, least: usize) -> bool {
         let Input { buf, unread, .. } = self;
@@ -45,7 +49,8 @@ impl Input {
         true
     }
 
-    /// Takes `bytes` as the unread input. One more byte of room is for the NUL behind a message that ends it.
+    /// Makes `bytes` the unread input. One more byte of room is for the NUL behind a message that
+    /// ends there.
     pub fn put(&mut self, bytes: &[u8]) {
         if self.buf.len() <= bytes.len() {
             self.buf.resize(bytes.len() + 1, 0);
@@ -54,7 +59,7 @@ impl Input {
         self.unread = 0..bytes.len();
     }
 
-    /// Throws the unread input away.
+    /// Drops the unread input.
     pub fn clear(&mut self) {
         self.unread = 0..0;
     }

@@ -1,12 +1,13 @@
-//! One request, and what is known of its answer. RFC 9110, RFC 9112.
+//! One request, and the properties of its answer (RFC 9110, RFC 9112).
 //!
-//! Refuses to know who answers it, and the connection that it came over.
+//! Owns the buffer of head and content, the target, and the decision about persistence. Refuses to
+//! know the source of the answer and the connection of the request.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::buffers::SMALL;
+use super::buffers::SMALL_BUFFER;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -15,13 +16,14 @@ use crate::shared::slots::Shown;
 
 /// A request.
 pub struct Request {
-    /// The number of its connection.
+    /// The index of its connection.
     pub connection: u32,
     pub client: SocketAddr,
-    /// The address that the client has connected to; known where a program may need it.
+    /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
     pub is_secure: bool,
-    /// The head, then the content. It does not move while the program may look at it.
+    /// The head, followed by the content. The buffer does not move while the program may look at
+    /// it.
     pub buf: Vec<u8>,
     pub head: Head,
     /// The decoded path.
@@ -29,25 +31,25 @@ pub struct Request {
     pub shown: Shown,
     /// The part of the content that has not arrived.
     pub rest: Rest,
-    /// Bytes of the content that have arrived, framing included.
+    /// The number of bytes of the content that have arrived, framing included.
     pub arrived: u64,
-    /// Bytes that count against `max_buffered_bytes` until the answer is complete.
+    /// The number of bytes that count against `max_buffered_bytes` until the answer is complete.
     pub charged: usize,
-    /// The connection ends with the answer, whatever else the request says.
+    /// Set if the connection ends with the answer, whatever else the request says.
     pub is_last: bool,
-    /// The user that digest authentication let in, and the password file that knows the user.
+    /// The user that digest authentication has accepted, and the password file that holds the user.
     pub user: Vec<u8>,
     pub granted: Option<PathBuf>,
-    /// The count of its nonce is used up by this request itself.
+    /// Set once this request has used up the count of its nonce.
     pub is_spent: bool,
-    /// How often a program sent it elsewhere.
+    /// The number of times that a CGI program redirected the request to another path.
     pub redirections: u8,
-    /// The status of the answer, and the length of its head. 0 until the head is written.
+    /// The status of the answer, and the length of its heads in bytes; 0 until the head is written.
     pub status: u16,
     pub head_len: u64,
-    /// Fields that the library's own answer has beside the usual ones, each with its line end.
+    /// The fields of the library's own answer beside the usual ones, each with its line end.
     pub fields: Vec<u8>,
-    /// A document of XML that is the content of the answer.
+    /// The content of the answer, if it is a document of XML.
     pub document: Option<String>,
     pub log: Option<LogEntry>,
 }
@@ -55,16 +57,16 @@ pub struct Request {
 /// The part of the content that has not arrived.
 #[derive(Clone, Debug, Default)]
 pub enum Rest {
-    /// All has arrived.
+    /// All content has arrived.
     #[default]
     Nothing,
     Length(u64),
     Chunked(Decoder),
-    /// It is not known where the request ends, or its end will not be read.
+    /// The end of the request is unknown, or will not be read.
     Unread,
 }
 
-/// What the access log will say of a request.
+/// The access log line of a request.
 pub struct LogEntry {
     /// The line without status and byte count, and where these belong.
     pub line: Vec<u8>,
@@ -108,8 +110,8 @@ impl Request {
         (self.connection, self.client, self.is_secure) = (connection, client, is_secure);
     }
 
-    /// Ends it: only its buffers are used again, but for that of the content if it is large, which is
-    /// returned. Each field is named here, so that none can reach the next request.
+    /// Ends the request: only its buffers are used again. A large buffer of the content is returned
+    /// instead. Each field is named here, so that no value can reach the next request.
     pub fn end(&mut self) -> Vec<u8> {
         let Request {
             connection: _,
@@ -148,50 +150,51 @@ impl Request {
         fields.clear();
         *document = None;
         *log = None;
-        match buf.capacity() > SMALL {
+        match buf.capacity() > SMALL_BUFFER {
             true => std::mem::take(buf),
             false => Vec::new(),
         }
     }
 
-    /// Its method.
+    /// Returns the method.
     pub fn method(&self) -> &[u8] {
         self.buf.get(self.head.method.range()).unwrap_or_default()
     }
 
-    /// Its target, as it was sent.
+    /// Returns the target as it was sent.
     pub fn target(&self) -> &[u8] {
         self.buf.get(self.head.target.range()).unwrap_or_default()
     }
 
-    /// Its head, as it was sent.
+    /// Returns the head as it was sent.
     pub fn head_bytes(&self) -> &[u8] {
         self.buf.get(..self.head.len).unwrap_or_default()
     }
 
-    /// The query of its target.
+    /// Returns the query of the target.
     pub fn query(&self) -> Option<&[u8]> {
         self.shown.query.clone().and_then(|query| self.buf.get(query))
     }
 
-    /// Whether all of it has arrived.
+    /// Returns whether the request has arrived completely.
     pub fn is_complete(&self) -> bool {
         matches!(self.rest, Rest::Nothing)
     }
 
-    /// Whether the connection stays open behind the answer (RFC 9112, section 9.3).
+    /// Returns whether the connection stays open after the answer (RFC 9112, section 9.3).
     pub fn persists(&self) -> bool {
         self.head.persistent && !self.is_last
     }
 
-    /// Decides whether the connection stays open behind an answer of the library's own. `has_length`: its
-    /// end shows without the end of the connection, also to a client of HTTP/1.0.
+    /// Decides whether the connection stays open after an answer of the library's own. `has_length`
+    /// says that a client of HTTP/1.0, too, finds the end of the answer without the end of the
+    /// connection.
     pub fn decide_persistence(&mut self, has_length: bool) -> bool {
         self.is_last |= !has_length && self.head.minor == 0;
         self.persists()
     }
 
-    /// Sets out to take the content that the head announces.
+    /// Prepares to take the content that the head announces.
     pub fn expect_content(&mut self) {
         self.rest = match self.head.framing {
             Framing::Empty => Rest::Nothing,
@@ -200,14 +203,14 @@ impl Request {
         };
     }
 
-    /// Names the user in the line of the access log.
+    /// Writes the user's name into the line of the access log.
     pub fn log_user(&mut self, user: &[u8]) {
         if let Some(LogEntry { line, status_at, .. }) = &mut self.log {
             log::set_user(line, status_at, user);
         }
     }
 
-    /// Finds path and query of the target; false if it is none.
+    /// Finds path and query of the target. Returns false if the target is not valid.
     pub fn locate(&mut self) -> bool {
         let Request { buf, head, path, shown, .. } = self;
         let Some(bytes) = buf.get(head.target.range()) else { return false };
@@ -231,7 +234,8 @@ impl Request {
         true
     }
 
-    /// The same for a target that is no path: `*`, which is a path of its own, and the absolute form.
+    /// Finds path and query of a target that does not begin with a slash: `*`, which counts as a
+    /// path, or the absolute form.
     #[cold]
     fn locate_elsewhere(&mut self) -> bool {
         let Request { buf, head, path, shown, .. } = self;
@@ -239,7 +243,7 @@ impl Request {
         let Some(bytes) = buf.get(head.target.range()) else { return false };
         path.clear();
         if bytes == b"*" {
-            // RFC 9112, section 3.2.4.
+            // RFC 9112, section 3.2.4, allows this form for OPTIONS only.
             if buf.get(head.method.range()) != Some(b"OPTIONS") {
                 return false;
             }
@@ -251,8 +255,8 @@ impl Request {
         if !is_host(authority) || !decode(target.path, path) {
             return false;
         }
-        // All of it lies in the target, but the path where there is none: that takes the place of the
-        // scheme.
+        // All parts lie within the target, except for a path that is missing: a slash for it takes
+        // the place of the scheme.
         let begin = bytes.as_ptr().addr();
         let offset = |part: &[u8]| part.as_ptr().addr().wrapping_sub(begin);
         let path_offset = offset(target.path);
@@ -267,8 +271,8 @@ impl Request {
     }
 }
 
-/// RFC 9112, section 3.2.2: the authority of the target takes the place of the Host field. It is
-/// appended to the head, since a string in C needs a byte behind it.
+/// Puts the authority of the target in the place of the Host field (RFC 9112, section 3.2.2). It is
+/// appended to the head, since a C string needs one more byte behind it.
 fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> bool {
     const NAME: &[u8] = b"Host\0";
     if buf.len() != head.len || buf.try_reserve(NAME.len() + authority.len() + 1).is_err() {
@@ -282,7 +286,7 @@ fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> boo
     };
     match head.fields.iter_mut().find(is_host) {
         Some(field) => field.value = value,
-        // In front, so that it is among those that the program sees.
+        // The field stands in front, so that it is among those that the program sees.
         None => head.fields.insert(0, Field { name, value }),
     }
     buf.extend_from_slice(NAME);
@@ -292,7 +296,7 @@ fn take_host(head: &mut Head, buf: &mut Vec<u8>, authority: Range<usize>) -> boo
     true
 }
 
-/// Decodes the path `raw` into `path`, which is empty.
+/// Decodes the path `raw` into `path`, which is empty. Returns false if `raw` is not valid.
 fn decode(raw: &[u8], path: &mut Vec<u8>) -> bool {
     path.resize(raw.len(), 0);
     let Ok(len) = uri::decode_path(raw, path) else { return false };

@@ -1,15 +1,17 @@
-//! Objects that were used and will be used again: requests, answers and outboxes. Memory that is new to the
+//! Requests, answers and outboxes that are kept for their next use. Memory that is new to the
 //! process costs more than receiving into it.
+//!
+//! Refuses to know what the objects were used for.
 
 use super::buffers::LargeBuffers;
 use super::outbox::Outbox;
 use super::request::Request;
 use crate::http::response::Answer;
 
-/// Requests, answers and outboxes that are kept, of each so many.
+/// The largest number of objects of each kind that are kept.
 const KEPT: usize = 64;
 
-/// See the module.
+/// The objects that are kept.
 #[derive(Default)]
 pub struct Spares {
     #[expect(clippy::vec_box, reason = "they move between here and connections")]
@@ -22,12 +24,12 @@ pub struct Spares {
 }
 
 impl Spares {
-    /// A request to begin.
+    /// Returns a request, kept or new, that has not begun.
     pub fn request(&mut self) -> Box<Request> {
         self.requests.pop().unwrap_or_default()
     }
 
-    /// Takes a request back. `now`: milliseconds of the server's clock.
+    /// Takes a request back. `now` is in milliseconds of the server's clock.
     pub fn keep_request(&mut self, mut request: Box<Request>, now: u32) {
         self.buffers.keep(request.end(), now);
         if self.requests.len() < KEPT {
@@ -35,7 +37,7 @@ impl Spares {
         }
     }
 
-    /// An answer to begin.
+    /// Returns an answer, kept or new, that has not begun.
     pub fn answer(&mut self) -> Box<Answer> {
         self.answers.pop().unwrap_or_default()
     }
@@ -47,7 +49,7 @@ impl Spares {
         }
     }
 
-    /// An outbox for a connection.
+    /// Returns an empty outbox, kept or new.
     pub fn outbox(&mut self) -> Box<Outbox> {
         self.outboxes.pop().unwrap_or_default()
     }

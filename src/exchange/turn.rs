@@ -1,43 +1,47 @@
-//! One turn of the loop: which connections are looked at, how much each may do, and whose output is sent
-//! together.
+//! One turn of the event loop: which connections have their turn, how much each may do, and whose
+//! output is sent together.
+//!
+//! Refuses to know the connections themselves, of which it holds indices.
 
 use std::collections::VecDeque;
 
-/// Requests of one connection that are served in one turn.
+/// The largest number of requests of one connection that are answered in one turn.
 pub const REQUESTS_PER_TURN: usize = 256;
-/// Bytes that one connection moves in one turn.
+/// The largest number of bytes that one connection moves in one turn.
 pub const BYTES_PER_TURN: usize = 1 << 20;
-/// How many connections with something to send wait for each other. The kernel's way of sending is
-/// long: gone once for all of them, it does not drive the code that answers requests out of the
+/// The number of connections with output that wait for each other. The kernel's path for sending is
+/// long: taken once for all of them, it does not drive the code that answers requests out of the
 /// processor's caches each time.
 pub const BATCH: usize = 64;
 
-/// The lists of a turn, and the shares of the connection that is looked at.
+/// The lists of a turn, and the shares of the current connection.
 pub struct Turn {
-    /// Connections to look at.
+    /// The connections that will have a turn.
     pub ready: VecDeque<u32>,
-    /// How many of `ready` belong to this turn.
+    /// The number of entries of `ready` that belong to this turn.
     pub left: usize,
-    /// The connection that is looked at.
+    /// The connection that has its turn.
     pub current: Option<u32>,
-    /// Requests that the current connection may still have served.
+    /// The number of requests that the current connection may still have answered.
     pub requests: usize,
-    /// Bytes that the current connection may still move.
+    /// The number of bytes that the current connection may still move.
     pub bytes: usize,
-    /// Connections with output that was queued outside their own turn, or that waits for that of others.
+    /// The connections with output that was queued outside their own turn, or that waits for the
+    /// output of others.
     pub dirty: Vec<u32>,
-    /// Milliseconds of the clock: when waiting output was sent last, or when the turn began.
+    /// The time at which waiting output was last sent, or at which the turn began, in milliseconds
+    /// of the clock.
     pub batch_time: u32,
-    /// Connections whose requests for files wait for those of others, to share a look with them; and
-    /// whether they have waited long enough.
+    /// The connections whose requests for files wait for those of others, to share a look with
+    /// them, and whether they have waited long enough.
     pub sharing: VecDeque<u32>,
     pub shares_now: bool,
-    /// The current connection has waited so in this turn.
+    /// Set if the current connection has waited in `sharing` in this turn.
     pub has_shared: bool,
 }
 
 impl Turn {
-    /// A turn in which nothing is to be done. `now`: milliseconds of the clock.
+    /// Creates a turn in which there is nothing to do. `now` is in milliseconds of the clock.
     pub fn new(now: u32) -> Self {
         Self {
             ready: VecDeque::new(),
@@ -59,7 +63,7 @@ impl Turn {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Whether connections wait to send, or to look at files, together.
+    /// Returns whether connections wait to send together, or to look at files together.
     pub fn has_waiting(&self) -> bool {
         !self.dirty.is_empty() || !self.sharing.is_empty()
     }

@@ -297,7 +297,7 @@ static OPTION_NAMES: OptionNames = {
     OptionNames(names)
 };
 
-/// Converts a length for C. No request has a length that an `int` cannot hold.
+/// Returns a length as C has it. No request has a length that an `int` cannot hold.
 fn int(len: usize) -> c_int {
     c_int::try_from(len).unwrap_or(c_int::MAX)
 }

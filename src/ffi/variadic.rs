@@ -83,7 +83,7 @@ unsafe extern "C" {
     pub fn mg_md5(buf: *mut c_char, ...) -> *mut c_char;
 }
 
-// The name under which C finds `md5_of`, since `no_mangle` would export that function.
+// This is the name under which C finds `md5_of`, since `no_mangle` would export that function.
 std::arch::global_asm!(
     ".pushsection .text.mongoose_md5_of,\"ax\",%progbits",
     ".globl mongoose_md5_of",

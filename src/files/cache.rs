@@ -22,18 +22,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
-pub use super::known::{Content, Entry, Known, entity_tag, http_date, modified_of};
+pub use super::known::{Content, Entry, Known};
 use super::mime::media_type;
 
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
 /// than the two calls that let the kernel send it from the file.
-const SMALL: u64 = 8 << 10;
+const SMALL_FILE: u64 = 8 << 10;
 /// The same size where no more descriptors may be kept.
-const MEDIUM: u64 = 32 << 10;
+const MEDIUM_FILE: u64 = 32 << 10;
 /// The number of paths without a file that are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
 /// The number of attempts to read a file that changes while it is read.
-const ATTEMPTS: usize = 3;
+const READ_ATTEMPTS: usize = 3;
 
 /// The metadata that must be equal for a file to count as unchanged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -181,7 +181,8 @@ impl Cache {
     }
 
     /// Removes all entries.
-    pub fn clear(&mut self) {
+    #[cfg(test)]
+    fn clear(&mut self) {
         let extra_types = std::mem::take(&mut self.extra_types);
         *self = Cache::new(self.budget, self.max_open, extra_types);
     }
@@ -208,7 +209,7 @@ impl Cache {
 
     /// Reads a file that is not in the cache.
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
-        let small = if self.open < self.max_open { SMALL } else { MEDIUM };
+        let small = if self.open < self.max_open { SMALL_FILE } else { MEDIUM_FILE };
         let loaded = match load(path, small) {
             // No request may fail because the cache holds too many descriptors.
             Err(error) if is_exhaustion(&error) && self.open > 0 => {
@@ -338,7 +339,7 @@ fn load(path: &Path, small: u64) -> io::Result<Loaded> {
     if file.as_raw_fd() < 3 {
         file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
     }
-    for _ in 0..ATTEMPTS {
+    for _ in 0..READ_ATTEMPTS {
         let now = SystemTime::now();
         let meta = file.metadata()?;
         check_kind(&meta)?;
@@ -460,7 +461,7 @@ mod tests {
     fn what_has_not_changed_is_not_read_again() {
         let folder = Folder::new();
         let small = folder.write("small", "one");
-        let large = folder.write("large", &"x".repeat(SMALL as usize + 1));
+        let large = folder.write("large", &"x".repeat(SMALL_FILE as usize + 1));
         settle();
         let mut cache = cache();
         for path in [&small, &large] {
@@ -551,7 +552,7 @@ mod tests {
     #[test]
     fn descriptors_are_bounded_and_can_be_closed() {
         let folder = Folder::new();
-        let large = "x".repeat(MEDIUM as usize + 1);
+        let large = "x".repeat(MEDIUM_FILE as usize + 1);
         let mut cache = cache();
         let small = folder.write("small", "x");
         cache.get(&small, 1).unwrap();
@@ -561,12 +562,15 @@ mod tests {
         }
         assert_eq!((cache.open, cache.indexes.len()), (4, 5));
         // If no more descriptors may be kept, content up to a larger size is.
-        let medium = folder.write("medium", &large[..MEDIUM as usize]);
+        let medium = folder.write("medium", &large[..MEDIUM_FILE as usize]);
         assert!(!cache.get(&medium, 1).unwrap().is_open());
         cache.close_files();
         assert_eq!((cache.open, cache.indexes.len()), (0, 2));
         assert!(
-            cache.get(&folder.write("another", &large[..MEDIUM as usize]), 1).unwrap().is_open()
+            cache
+                .get(&folder.write("another", &large[..MEDIUM_FILE as usize]), 1)
+                .unwrap()
+                .is_open()
         );
         assert!(cache.indexes.contains_key(small.as_os_str()));
     }
@@ -584,7 +588,7 @@ mod tests {
     #[test]
     fn any_use_leaves_the_books_in_order() {
         let folder = Folder::new();
-        let large = "x".repeat(SMALL as usize + 1);
+        let large = "x".repeat(SMALL_FILE as usize + 1);
         let name = |n: u64| folder.0.join(n.to_string());
         let mut cache = Cache::new(8 * 1024, 2, Vec::new());
         let mut random = 1u64;

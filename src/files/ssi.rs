@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 /// The start of a tag.
-const OPEN: &[u8] = b"<!--#";
+const TAG_BEGIN: &[u8] = b"<!--#";
 /// The length of the longest tag, in bytes. A longer one is text.
 pub const MAX_TAG: usize = 4096;
 
@@ -34,20 +34,20 @@ pub enum Directive<'a> {
 
 /// Looks at the start of `input`. `ended` says that no input follows.
 pub fn scan(input: &[u8], ended: bool) -> Found<'_> {
-    match memchr::memmem::find(input, OPEN) {
+    match memchr::memmem::find(input, TAG_BEGIN) {
         Some(0) => {}
         Some(at) => return Found::Text(at),
         None => {
-            let begun = (1..OPEN.len()).rev().find(|len| input.ends_with(&OPEN[..*len]));
+            let begun = (1..TAG_BEGIN.len()).rev().find(|len| input.ends_with(&TAG_BEGIN[..*len]));
             let text = input.len() - begun.filter(|_| !ended).unwrap_or(0);
             return if text > 0 { Found::Text(text) } else { Found::More };
         }
     }
-    let window = &input[OPEN.len()..input.len().min(MAX_TAG)];
+    let window = &input[TAG_BEGIN.len()..input.len().min(MAX_TAG)];
     match end_of_tag(window) {
-        Some(end) => Found::Tag(OPEN.len() + end + 3, parse(&window[..end])),
+        Some(end) => Found::Tag(TAG_BEGIN.len() + end + 3, parse(&window[..end])),
         // A tag without an end is sent as text.
-        None if ended || input.len() >= MAX_TAG => Found::Text(OPEN.len()),
+        None if ended || input.len() >= MAX_TAG => Found::Text(TAG_BEGIN.len()),
         None => Found::More,
     }
 }

@@ -11,7 +11,7 @@ use super::status::{forbids_content, write_status_line};
 
 /// The properties of a request that decide how its response ends.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked {
+pub struct RequestFacts {
     /// The method is HEAD, whose response has no content.
     pub head_only: bool,
     /// The request is HTTP/1.1, so that the client understands chunks.
@@ -95,13 +95,18 @@ impl BuiltHead {
 
     /// Appends the complete head to `out`, with the framing that fits the content that follows.
     #[inline]
-    pub(super) fn write(self, asked: Asked, content_follows: bool, out: &mut Vec<u8>) -> Ending {
-        let chunked = content_follows && asked.chunks;
+    pub(super) fn write(
+        self,
+        request: RequestFacts,
+        content_follows: bool,
+        out: &mut Vec<u8>,
+    ) -> Ending {
+        let chunked = content_follows && request.chunks;
         let may_have_content = !forbids_content(self.status);
 
         // The response to HEAD keeps the framing that the program gives: no content contradicts it.
         let has = |own| self.fields.iter().any(|(field, _)| *field == own);
-        let keeps_framing = asked.head_only
+        let keeps_framing = request.head_only
             && !content_follows
             && (has(OwnField::ContentLength) || has(OwnField::TransferEncoding));
         // A client of HTTP/1.0 waits for the end of the connection unless there is a length.
@@ -110,12 +115,12 @@ impl BuiltHead {
                 && !content_follows
                 && !(keeps_framing && has(OwnField::TransferEncoding))
         };
-        let persistent = asked.persistent
+        let persistent = request.persistent
             && !self.names_close
             && self.status >= 200
-            && (asked.chunks || has_length());
+            && (request.chunks || has_length());
         let adds_close = !persistent && !self.names_close;
-        let adds_keep_alive = persistent && !asked.chunks && !self.names_keep_alive;
+        let adds_keep_alive = persistent && !request.chunks && !self.names_keep_alive;
         let mut at = 0;
         for (field, place) in self.fields {
             let stays = match field {

@@ -7,13 +7,13 @@
 use super::request::{decimal, tokens};
 
 /// The longest raw head in bytes; more bytes without an end are content without a head.
-const MAX_HEAD: usize = 1 << 20;
+const MAX_RAW_HEAD: usize = 1 << 20;
 
 /// Returns whether `bytes`, which do not hold the end of a head, may be the start of one.
 #[inline]
 pub(super) fn may_be_head(bytes: &[u8]) -> bool {
     let shown = bytes.len().min(5);
-    bytes[..shown] == b"HTTP/"[..shown] && bytes.len() <= MAX_HEAD
+    bytes[..shown] == b"HTTP/"[..shown] && bytes.len() <= MAX_RAW_HEAD
 }
 
 /// Returns the offset behind the empty line. Some programs end lines with a bare LF.

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// The largest number of header fields; a head with more is refused with 431.
-pub const MAX_FIELDS: usize = 128;
+const MAX_FIELDS: usize = 128;
 
 /// A part of the head, by its offset from the first byte of the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -136,7 +136,7 @@ impl Head {
         }
     }
 
-    /// Takes over what httparse has found in `input`, and judges the fields.
+    /// Takes over what httparse has found in `input`, and checks the fields.
     fn take(&mut self, input: &[u8], request: &httparse::Request<'_, '_>) -> Outcome {
         let (Some(method), Some(target), Some(minor)) =
             (request.method, request.path, request.version)

@@ -2,9 +2,9 @@
 //!
 //! Owns where the response ends and whether the connection can stay open: raw bytes are passed on
 //! as they stand, and read just as far as that takes. Knows no socket, and of the request only
-//! [`Asked`]. `raw_head` reads heads, and `built_head` writes them.
+//! [`RequestFacts`]. `raw_head` reads heads, and `built_head` writes them.
 
-pub use super::built_head::Asked;
+pub use super::built_head::RequestFacts;
 use super::built_head::{BuiltHead, Ending};
 use super::chunked::{Decoder, Step};
 use super::raw_head::{Facts, find_end, may_be_head};
@@ -17,7 +17,7 @@ const MAX_RECENT: usize = 512;
 /// One response that is being written.
 #[derive(Debug, Default)]
 pub struct Answer {
-    asked: Asked,
+    request: RequestFacts,
     state: State,
     /// The handler has returned: further bytes are written late.
     late: bool,
@@ -67,7 +67,7 @@ pub enum Written {
 
 /// The progress of a response when its handler has returned.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Standing {
+pub enum Completion {
     /// Nothing was written.
     Silent,
     /// The response has begun and is to be continued.
@@ -79,16 +79,16 @@ pub enum Standing {
 
 impl Answer {
     /// Creates a response of which nothing is written yet.
-    pub fn new(asked: Asked, default_status: u16) -> Self {
+    pub fn new(request: RequestFacts, default_status: u16) -> Self {
         let mut answer = Self::default();
-        answer.begin(asked, default_status);
+        answer.begin(request, default_status);
         answer
     }
 
     /// Begins the next response in place of this one. `default_status` is the status of a built
     /// head for which the program calls no `mg_send_status`.
-    pub fn begin(&mut self, asked: Asked, default_status: u16) {
-        self.asked = asked;
+    pub fn begin(&mut self, request: RequestFacts, default_status: u16) {
+        self.request = request;
         self.default_status = default_status;
         self.state = State::Start;
         self.late = false;
@@ -118,11 +118,6 @@ impl Answer {
         }
     }
 
-    /// Returns whether the program has written anything.
-    pub fn is_untouched(&self) -> bool {
-        matches!(self.state, State::Start) && self.head_len == 0
-    }
-
     /// Takes the last mistake of the program since the previous call.
     pub fn take_fault(&mut self) -> Option<&'static str> {
         self.fault.take()
@@ -149,7 +144,7 @@ impl Answer {
         if let State::Built(built) = &mut self.state {
             self.state = State::Head(built.take_bytes());
         }
-        let empty = self.asked.head_only || forbids_content(self.status);
+        let empty = self.request.head_only || forbids_content(self.status);
         if let State::Data { .. } = self.state
             && empty
         {
@@ -294,7 +289,7 @@ impl Answer {
         }
         if facts.status < 200 {
             // RFC 9110, section 15.2: a client of HTTP/1.0 does not know interim responses.
-            if self.asked.chunks {
+            if self.request.chunks {
                 self.head_len += head.len() as u64;
                 out.extend_from_slice(head);
             }
@@ -304,8 +299,9 @@ impl Answer {
         self.head_len += head.len() as u64;
         out.extend_from_slice(head);
         self.status = facts.status;
-        let persistent = self.asked.persistent && facts.persists[usize::from(self.asked.chunks)];
-        self.state = if self.asked.head_only || forbids_content(facts.status) {
+        let persistent =
+            self.request.persistent && facts.persists[usize::from(self.request.chunks)];
+        self.state = if self.request.head_only || forbids_content(facts.status) {
             State::Complete { persistent }
         } else if facts.chunked {
             State::Chunks { decoder: Decoder::new(), persistent }
@@ -371,7 +367,7 @@ impl Answer {
         }
         match self.state {
             State::Data { chunked, persistent } => {
-                if self.asked.head_only || forbids_content(self.status) {
+                if self.request.head_only || forbids_content(self.status) {
                     if !data.is_empty() {
                         self.fault = Some("data for an answer that cannot have content");
                     }
@@ -398,7 +394,7 @@ impl Answer {
 
     /// Appends the last chunk where there are chunks, and completes the response.
     fn end_data(&mut self, chunked: bool, persistent: bool, out: &mut Vec<u8>) {
-        if chunked && !self.asked.head_only && !forbids_content(self.status) {
+        if chunked && !self.request.head_only && !forbids_content(self.status) {
             out.extend_from_slice(b"0\r\n\r\n");
         }
         self.state = State::Complete { persistent };
@@ -412,7 +408,7 @@ impl Answer {
         };
         let before = out.len();
         self.status = built.status();
-        let Ending { chunked, persistent } = built.write(self.asked, content_follows, out);
+        let Ending { chunked, persistent } = built.write(self.request, content_follows, out);
         self.head_len += (out.len() - before) as u64;
         self.state = if content_follows {
             State::Data { chunked, persistent }
@@ -423,10 +419,10 @@ impl Answer {
 
     /// Notes that the handler has returned. Completes the response, unless its framing lets the
     /// program continue it later.
-    pub fn handler_returned(&mut self, out: &mut Vec<u8>) -> Standing {
+    pub fn handler_returned(&mut self, out: &mut Vec<u8>) -> Completion {
         self.late = true;
         match &mut self.state {
-            State::Start => return Standing::Silent,
+            State::Start => return Completion::Silent,
             State::Head(head) => {
                 out.extend_from_slice(head);
                 self.state = State::Complete { persistent: false };
@@ -445,8 +441,8 @@ impl Answer {
             | State::Complete { .. } => {}
         }
         match self.state {
-            State::Complete { persistent } => Standing::Complete { persistent },
-            _ => Standing::Open,
+            State::Complete { persistent } => Completion::Complete { persistent },
+            _ => Completion::Open,
         }
     }
 }
@@ -469,33 +465,36 @@ mod tests {
     #[test]
     fn raw_bytes_behind_data_are_not_sent_where_there_is_no_content() {
         for (head_only, status) in [(true, 200), (false, 204), (false, 304)] {
-            let asked = Asked { head_only, chunks: true, persistent: true };
-            let (mut answer, mut out) = (Answer::new(asked, status), Vec::new());
+            let request = RequestFacts { head_only, chunks: true, persistent: true };
+            let (mut answer, mut out) = (Answer::new(request, status), Vec::new());
             assert_eq!(answer.send_data(b"a", &mut out), Written::Taken);
             assert_eq!(answer.write(b"1\r\nb\r\n", &mut out), Written::Taken);
             assert!(answer.take_fault().is_some());
-            assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: true });
+            assert_eq!(
+                answer.handler_returned(&mut out),
+                Completion::Complete { persistent: true }
+            );
             assert!(out.ends_with(b"\r\n\r\n") && find_end(&out, 0) == Some(out.len()));
         }
     }
 
     #[test]
     fn an_answer_whose_end_clients_may_see_elsewhere_is_the_last() {
-        let asked = Asked { chunks: true, persistent: true, ..Asked::default() };
+        let request = RequestFacts { chunks: true, persistent: true, ..RequestFacts::default() };
         for fields in [
             "Content-Length: 2\r\nContent-Length: 3\r\n",
             "Content-Length: x\r\nContent-Length: 2\r\n",
             "Content-Length: 2\r\nTransfer-Encoding: gzip\r\n",
         ] {
-            let (mut answer, mut out) = (Answer::new(asked, 200), Vec::new());
+            let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
             answer.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc").as_bytes(), &mut out);
-            let standing = answer.handler_returned(&mut out);
-            assert_ne!(standing, Standing::Complete { persistent: true }, "{fields}");
+            let completion = answer.handler_returned(&mut out);
+            assert_ne!(completion, Completion::Complete { persistent: true }, "{fields}");
         }
         // The client takes the response for an interim one and waits for another.
-        let (mut answer, mut out) = (Answer::new(asked, 200), Vec::new());
+        let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
         assert!(answer.send_status(102));
-        assert_eq!(answer.handler_returned(&mut out), Standing::Complete { persistent: false });
+        assert_eq!(answer.handler_returned(&mut out), Completion::Complete { persistent: false });
     }
 
     proptest! {
@@ -523,16 +522,16 @@ mod tests {
         ) {
             let mut used = Answer::default();
             for (head, content, (head_only, chunks, persistent)) in written {
-                let asked = Asked { head_only, chunks, persistent };
-                let mut new = Answer::new(asked, 200);
-                used.begin(asked, 200);
+                let request = RequestFacts { head_only, chunks, persistent };
+                let mut new = Answer::new(request, 200);
+                used.begin(request, 200);
                 let (mut by_used, mut by_new) = (Vec::new(), Vec::new());
                 for bytes in [head.as_bytes(), content.as_bytes()] {
                     let taken = used.write(bytes, &mut by_used);
                     prop_assert_eq!(taken, new.write(bytes, &mut by_new));
                 }
-                let standing = used.handler_returned(&mut by_used);
-                prop_assert_eq!(standing, new.handler_returned(&mut by_new));
+                let completion = used.handler_returned(&mut by_used);
+                prop_assert_eq!(completion, new.handler_returned(&mut by_new));
                 prop_assert_eq!(by_used, by_new);
                 prop_assert_eq!((used.status, used.head_len), (new.status, new.head_len));
                 prop_assert_eq!(used.take_fault(), new.take_fault());

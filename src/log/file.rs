@@ -1,7 +1,9 @@
-//! A file that whole lines are appended to, by several processes perhaps.
+//! A file to which whole lines are appended, perhaps by several processes (POSIX `open` with
+//! `O_APPEND`, `write`).
 //!
-//! It is opened when its path is set and held: later the path may be out of reach, for a lack of
-//! rights or of descriptors. Writing never blocks; lines that cannot be written are counted.
+//! The file is opened when its path is set, and held: later the path may be out of reach, for lack
+//! of rights or of descriptors. Writing never blocks, and lines that cannot be written are counted.
+//! Refuses to know what the lines say.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,76 +15,78 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-/// More than this does not wait.
-const MAX_WAITING: usize = 64 * 1024;
-/// What a pipe takes whole or not at all (POSIX: at least 512; Linux: 4096).
+/// The largest number of bytes that wait to be written.
+const MAX_UNWRITTEN: usize = 64 * 1024;
+/// The number of bytes that a pipe takes whole or not at all (POSIX: at least 512; Linux: 4096).
 const PIPE_BUF: usize = 4096;
 
-/// A file that lines are appended to.
+/// A file to which lines are appended.
 #[derive(Default)]
 pub struct LogFile {
-    /// Absolute, so that it stays the same place when the program changes its directory.
+    /// The path, made absolute so that it stays the same when the program changes its directory.
     path: Option<PathBuf>,
     open: Option<Open>,
-    /// The second in which the path was last looked at.
+    /// The second in which the path was last checked.
     checked: Option<u64>,
-    /// Whole lines that wait for [`LogFile::flush`].
+    /// The whole lines that wait for [`LogFile::flush`].
     waiting: Vec<u8>,
-    /// The rest of a line of which the file has the beginning.
+    /// The rest of a line whose beginning is in the file.
     rest: Vec<u8>,
-    /// What is wrong, until it is right again.
+    /// The present trouble with the file.
     trouble: Option<Trouble>,
-    /// Lines that were not written, and not told of yet.
+    /// The number of lines that were not written and not reported yet.
     lost: u64,
-    /// The second in which such lines were told of last.
+    /// The second in which lost lines were last reported.
     told: u64,
 }
 
+/// A reason why lines cannot be written, or why another file than that of the path holds them.
 struct Trouble {
     why: String,
-    /// Lines can be written all the same.
+    /// Set if lines can be written all the same.
     is_mild: bool,
     is_told: bool,
 }
 
 impl LogFile {
-    /// Writes to `path` from now on; `None` writes nowhere. What waits still goes to the old file.
-    /// A path that cannot be opened is tried again later.
+    /// Writes to `path` from now on; with `None`, writes nowhere. Lines that wait still go to the
+    /// old file. A path that cannot be opened is tried again later.
     pub fn set_path(&mut self, path: Option<&Path>, now: u64) {
         self.flush(now);
-        // Without a working directory it is taken as it is.
+        // Without a working directory the path is taken as it is.
         let path = path.map(|path| absolute(path).unwrap_or_else(|_| path.to_path_buf()));
         *self = Self { path, ..Self::default() };
         self.make_ready(now);
     }
 
-    /// Whether lines go anywhere.
+    /// Returns whether a path is set.
     pub fn is_on(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Device and inode of the file that is open.
+    /// Returns device and inode of the file that is open.
     pub fn identity(&self) -> Option<(u64, u64)> {
         self.open.as_ref().map(|open| open.identity)
     }
 
-    /// What is known of it.
+    /// Returns the metadata of the file that is open.
     pub fn metadata(&self) -> Option<fs::Metadata> {
         self.open.as_ref()?.file.as_ref()?.metadata().ok()
     }
 
-    /// Forgets what waits: in the child of a fork, whose parent writes it. The file stays open, since the
-    /// child may not be allowed to open it again.
+    /// Forgets the lines that wait, in the child of a fork, since the parent writes them. The file
+    /// stays open: the child may not be allowed to open it again.
     pub fn forget_waiting(&mut self) {
         self.waiting = Vec::new();
         self.rest = Vec::new();
         self.lost = 0;
     }
 
-    /// Takes a line in parts, the last of which ends in a line feed, to be written with others.
+    /// Takes a line in parts, of which the last ends in a line feed, to write it together with
+    /// others.
     pub fn add(&mut self, parts: &[&[u8]], now: u64) {
         let len = parts.iter().map(|part| part.len()).sum();
-        if self.waiting.len() + len > MAX_WAITING {
+        if self.waiting.len() + len > MAX_UNWRITTEN {
             self.flush(now);
         }
         if self.path.is_none() {
@@ -141,7 +145,8 @@ impl LogFile {
             Ok(()) => {}
             Err(error) => {
                 if matches!(error, Errno::PIPE | Errno::BADF) {
-                    // Nobody reads it any more, or it is not ours to write to: it is opened anew.
+                    // The pipe has no reader any more, or the descriptor is no longer ours: the
+                    // file is opened anew.
                     self.open = None;
                     self.rest = Vec::new();
                 }
@@ -150,13 +155,13 @@ impl LogFile {
         }
     }
 
-    /// Whether [`LogFile::tend`] has something to do.
+    /// Returns whether [`LogFile::tend`] has something to do.
     pub fn needs_care(&self, now: u64) -> bool {
         let is_missing = self.open.is_none() && self.path.is_some() && self.checked != Some(now);
         is_missing || self.has_news(now)
     }
 
-    /// Tries again to open what is not open.
+    /// Tries again to open a file that is not open.
     pub fn tend(&mut self, now: u64) {
         if self.open.is_none() {
             self.make_ready(now);
@@ -168,8 +173,8 @@ impl LogFile {
         self.trouble.as_ref().map_or(has_lost, |trouble| !trouble.is_told)
     }
 
-    /// What is to be told of this log: that something is wrong, once, and what was lost when it is right
-    /// again. `itself`: it is to stand in this very log.
+    /// Returns what is to be reported of this log: a new trouble, once, and after its end the
+    /// number of lost lines. `itself` says that the report will stand in this very log.
     pub fn take_news(&mut self, itself: bool, now: u64) -> Option<String> {
         if !self.has_news(now) {
             return None;
@@ -180,7 +185,7 @@ impl LogFile {
                 self.told = now;
                 Some(format!("{path}: {} lines were lost", std::mem::take(&mut self.lost)))
             }
-            // What is not open cannot tell it of itself.
+            // A log that is not open cannot report about itself.
             Some(trouble) if itself && !trouble.is_mild => None,
             Some(trouble) => {
                 trouble.is_told = true;
@@ -195,11 +200,12 @@ impl LogFile {
         }
     }
 
-    /// Whether the file is open: looks after the descriptor each time, and after the path once a second.
+    /// Returns whether the file is open. Checks the descriptor each time, and the path once a
+    /// second.
     fn make_ready(&mut self, now: u64) -> bool {
         let Some(path) = &self.path else { return false };
         if self.open.as_ref().is_some_and(|open| !open.is_valid()) {
-            // A daemon has closed it.
+            // A daemon has closed the descriptor.
             self.open = None;
             self.checked = None;
         }
@@ -209,7 +215,7 @@ impl LogFile {
         self.checked = Some(now);
         let there = fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
         if there.is_some() && there == self.identity() {
-            // Whatever was wrong with its place is right again.
+            // Any trouble with the path is over.
             self.trouble = self.trouble.take().filter(|trouble| !trouble.is_mild);
             return true;
         }
@@ -231,7 +237,7 @@ impl LogFile {
         self.open.is_some()
     }
 
-    /// Writes `bytes` from `at` on, and moves that.
+    /// Writes `bytes` from `at` on, and advances `at`.
     fn put(&self, bytes: &[u8], at: &mut usize) -> Result<(), Errno> {
         let Some(Open { file: Some(file), is_pipe, .. }) = &self.open else {
             return if bytes.is_empty() { Ok(()) } else { Err(Errno::BADF) };
@@ -252,9 +258,9 @@ impl LogFile {
     }
 }
 
-/// The file, and what tells it from others.
+/// The open file, with the properties that tell it from others.
 struct Open {
-    /// Absent only while it is dropped.
+    /// The file; absent only while it is dropped.
     file: Option<File>,
     identity: (u64, u64),
     is_pipe: bool,
@@ -262,13 +268,15 @@ struct Open {
 
 impl Open {
     fn new(path: &Path) -> io::Result<Open> {
-        // A FIFO without a reader must not hold the server up, and a terminal must not become its own.
+        // A FIFO without a reader must not block the server, and a terminal must not become its
+        // controlling terminal.
         let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o644).custom_flags(flags.bits() as i32);
         let mut file = options.open(path)?;
         if file.as_raw_fd() <= 2 {
-            // A daemon closes these, and what is printed there would go into the log.
+            // A daemon closes the standard descriptors, and text that is printed there would go
+            // into the log.
             file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
         }
         let meta = file.metadata()?;
@@ -276,7 +284,7 @@ impl Open {
         Ok(Open { identity: (meta.dev(), meta.ino()), file: Some(file), is_pipe })
     }
 
-    /// Whether the descriptor is still the file that was opened.
+    /// Returns whether the descriptor still is the file that was opened.
     fn is_valid(&self) -> bool {
         let meta = self.file.as_ref().map(rustix::fs::fstat);
         #[allow(clippy::unnecessary_cast, reason = "other widths on other systems")]
@@ -291,25 +299,25 @@ impl Drop for Open {
         if !self.is_valid()
             && let Some(file) = self.file.take()
         {
-            // The number may belong to a file of the program's by now.
+            // The number may belong to a file of the program by now.
             let _ = file.into_raw_fd();
         }
     }
 }
 
-/// Whether writing to a pipe would raise SIGPIPE, which a program may have given another meaning.
+/// Returns whether writing to a pipe would raise SIGPIPE, for which the program may have a handler.
 fn has_no_reader(file: &File) -> bool {
     let mut polled = [PollFd::new(file, PollFlags::OUT)];
     let answered = rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok();
     answered && polled[0].revents().contains(PollFlags::ERR)
 }
 
-/// The length of the first line.
+/// Returns the length of the first line.
 fn line_len(lines: &[u8]) -> usize {
     memchr::memchr(b'\n', lines).map_or(lines.len(), |at| at + 1)
 }
 
-/// The length of as many lines as a pipe takes whole; of one at least.
+/// Returns the length of as many lines as a pipe takes whole, and of at least one.
 fn whole_lines(lines: &[u8]) -> usize {
     if lines.len() <= PIPE_BUF {
         return lines.len();
@@ -347,7 +355,7 @@ mod tests {
         log.flush(1);
         log.flush(1);
         assert_eq!(written(), "one\ntwo\n");
-        // As in the child of a fork, whose parent has these lines, too.
+        // In the child of a fork, the parent has these lines, too.
         log.add(&[b"three\n"], 1);
         log.forget_waiting();
         log.flush(1);
@@ -356,12 +364,12 @@ mod tests {
         log.set_path(None, 1);
         assert_eq!(written(), "one\ntwo\nfour\n");
         log.set_path(Some(&path), 1);
-        for _ in 0..MAX_WAITING / 2 {
+        for _ in 0..MAX_UNWRITTEN / 2 {
             log.add(&[b"12345\n"], 1);
-            assert!(log.waiting.len() <= MAX_WAITING);
+            assert!(log.waiting.len() <= MAX_UNWRITTEN);
         }
         log.flush(1);
-        assert_eq!(written().matches("12345\n").count(), MAX_WAITING / 2);
+        assert_eq!(written().matches("12345\n").count(), MAX_UNWRITTEN / 2);
         assert_eq!(log.take_news(false, 2), None);
         fs::remove_file(&path).expect("the log");
     }
@@ -381,14 +389,14 @@ mod tests {
         log.append(b"three\n", 2);
         assert_eq!(log.take_news(false, 2), None);
         fs::create_dir(&folder).expect("a folder");
-        // Not tried again in the same second.
+        // The path is not tried again in the same second.
         log.append(b"four\n", 2);
         assert!(log.needs_care(3) && !path.exists());
         log.tend(3);
         assert!(path.exists());
         assert_eq!(log.take_news(true, 3), Some(format!("{}: 4 lines were lost", path.display())));
         log.append(b"five\n", 3);
-        // Its place is no more: no line is lost.
+        // The path is gone, but no line is lost.
         let other = place("other");
         fs::rename(&path, &other).expect("a rename");
         fs::remove_dir(&folder).expect("an empty folder");
@@ -431,7 +439,7 @@ mod tests {
             }
             all
         };
-        // Longer than what a pipe takes at once, and than a pipe is.
+        // These are longer than a pipe takes at once, and longer than a pipe can hold.
         for (second, len) in [(2, 30), (3, 1000), (4, 4095), (5, 4096), (6, 9_999), (7, 150_000)] {
             let line = [vec![b'x'; len - 1], vec![b'\n']].concat();
             let (mut sent, mut text) = (0, Vec::new());
@@ -442,7 +450,7 @@ mod tests {
                 }
                 text.extend(read());
             }
-            // The end of a line that was begun.
+            // The file gets the end of a line that was begun.
             while !log.rest.is_empty() {
                 log.append(b"", second);
                 text.extend(read());
@@ -454,7 +462,7 @@ mod tests {
             log.append(b"", second);
             assert!(log.take_news(true, second).expect("told").ends_with(" lines were lost"));
         }
-        // Nobody reads any more, and then somebody does again.
+        // The pipe loses its reader, and gets another one.
         drop(reader);
         log.append(b"lost\n", 8);
         assert!(log.identity().is_none());

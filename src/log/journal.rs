@@ -1,22 +1,25 @@
-//! Both logs of a server, and what goes into the error log.
+//! The two logs of a server, and the form of the lines in the error log.
+//!
+//! Refuses to know the sources of the lines, and how a file is written.
 
 use std::net::SocketAddr;
 
 use super::file::LogFile;
 use super::repeats::Repeats;
 
-/// See the module.
+/// The two logs of a server.
 #[derive(Default)]
 pub struct Logs {
     pub access: LogFile,
     pub error: LogFile,
     repeats: Repeats,
-    /// The second in which they were tended last.
+    /// The second in which the logs were last tended.
     tended: u64,
 }
 
 impl Logs {
-    /// Writes a line to the error log. `peer`: the client's address, if it is about one.
+    /// Writes a line to the error log. `peer` is the client's address, if the line is about a
+    /// client.
     pub fn complain(&mut self, peer: Option<SocketAddr>, what: &str, now: u64) {
         if !self.error.is_on() {
             return;
@@ -44,8 +47,8 @@ impl Logs {
         }
     }
 
-    /// Opens logs that could not be opened before, and tells what became of them: once a second, however
-    /// often it is asked to.
+    /// Opens logs that could not be opened before, and reports trouble with them. Does so once a
+    /// second, however often it is called.
     #[inline]
     pub fn tend(&mut self, now: u64) {
         if self.tended != now {
@@ -53,7 +56,7 @@ impl Logs {
         }
     }
 
-    /// The same, in any case.
+    /// Does the same as [`Logs::tend`], whatever the second.
     #[cold]
     pub fn tend_now(&mut self, now: u64) {
         self.tended = now;
@@ -77,14 +80,14 @@ impl Logs {
         }
     }
 
-    /// In the child of a fork, whose parent writes what waits.
+    /// Leaves the lines that wait to the parent, in the child of a fork.
     pub fn leave_parent(&mut self) {
         self.access.forget_waiting();
         self.error.forget_waiting();
         self.repeats.clear();
     }
 
-    /// Writes all that waits: the server ends.
+    /// Writes all lines that wait, as the server ends.
     pub fn end(&mut self, now: u64) {
         self.access.flush(now);
         for repeated in self.repeats.take_all(now) {

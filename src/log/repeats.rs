@@ -1,12 +1,14 @@
-//! Failures that come again and again: the error log has each of them a few times a second, and then
-//! their number.
+//! Failures that repeat: the error log has each of them a few times a second, and then their
+//! number.
+//!
+//! Refuses to know the log, and what has failed.
 
-/// Lines that the same failure gets in a second.
+/// The largest number of lines in a second for the same failure.
 const LINES: u32 = 10;
-/// Failures that are told apart in a second; others are written whenever they come.
+/// The largest number of failures that are told apart in a second; others are always written.
 const KINDS: usize = 64;
 
-/// What failed in the current second, and how often.
+/// The failures of the current second, with their numbers.
 #[derive(Default)]
 pub struct Repeats {
     second: u64,
@@ -14,7 +16,7 @@ pub struct Repeats {
 }
 
 impl Repeats {
-    /// Counts a failure. Whether it gets a line of its own.
+    /// Counts a failure. Returns whether it gets a line of its own.
     pub fn note(&mut self, what: &str) -> bool {
         if let Some((_, count)) = self.seen.iter_mut().find(|(seen, _)| seen == what) {
             *count = count.saturating_add(1);
@@ -26,13 +28,13 @@ impl Repeats {
         true
     }
 
-    /// Whether [`Repeats::take`] has something to do.
+    /// Returns whether [`Repeats::take`] has something to do.
     pub fn are_due(&self, now: u64) -> bool {
         self.second != now && !self.seen.is_empty()
     }
 
-    /// Begins the second `now`, if it is another one: the failures of the last one that did not get
-    /// all their lines, and how many these were.
+    /// Begins the second `now`, if it is a new one. Returns the failures of the last second that
+    /// did not get all their lines, and how many lines these lacked.
     pub fn take(&mut self, now: u64) -> Vec<(String, u32)> {
         if self.second == now {
             return Vec::new();
@@ -40,7 +42,7 @@ impl Repeats {
         self.take_all(now)
     }
 
-    /// The same, although the second may not be over.
+    /// Takes the failures as [`Repeats::take`] does, although the second may not be over.
     pub fn take_all(&mut self, now: u64) -> Vec<(String, u32)> {
         self.second = now;
         let seen = std::mem::take(&mut self.seen).into_iter();
@@ -49,7 +51,7 @@ impl Repeats {
             .collect()
     }
 
-    /// Forgets everything: in the child of a fork, whose parent tells it.
+    /// Forgets all failures, in the child of a fork, since the parent reports them.
     pub fn clear(&mut self) {
         self.seen.clear();
     }
@@ -72,7 +74,7 @@ mod tests {
         assert_eq!(repeats.take(2), [("often".to_owned(), 990)]);
         assert!(!repeats.are_due(3));
         assert!(repeats.note("often"));
-        // Many that differ are all written, and not all remembered.
+        // Many different failures are all written, and not all remembered.
         assert!((0..1000).all(|number| repeats.note(&number.to_string())));
         assert_eq!(repeats.seen.len(), KINDS);
         assert_eq!(repeats.take_all(2), []);

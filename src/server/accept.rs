@@ -1,4 +1,8 @@
-//! From a listening socket to a connection of the server's, or to its refusal. POSIX `accept`.
+//! The way from a listening socket to a connection of the server, or to the refusal of a client
+//! (POSIX `accept`).
+//!
+//! Owns how many connections are accepted in a turn, and when accepting pauses. Refuses to know
+//! what clients ask for.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
@@ -10,27 +14,28 @@ use crate::connection::Conn;
 use crate::options::OptionId;
 use crate::shared::pool;
 
-/// Connections accepted in one turn before others have theirs.
+/// The largest number of connections that are accepted in one turn, before others have theirs.
 const ACCEPTS_PER_TURN: usize = 128;
-/// Reading a connection as soon as it is accepted pays when this is not too seldom successful:
-/// success weighs so much more than failure.
+/// The weight of a successful read against one in vain. Reading a connection as soon as it is
+/// accepted pays unless it is in vain much more often than not.
 const FIRST_READ_GAIN: u32 = 3;
 const MAX_FIRST_READS: u32 = 16 * FIRST_READ_GAIN;
-/// One in so many is read at once in any case, to notice when times change.
+/// One connection of this many is read at once in any case, to notice when clients change their
+/// ways.
 const FIRST_READ_PROBE: u32 = 32;
 
-/// The way in: the listening socket of a server, and what is known of those who come.
+/// The listening socket of a server, and the experience with new connections.
 pub(super) struct Acceptor {
     listener: Option<Listener>,
-    /// Given up for a moment to turn a client away when there is no descriptor left.
+    /// A descriptor that is given up for a moment, to turn a client away when no other is left.
     spare_fd: Option<OwnedFd>,
-    /// For now no connection is accepted.
+    /// Set while no connection is accepted.
     is_paused: bool,
-    /// Connections that may still be accepted in this turn.
+    /// The number of connections that may still be accepted in this turn.
     left: usize,
-    /// Connections accepted so far.
+    /// The number of connections accepted so far.
     accepted: u32,
-    /// What became lately of reading connections as soon as they were accepted.
+    /// The recent success of reading connections as soon as they were accepted; none at 0.
     first_reads: u32,
 }
 
@@ -48,7 +53,7 @@ impl Default for Acceptor {
 }
 
 impl Acceptor {
-    /// The listening socket.
+    /// Returns the listening socket.
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()
     }
@@ -58,30 +63,30 @@ impl Acceptor {
         self.listener = listener;
     }
 
-    /// Keeps a descriptor that can be given up.
+    /// Opens the descriptor that can be given up.
     pub fn open_spare(&mut self) {
         self.spare_fd = open_spare();
     }
 
-    /// As when no descriptor is left to keep one.
+    /// Closes the spare descriptor, as if none were left to keep one.
     #[cfg(test)]
     pub fn give_up_spare(&mut self) {
         self.spare_fd = None;
     }
 
-    /// Grants the connections of another turn.
+    /// Allows the connections of another turn.
     pub fn begin_turn(&mut self) {
         self.left = ACCEPTS_PER_TURN;
     }
 
-    /// Whether there may be a connection to accept.
+    /// Returns whether there may be a connection to accept.
     pub fn is_busy(&self) -> bool {
         let is_ready =
             self.listener.as_ref().is_some_and(|listener| listener.ready && listener.registered);
         is_ready && !self.is_paused
     }
 
-    /// The kernel has announced a connection.
+    /// Notes that the kernel has announced a connection.
     pub fn note_event(&mut self) {
         if let Some(listener) = &mut self.listener {
             listener.ready = true;
@@ -89,32 +94,32 @@ impl Acceptor {
         self.is_paused = false;
     }
 
-    /// Accepts again: a place or a descriptor may be free.
+    /// Accepts connections again, since a place or a descriptor may be free.
     pub fn resume(&mut self) {
         self.is_paused = false;
     }
 
-    /// Its event queue is the parent's, in the child of a fork.
+    /// Leaves the events of the listening socket to the parent, in the child of a fork.
     pub fn leave_parent(&mut self) {
         if let Some(listener) = &mut self.listener {
             listener.registered = false;
         }
     }
 
-    /// Whether a connection that was just accepted is worth reading from. If a request is there,
-    /// the kernel need not be asked to announce it; if there is none, a call is wasted. So it goes by
-    /// what came of it lately.
+    /// Returns whether a connection that was just accepted is to be read at once. If a request is
+    /// there, the kernel need not announce it; if there is none, a call is wasted. Recent success
+    /// decides.
     pub fn may_have_sent(&mut self) -> bool {
         self.accepted = self.accepted.wrapping_add(1);
         let tries = self.first_reads > 0 || self.accepted.is_multiple_of(FIRST_READ_PROBE);
         if tries {
-            // Taken back if nothing comes of it.
+            // This is taken back if the read is in vain.
             self.first_reads = (self.first_reads + FIRST_READ_GAIN).min(MAX_FIRST_READS);
         }
         tries
     }
 
-    /// Nothing came of reading a connection at once.
+    /// Notes that reading a connection at once was in vain.
     pub fn note_vain_read(&mut self) {
         self.first_reads = self.first_reads.saturating_sub(1 + FIRST_READ_GAIN);
     }
@@ -123,7 +128,7 @@ impl Acceptor {
 impl Server {
     /// Accepts one connection and returns its index.
     pub(super) fn accept(&mut self) -> Option<u32> {
-        // There is nowhere to read to before there is an event queue, and no news of what comes.
+        // Before the event queue is open there is no buffer to read into, and no event.
         if !self.queue.is_open() {
             return None;
         }
@@ -135,7 +140,7 @@ impl Server {
                 return None;
             }
             if maximum > 0 && self.conns.open() >= maximum {
-                // The others wait in the kernel's queue until a place is free.
+                // Further connections wait in the kernel's queue until a place is free.
                 acceptor.is_paused = true;
                 return None;
             }
@@ -165,9 +170,9 @@ impl Server {
         None
     }
 
-    /// Without a descriptor a client can be neither served nor refused: a spare one is given up
-    /// for the moment it takes to close the connection. The kernel complains of descriptors before it looks
-    /// whether there is a client at all.
+    /// Accepts a client and closes its connection at once, since there is no descriptor to serve it
+    /// with: the spare one is given up for that moment. The kernel reports a lack of descriptors
+    /// before it looks whether a client waits at all.
     pub(super) fn turn_away(&mut self) {
         let acceptor = &mut self.acceptor;
         let had = acceptor.spare_fd.take().is_some();
@@ -179,7 +184,8 @@ impl Server {
         match accepted {
             Ok(()) => self.cx.complain("out of file descriptors: a client is turned away"),
             Err(error) => {
-                // Tried again when the next client knocks, or a connection closes.
+                // The next attempt follows when another client connects, or when a connection
+                // closes.
                 acceptor.is_paused = true;
                 if error.kind() != std::io::ErrorKind::WouldBlock {
                     self.cx.complain("out of file descriptors: clients have to wait");
@@ -188,6 +194,7 @@ impl Server {
         }
     }
 
+    /// Makes a connection of an accepted socket, and returns its index.
     fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<u32> {
         let opening = self.cx.tls.open()?;
         let slot = pool::acquire()?;
@@ -203,7 +210,7 @@ impl Server {
         Some(index)
     }
 
-    /// Has the kernel announce connections, unless it does.
+    /// Has the kernel announce connections, unless it does so already.
     pub(super) fn watch_listener(&mut self) {
         let Some(listener) = &mut self.acceptor.listener else { return };
         if listener.registered {
@@ -219,7 +226,7 @@ impl Server {
         match self.queue.watch_listener(fd) {
             Ok(watched) => {
                 listener.registered = watched;
-                // Connections that came before are not announced again.
+                // Connections that came before are not announced any more.
                 listener.ready = true;
             }
             Err(error) => self.cx.complain(&format!("cannot watch the listening socket: {error}")),

@@ -1,4 +1,6 @@
-//! The kernel's event queue (epoll, by mio): what it watches, and how its tokens name that.
+//! The kernel's event queue (`epoll`, through mio), and the tokens in it.
+//!
+//! Owns which descriptors are watched for a server. Refuses to know what follows from an event.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,32 +12,35 @@ use mio::{Interest, Token};
 use super::listener;
 use crate::connection::Conn;
 
+/// The token of the listening socket.
 pub const LISTENER: Token = Token(usize::MAX - 1);
+/// The token of the waker for other threads.
 pub const WAKER: Token = Token(usize::MAX);
-/// Numbers of connections, which keep clear of these.
+/// The mask of a connection's number in its token, which keeps clear of the tokens above.
 const NUMBERS: u64 = (1 << 30) - 1;
 
-/// Events taken from the kernel at once.
+/// The largest number of events that are taken from the kernel at once.
 const EVENTS: usize = 1024;
 
-/// The queue, which is made at the first poll, and left to the parent after a fork.
+/// The event queue, which is made at the first poll, and left to the parent after a fork.
 pub struct EventQueue {
     poll: Option<mio::Poll>,
     events: mio::Events,
 }
 
 impl EventQueue {
-    /// A queue that is not open.
+    /// Creates a queue that is not open.
     pub fn new() -> Self {
         Self { poll: None, events: mio::Events::with_capacity(EVENTS) }
     }
 
-    /// Whether it is open.
+    /// Returns whether the queue is open.
     pub fn is_open(&self) -> bool {
         self.poll.is_some()
     }
 
-    /// Opens it. Returns what wakes it, and the means by which programs have their pipes watched.
+    /// Opens the queue. Returns the waker for other threads, and the registry that watches the
+    /// pipes of CGI programs.
     pub fn open(&mut self) -> io::Result<(mio::Waker, mio::Registry)> {
         let reserved = reserve_standard();
         let poll = mio::Poll::new()?;
@@ -46,12 +51,12 @@ impl EventQueue {
         Ok((waker, registry))
     }
 
-    /// Leaves it to the parent, in the child of a fork: it is one with the parent's.
+    /// Leaves the queue to the parent, in the child of a fork: both processes have the same one.
     pub fn leave(&mut self) {
         self.poll = None;
     }
 
-    /// Waits for events. An interrupted wait is a wait that ended early.
+    /// Waits for events. A wait that a signal interrupts ends early.
     pub fn wait(&mut self, duration: Duration) -> &mio::Events {
         let waited = self.poll.as_mut().map(|poll| poll.poll(&mut self.events, Some(duration)));
         if !matches!(waited, Some(Ok(()))) {
@@ -60,7 +65,7 @@ impl EventQueue {
         &self.events
     }
 
-    /// Has the kernel announce what happens to a connection.
+    /// Has the kernel announce events of a connection.
     pub fn watch(&self, conn: &mut Conn) -> io::Result<()> {
         let Some(poll) = &self.poll else { return Ok(()) };
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -70,9 +75,9 @@ impl EventQueue {
         Ok(())
     }
 
-    /// Ends the events of a connection that is about to be closed. A forked child may hold the same socket open:
-    /// closing ours would not end its events, and where words are short there is no room in a token to tell
-    /// them from those of the next connection.
+    /// Ends the events of a connection that is about to be closed. A forked child may hold the same
+    /// socket open, so that closing it would not end its events; and where words are short, a token
+    /// has no room to tell them from those of the next connection.
     pub fn unwatch(&self, conn: &mut Conn) {
         if usize::BITS < 64
             && conn.wire.registered
@@ -82,14 +87,15 @@ impl EventQueue {
         }
     }
 
-    /// Has the kernel announce connections. True if it does from now on.
+    /// Has the kernel announce connections. Returns true if it does so from now on.
     pub fn watch_listener(&self, fd: i32) -> io::Result<bool> {
         let Some(poll) = &self.poll else { return Ok(false) };
         poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
         Ok(true)
     }
 
-    /// Ends the events of a listening socket: closing it does not, while another process holds it open.
+    /// Ends the events of a listening socket. Closing it does not end them while another process
+    /// holds it open.
     pub fn unwatch_listener(&self, fd: i32) {
         if let Some(poll) = &self.poll {
             let _ = poll.registry().deregister(&mut SourceFd(&fd));
@@ -97,19 +103,20 @@ impl EventQueue {
     }
 }
 
-/// The name of a connection for the kernel: where it is kept, and, where a word is wide enough, a
-/// number that others which were kept there before or will be do not have.
+/// Returns the token of a connection: its index and, where a word is wide enough, a number that
+/// tells it from earlier and later connections with the same index.
 pub fn token_of(conn: &Conn) -> Token {
     let number = u64::from(conn.number) & NUMBERS;
     Token((number << 32 | u64::from(conn.wire.index())) as usize)
 }
 
-/// The index in a token of a connection.
+/// Returns the index in the token of a connection.
 pub fn index_of(Token(token): Token) -> u32 {
     token as u32
 }
 
-/// Keeps descriptors 0 to 2 taken until dropped, so that what is opened meanwhile gets others.
+/// Keeps descriptors 0 to 2 taken until the result is dropped, so that descriptors that are opened
+/// meanwhile get higher numbers.
 fn reserve_standard() -> Vec<OwnedFd> {
     let mut reserved = Vec::new();
     while reserved.len() < 3
@@ -123,7 +130,7 @@ fn reserve_standard() -> Vec<OwnedFd> {
     reserved
 }
 
-/// A descriptor that can be given up to make room for another.
+/// Opens a descriptor that can be given up to make room for another.
 pub fn open_spare() -> Option<OwnedFd> {
     listener::above_standard(open_null()?).ok()
 }

@@ -1,5 +1,8 @@
-//! Listening sockets. Several servers may accept from one descriptor; it is closed when the last
-//! of them lets go, never twice, and never when its number has come to mean something else.
+//! Listening sockets (POSIX `socket`, `bind`, `listen`, `accept`).
+//!
+//! Several servers may accept from one descriptor. It is closed when the last of them drops it:
+//! never twice, and never after its number has come to mean another file. Refuses to know options
+//! and connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,19 +11,20 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// Connections that the kernel completes before we accept them.
+/// The number of connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// One use of a listening socket.
+/// One server's use of a listening socket.
 pub struct Listener {
     fd: RawFd,
-    /// What the number meant when it was taken over.
+    /// Device and inode of the socket when it was taken over.
     identity: (u64, u64),
     pub registered: bool,
-    /// There may be a connection to accept.
+    /// Set if there may be a connection to accept.
     pub ready: bool,
 }
 
+/// A descriptor that listeners use, with their number.
 struct Shared {
     fd: RawFd,
     identity: (u64, u64),
@@ -30,7 +34,7 @@ struct Shared {
 static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds a socket and listens on it.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -45,19 +49,20 @@ impl Listener {
         Self::adopt(socket.into_raw_fd())
     }
 
-    /// Uses a bound, listening descriptor, alone or beside servers that use it already.
+    /// Takes over a bound, listening descriptor, alone or together with servers that use it
+    /// already.
     pub fn adopt(fd: RawFd) -> io::Result<Self> {
         if fd < 0 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         // SAFETY: only borrowed for the calls below, which fail cleanly if it is not open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-        // Before anything is changed: a number by mistake may be any file of the program's.
+        // This check comes before any change: a wrong number may be any file of the program.
         rustix::net::getsockname(borrowed)?;
         let identity = identity(borrowed)?;
         rustix::io::ioctl_fionbio(borrowed, true)?;
         rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
-        // Accepted sockets inherit it. A Unix socket has no such option.
+        // Accepted sockets inherit this option. A Unix socket does not have it.
         let _ = sockopt::set_tcp_nodelay(borrowed, true);
 
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,33 +74,34 @@ impl Listener {
         Ok(Self { fd, identity, registered: false, ready: true })
     }
 
-    /// The descriptor's number.
+    /// Returns the number of the descriptor.
     pub fn fd(&self) -> RawFd {
         self.fd
     }
 
-    /// Whether the number still means the socket that was taken over.
+    /// Returns whether the number still means the socket that was taken over.
     pub fn is_valid(&self) -> bool {
         identity(self.as_fd()).is_ok_and(|now| now == self.identity)
     }
 
-    /// Whether another server uses the same descriptor.
+    /// Returns whether another server uses the same descriptor.
     pub fn is_shared(&self) -> bool {
         let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.iter().any(|entry| self.is(entry) && entry.users > 1)
     }
 
-    /// Whether the entry is about this socket, and not about another one of the same number.
+    /// Returns whether the entry is that of this socket, and not of another one with the same
+    /// number.
     fn is(&self, entry: &Shared) -> bool {
         entry.fd == self.fd && entry.identity == self.identity
     }
 
-    /// The bound address; `None` for a socket that is not of the Internet.
+    /// Returns the bound address; `None` for a socket that is not of the Internet family.
     pub fn address(&self) -> Option<SocketAddr> {
         rustix::net::getsockname(self.as_fd()).ok()?.try_into().ok()
     }
 
-    /// Takes the next connection.
+    /// Accepts the next connection.
     pub fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = rustix::net::acceptfrom_with(self.as_fd(), flags)?;
@@ -125,7 +131,8 @@ impl Drop for Listener {
         }
         let entry = shared.swap_remove(at);
         if identity(self.as_fd()).is_ok_and(|now| now == entry.identity) {
-            // SAFETY: nobody else of ours uses it, and it still is the socket that we took over.
+            // SAFETY: no other listener uses the descriptor, and it still is the socket that was
+            // taken over.
             drop(unsafe { OwnedFd::from_raw_fd(entry.fd) });
         }
     }
@@ -153,7 +160,7 @@ mod tests {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let old = Listener::bind(address).expect("bound");
         let socket = std::net::TcpListener::bind(address).expect("bound");
-        // The program closes our socket, and another one gets its number.
+        // The program closes the socket, and another one gets its number.
         // SAFETY: the old socket is not used by its number any more.
         let number = unsafe { libc::dup2(socket.as_raw_fd(), old.fd()) };
         drop(socket);
@@ -163,7 +170,8 @@ mod tests {
         assert!(new.address().is_some());
         let meaning = new.identity;
         drop(new);
-        // SAFETY: only asked what it means, if anything.
+        // SAFETY: the descriptor is only asked for its identity, which fails cleanly if it is not
+        // open.
         let now = identity(unsafe { BorrowedFd::borrow_raw(number) });
         assert!(now.is_err() || now.is_ok_and(|now| now != meaning));
     }

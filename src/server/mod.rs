@@ -1,9 +1,9 @@
-//! The event loop as a state machine without C in it.
+//! The event loop of a server (RFC 9112), as a state machine that never calls C.
 //!
-//! A turn begins with [`Server::begin`], which waits for work. [`Server::step`] then does it, and
-//! whenever the program is to be called it returns what to call instead of calling it: no borrow
-//! of the server is live while user code runs, so a handler may call back into the library. All
-//! progress lives in the server, none on the stack.
+//! A turn begins with [`Server::begin`], which waits for work. [`Server::step`] does the work.
+//! Whenever the program is to be called, it returns the call instead of making it: no borrow of the
+//! server is alive while user code runs, so that a handler may call back into the library. All
+//! progress is kept in the server, none on the stack. Refuses to know requests and answers.
 
 mod accept;
 mod conns;
@@ -31,10 +31,11 @@ use crate::exchange::context::{Context, FORKS};
 use crate::exchange::input::SCRATCH;
 use crate::shared::hub::Hub;
 
-/// What the caller of [`Server::step`] is to do. Plain values: nothing to drop while C runs.
+/// The task of the caller of [`Server::step`]: plain values, so that there is nothing to drop while
+/// C runs.
 #[derive(Clone, Copy)]
 pub enum Step {
-    /// Call the handler and report with [`Server::returned`].
+    /// Call the handler, and report with [`Server::returned`].
     Call(*mut mg_connection, Handler),
     /// Call the function of a walk, and report with [`Server::visited`].
     Iterate(*mut mg_connection, IterateFn, *mut c_void),
@@ -44,7 +45,7 @@ pub enum Step {
 
 /// A web server.
 pub struct Server {
-    /// What its connections share.
+    /// The state that its connections share.
     pub cx: Context,
     conns: Conns,
     /// The connection whose handler runs.
@@ -52,12 +53,12 @@ pub struct Server {
     acceptor: Acceptor,
     queue: EventQueue,
     walks: Walks,
-    /// Empty; its memory is used again in each turn.
+    /// An empty list, whose memory is used again in each turn.
     due: Vec<u32>,
 }
 
 impl Server {
-    /// A server that listens nowhere. Opens no descriptor.
+    /// Creates a server that does not listen. Opens no descriptor.
     pub fn new(hub: &'static Hub, param: *mut c_void) -> Self {
         Self {
             cx: Context::new(hub, param),
@@ -75,13 +76,12 @@ impl Server {
         self.cx.routes.add(prefix, handler);
     }
 
-    /// Sets the handler that errors are shown to first.
+    /// Sets the handler that is called for errors.
     pub fn set_error_handler(&mut self, handler: Option<Handler>) {
         self.cx.error_handler = handler;
     }
 
-    /// Begins a turn: takes the messages of other threads, and waits at most `wait_ms` for
-    /// something to do.
+    /// Begins a turn: takes the messages of other threads, and waits at most `wait_ms` for work.
     pub fn begin(&mut self, wait_ms: u32) {
         self.check_fork();
         self.cx.clock.update();
@@ -108,7 +108,7 @@ impl Server {
         self.acceptor.begin_turn();
     }
 
-    /// A handler that was left by an exception counts as returned, and its connection closes; so does a walk.
+    /// Closes the connection whose handler an exception has left, and ends walks that were left so.
     fn end_abandoned_calls(&mut self) {
         if let Some(index) = self.calling.take() {
             self.close(index);
@@ -116,7 +116,7 @@ impl Server {
         self.walks.end_abandoned(&mut self.cx.hidden);
     }
 
-    /// How long the kernel may let the loop sleep, in milliseconds: at most `wait_ms`.
+    /// Returns the milliseconds for which the kernel may let the loop sleep, at most `wait_ms`.
     fn time_to_wait(&self, wait_ms: u32) -> u32 {
         let is_busy = !self.cx.turn.ready.is_empty()
             || self.cx.programs.is_busy()
@@ -132,6 +132,7 @@ impl Server {
         due.into_iter().flatten().fold(wait_ms, u32::min)
     }
 
+    /// Writes what waits for the logs.
     fn write_logs(&mut self) {
         self.cx.log_complaints();
         self.cx.logs.access.flush(self.cx.clock.unix);
@@ -141,7 +142,7 @@ impl Server {
         }
     }
 
-    /// Waits for events, and notes them.
+    /// Waits for events and notes them, after opening the event queue if need be.
     fn wait(&mut self, duration: Duration) {
         if !self.queue.is_open()
             && let Err(error) = self.open_queue()
@@ -169,18 +170,20 @@ impl Server {
         }
     }
 
+    /// Opens the event queue, and what can be opened only then.
     fn open_queue(&mut self) -> std::io::Result<()> {
         let (waker, registry) = self.queue.open()?;
         self.cx.programs.watch_by(Some(registry));
         self.cx.hub.queue.set_waker(Some(waker));
         if self.cx.input.buf.is_empty() {
-            // Zeroed by the kernel: pages that no input has reached yet take no memory.
+            // The kernel zeroes this buffer: pages that no input has reached yet take no memory.
             self.cx.input.buf = vec![0; SCRATCH];
         }
         self.acceptor.open_spare();
         Ok(())
     }
 
+    /// Acts on the timers of connections that have come due.
     fn expire_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         self.cx.timers.expire(self.cx.clock.now, &mut due);
@@ -194,7 +197,7 @@ impl Server {
         self.due = due;
     }
 
-    /// Looks after the programs of which there is news.
+    /// Tends the CGI programs of which there is news.
     fn tend_programs(&mut self) {
         let Self { conns, cx, .. } = self;
         let now = cx.clock.now;
@@ -217,9 +220,9 @@ impl Server {
         self.due = woken;
     }
 
-    /// Calls a handler for the current connection.
+    /// Returns the call of a handler for the current connection.
     fn call(&mut self, index: u32, handler: Handler) -> Step {
-        // It may end the process.
+        // The handler may end the process.
         self.cx.log_complaints();
         self.flush_late();
         let Some(conn) = self.conns.get(index) else {
@@ -230,9 +233,9 @@ impl Server {
         Step::Call(conn.begin_call(), handler)
     }
 
-    /// The handler that [`Step::Call`] asked for has returned `result`.
+    /// Acts on the return of the handler of a [`Step::Call`], with `result`.
     pub fn returned(&mut self, result: c_int) {
-        // It may have changed files.
+        // The handler may have changed files.
         self.cx.files.look_again();
         let Some(index) = self.calling.take() else { return };
         if let Some(conn) = self.conns.get(index)
@@ -242,7 +245,7 @@ impl Server {
         }
     }
 
-    /// Ends a connection at once.
+    /// Closes a connection at once.
     fn close(&mut self, index: u32) {
         let Some(mut conn) = self.conns.take(index) else { return };
         conn.end(&mut self.cx);
@@ -251,12 +254,12 @@ impl Server {
             self.cx.turn.current = None;
             self.cx.input.clear();
         }
-        // One waits perhaps for the place, or for the descriptor.
+        // A client may wait for the place, or for the descriptor.
         self.acceptor.resume();
     }
 
-    /// After a fork the child has copies of everything, but the kernel's event queue is one with
-    /// the parent's: it must not be touched, only left.
+    /// Notices that this process is the child of a fork. The child has copies of all memory, but
+    /// shares the kernel's event queue with the parent, and must leave it alone.
     fn check_fork(&mut self) {
         let forks = FORKS.load(Ordering::Relaxed);
         if self.cx.forks != forks {
@@ -265,12 +268,13 @@ impl Server {
         }
     }
 
+    /// Drops what belongs to the parent, in the child of a fork.
     #[cold]
     fn leave_parent(&mut self) {
         self.cx.hub.queue.set_waker(None);
         self.cx.programs.watch_by(None);
         self.queue.leave();
-        // Two processes with one key would each accept the same answer once.
+        // Two processes with one key would each accept the same credentials once.
         self.cx.nonces = None;
         self.cx.logs.leave_parent();
         self.cx.programs.forget_all();
@@ -287,7 +291,7 @@ impl Server {
         self.acceptor.resume();
     }
 
-    /// Whether the end of the server was asked for.
+    /// Returns whether the program has destroyed the server while it ran.
     fn is_doomed(&self) -> bool {
         self.cx.hub.doomed.load(Ordering::Relaxed)
     }
@@ -296,19 +300,19 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.check_fork();
-        // A handler that was left by an exception has half an answer.
+        // A handler that an exception has left has an incomplete answer.
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
-        // Their requests were complete before the one that ended the server was looked at.
+        // These requests were complete before the server was destroyed.
         while let Some(index) = self.next_sharing() {
             if let Some(conn) = self.conns.get(index) {
                 conn.drive(&mut self.cx);
             }
         }
         for index in self.conns.indices() {
-            // Answers go out as far as the socket takes them at once: a handler may
-            // answer and end the server.
+            // Answers are sent as far as the socket takes them at once: a handler may answer and
+            // destroy the server.
             if let Some(conn) = self.conns.get(index) {
                 conn.flush(&mut self.cx);
             }

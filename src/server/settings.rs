@@ -1,4 +1,6 @@
-//! What happens when an option changes.
+//! The immediate effects of setting an option: listening, logs, certificate, user, timers, limits.
+//!
+//! Refuses to know how a value is parsed, which is in `options`.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::OpenOptions;
@@ -17,13 +19,15 @@ use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
 use crate::tls::port::Port;
 
+/// The error for a port that cannot be bound.
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
 
-/// As much of a file that was refused is searched for a key.
+/// The number of bytes of a refused certificate file that are searched for a key.
 const MAX_KEY_FILE: u64 = 1 << 20;
 
 impl Server {
-    /// Sets an option; `None` and the empty text reset it. The sentence of an error is for people.
+    /// Sets an option. `None` and the empty text reset it. The sentence of an error is meant for
+    /// people.
     pub fn set_option(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let value = value.filter(|value| !value.is_empty());
         self.cx.shown_options[id as usize] = None;
@@ -32,7 +36,7 @@ impl Server {
             OptionId::SslCertificate => {
                 let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
                 if let Err(refusal) = self.set_certificate(value) {
-                    // It may be a key all the same, with a password for example.
+                    // The file may hold a key all the same, for example with a password.
                     if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
                         self.cx.files.secrets.note(Place::Key, &read);
                     }
@@ -86,12 +90,13 @@ impl Server {
         }
     }
 
+    /// Puts a new value of an option into effect.
     fn apply(&mut self, id: OptionId) {
         let config = &self.cx.options.config;
         match id {
             OptionId::AccessLogFile => {
                 if self.cx.is_unnoticed_child() {
-                    // The parent writes what waits.
+                    // The parent writes the lines that wait.
                     self.cx.logs.access.forget_waiting();
                 }
                 self.cx.logs.access.set_path(config.access_log_file.as_deref(), self.cx.clock.unix);
@@ -134,6 +139,7 @@ impl Server {
         }
     }
 
+    /// Listens where the option says, or nowhere.
     fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let Some(value) = value else {
             self.replace_listener(None);
@@ -158,7 +164,7 @@ impl Server {
         Ok(())
     }
 
-    /// Binds, if need be in place of our own socket, which may be what is in the way.
+    /// Binds a socket, if necessary in place of the server's own, which may be in the way.
     fn bind(&mut self, address: SocketAddr) -> io::Result<Listener> {
         let error = match Listener::bind(address) {
             Ok(listener) => return Ok(listener),
@@ -182,7 +188,8 @@ impl Server {
         })
     }
 
-    /// Shows the port that was picked, in the form in which one was asked for.
+    /// Shows the port that the kernel has chosen, in the form in which the program has asked for
+    /// one.
     fn show_address(&mut self, ip: IpAddr, bare: bool) {
         let Some(address) = self.acceptor.listener().and_then(Listener::address) else {
             return;
@@ -194,6 +201,7 @@ impl Server {
         self.cx.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
     }
 
+    /// Replaces the listening socket, whose events end.
     pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
         self.cx.shown_options[OptionId::ListeningPort as usize] = None;
         if let Some(old) = self.acceptor.listener()
@@ -206,7 +214,7 @@ impl Server {
         self.acceptor.replace(listener);
     }
 
-    /// Takes over a listening descriptor; -1 stops listening.
+    /// Takes over a listening descriptor; -1 ends listening.
     pub fn set_listening_socket(&mut self, fd: i32) {
         if fd == -1 {
             self.replace_listener(None);
@@ -226,16 +234,16 @@ impl Server {
         }
     }
 
-    /// The listening descriptor, or -1.
+    /// Returns the listening descriptor, or -1.
     pub fn listening_socket(&self) -> i32 {
         self.acceptor.listener().map_or(-1, Listener::fd)
     }
 }
 
-/// Whether there is a key in a file that was refused.
+/// Returns whether a refused certificate file holds a key.
 fn holds_key(path: &[u8]) -> bool {
     let mut options = OpenOptions::new();
-    // A FIFO must not hold the server up.
+    // A FIFO must not block the server.
     options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
     let Ok(file) = options.open(OsStr::from_bytes(path)) else { return false };
     let mut text = Vec::new();
@@ -244,7 +252,7 @@ fn holds_key(path: &[u8]) -> bool {
         && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
 }
 
-/// A path that stays the same when the program changes its directory.
+/// Returns a path that stays the same when the program changes its directory.
 fn absolute(path: Option<&Path>) -> Option<PathBuf> {
     path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }

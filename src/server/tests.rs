@@ -1,5 +1,5 @@
-//! The loop without C: a test takes the place of `mg_poll_server`, so that it decides what has
-//! arrived when a turn begins, and what happens while a handler runs.
+//! Tests of the event loop without C. A test takes the place of `mg_poll_server`, and so decides
+//! which bytes have arrived when a turn begins, and what happens while a handler runs.
 
 use std::ffi::{c_int, c_void};
 use std::io::{Read as _, Write as _};
@@ -22,7 +22,7 @@ unsafe extern "C-unwind" fn never_called(_: *mut mg_connection) -> c_int {
     0
 }
 
-/// A server with one handler, and a client that is connected to it.
+/// Returns a server with one handler, and a client that is connected to it.
 fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
     let mut server = Box::new(Server::new(Hub::acquire(), ptr::null_mut()));
     server.add_handler(b"/", never_called);
@@ -36,14 +36,14 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
     (server, client)
 }
 
-/// Another client of the same server.
+/// Connects another client to the same server.
 fn another(client: &TcpStream) -> TcpStream {
     let other = TcpStream::connect(client.peer_addr().expect("connected")).expect("connects");
     other.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     other
 }
 
-/// Takes turns until a handler is to be called; `None` if that does not happen soon.
+/// Takes turns until a handler is to be called. Returns `None` if that does not happen soon.
 fn next_call(server: &mut Server) -> Option<&'static Slot> {
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
@@ -55,7 +55,7 @@ fn next_call(server: &mut Server) -> Option<&'static Slot> {
     None
 }
 
-/// Goes on with the turn until a handler is to be called.
+/// Continues the turn until a handler is to be called.
 fn resume(server: &mut Server) -> Option<&'static Slot> {
     match server.step() {
         // SAFETY: pointers in steps are those of slots.
@@ -88,7 +88,8 @@ fn a_frame_that_ends_a_long_input_behind_a_body_has_room_for_its_nul() {
     sender.join().expect("no panic").expect("sent");
     turns(&mut server, 5);
 
-    // All at once: the end of the body, a handshake and two messages, the second one at the end.
+    // All of it arrives at once: the end of the body, a handshake and two messages, of which the
+    // second ends the input.
     let mut input = vec![b'b'; rest];
     input.extend_from_slice(UPGRADE);
     let first = rest + excess - input.len() - 14 - 8;
@@ -183,7 +184,7 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
     let slot = next_call(&mut server).expect("a message");
     server.returned(0);
     turns(&mut server, 1);
-    // As the child finds it.
+    // The server finds itself in the child of a fork.
     server.cx.forks = server.cx.forks.wrapping_add(1);
     server.begin(0);
     assert!(slot.open_generation().is_none());
@@ -209,7 +210,7 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     let mut second = another(&first);
     second.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
     std::thread::sleep(Duration::from_millis(50));
-    // It is announced, but there is no descriptor.
+    // The connection is announced, but there is no descriptor for it.
     server.begin(10);
     server.acceptor.give_up_spare();
     server.turn_away();
@@ -223,7 +224,7 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// Two clients whose requests have arrived, and that the event queue knows already.
+/// Connects two clients whose requests have arrived, and that the event queue knows already.
 fn two_requests() -> (Box<Server>, [TcpStream; 2]) {
     let (mut server, first) = server_and_client(&[]);
     let mut clients = [another(&first), first];
@@ -277,7 +278,7 @@ fn what_the_error_handler_writes_is_not_sent_before_it_returns() {
     server.set_error_handler(Some(never_called));
     client.write_all(&[REQUEST, b"nonsense\r\n\r\n"].concat()).expect("sent");
     let slot = next_call(&mut server).expect("a request");
-    // As a late answer leaves it that is complete when the turn begins.
+    // A late answer that is complete when the turn begins leaves its connection so.
     let wire = &mut server.conns.of_slot(slot).expect("open").wire;
     wire.dirty = true;
     server.cx.turn.dirty.push(wire.index());
@@ -320,7 +321,7 @@ fn a_forked_child_sends_nothing_that_waits() {
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     server.returned(0);
     let Some(slot) = resume(&mut server) else { panic!("a second request") };
-    // As the child finds it when its handler returns.
+    // The server finds itself in the child of a fork when its handler returns.
     server.cx.forks = server.cx.forks.wrapping_add(1);
     assert!(server.write(slot, Piece::Raw(ANSWER)));
     server.returned(0);
@@ -363,7 +364,7 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
         turns(&mut server, 1);
     }
     let mut most = 0;
-    // The machine decides how many of them arrive before a turn begins.
+    // The machine decides how many of the connections arrive before a turn begins.
     for _ in 0..1000 {
         for client in &mut clients {
             client.write_all(b"GET /a HTTP/1.1\r\n\r\n").expect("sent");

@@ -1,4 +1,7 @@
-//! A turn: each ready connection is looked at, then new ones are accepted, then requests of other threads are begun.
+//! The order of work in a turn: each ready connection has its turn, then new ones are accepted,
+//! then jobs of other threads begin.
+//!
+//! Refuses to know what a connection does in its turn.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +12,7 @@ use crate::exchange::turn::{BATCH, BYTES_PER_TURN, REQUESTS_PER_TURN};
 impl Server {
     /// Works until the program is to be called, or there is nothing to do.
     pub fn step(&mut self) -> Step {
-        // A handler may have forked: output that waits to be sent is the parent's.
+        // A handler may have forked: output that waits is sent by the parent.
         self.check_fork();
         while !self.is_doomed() {
             if let Some(index) = self.cx.turn.current {
@@ -33,6 +36,7 @@ impl Server {
         Step::Done
     }
 
+    /// Drives the current connection.
     #[inline(always)]
     fn drive(&mut self, index: u32) -> Flow {
         match self.conns.get(index) {
@@ -45,7 +49,7 @@ impl Server {
         }
     }
 
-    /// Looks for the next connection to look at. False if there is none.
+    /// Gives the next connection its turn. Returns false if there is none.
     #[inline]
     fn activate_next(&mut self) -> bool {
         let turn = &mut self.cx.turn;
@@ -59,7 +63,7 @@ impl Server {
             self.cx.turn.has_shared = true;
             self.activate(index);
         } else if self.cx.turn.left > 0 {
-            // Those that waited have gone; it goes on with the others.
+            // The connections that waited have gone, so that the turn goes on with the others.
             self.cx.turn.shares_now = false;
         } else if let Some(index) = self.accept() {
             match self.acceptor.may_have_sent() {
@@ -91,9 +95,14 @@ impl Server {
         }
     }
 
-    /// Ends the turn of the current connection: sends what it has, keeps what it has not parsed.
+    /// Ends the turn of the current connection: sends its output, and keeps the input that is not
+    /// parsed.
     fn leave(&mut self, index: u32) {
-        let Some(conn) = self.conns.get(index) else { return };
+        let Some(conn) = self.conns.get(index) else {
+            debug_assert!(false, "the current connection is closed");
+            self.cx.turn.current = None;
+            return;
+        };
         let cx = &mut self.cx;
         let waits = conn.may_wait(cx);
         if !waits && !conn.flush(cx) || !conn.end_turn(cx) {
@@ -119,7 +128,7 @@ impl Server {
         }
     }
 
-    /// Has the kernel announce what happens to a connection.
+    /// Has the kernel announce events of a connection.
     fn watch(&mut self, index: u32) {
         let Some(conn) = self.conns.get(index) else { return };
         if let Err(error) = self.queue.watch(conn) {
@@ -128,7 +137,7 @@ impl Server {
         }
     }
 
-    /// Sends what waits.
+    /// Sends the output that waits.
     #[inline]
     pub fn flush_dirty(&mut self) {
         if !self.cx.turn.dirty.is_empty() {
@@ -136,6 +145,7 @@ impl Server {
         }
     }
 
+    /// Sends the output of all connections in their order.
     fn flush_in_order(&mut self) {
         let mut at = 0;
         while let Some(&index) = self.cx.turn.dirty.get(at) {
@@ -144,7 +154,8 @@ impl Server {
             let cx = &mut self.cx;
             let Some(conn) = self.conns.get(index) else { continue };
             conn.wire.dirty = false;
-            // Output of the current one may yet be taken back; it is flushed when its turn ends.
+            // Output of the current connection may yet be taken back. It is flushed at the end of
+            // its turn.
             if !is_current && (!conn.flush(cx) || matches!(conn.settle(cx), Flow::Close)) {
                 self.close(index);
             }
@@ -152,7 +163,7 @@ impl Server {
         self.cx.turn.dirty.clear();
     }
 
-    /// Sends what waits if its time is over: something takes long.
+    /// Sends the output that waits if the clock has moved on, since something takes long.
     #[inline]
     pub(super) fn flush_late(&mut self) {
         let cx = &mut self.cx;
@@ -163,7 +174,7 @@ impl Server {
         }
     }
 
-    /// The next connection whose request has waited to share a look at files.
+    /// Returns the next connection whose request has waited to share a look at files.
     #[inline]
     pub(super) fn next_sharing(&mut self) -> Option<u32> {
         while let Some(index) = self.cx.turn.sharing.pop_front() {

@@ -1,4 +1,6 @@
-//! Giving up privileges.
+//! Giving up privileges (POSIX `setuid`, `setgid`, and `initgroups`).
+//!
+//! Refuses to know why, and which option names the user.
 
 use std::ffi::CString;
 use std::io;
@@ -6,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 /// Becomes the user called `name`: supplementary groups, then group, then user, since each step
-/// takes away the right to do the one before.
+/// takes away the right to take the one before.
 pub fn become_user(name: &[u8]) -> io::Result<()> {
     let name = CString::new(name)?;
     let (uid, gid) = find(&name)?;
@@ -14,24 +16,25 @@ pub fn become_user(name: &[u8]) -> io::Result<()> {
     if unsafe { libc::initgroups(name.as_ptr(), gid as _) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: takes a number.
+    // SAFETY: the call takes a number.
     if unsafe { libc::setgid(gid) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: takes a number.
+    // SAFETY: the call takes a number.
     if unsafe { libc::setuid(uid) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
+/// Returns user and group of a name from the system's database (POSIX `getpwnam_r`).
 fn find(name: &CString) -> io::Result<(libc::uid_t, libc::gid_t)> {
     let mut strings = vec![0; 1024];
     loop {
         let mut entry = MaybeUninit::<libc::passwd>::uninit();
         let mut found = ptr::null_mut();
-        // SAFETY: `name` is a C string, `strings` is as long as it says, and the other two are
-        // places to write to.
+        // SAFETY: `name` is a C string, `strings` has the length that is passed, and the other two
+        // are places to write to.
         let error = unsafe {
             libc::getpwnam_r(
                 name.as_ptr(),
@@ -46,7 +49,7 @@ fn find(name: &CString) -> io::Result<(libc::uid_t, libc::gid_t)> {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "no such user"));
             }
             0 => {
-                // SAFETY: a found entry is written to `entry`.
+                // SAFETY: the call has written the entry that it found to `entry`.
                 let entry = unsafe { entry.assume_init() };
                 return Ok((entry.pw_uid, entry.pw_gid));
             }

@@ -1,8 +1,9 @@
-//! Walks over the connections of a server, `mg_iterate_over_connections`, and the other requests of threads that wait
-//! for the I/O thread.
+//! Walks over the connections of a server (`mg_iterate_over_connections`), and other jobs of
+//! threads that wait for the I/O thread.
 //!
-//! The connections that are visited are settled at the start; those that close meanwhile are skipped. The function
-//! is called outside the server, one [`Step`] at a time.
+//! The list of connections is made at the start; those that close meanwhile are skipped. The
+//! function of a walk is called outside the server, one [`Step`] at a time. Refuses to know what a
+//! job does.
 
 use std::collections::VecDeque;
 use std::ffi::c_int;
@@ -15,7 +16,7 @@ use crate::options::{IterateContent, IterateOver};
 use crate::shared::hub::{Message, Param, Ticket};
 use crate::shared::slots::{Content, Generation, Slot};
 
-/// A request of another thread beside walks; its result goes by a way of its own.
+/// A job of another thread that is not a walk. Its result takes a way of its own.
 pub type Job = Box<dyn FnOnce(&mut Server) + Send>;
 
 /// One walk.
@@ -24,11 +25,12 @@ struct Walk {
     at: usize,
     func: IterateFn,
     param: Param,
-    /// The thread that waits; absent for a walk on the I/O thread itself.
+    /// The ticket of the thread that waits; `None` for a walk on the I/O thread.
     ticket: Option<Arc<Ticket>>,
 }
 
-/// The walks of a server, the innermost last, and the requests of other threads that are not begun.
+/// The walks of a server, of which the innermost is the last, and the requests of other threads
+/// that have not begun.
 #[derive(Default)]
 pub(super) struct Walks {
     list: Vec<Walk>,
@@ -36,7 +38,7 @@ pub(super) struct Walks {
 }
 
 impl Walks {
-    /// Whether another thread waits for what can be done now.
+    /// Returns whether another thread waits for work that can be done now.
     pub fn is_busy(&self) -> bool {
         !self.requests.is_empty() || self.list.iter().any(|walk| walk.ticket.is_some())
     }
@@ -46,7 +48,7 @@ impl Walks {
         self.requests.push_back(request);
     }
 
-    /// Forgets walks on the I/O thread that an exception has ended.
+    /// Ends walks on the I/O thread that an exception has left.
     pub fn end_abandoned(&mut self, hidden: &mut Hidden) {
         while !hidden.is_empty() {
             hidden.show_last();
@@ -66,12 +68,13 @@ impl Walks {
 }
 
 impl Server {
-    /// Begins a walk on the I/O thread, or counts if there is nothing to call. Returns the number
-    /// of connections, and whether [`Server::next_in_place`] is to be asked for them.
+    /// Begins a walk on the I/O thread, or counts if there is no function to call. Returns the
+    /// number of connections, and whether [`Server::next_in_place`] has calls for them.
     pub fn iterate_in_place(&mut self, func: Option<IterateFn>, param: Param) -> (c_int, bool) {
         self.iterate(func, param, None)
     }
 
+    /// Begins a walk. Returns the number of connections, and whether there is a function to call.
     fn iterate(
         &mut self,
         func: Option<IterateFn>,
@@ -109,12 +112,13 @@ impl Server {
         }
     }
 
-    /// How many walks and hidden contents there are.
+    /// Returns the numbers of walks and of hidden contents.
     pub fn walks(&self) -> (usize, usize) {
         (self.walks.list.len(), self.cx.hidden.len())
     }
 
-    /// Ends the walks that have been begun since [`Server::walks`]: done, or left by an exception.
+    /// Ends the walks that have begun since the numbers were taken by [`Server::walks`], at their
+    /// end or after an exception.
     pub fn end_walks(&mut self, (walks, hidden): (usize, usize)) {
         self.walks.list.truncate(walks);
         while self.cx.hidden.len() > hidden {
@@ -122,7 +126,7 @@ impl Server {
         }
     }
 
-    /// The next call of the innermost walk on the I/O thread; `None` when that is done.
+    /// Returns the next call of the innermost walk on the I/O thread; `None` at its end.
     pub fn next_in_place(&mut self) -> Option<Step> {
         match self.walks.list.last() {
             Some(Walk { ticket: None, .. }) => self.visit(),
@@ -130,7 +134,7 @@ impl Server {
         }
     }
 
-    /// The next call of a walk that another thread waits for.
+    /// Returns the next call of a walk for which another thread waits.
     #[inline]
     pub(super) fn next_visit(&mut self) -> Option<Step> {
         while !self.walks.list.is_empty() {
@@ -141,6 +145,8 @@ impl Server {
         None
     }
 
+    /// Returns the next call of the innermost walk; `None` at its end, which is reported to its
+    /// thread.
     fn visit(&mut self) -> Option<Step> {
         let shows_last = self.cx.options.config.iterate_content == IterateContent::Last;
         let walk = self.walks.list.last_mut()?;
@@ -165,7 +171,7 @@ impl Server {
         None
     }
 
-    /// The function that [`Step::Iterate`] asked for has returned for `slot`.
+    /// Acts on the return of the function of a [`Step::Iterate`] for `slot`.
     pub fn visited(&mut self, slot: &'static Slot) {
         // The program may have changed files.
         self.cx.files.look_again();
@@ -174,7 +180,7 @@ impl Server {
         }
     }
 
-    /// Begins one request of another thread. False if there is none.
+    /// Begins one request of another thread. Returns false if there is none.
     pub(super) fn begin_request_of_thread(&mut self) -> bool {
         match self.walks.requests.pop_front() {
             Some(Message::Iterate { func, param, ticket }) => {

@@ -1,4 +1,6 @@
-//! Bytes that programs write, brought to their connections.
+//! The way of bytes that programs write to their connections.
+//!
+//! Refuses to know what a connection does with them.
 
 use super::Server;
 use crate::connection::Piece;
@@ -6,18 +8,19 @@ use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
 
 impl Server {
-    /// Takes the bytes that the program writes to a connection, on the I/O thread. False if they are refused.
+    /// Takes bytes that the program writes to a connection on the I/O thread. Returns false if they
+    /// are refused.
     pub fn write(&mut self, slot: &'static Slot, piece: Piece<'_>) -> bool {
         self.conns.of_slot(slot).is_some_and(|conn| conn.write(&mut self.cx, piece))
     }
 
-    /// Writes one frame to a websocket, on the I/O thread. Returns the number of bytes queued.
+    /// Writes one frame to a websocket on the I/O thread. Returns the number of bytes queued.
     pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
         self.conns.of_slot(slot)?.write_frame(&mut self.cx, opcode, data)
     }
 
-    /// Takes the messages of other threads: bytes go to their connections at once, requests
-    /// wait until no handler runs.
+    /// Takes the messages of other threads: bytes go to their connections at once, requests wait
+    /// until no handler runs.
     pub(super) fn take_messages(&mut self) {
         if self.cx.hub.queue.is_filled() {
             self.cx.hub.queue.take(&mut self.cx.pending);
@@ -37,7 +40,7 @@ impl Server {
                 request @ (Message::Iterate { .. } | Message::Run(..)) => self.walks.put(request),
             }
         }
-        // Its memory is used again, unless more has been put there meanwhile.
+        // The memory of the list is used again, unless new messages are in place by now.
         if self.cx.pending.is_empty() {
             self.cx.pending = messages;
         }

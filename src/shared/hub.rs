@@ -34,7 +34,7 @@ pub enum Message {
         bytes: Vec<u8>,
         /// The number of bytes that were added to `Slot::incoming`.
         charged: usize,
-        verdict: Verdict,
+        role: Role,
     },
     Iterate {
         func: Option<IterateFn>,
@@ -47,16 +47,16 @@ pub enum Message {
     Complain(&'static str),
 }
 
-/// The result of the writing thread's check of its bytes.
+/// The role of bytes in an answer, as the thread that wrote them has found it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verdict {
+pub enum Role {
     /// Not checked, since the handler was running: the I/O thread checks when it has returned.
-    Unjudged,
-    /// A part of a response.
+    Unchecked,
+    /// A part of an answer.
     Part,
     /// A websocket frame, its header included.
     Frame { header_len: usize },
-    /// The end of a response.
+    /// The end of an answer.
     End { persistent: bool },
 }
 

@@ -1,6 +1,6 @@
 //! Connection slots: the memory behind `struct mg_connection *`.
 //!
-//! Owns what C sees of a connection, its state for all threads, and the late response. Knows
+//! Owns what C sees of a connection, its state for all threads, and the late answer. Knows
 //! nothing of sockets. `pool` never unmaps a slot, and uses the address of a slot that a program
 //! has seen again only after millions of others: a pointer that a program keeps can always be read,
 //! even after the end of the server, and says that its connection has closed. A slot of zeros is a
@@ -20,7 +20,7 @@ use crate::http::response::Answer;
 
 /// The connection is open.
 const OPEN: u64 = 1;
-/// A request waits for its response: a program may write.
+/// A request waits for its answer: a program may write.
 const ANSWERABLE: u64 = 2;
 /// The connection is a websocket whose closing handshake has not begun: frames may be written.
 const FRAMES: u64 = 4;
@@ -45,8 +45,8 @@ pub struct Slot {
     pub incoming: AtomicUsize,
     /// The number of bytes in the outbox of the connection, as of the last turn.
     pub backlog: AtomicUsize,
-    /// The response to a request whose handler has returned. The writing thread itself follows it,
-    /// so that each thread learns at once whether its bytes are part of the response.
+    /// The answer to a request whose handler has returned. The writing thread itself follows it,
+    /// so that each thread learns at once whether its bytes are part of the answer.
     answer: UnsafeCell<Option<Box<Answer>>>,
 }
 
@@ -83,12 +83,12 @@ impl Slot {
         (state & OPEN != 0).then_some(state >> FLAGS)
     }
 
-    /// Returns whether a request waits for its response.
+    /// Returns whether a request waits for its answer.
     pub fn is_answerable(&self) -> bool {
         self.state.load(Ordering::Acquire) & ANSWERABLE != 0
     }
 
-    /// Sets whether a request waits for its response.
+    /// Sets whether a request waits for its answer.
     pub fn set_answerable(&self, answerable: bool) {
         let state = self.state.load(Ordering::Relaxed);
         let flag = if answerable { ANSWERABLE } else { 0 };
@@ -163,7 +163,7 @@ impl Slot {
         }
     }
 
-    /// Locks the late response, if there is one. A waiting thread sleeps now and then, since the
+    /// Locks the late answer, if there is one. A waiting thread sleeps now and then, since the
     /// thread that holds the lock may have a lower priority.
     pub fn answer(&self) -> LateAnswer<'_> {
         let mut tries = 0_u32;
@@ -233,7 +233,7 @@ impl Slot {
     /// terminated here, the decoded path from `path_at` on, and the content from `content_at` on,
     /// with a NUL behind it as the last byte. `buf` must not move until [`Slot::clear_request`].
     pub fn show_request(&self, buf: &mut [u8], head: &Head, shown: &Shown) {
-        let mut public = blank_request();
+        let mut public = blank_strings();
         let mut terminate = |at: usize| match buf.get_mut(at) {
             Some(byte) => *byte = 0,
             None => debug_assert!(false, "an offset behind the buffer"),
@@ -289,7 +289,7 @@ impl Slot {
 
     /// Hides the request from the program.
     pub fn clear_request(&self) {
-        let empty = blank_request();
+        let empty = blank_strings();
         let out = self.public.get();
         // SAFETY: as in `show_request`.
         unsafe {
@@ -324,7 +324,7 @@ impl Slot {
     }
 }
 
-/// The locked response of a slot, for a thread that writes to it or ends it.
+/// The locked answer of a slot, for a thread that writes to it or ends it.
 ///
 /// The lock of a closed slot is lost when the pool gives its memory back: the thread that held the
 /// lock finds the slot closed and reads nothing else. A lost lock is not released, since another
@@ -388,7 +388,7 @@ pub struct Shown {
 }
 
 /// The strings of a connection without a request.
-struct Request {
+struct Strings {
     request_method: *const c_char,
     uri: *const c_char,
     http_version: *const c_char,
@@ -404,9 +404,9 @@ unsafe impl Sync for Writable {}
 static NO_CONTENT: Writable = Writable(UnsafeCell::new([0; 8]));
 
 /// Returns the strings of a connection without a request.
-fn blank_request() -> Request {
+fn blank_strings() -> Strings {
     let empty = c"".as_ptr();
-    Request {
+    Strings {
         request_method: empty,
         uri: empty,
         http_version: empty,
@@ -418,7 +418,7 @@ fn blank_request() -> Request {
 
 /// Returns the public structure of a new connection.
 fn blank() -> mg_connection {
-    let request = blank_request();
+    let request = blank_strings();
     mg_connection {
         request_method: request.request_method,
         uri: request.uri,

@@ -1,22 +1,25 @@
-//! Writes of threads that do not hold the server: judged under the lock of the slot, and queued for the thread
-//! that does. They find closed connections closed, and never reach another client.
+//! Writes of threads that do not hold the server. They are checked under the lock of the slot, and
+//! queued for the thread that holds it: they find closed connections closed, and never reach
+//! another client.
+//!
+//! Refuses to know sockets and the server.
 
 use std::sync::atomic::Ordering;
 
-use super::hub::{Hub, Message, Verdict};
+use super::hub::{Hub, Message, Role};
 use super::slots::Slot;
 use crate::http::response::Written;
 use crate::websocket::frame;
 
-/// Takes raw bytes from a thread that does not hold the server. False if they are refused.
+/// Takes raw bytes of a thread that does not hold the server. Returns false if they are refused.
 pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
     let Some(generation) = slot.open_generation() else {
         return false;
     };
     let Some(hub) = slot.hub() else { return false };
     let mut late = slot.answer();
-    // The connection may have closed since, and another begun: look again, under the lock that
-    // closing takes too.
+    // The connection may have closed since, and another one begun. This is the second check, under
+    // the lock that closing takes, too.
     let raw = slot.takes_frames();
     if slot.open_generation() != Some(generation) || !slot.is_answerable() && !raw {
         return false;
@@ -26,7 +29,7 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
         return false;
     }
     let mut out = Vec::new();
-    let verdict = match late.as_deref_mut() {
+    let role = match late.as_deref_mut() {
         Some(answer) if !raw => {
             if answer.write(bytes, &mut out) == Written::Refused {
                 return false;
@@ -35,8 +38,8 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
                 let _ = hub.queue.push(Message::Complain(fault));
             }
             match answer.complete() {
-                Some(persistent) => Verdict::End { persistent },
-                None => Verdict::Part,
+                Some(persistent) => Role::End { persistent },
+                None => Role::Part,
             }
         }
         _ => {
@@ -44,16 +47,16 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
                 return false;
             }
             out.extend_from_slice(bytes);
-            if raw { Verdict::Part } else { Verdict::Unjudged }
+            if raw { Role::Part } else { Role::Unchecked }
         }
     };
     let charged = out.len().max(len);
     slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let message = Message::Write { slot, generation, bytes: out, charged, verdict };
+    let message = Message::Write { slot, generation, bytes: out, charged, role };
     hub.queue.push(message).is_ok()
 }
 
-/// Whether `len` more bytes from other threads fit, as far as these can know.
+/// Returns whether `len` more bytes of other threads fit, as far as these threads can know.
 fn has_room(slot: &Slot, hub: &Hub, len: usize) -> bool {
     let incoming = slot.incoming.load(Ordering::Relaxed);
     let waiting = incoming.saturating_add(slot.backlog.load(Ordering::Relaxed));
@@ -62,12 +65,12 @@ fn has_room(slot: &Slot, hub: &Hub, len: usize) -> bool {
         && len <= hub.max_buffered.load(Ordering::Relaxed).saturating_sub(buffered)
 }
 
-/// Takes a frame from a thread that does not hold the server. Returns the number of bytes queued.
+/// Takes a frame of a thread that does not hold the server. Returns the number of bytes queued.
 pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
     let generation = slot.open_generation()?;
     let hub = slot.hub()?;
     let _guard = slot.answer();
-    // Looked at again under the lock that closing takes too.
+    // This is the second check, under the lock that closing takes, too.
     if slot.open_generation() != Some(generation) || !slot.takes_frames() {
         return None;
     }
@@ -85,7 +88,7 @@ pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize
     }
     let charged = bytes.len();
     slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let verdict = Verdict::Frame { header_len };
-    let message = Message::Write { slot, generation, bytes, charged, verdict };
+    let role = Role::Frame { header_len };
+    let message = Message::Write { slot, generation, bytes, charged, role };
     hub.queue.push(message).is_ok().then_some(charged)
 }

@@ -1,4 +1,7 @@
-//! Who may do what: passwords, and what is open to those who have given one. RFC 7616.
+//! Access control: which requests need a password, and which files the user may see or change (RFC
+//! 7616).
+//!
+//! Refuses to know how credentials are computed, which is in `auth/digest`.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -6,18 +9,18 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{Site, Task, without_slash};
-use crate::auth::digest::{self, Verdict};
+use crate::auth::digest::{self, Authentication};
 use crate::auth::nonce::Nonces;
 use crate::exchange::request::Request;
 use crate::files::cache::{Content, Known, is_absence};
 use crate::files::resolve;
 use crate::http::uri;
 
-/// How long a nonce of digest authentication lasts, in seconds.
+/// The lifetime of a nonce of digest authentication, in seconds.
 const NONCE_LIFETIME: u64 = 300;
 
 impl Site<'_> {
-    /// Whether who asks may change what the path of a request stands for.
+    /// Checks whether the user may change the file that the path of a request names.
     pub fn may_write(&mut self) -> Result<(), Task> {
         let Some(file) = self.cx.options.config.dav_auth_file.clone() else {
             return Err(self.challenge(false));
@@ -28,7 +31,8 @@ impl Site<'_> {
         let copies = matches!(method, b"COPY" | b"MOVE");
         let target = request.target();
         if target.contains(&b'#') {
-            // Cut off as for others, a `#` that was not escaped would be the loss of another file.
+            // As elsewhere, the target would be cut off at a `#` that was not escaped, and another
+            // file would be lost.
             return Err(Task::Reply(400));
         }
         let path = request.path.clone();
@@ -47,8 +51,8 @@ impl Site<'_> {
         }
     }
 
-    /// Whether who asks may change a file but not read it, so that a copy elsewhere would give it to
-    /// him. A collection takes its password file along.
+    /// Returns whether the user may change a file but not read it, so that a copy elsewhere would
+    /// reveal it. A collection takes its password file along.
     fn is_guarded(&mut self, full: &Path, changes: &Path) -> bool {
         let full = without_slash(full.to_owned());
         if self.cx.options.config.global_auth_file.is_some() || full.is_dir() {
@@ -64,8 +68,8 @@ impl Site<'_> {
         }
     }
 
-    /// Whether the user who was let in by the password file `granting` has the same password in
-    /// `other`.
+    /// Returns whether the user whom the password file `granting` has accepted has the same
+    /// password in `other`.
     fn is_known_to_both(&mut self, granting: &Path, other: &Known) -> bool {
         let Ok(granting) = self.cx.files.get(granting) else { return false };
         let domain = self.cx.options.config.auth_domain.as_bytes();
@@ -77,7 +81,7 @@ impl Site<'_> {
         hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
 
-    /// Whether the Destination lies in the same directory as the path of the request.
+    /// Returns whether the Destination lies in the same directory as the path of the request.
     fn stays_in_directory(&mut self) -> bool {
         let request = &mut *self.request;
         let head = request.head_bytes();
@@ -92,8 +96,8 @@ impl Site<'_> {
         directory(&path[..len]) == directory(&request.path)
     }
 
-    /// Lets a request pass whose user is known to the password file, and any if there is no such
-    /// file and none is `required`.
+    /// Checks that the password file holds the user of the request. If there is no such file and
+    /// none is `required`, every request passes.
     pub fn authorise(&mut self, file: &Path, required: bool) -> Result<(), Task> {
         if self.request.granted.as_deref() == Some(file) {
             return Ok(());
@@ -114,24 +118,24 @@ impl Site<'_> {
         let Some(nonces) = self.cx.nonces.as_mut() else { return Err(Task::Reply(503)) };
         let request = &mut *self.request;
         if request.redirections > 0 {
-            // The client has answered for another path: it has to ask for this one itself.
+            // The credentials are for another path: the client has to ask for this one itself.
             return Err(redirect_to_target(request));
         }
         let domain = &self.cx.options.config.auth_domain;
-        match judge(request, &bytes, domain, nonces, now) {
-            Verdict::Granted { user } => {
+        match check_credentials(request, &bytes, domain, nonces, now) {
+            Authentication::Granted { user } => {
                 request.log_user(&user);
                 request.user = user;
                 request.granted = Some(file.to_owned());
                 request.is_spent = true;
                 Ok(())
             }
-            Verdict::Denied => Err(self.challenge(false)),
-            Verdict::Stale => Err(self.challenge(true)),
+            Authentication::Denied => Err(self.challenge(false)),
+            Authentication::Stale => Err(self.challenge(true)),
         }
     }
 
-    /// Whether who asks has been let in where this file is.
+    /// Returns whether the user may see a file, as far as its password file says.
     pub fn may_see(&mut self, full: &Path) -> bool {
         let file = resolve::password_file(&self.cx.options.config, full, false);
         if self.request.granted.as_ref() == Some(&file) {
@@ -140,7 +144,7 @@ impl Site<'_> {
         self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
-    /// Passwords that cannot be read let nobody in.
+    /// Refuses every user, since the password file cannot be read.
     fn refuse_everybody(&mut self, file: &Path, error: &io::Error) -> Task {
         let name = crate::log::shown(file);
         let why = match error.kind() {
@@ -152,7 +156,7 @@ impl Site<'_> {
         self.challenge(false)
     }
 
-    /// 401: asks for a name and a password.
+    /// Returns the answer 401, with a challenge.
     fn challenge(&mut self, stale: bool) -> Task {
         let now = u64::from(self.cx.clock.now) / 1000;
         if self.cx.nonces.is_none() {
@@ -167,7 +171,7 @@ impl Site<'_> {
     }
 }
 
-/// Leaves it to the client to ask for the path that this request has become one for.
+/// Redirects the client to the path to which a CGI program has redirected the request.
 fn redirect_to_target(request: &mut Request) -> Task {
     let target = request.target().to_vec();
     for part in [b"Location: ", &*target, b"\r\n"] {
@@ -176,25 +180,25 @@ fn redirect_to_target(request: &mut Request) -> Task {
     Task::Reply(302)
 }
 
-/// Judges what a request says of its user.
-fn judge(
+/// Checks the credentials of a request.
+fn check_credentials(
     request: &Request,
     passwords: &[u8],
     domain: &str,
     nonces: &mut Nonces,
     now: u64,
-) -> Verdict {
+) -> Authentication {
     let head = request.head_bytes();
     let mut fields = request
         .head
         .pairs(head)
         .filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"))
         .map(|(_, value)| value);
-    // Of two answers it is not known which one counts.
+    // Of two fields it is unclear which one counts.
     let (Some(authorization), None) = (fields.next(), fields.next()) else {
-        return Verdict::Denied;
+        return Authentication::Denied;
     };
-    let signed = digest::Request {
+    let signed = digest::Signed {
         method: head.get(request.head.method.range()).unwrap_or_default(),
         target: head.get(request.head.target.range()).unwrap_or_default(),
     };
@@ -202,7 +206,7 @@ fn judge(
     digest::check(authorization, signed, domain, passwords, nonces, now)
 }
 
-/// All bytes of a small file.
+/// Returns all bytes of a small file.
 fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
     match &known.content {
         Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),

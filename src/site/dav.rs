@@ -1,26 +1,31 @@
-//! What the methods of WebDAV ask for. RFC 4918.
+//! Decisions about WebDAV methods (RFC 4918): which exist, which content they take, and their
+//! answers to the access rules.
+//!
+//! Refuses to know how a method does its work, which is in the room `dav`.
 
 use super::{Site, Task};
 use crate::dav::Env;
-use crate::dav::request::{self as method, Reply};
+use crate::dav::method::{self, Reply};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::http::request::Framing;
 use crate::http::status::reason;
 
-/// The longest document that a request may bring.
+/// The largest length of the document in a request, in bytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
 
+/// The methods that read, as the Allow field lists them.
 const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
+/// The methods that write.
 const WRITING: [&str; 8] =
     ["PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"];
 
-/// Whether a method changes what is stored.
+/// Returns whether a method changes files.
 pub fn writes(method: &[u8]) -> bool {
     WRITING.iter().any(|known| known.as_bytes() == method)
 }
 
-/// Appends the Allow field. `except`: a method that does not fit this resource.
+/// Appends the Allow field. `except` is a method that does not fit this resource.
 pub fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
     out.extend_from_slice(b"Allow: ");
     out.extend_from_slice(READING.as_bytes());
@@ -34,23 +39,23 @@ pub fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
 }
 
 impl Site<'_> {
-    /// Decides about a request that may be served by WebDAV: whoever asks is allowed to.
+    /// Decides about a request for WebDAV whose user has been accepted.
     pub fn decide_dav(&mut self) -> Task {
         self.cx.look_at_secrets();
         let request = &mut *self.request;
         let is_long =
             matches!(request.head.framing, Framing::Length(len) if len > MAX_DOCUMENT as u64);
-        let asked = method::Request {
+        let call = method::MethodCall {
             path: request.path.clone(),
             head: request.head.clone(),
             bytes: request.head_bytes().to_vec(),
             body: Vec::new(),
         };
-        if asked.method() != b"PUT" {
+        if call.method() != b"PUT" {
             if is_long {
                 return Task::Reply(413);
             }
-            return Task::Dav(Box::new(Work::new(asked)));
+            return Task::Dav(Box::new(Work::new(call)));
         }
         let user = request.user.clone();
         let env = Env {
@@ -58,14 +63,14 @@ impl Site<'_> {
             secrets: &self.cx.files.secrets,
             ..Env::new(&self.cx.options.config, self.cx.clock.unix)
         };
-        match Upload::begin(asked, &env, &mut self.cx.sweeper) {
+        match Upload::begin(call, &env, &mut self.cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(reply)),
         }
     }
 
-    /// The same work, or the refusal that it would come to.
-    pub fn judge_dav(&mut self, work: Box<Work>) -> Task {
+    /// Returns the work, or the refusal in which it would end whatever the content is.
+    pub fn check_dav_early(&mut self, work: Box<Work>) -> Task {
         let user = self.request.user.clone();
         let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
         match work.refusal(&env) {
@@ -74,7 +79,7 @@ impl Site<'_> {
         }
     }
 
-    /// Puts fields and document of an answer where it is written; its status.
+    /// Puts fields and document of an answer into the request, and returns its status.
     pub fn take_reply(&mut self, reply: Reply) -> u16 {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
         let request = &mut *self.request;

@@ -1,5 +1,7 @@
-//! What a request means, where no handler of the program's matches: which file or method answers it, or why
-//! nothing does. Refuses to know connections, and how answers are sent.
+//! The meaning of a request for which there is no handler: the file or method that answers it, or
+//! the reason for a refusal (RFC 9110, sections 9 and 15).
+//!
+//! Refuses to know connections, and how answers are sent.
 
 mod access;
 pub mod dav;
@@ -24,36 +26,36 @@ use crate::http::accept_encoding::Accepted;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::options::Config;
 
-/// What is to be done about a request that no handler of the program's matches.
+/// The answer that is decided for a request without a handler.
 pub enum Task {
-    /// A status with the fields that the request holds for it: errors, redirections.
+    /// A status, with the fields that the request holds for it: an error or a redirection.
     Reply(u16),
     File(Representation),
-    /// A directory to be listed.
+    /// A directory that is listed.
     List(PathBuf),
-    /// A method of WebDAV; its content is a document.
+    /// A method of WebDAV, whose content is a document.
     Dav(Box<Work>),
     Put(Box<Upload>),
-    /// A page with includes: the file, where it is, and what it is for clients.
+    /// A page with includes: the file, its place, and its path for clients.
     Page(Entry, PathBuf, Vec<u8>),
-    /// A CGI program to be run.
+    /// A CGI program that is run.
     Run(Box<Script>),
 }
 
-/// What becomes of the content of a request.
+/// The use of a request's content.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Intake {
-    /// It is read and thrown away, so that the connection can stay open.
+    /// The content is read and discarded, so that the connection can stay open.
     #[default]
     Discard,
-    /// It lies behind the head when the request is dispatched.
+    /// The content is kept behind the head until it is complete.
     Keep,
     /// The task takes each piece as it arrives.
     Stream,
 }
 
 impl Task {
-    /// What it needs of the request's content.
+    /// Returns the use that the task has for the content.
     pub fn intake(&self) -> Intake {
         match self {
             Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) => Intake::Discard,
@@ -63,45 +65,46 @@ impl Task {
         }
     }
 
-    /// Whether a program may be run for it, which is told the addresses of both ends.
+    /// Returns whether a CGI program may be run, which learns the addresses of both ends.
     pub fn may_run_programs(&self) -> bool {
         matches!(self, Task::Run(_) | Task::Page(..))
     }
 
-    /// Gives it up: nothing of it stays behind.
+    /// Gives the task up, with all that it has begun.
     pub fn abandon(self, cx: &mut Context) {
         if let Task::Dav(work) = self {
             work.abandon(&mut cx.sweeper);
         }
     }
 
-    /// Whether the answer is a refusal or a redirection, for which content is of no use.
+    /// Returns whether the answer is a refusal or a redirection, which needs no content.
     pub fn is_final(&self) -> bool {
         matches!(self, Task::Reply(300..))
     }
 }
 
-/// The place in the file system that the path of a request stands for.
+/// The place in the file system that the path of a request names.
 struct Place {
     full: PathBuf,
-    /// The part of the path behind a program on the way.
+    /// The part of the path behind a CGI program.
     rest: Vec<u8>,
-    /// The file there, or why there is none to be read.
+    /// The file, or the reason why it cannot be read.
     found: io::Result<Entry>,
     is_dir: bool,
-    /// The password file that guards it, if that is there.
+    /// The password file that guards the place, if it exists.
     passwords: PathBuf,
 }
 
-/// A request, and what is there for it.
+/// A request together with the files and options that decide about it.
 pub struct Site<'a> {
     pub request: &'a mut Request,
     pub cx: &'a mut Context,
 }
 
 impl Site<'_> {
-    /// Decides what answers the request. The order of the steps is security: a password is asked for before it
-    /// shows whether a file is there, and hidden files are as good as missing before anything is run or read.
+    /// Decides on the answer to the request. The order of the steps is a matter of security: a
+    /// password is required before the answer reveals whether a file exists, and hidden files count
+    /// as missing before any file is run or read.
     pub fn decide(&mut self) -> Task {
         self.cx.files.ask();
         let method = self.request.method();
@@ -137,8 +140,8 @@ impl Site<'_> {
         }
     }
 
-    /// Looks at the place that a path stands for. `None` if the path is longer than any file's: then it cannot
-    /// be told either whether there is a password file.
+    /// Looks at the place that a path names. `None` means that the path is longer than any file's,
+    /// so that its password file cannot be found either.
     fn look_up(&mut self, full: PathBuf) -> Option<Place> {
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cx.files.get(&full);
@@ -152,28 +155,32 @@ impl Site<'_> {
             (full, rest) = (file, behind);
         }
         if !is_dir {
-            // A slash behind a file must not lead to another password file than without it.
+            // A slash behind a file must not lead to another password file.
             full = without_slash(full);
         }
         let passwords = resolve::password_file(&self.cx.options.config, &full, is_dir);
         Some(Place { full, rest, found, is_dir, passwords })
     }
 
+    /// Checks the password that the place requires.
     fn ask_for_password(&mut self, place: &Place) -> Result<(), Task> {
         let is_required = self.cx.options.config.global_auth_file.is_some();
         self.authorise(&place.passwords, is_required)
     }
 
+    /// Returns whether the place must not be served.
     fn is_hidden(&mut self, place: &Place) -> bool {
         let secrets = &mut self.cx.files.secrets;
         let is_secret = match &place.found {
             Ok(known) => secrets.hides(&place.full, &known.id, known.is_link),
-            // It may be there all the same: a program on the way, or a file that may not be read.
+            // The file may exist all the same: as a CGI program on the path, or without the right
+            // to read it.
             Err(_) => secrets.hides_at(&place.full),
         };
         is_secret || resolve::is_hidden(&self.cx.options.config, &place.full)
     }
 
+    /// Decides on the answer for a place that may be seen.
     fn decide_place(&mut self, place: Place, reads: bool) -> Task {
         let Place { full, rest, found, is_dir, passwords } = place;
         if let Some(script) = self.script(&full, rest, b"", &found) {
@@ -193,10 +200,10 @@ impl Site<'_> {
         }
     }
 
-    /// Decides once more on a request that was decided on at its head, if its content has arrived
-    /// since: files and passwords may have changed meanwhile.
+    /// Decides once more on a request whose content has arrived since the decision at its head:
+    /// files and passwords may have changed meanwhile.
     pub fn decide_again(&mut self, task: Task) -> Task {
-        // Other refusals stand as they were judged at the head, and are in the log.
+        // Other refusals stand as they were decided at the head, and are in the log.
         let stands = matches!(task, Task::Reply(status) if !matches!(status, 301 | 403 | 404));
         if self.request.arrived == 0 || stands {
             return task;
@@ -210,11 +217,12 @@ impl Site<'_> {
         };
         match (task, again) {
             (task @ Task::Put(_), None) | (task @ Task::Dav(_), Some(Task::Dav(_))) => {
-                // It has the content.
+                // The task has the content.
                 self.request.fields = fields;
                 task
             }
-            // Its content has been thrown away: what needs it cannot be done any more.
+            // The content has been discarded, so that a task which needs it cannot be done any
+            // more.
             (task, Some(again))
                 if task.intake() == Intake::Discard && again.intake() != Intake::Discard =>
             {
@@ -230,9 +238,10 @@ impl Site<'_> {
         }
     }
 
+    /// Decides on the answer with a file.
     fn decide_file(&mut self, full: &Path, known: Entry, reads: bool) -> Task {
         if is_lua_page(full) {
-            // Their source must not be shown.
+            // The source of such a page must not be shown.
             return Task::Reply(501);
         }
         if !reads {
@@ -254,7 +263,8 @@ impl Site<'_> {
         Task::File(known.into())
     }
 
-    /// The form of a file that the client likes best, of those that are stored beside it.
+    /// Returns the representation that the client prefers, of those that are stored beside the
+    /// file.
     fn negotiate(&mut self, full: &Path, plain: Entry) -> Representation {
         let mut sibling = |suffix| {
             let mut path = full.as_os_str().to_owned();
@@ -275,6 +285,7 @@ impl Site<'_> {
         Representation::negotiate(plain, brotli, gzip, choose)
     }
 
+    /// Decides on the answer for a directory: an index file, or a list.
     fn decide_directory(&mut self, full: PathBuf, reads: bool) -> Task {
         for place in 0..self.cx.options.config.index_files.len() {
             let config = &self.cx.options.config;
@@ -303,7 +314,7 @@ impl Site<'_> {
         Task::List(full)
     }
 
-    /// 301 to the same path with a slash, so that relative links of the page work.
+    /// Returns a redirection to the path with a slash, so that relative links of the page work.
     fn redirect_to_directory(&mut self) -> Task {
         let request = &mut *self.request;
         let Request { fields, path, shown, buf, .. } = request;
@@ -318,28 +329,26 @@ impl Site<'_> {
         Task::Reply(301)
     }
 
-    /// RFC 9110, section 15.5.6: 405 says what is allowed.
+    /// Returns 405 with the methods that are allowed (RFC 9110, section 15.5.6).
     pub fn wrong_method(&mut self) -> Task {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        if let Some(request) = Some(&mut *self.request) {
-            dav::write_allow(&mut request.fields, with_writing, b"");
-        }
+        dav::write_allow(&mut self.request.fields, with_writing, b"");
         Task::Reply(405)
     }
 
-    /// What WebDAV can do here depends on whether anybody may write.
+    /// Answers OPTIONS. The classes of WebDAV depend on whether writing is set up.
     fn tell_options(&mut self) -> Task {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
         let fields = &mut self.request.fields;
         dav::write_allow(fields, with_writing, b"");
-        // Some clients of Microsoft try another protocol unless they are told.
+        // Some Microsoft clients try another protocol unless they find this field.
         let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
         fields.extend_from_slice(classes);
         fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
         Task::Reply(200)
     }
 
-    /// Spares the next request for the same path most of the work, unless it takes a password.
+    /// Remembers the file for the next request with the same path, unless that needs a password.
     fn remember(&mut self, file: PathBuf, passwords: PathBuf) {
         let request = &*self.request;
         if request.granted.is_none() {
@@ -347,16 +356,16 @@ impl Site<'_> {
         }
     }
 
-    /// What is to be done, where it is known to come to a refusal whatever the content is.
-    pub fn judge_early(&mut self, task: Task) -> Task {
+    /// Returns the task, or the refusal in which it would end whatever the content is.
+    pub fn check_early(&mut self, task: Task) -> Task {
         match task {
             Task::File(file) if self.is_precondition_failed(&file) => Task::Reply(412),
-            Task::Dav(work) => self.judge_dav(work),
+            Task::Dav(work) => self.check_dav_early(work),
             task => task,
         }
     }
 
-    /// Whether a condition of the request does not hold for a file.
+    /// Returns whether a condition of the request does not hold for a file.
     fn is_precondition_failed(&self, file: &Representation) -> bool {
         let request = &*self.request;
         let bytes = request.head_bytes();
@@ -367,22 +376,23 @@ impl Site<'_> {
     }
 }
 
-/// Whether a file is searched for tags of server-side includes.
+/// Returns whether a file is searched for tags of server-side includes.
 pub fn has_tags(config: &Config, full: &Path, path: &[u8]) -> bool {
     let pattern = config.ssi_pattern.as_deref();
     pattern.is_some_and(|pattern| resolve::matches(pattern, full, path))
 }
 
-/// Whether a file is a page of Lua, by its name.
+/// Returns whether a file is a Lua page, by its name.
 pub fn is_lua_page(full: &Path) -> bool {
     full.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("lp"))
 }
 
-/// Whether a path is longer than any file's.
+/// Returns whether an error says that a path is longer than any file's.
 fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NAMETOOLONG)
 }
 
+/// Removes the slashes at the end of a path.
 fn without_slash(path: PathBuf) -> PathBuf {
     let mut bytes = path.into_os_string().into_vec();
     while bytes.len() > 1 && bytes.ends_with(b"/") {
@@ -391,17 +401,18 @@ fn without_slash(path: PathBuf) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// RFC 3986, section 3.3: what may stand in a path stays, all else is escaped.
+/// Appends a path, and escapes all bytes that RFC 3986, section 3.3, does not allow there.
 pub fn write_escaped_path(path: &[u8], out: &mut Vec<u8>) {
     let stays = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&b);
     write_escaped(path, stays, out);
 }
 
-/// What a client wrote stays, except for bytes that no URI has.
+/// Appends text that a client wrote, and escapes bytes that no URI contains.
 fn write_ascii(text: &[u8], out: &mut Vec<u8>) {
     write_escaped(text, |byte| byte.is_ascii(), out);
 }
 
+/// Appends text, and escapes the bytes for which `stays` is false.
 fn write_escaped(text: &[u8], stays: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
     for &byte in text {
         if stays(byte) {
@@ -413,7 +424,7 @@ fn write_escaped(text: &[u8], stays: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
     }
 }
 
-/// The status that tells a client of a file that cannot be opened.
+/// Returns the status for a file that cannot be opened.
 pub fn status_of(error: &io::Error) -> u16 {
     match error.kind() {
         io::ErrorKind::PermissionDenied => 403,

@@ -1,4 +1,6 @@
-//! Which files are CGI programs, and whether one may be run. RFC 3875.
+//! Decisions about CGI programs (RFC 3875): which files are programs, and whether one may be run.
+//!
+//! Refuses to know processes, which are in the room `cgi`.
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
@@ -12,18 +14,19 @@ use crate::files::cache::Entry;
 use crate::files::resolve;
 use crate::http::request::Framing;
 
-/// A program that is to answer a request.
+/// A CGI program that is to answer a request.
 pub struct Script {
     pub file: PathBuf,
-    /// The part of the request's path that leads to it, and what follows.
+    /// The part of the request's path that leads to the program, and the rest of the path.
     pub name: Vec<u8>,
     pub info: Vec<u8>,
-    /// The length of the content is known before it comes; else that is kept until it is.
+    /// Set if the length of the content is known before it arrives. Else the content is kept until
+    /// it is complete.
     pub knows_length: bool,
 }
 
 impl Site<'_> {
-    /// The program that a path leads through, and what of the path is behind it.
+    /// Returns the program that a path leads through, and the rest of the path.
     pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
         let (file, rest) = resolve::split_at_file(full)?;
         let path = &self.request.path;
@@ -31,7 +34,8 @@ impl Site<'_> {
         resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
     }
 
-    /// The program that `full` is, if it is one. `found`: what is known of it as a file.
+    /// Returns the program at `full`, if there is one. `found` is the result of looking for the
+    /// file.
     pub fn script(
         &mut self,
         full: &Path,
@@ -41,7 +45,7 @@ impl Site<'_> {
     ) -> Option<Script> {
         let is_file = match found {
             Ok(_) => true,
-            // It may be executed without being readable.
+            // The file may be executable without being readable.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 std::fs::metadata(full).is_ok_and(|meta| meta.is_file())
             }
@@ -56,7 +60,7 @@ impl Site<'_> {
             b"" => Cow::Borrowed(path),
             page => Cow::Owned([path, page].concat()),
         };
-        // A Lua page is none, whatever the pattern says.
+        // A Lua page is not a program, whatever the pattern says.
         if is_lua_page(full) || !resolve::matches(&self.cx.options.config.cgi_pattern, full, &name)
         {
             return None;
@@ -65,6 +69,7 @@ impl Site<'_> {
         Some(Script { file: full.to_owned(), name: name.into_owned(), info, knows_length })
     }
 
+    /// Decides on the answer of a program.
     pub fn decide_script(&mut self, script: Script, reads: bool) -> Task {
         if !reads {
             return self.wrong_method();
@@ -78,8 +83,8 @@ impl Site<'_> {
         }
     }
 
-    /// The status for a program that could not be started. If that may change, the client is told
-    /// to come again.
+    /// Returns the status for a program that could not be started. If a later attempt may succeed,
+    /// the client is told to repeat the request.
     pub fn put_off(&mut self, status: u16) -> u16 {
         if status == 503 {
             self.request.fields.extend_from_slice(b"Retry-After: 1\r\n");
@@ -87,8 +92,8 @@ impl Site<'_> {
         status
     }
 
-    /// Whether a program may be run at all: the commonest reason for a failure is best known
-    /// before the client is asked for its content.
+    /// Checks whether a program may be run at all. The most common reason for a failure should be
+    /// known before the client sends content.
     pub fn may_run(&mut self, file: &Path) -> io::Result<()> {
         self.cx
             .programs
@@ -101,6 +106,7 @@ impl Site<'_> {
         allowed.map_err(io::Error::from).inspect_err(|error| self.complain_of_file(file, error))
     }
 
+    /// Reports a program that cannot be run in the error log.
     fn complain_of_file(&mut self, file: &Path, error: &io::Error) {
         let name = crate::log::shown(file);
         self.cx.complain_of(self.request.client, &format!("cannot run {name}: {error}"));

@@ -1,5 +1,5 @@
-//! What the new connections of a server speak: HTTP in the clear, TLS, or nothing. TLS fails closed: where it was
-//! asked for and cannot be spoken, plain HTTP does not take its place.
+//! The protocol of new connections: plain HTTP, TLS, or none. TLS fails closed: where it was asked
+//! for and cannot be spoken, plain HTTP does not take its place.
 //!
 //! Refuses to know sockets and connections.
 
@@ -7,13 +7,13 @@ use std::path::Path;
 
 use super::{Identity, Refusal, Session};
 
-/// What new connections speak.
+/// The protocol of new connections.
 #[derive(Default)]
 enum Speaks {
     #[default]
     Plain,
     Tls(Identity),
-    /// Nothing: it should be TLS, but the certificate was refused and no older one is in force.
+    /// None: TLS was asked for, but the certificate was refused and no older one is in force.
     Nothing,
 }
 
@@ -21,15 +21,15 @@ enum Speaks {
 pub enum Opening {
     Plain,
     Tls(Box<Session>),
-    /// It must not be served; see [`Port::fail_closed`].
+    /// The connection must not be served; see [`Port::fail_closed`].
     Barred,
 }
 
-/// What new connections speak, and the buffers that all which speak TLS share.
+/// The protocol of new connections, and the buffers that all connections with TLS share.
 #[derive(Default)]
 pub struct Port {
     speaks: Speaks,
-    /// Records as they arrive.
+    /// Records as they are received.
     pub received: Vec<u8>,
     /// Records as they are sent.
     pub sealed: Vec<u8>,
@@ -45,18 +45,19 @@ impl Port {
         }
     }
 
-    /// Reads the file with key and certificates that new connections are shown from then on.
+    /// Reads the file with the key and the certificates for new connections.
     pub fn load(path: &Path) -> Result<Identity, Refusal> {
         Identity::load(path)
     }
 
-    /// Shows this to new connections; with `None` they are in the clear.
+    /// Shows this identity to new connections; with `None` they speak plain HTTP.
     pub fn show(&mut self, identity: Option<Identity>) {
         self.speaks = identity.map_or(Speaks::Plain, Speaks::Tls);
     }
 
-    /// Bars new connections, as a setting for TLS was refused, unless a certificate is in force. True if
-    /// they were in the clear before. A library without TLS never speaks anything else.
+    /// Bars new connections, since a setting for TLS was refused, unless a certificate is in force.
+    /// Returns true if new connections spoke plain HTTP before. Without the feature `tls`, they
+    /// never speak anything else.
     pub fn fail_closed(&mut self) -> bool {
         if !cfg!(feature = "tls") || !matches!(self.speaks, Speaks::Plain) {
             return false;

@@ -26,7 +26,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The decision about a handshake.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verdict<'a> {
+pub enum Negotiation<'a> {
     Accept {
         /// The value of Sec-WebSocket-Key, for `write_response`.
         key: &'a [u8],
@@ -46,27 +46,27 @@ pub fn wants_websocket(head: &Head, bytes: &[u8]) -> bool {
 
 /// Checks the handshake of a request for which `wants_websocket` holds. `protocols` are the
 /// subprotocols of the server; the first one that the client names is chosen.
-pub fn judge<'a>(
+pub fn negotiate<'a>(
     head: &Head,
     bytes: &'a [u8],
     protocols: &'a [String],
     deflate_allowed: bool,
-) -> Verdict<'a> {
+) -> Negotiation<'a> {
     if head.minor == 0
         || head.framing != Framing::Empty
         || !lists(head, bytes, "connection", "upgrade")
     {
-        return Verdict::Refuse(400);
+        return Negotiation::Refuse(400);
     }
     match only(head, bytes, "sec-websocket-version") {
         Some(b"13") => {}
-        Some(_) => return Verdict::Refuse(426),
-        None => return Verdict::Refuse(400),
+        Some(_) => return Negotiation::Refuse(426),
+        None => return Negotiation::Refuse(400),
     }
     let Some(key) = only(head, bytes, "sec-websocket-key").filter(|key| is_key(key)) else {
-        return Verdict::Refuse(400);
+        return Negotiation::Refuse(400);
     };
-    Verdict::Accept {
+    Negotiation::Accept {
         key,
         protocol: values(head, bytes, "sec-websocket-protocol")
             .flat_map(tokens)
@@ -169,8 +169,8 @@ mod tests {
     fn the_answer_is_that_of_the_rfc() {
         let text = good("");
         let head = parse(&text);
-        let Verdict::Accept { key, protocol: None, deflate: None } =
-            judge(&head, text.as_bytes(), &[], true)
+        let Negotiation::Accept { key, protocol: None, deflate: None } =
+            negotiate(&head, text.as_bytes(), &[], true)
         else {
             panic!("refused");
         };
@@ -238,9 +238,9 @@ mod tests {
             (good("Transfer-Encoding: chunked\r\n"), 400),
         ];
         for (text, expected) in cases {
-            let status = match judge(&parse(text), text.as_bytes(), &[], false) {
-                Verdict::Accept { .. } => 101,
-                Verdict::Refuse(status) => status,
+            let status = match negotiate(&parse(text), text.as_bytes(), &[], false) {
+                Negotiation::Accept { .. } => 101,
+                Negotiation::Refuse(status) => status,
             };
             assert_eq!(status, *expected, "{text:?}");
         }
@@ -258,8 +258,8 @@ mod tests {
         ];
         for (fields, expected) in cases {
             let text = good(fields);
-            let Verdict::Accept { protocol, .. } =
-                judge(&parse(&text), text.as_bytes(), &known, false)
+            let Negotiation::Accept { protocol, .. } =
+                negotiate(&parse(&text), text.as_bytes(), &known, false)
             else {
                 panic!("refused: {text:?}");
             };
@@ -271,8 +271,8 @@ mod tests {
     fn compression_is_negotiated_only_where_it_is_allowed() {
         let text = good("Sec-WebSocket-Extensions: x-other, permessage-deflate\r\n");
         for allowed in [false, true] {
-            let Verdict::Accept { key, deflate, .. } =
-                judge(&parse(&text), text.as_bytes(), &[], allowed)
+            let Negotiation::Accept { key, deflate, .. } =
+                negotiate(&parse(&text), text.as_bytes(), &[], allowed)
             else {
                 panic!("refused");
             };

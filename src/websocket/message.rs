@@ -16,9 +16,9 @@ use super::frame::{self, FIN, Header, Parsed, RSV1};
 use super::utf8::Validator;
 
 /// The status code for text that is not UTF-8, and for malformed compressed data.
-pub const INVALID_PAYLOAD: u16 = 1007;
+const INVALID_PAYLOAD: u16 = 1007;
 /// The status code for a message above the limit.
-pub const TOO_BIG: u16 = 1009;
+const TOO_BIG: u16 = 1009;
 /// The status code for a message for which there is no memory.
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
@@ -144,12 +144,8 @@ impl Receiver {
         }
     }
 
-    /// Changes the limit for the frames behind the current one.
-    pub fn set_limit(&mut self, limit: usize) {
-        self.limit = limit;
-    }
-
     /// Returns whether a part of a frame or of a message has arrived.
+    #[cfg(test)]
     pub fn is_inside(&self) -> bool {
         self.message.is_some() || !matches!(self.state, State::Header { len: 0, .. })
     }

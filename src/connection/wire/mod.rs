@@ -1,7 +1,9 @@
-//! One client's end of the line: the socket, with TLS or without, what it has received and what waits to be sent.
-//! POSIX sockets, non-blocking; events are edge-triggered, so each is read until it would block.
+//! The socket of one connection, with TLS or without: input that was received, and output that
+//! waits. POSIX sockets, non-blocking. Events are edge-triggered, so that each is followed until a
+//! call would block.
 //!
-//! The only place that knows whether a connection speaks TLS. Refuses to know what the bytes mean.
+//! This is the only place that knows whether a connection speaks TLS. Refuses to know what the
+//! bytes mean.
 
 mod sealed;
 
@@ -23,79 +25,80 @@ use crate::shared::pool;
 use crate::shared::slots::Slot;
 use crate::tls::Session;
 
-/// Bytes of a file that the kernel moves for one connection in one turn. More than other work may move: a
-/// socket that is filled in one go costs a good part less than one that is filled in turns.
+/// The largest number of bytes of a file that the kernel moves for one connection in one turn. It
+/// exceeds the share of other work, since filling a socket at once costs much less than filling it
+/// in turns.
 const TRANSFER_PER_TURN: usize = 8 << 20;
 
-/// See the module.
+/// The socket, with its input and output.
 pub struct Wire {
     pub slot: &'static Slot,
     pub socket: TcpStream,
-    /// The client: its address is kept in parts, which take less memory.
+    /// The address of the client, in parts that take less memory than the whole.
     peer_ip: IpAddr,
     peer_port: u16,
-    /// The socket may have something to read.
+    /// Set if the socket may have bytes to read.
     pub readable: bool,
-    /// The socket may take something.
+    /// Set if the socket may take bytes.
     pub writable: bool,
-    /// The kernel says that the client has shut its sending side; bytes from before may still have to be
-    /// read.
+    /// Set if the kernel has announced that the client shut its sending side. Earlier bytes may
+    /// still have to be read.
     pub read_closed: bool,
-    /// All that the client will ever send is read.
+    /// Set if all that the client will ever send is read.
     pub eof: bool,
-    /// A reset, or both directions shut.
+    /// Set after a reset, or when both directions are shut.
     pub gone: bool,
-    /// The kernel announces its events.
+    /// Set if the kernel announces events of the socket.
     pub registered: bool,
-    /// The kernel may keep the last bytes back until the connection is shut.
+    /// Set if the kernel may keep the last bytes back until the connection is shut.
     held_back: bool,
-    /// Only received bytes keep it from being idle, not sent ones.
+    /// Set if only received bytes keep the connection from being idle, and sent ones do not.
     pub lives_by_input: bool,
-    /// It is in the list of connections to look at.
+    /// Set if the connection is in the list of those that will have a turn.
     pub queued: bool,
-    /// It is in the list of connections with fresh output.
+    /// Set if the connection is in the list of those with new output.
     pub dirty: bool,
-    /// Milliseconds of the server's clock: the last traffic.
+    /// The time of the last traffic, in milliseconds of the server's clock.
     pub last_active: u32,
-    /// Input that waits for more, or for its turn.
+    /// The input that waits for more, or for its turn.
     pub input: Box<[u8]>,
     pub out: Option<Box<Outbox>>,
-    /// Present if it speaks TLS.
+    /// The TLS session, if the connection speaks TLS.
     session: Option<Box<Session>>,
 }
 
-/// What came of an attempt to receive.
+/// The result of an attempt to receive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Received {
     Bytes,
-    /// Nothing for now.
+    /// Nothing has arrived.
     Nothing,
     /// The client will send nothing more.
     End,
-    /// The connection is broken.
+    /// The connection has failed.
     Lost,
-    /// The client does not speak TLS as it must, and was told: the connection is to end.
-    /// `in_plain`: it spoke HTTP.
+    /// The client broke the rules of TLS and was told so: the connection is to end. With `in_plain`
+    /// the client spoke HTTP.
     Refused {
         in_plain: bool,
     },
 }
 
-/// What came of an attempt to send a piece of a file.
+/// The result of an attempt to send a piece of a file.
 pub enum Transferred {
     Bytes,
     /// The socket is full.
     Nothing,
-    /// It is to be tried again: by copying, perhaps.
+    /// Another attempt is due, perhaps by copying.
     Again,
     /// The file has changed.
     Changed,
-    /// The connection is broken.
+    /// The connection has failed.
     Lost,
 }
 
 impl Wire {
-    /// The end of a line that was accepted. `now`: milliseconds of the server's clock.
+    /// Creates the wire of an accepted socket. `now` is in milliseconds of the server's clock.
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
@@ -125,31 +128,31 @@ impl Wire {
         }
     }
 
-    /// The number under which the server and its lists know the connection.
+    /// Returns the index of the connection in the server and its lists.
     #[inline]
     pub fn index(&self) -> u32 {
         self.slot.index() as u32
     }
 
-    /// The address of the client.
+    /// Returns the address of the client.
     #[inline]
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(self.peer_ip, self.peer_port)
     }
 
-    /// Writes a line about this client to the error log, unless the same has failed too often in this
-    /// second.
+    /// Writes a line about this client to the error log, unless the same line came too often in
+    /// this second.
     pub fn complain(&self, cx: &mut Context, what: &str) {
         cx.complain_of(self.peer(), what);
     }
 
-    /// Whether it has its turn.
+    /// Returns whether the connection has its turn.
     #[inline]
     pub fn is_current(&self, cx: &Context) -> bool {
         cx.turn.current == Some(self.index())
     }
 
-    /// Has the server look at it, in this turn or the next.
+    /// Gives the connection a turn, the present one or the next.
     #[inline]
     pub fn make_ready(&mut self, cx: &mut Context) {
         if !self.queued {
@@ -158,7 +161,7 @@ impl Wire {
         }
     }
 
-    /// Has the server send the bytes that were queued for it outside its own turn.
+    /// Has output sent that was queued outside the connection's own turn.
     #[inline]
     pub fn mark_dirty(&mut self, cx: &mut Context) {
         if !self.dirty && !self.is_current(cx) {
@@ -167,30 +170,29 @@ impl Wire {
         }
     }
 
-    /// Whether bytes have arrived that are about to be read: a handler may have kept the thread
-    /// for long.
+    /// Returns whether bytes are about to be read: a handler may have kept the thread for long.
     pub fn has_unread(&self) -> bool {
         self.queued && self.readable
     }
 
-    /// Whether bytes have to be sent before it may end.
+    /// Returns whether bytes have to be sent before the connection may end.
     pub fn must_send(&self) -> bool {
         self.backlog() > 0 || self.session.as_ref().is_some_and(|session| session.must_send())
     }
 
-    /// Bytes that wait to be sent.
+    /// Returns the number of bytes that wait to be sent.
     #[inline]
     pub fn backlog(&self) -> usize {
         self.out.as_ref().map_or(0, |out| out.len())
     }
 
-    /// The outbox, made if there is none.
+    /// Returns the outbox, made if there is none.
     #[inline]
     pub fn outbox(&mut self, cx: &mut Context) -> &mut Outbox {
         self.out.get_or_insert_with(|| cx.spares.outbox())
     }
 
-    /// Whether `len` more bytes from this thread fit into the outbox.
+    /// Returns whether `len` more bytes of this thread fit into the outbox.
     pub fn has_room(&self, cx: &Context, len: usize) -> bool {
         let config = &cx.options.config;
         let (queue, total) = (config.max_send_queue_bytes, config.max_buffered_bytes);
@@ -200,33 +202,34 @@ impl Wire {
             && len <= total.saturating_sub(cx.buffered.saturating_add(uncounted))
     }
 
-    /// The address that the client has connected to.
+    /// Returns the address that the client has connected to.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()
     }
 
-    /// Whether it speaks TLS.
+    /// Returns whether the connection speaks TLS.
     #[inline]
     pub fn is_secure(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Whether part of the input is in hand: of a record, too.
+    /// Returns whether a part of a TLS record has arrived.
     pub fn has_partial_record(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.has_partial())
     }
 
-    /// Whether the handshake of TLS is not over.
+    /// Returns whether the TLS handshake is not complete.
     pub fn is_handshaking(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.is_handshaking())
     }
 
-    /// Speaks TLS from now on.
+    /// Begins a TLS session.
     pub fn begin_session(&mut self, session: Box<Session>) {
         self.session = Some(session);
     }
 
-    /// Receives behind the unread input. `awaits_content`: a part of a record counts as traffic.
+    /// Receives behind the unread input. With `awaits_content` a part of a record counts as
+    /// traffic.
     #[inline]
     pub fn receive(&mut self, cx: &mut Context, awaits_content: bool) -> Received {
         if self.eof {
@@ -241,7 +244,7 @@ impl Wire {
         self.receive_plain(cx)
     }
 
-    /// As [`Wire::receive`], for input that is thrown away and need not be understood.
+    /// Receives input that is discarded, and so need not be decrypted.
     pub fn receive_unsealed(&mut self, cx: &mut Context) -> Received {
         match () {
             () if self.eof => Received::End,
@@ -266,8 +269,8 @@ impl Wire {
                 Received::End
             }
             Ok(count) => {
-                // A short read emptied the socket, unless its end is behind the bytes: that has been
-                // announced already and will not be announced again.
+                // A short read has emptied the socket, unless the end of the stream is next: that
+                // has been announced already, and will not be announced again.
                 self.readable = count == room || self.read_closed;
                 self.last_active = cx.clock.now;
                 cx.files.look_again();
@@ -283,7 +286,8 @@ impl Wire {
         }
     }
 
-    /// Receives into the spare capacity of a buffer. Returns the number of bytes, or why there are none.
+    /// Receives into the spare capacity of a buffer. Returns the number of bytes, or the reason for
+    /// none.
     pub fn receive_into(&mut self, cx: &mut Context, buf: &mut Vec<u8>) -> Result<usize, Received> {
         if self.eof {
             return Err(Received::End);
@@ -314,7 +318,7 @@ impl Wire {
         Ok(count)
     }
 
-    /// Keeps the input that has not been parsed. False if there is no memory for it.
+    /// Keeps the input that is not parsed. Returns false if there is no memory for it.
     pub fn keep_unread(&mut self, cx: &mut Context) -> bool {
         let unread = &cx.input.buf[std::mem::take(&mut cx.input.unread)];
         let mut input = Vec::new();
@@ -326,11 +330,11 @@ impl Wire {
         true
     }
 
-    /// Sends as much of the outbox as the socket takes. False if the connection has failed. `is_last`:
-    /// nothing follows but its end.
+    /// Sends as much of the outbox as the socket takes. Returns false if the connection has failed.
+    /// `is_last` says that only the end of the connection follows.
     pub fn flush(&mut self, cx: &mut Context, is_last: bool) -> bool {
-        // The last bytes wait for the end of the connection, which follows at once: both go into one
-        // segment.
+        // The last bytes wait for the end of the connection, which follows at once, so that both
+        // share a segment.
         self.held_back |= is_last && (self.backlog() > 0 || self.session.is_some());
         let flags = if is_last { SendFlags::MORE } else { SendFlags::empty() };
         self.send(cx, flags, is_last)
@@ -355,7 +359,7 @@ impl Wire {
                         self.last_active = cx.clock.now;
                     }
                     if count < out.len() {
-                        // A short write means a full socket; its event comes when there is room.
+                        // A short write means that the socket is full. An event announces room.
                         self.writable = false;
                     }
                     out.consume(count);
@@ -368,7 +372,7 @@ impl Wire {
         true
     }
 
-    /// Corrects the count of bytes that wait, and logs the answers that are sent now.
+    /// Corrects the count of queued bytes, and logs the answers that are sent now.
     #[inline]
     fn count_sent(&mut self, cx: &mut Context) {
         let Some(out) = self.out.as_mut() else { return };
@@ -383,7 +387,7 @@ impl Wire {
         }
     }
 
-    /// Writes the access log for answers that are sent; for all there are if `all`.
+    /// Writes the access log lines of answers that are sent; with `all`, of all answers.
     fn log_sent(&mut self, cx: &mut Context, all: bool) {
         let Some(out) = self.out.as_mut() else { return };
         let taken = out.taken();
@@ -403,9 +407,9 @@ impl Wire {
         }
     }
 
-    /// Sends a piece of a file straight to the socket, once all that stands before it is out.
+    /// Sends a piece of a file straight to the socket, once all earlier bytes are sent.
     pub fn transfer(&mut self, cx: &mut Context, file: &mut FileBody) -> Transferred {
-        // The head goes into one segment with what follows.
+        // The head shares a segment with what follows.
         if !self.send(cx, SendFlags::MORE, false) {
             return Transferred::Lost;
         }
@@ -416,7 +420,7 @@ impl Wire {
             Ok(count) => {
                 self.outbox(cx).pass(count);
                 self.last_active = cx.clock.now;
-                // A second try at once would send in bits what trickles out of a full socket.
+                // A second attempt at once would send small pieces to a socket that is nearly full.
                 let whole = count == TRANSFER_PER_TURN || !file.is_transfer();
                 self.writable = whole || takes_more(&self.socket);
                 cx.turn.spend(count);
@@ -436,34 +440,36 @@ impl Wire {
         }
     }
 
-    /// Has the server look at its timeouts again in `ahead` milliseconds.
+    /// Has the timeouts checked in `ahead` milliseconds.
     pub fn set_timer(&self, cx: &mut Context, ahead: u64) {
         let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
         cx.timers.set(self.index(), cx.clock.now.wrapping_add(ahead), cx.clock.now);
     }
 
-    /// Says that nothing more is sent.
+    /// Shuts the sending side of the socket.
     pub fn shut_sending(&self) {
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Write);
     }
 
-    /// Makes the end of the connection a reset: where nothing else ends an answer, an orderly end would
-    /// say that it is whole.
+    /// Makes the end of the connection a reset: where nothing else marks the end of an answer, an
+    /// orderly end would mean that it is complete.
     pub fn reset_on_close(&self) {
-        // Where that fails the client can tell no more than it could.
+        // If this fails, the client cannot tell that the answer is incomplete, and there is no
+        // other way.
         let _ = rustix::net::sockopt::set_socket_linger(&self.socket, Some(Duration::ZERO));
     }
 
-    /// Ends it: what is left of it is a socket that closes when this is dropped. `is_cut`: an answer is not
-    /// whole, and the client must be able to tell.
+    /// Ends the wire. The socket closes when the wire is dropped. `is_cut` says that an answer is
+    /// incomplete, so that the client must be able to tell.
     pub fn end(&mut self, cx: &mut Context, is_cut: bool) {
         self.log_sent(cx, true);
         if self.session.is_some() {
             self.end_sealed(cx, is_cut);
         }
         if self.held_back && !cx.is_unnoticed_child() {
-            // Closing alone would drop the last bytes if the client has sent something meanwhile, and would
-            // not send them while a forked child has the socket, too. That child must not do this.
+            // Closing alone would drop the last bytes if the client has sent something meanwhile,
+            // and would not send them while a forked child holds the socket, too. That child must
+            // not shut it.
             self.shut_sending();
         }
         let counted = self.slot.backlog.load(Ordering::Relaxed);
@@ -476,7 +482,8 @@ impl Wire {
         pool::release(self.slot, was_seen);
     }
 
-    /// Leaves it to the parent, in the child of a fork: nothing is said of it any more.
+    /// Leaves the connection to the parent, in the child of a fork: nothing is logged or sent for
+    /// it any more.
     pub fn leave_to_parent(&mut self, cx: &mut Context) {
         self.registered = false;
         self.held_back = false;
@@ -487,6 +494,7 @@ impl Wire {
     }
 }
 
+/// Receives into `space`, and repeats the call after a signal.
 fn receive(socket: &TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::net::recv(socket, &mut *space, RecvFlags::empty()) {
@@ -497,10 +505,10 @@ fn receive(socket: &TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
     }
 }
 
-/// Whether a socket that took less than it was given would take more. A signal, too, makes it take
-/// less. If it is full, the question makes the kernel tell when it no longer is.
+/// Returns whether a socket that took less than it was given would take more, since a signal, too,
+/// makes it take less. If it is full, the call makes the kernel announce when it no longer is.
 fn takes_more(socket: &TcpStream) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::OUT)];
-    // If the question fails, the next try finds out.
+    // If this call fails, the next attempt to send finds out.
     !matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(0))
 }

@@ -1,10 +1,10 @@
-//! The part of a wire that speaks TLS: between the socket, the session, and the bytes that the rest of the
-//! library knows.
+//! The part of a wire that speaks TLS: from the socket through the session to plain bytes, and back
+//! (RFC 8446, RFC 5246).
 //!
-//! Input is decrypted into the buffer of the turn, all that has arrived at once, so that nothing readable is
-//! hidden in a session, and the events of the socket are still all there is to wait for. Output waits
-//! unencrypted, as it does for any connection, and is encrypted in portions when the socket has
-//! taken the ones before.
+//! All input that has arrived is decrypted at once into the buffer of the turn, so that no readable
+//! bytes hide in a session, and events of the socket stay all there is to wait for. Output waits
+//! unencrypted, as on any connection, and is encrypted in portions when the socket has taken the
+//! ones before. Refuses to know how records are encrypted, which is in the room `tls`.
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -13,15 +13,15 @@ use super::{Received, Wire, receive};
 use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
 
-/// Records that are received and decrypted at once.
+/// The number of bytes of records that are received and decrypted at once.
 const RECORDS: usize = SCRATCH * 3 / 4;
 
-/// The answer to a client that does not speak TLS where it is spoken.
+/// The answer to a client that speaks plain HTTP instead of TLS.
 const NOT_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
     Content-Length: 39\r\nConnection: close\r\n\r\nThis port speaks TLS: ask for https://\n";
 
 impl Wire {
-    /// Takes the session away, and what is counted of it.
+    /// Drops the session, and the count of its bytes.
     pub(super) fn end_session(&mut self, cx: &mut Context) {
         if let Some(mut session) = self.session.take() {
             let (_, counted) = session.recount();
@@ -29,7 +29,7 @@ impl Wire {
         }
     }
 
-    /// Counts the bytes that wait in the session.
+    /// Corrects the count of the bytes that wait in the session.
     fn count_session(&mut self, cx: &mut Context) {
         if let Some(session) = self.session.as_deref_mut() {
             let (waiting, counted) = session.recount();
@@ -51,7 +51,7 @@ impl Wire {
     }
 
     fn receive_records(&mut self, cx: &mut Context, awaits_content: bool) -> Received {
-        // Decrypted bytes are fewer than their records have.
+        // Records are longer than the bytes that they decrypt to.
         if !cx.input.make_room(RECORDS + 1) {
             return Received::Lost;
         }
@@ -101,8 +101,8 @@ impl Wire {
             if ended {
                 (self.eof, self.readable) = (true, false);
             }
-            // Records without content are no traffic, or they would keep an idle connection for ever. A
-            // long record on a slow link is, where content is waited for.
+            // Records without content are not traffic, or they would keep an idle connection for
+            // ever. A part of a long record on a slow link is traffic where content is awaited.
             let has_content = cx.input.unread.end > before;
             if has_content || was_handshaking || awaits_content && session.has_partial() {
                 self.last_active = cx.clock.now;
@@ -116,7 +116,7 @@ impl Wire {
         }
     }
 
-    /// The client does not speak TLS, or breaks its rules: it is told.
+    /// Tells a client that it does not speak TLS, or breaks its rules.
     fn refuse(&mut self, cx: &mut Context, in_plain: bool, error: &str) -> Received {
         if in_plain {
             self.complain(cx, "plain HTTP where TLS is spoken");
@@ -131,7 +131,7 @@ impl Wire {
         }
     }
 
-    /// Encrypts and sends as much as the socket takes. False if the connection has failed.
+    /// Encrypts and sends as much as the socket takes. Returns false if the connection has failed.
     #[inline(never)]
     pub(super) fn send_sealed(
         &mut self,
@@ -161,7 +161,7 @@ impl Wire {
             }
             match rustix::net::send(&self.socket, records, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
-                    // Words of TLS about itself keep no connection.
+                    // Records that carry no content do not keep a connection from being idle.
                     if !self.lives_by_input && session.carries() {
                         self.last_active = cx.clock.now;
                     }
@@ -186,8 +186,8 @@ impl Wire {
         true
     }
 
-    /// Ends the session on a connection that is about to be closed. Says that nothing more is sent, unless that
-    /// cuts an answer off: the client must be able to tell.
+    /// Ends the session of a connection that is about to be closed. Sends `close_notify`, unless an
+    /// answer is cut off: the client must be able to tell.
     #[cold]
     pub(super) fn end_sealed(&mut self, cx: &mut Context, is_cut: bool) {
         let is_silent = is_cut || cx.is_unnoticed_child() || !self.writable || self.gone;

@@ -20,9 +20,9 @@ use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
 
 /// The number of bytes that are copied at once.
-pub const PIECE: usize = 256 * 1024;
+pub const FILE_PIECE: usize = 256 * 1024;
 /// The cost of copying a piece, in units of the budget. A directory entry costs 1.
-const PIECE_COST: usize = 32;
+const FILE_PIECE_COST: usize = 32;
 
 /// A file that is being copied.
 #[derive(Debug)]
@@ -49,9 +49,9 @@ impl FileCopy {
     /// Copies at least one piece. Returns true once all is copied.
     pub fn advance(&mut self, budget: &mut usize) -> io::Result<bool> {
         loop {
-            *budget = budget.saturating_sub(PIECE_COST);
+            *budget = budget.saturating_sub(FILE_PIECE_COST);
             // The kernel copies the bytes, and shares the blocks if the file system can.
-            let len = self.left.min(PIECE as u64);
+            let len = self.left.min(FILE_PIECE as u64);
             let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
@@ -235,7 +235,7 @@ mod tests {
         assert!(portions > 8, "{portions}");
         let expected = ["a", "d", "d/.htpasswd", "d/b", "d/up", "dangling", "link"];
         assert_eq!(shown(&to), expected);
-        assert_eq!(fs::read(to.join("d/b")).unwrap(), vec![7; PIECE * 2 + 1]);
+        assert_eq!(fs::read(to.join("d/b")).unwrap(), vec![7; FILE_PIECE * 2 + 1]);
         assert_eq!(fs::metadata(to.join("a")).unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_link(to.join("link")).unwrap(), from.join("a"));
         assert_eq!(fs::read_link(to.join("d/up")).unwrap(), from);

@@ -39,7 +39,7 @@ fn is_own(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::copying::PIECE;
+    use super::copying::FILE_PIECE;
     use super::*;
     use crate::dav::store;
     use crate::dav::xml::Name;
@@ -49,7 +49,7 @@ mod tests {
     pub fn sample(root: &Path) {
         fs::create_dir_all(root.join("d/e")).unwrap();
         fs::write(root.join("a"), "1").unwrap();
-        fs::write(root.join("d/b"), vec![7; PIECE * 2 + 1]).unwrap();
+        fs::write(root.join("d/b"), vec![7; FILE_PIECE * 2 + 1]).unwrap();
         fs::write(root.join("d/.htpasswd"), "x").unwrap();
         fs::write(root.join("d/.mongoose-dav.123"), "temporary").unwrap();
         fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o640)).unwrap();

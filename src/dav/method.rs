@@ -25,7 +25,7 @@ pub const MAX_STATE_BYTES: u64 = 32 << 20;
 
 /// A request, independent of its connection.
 #[derive(Debug, Default)]
-pub struct Request {
+pub struct MethodCall {
     /// The decoded path.
     pub path: Vec<u8>,
     pub head: Head,
@@ -85,7 +85,7 @@ impl Reply {
     }
 }
 
-impl Request {
+impl MethodCall {
     pub fn method(&self) -> &[u8] {
         self.bytes.get(self.head.method.range()).unwrap_or_default()
     }
@@ -162,7 +162,7 @@ impl Request {
         if holds { Ok(Keys { tokens: field.tokens(), user }) } else { Err(412.into()) }
     }
 
-    /// Evaluates the conditions as [`Request::conditions`] does, and checks that no lock forbids
+    /// Evaluates the conditions as [`MethodCall::conditions`] does, and checks that no lock forbids
     /// the change.
     pub fn may_change(
         &self,
