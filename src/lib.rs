@@ -1,8 +1,10 @@
 //! The embedded web server API of Mongoose 5.0 for C and C++ programs.
 //!
-//! `ffi` is the C interface and the only caller of user code; `server` is the event loop, a state
-//! machine that never calls C; the modules below it know nothing of sockets. Imports run downwards
-//! only: `ffi`, then `server`, then the rest, in the order of `tests/layers.rs`.
+//! Imports run downwards only. `ffi` is the C interface and the only caller of user code. `server`
+//! is the event loop, a state machine that never calls C. `connection` is one client: its socket,
+//! and the state of its conversation. `answer` makes what is sent, `site` decides which answer a
+//! request gets, and `exchange` has the values that pass between them. The modules below are
+//! formats, files and tools. `tests/layers.rs` has the order, and `docs/architecture.md` the map.
 
 #![allow(non_camel_case_types)]
 

@@ -1,6 +1,7 @@
 //! Answers with files: conditions, ranges, and the bytes (RFC 9110, sections 13 and 14).
 //!
-//! Refuses to know how a file was chosen, and which socket its bytes are sent to.
+//! Refuses to know how a file was chosen, and when its bytes are sent. The kernel moves them to a socket
+//! that the wire names.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};

@@ -5,7 +5,7 @@
 //! which is in the room `site`.
 
 use super::wire::Transferred;
-use super::{Conn, Flow, Purpose, State};
+use super::{Conn, Flow, State};
 use crate::answer::file::FileBody;
 use crate::answer::head::write_short_answer;
 use crate::answer::{self, Begun, Broken, Ended, PIECE, Progress, Source};
@@ -14,7 +14,7 @@ use crate::exchange::request::Request;
 use crate::exchange::turn::BATCH;
 use crate::site::{Site, Task};
 
-use super::calls::{begin_answer, show};
+use super::calls::{Purpose, begin_answer, show};
 
 impl Conn {
     /// Decides on a complete request, at once or together with the requests of others.

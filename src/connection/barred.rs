@@ -23,7 +23,12 @@ impl Conn {
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Producing { request, .. } => request.is_last = true,
-            _ => {}
+            // A websocket goes on, and an end is an end.
+            State::Barred(_)
+            | State::Broken(_)
+            | State::Websocket(_)
+            | State::Draining { .. }
+            | State::Lingering { .. } => {}
         }
     }
 

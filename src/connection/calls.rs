@@ -7,7 +7,7 @@ use std::ffi::c_int;
 
 use super::messages::open_message;
 use super::websocket::Websocket;
-use super::{Conn, Flow, Purpose, State};
+use super::{Conn, Flow, State};
 use crate::abi::{Handler, mg_connection};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
@@ -15,6 +15,18 @@ use crate::http::response::{Answer, Completion, RequestFacts};
 use crate::options::DeferredAnswers;
 use crate::shared::slots::Slot;
 use crate::websocket::handshake;
+
+/// The reason for the call of a handler.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    Request,
+    /// An error, for the error handler. The output behind the first `mark` bytes of the outbox can
+    /// be dropped.
+    Error {
+        status: u16,
+        mark: u32,
+    },
+}
 
 impl Conn {
     /// Begins the call of a handler with a request.
@@ -212,6 +224,9 @@ impl Conn {
             other => {
                 self.state = other;
                 self.cannot_be(cx, "an answer was completed that is not given");
+                // The lock of its slot may be held here: it is closed in its next turn.
+                self.wire.gone = true;
+                self.wire.make_ready(cx);
             }
         }
     }

@@ -5,7 +5,8 @@
 use std::ops::Range;
 
 use super::wire::{Received, Wire};
-use super::{Conn, Flow, Recipient, State};
+use super::{Conn, Flow, State};
+use crate::abi::Handler;
 use crate::answer::{Ended, Gateway, Moved, PIECE, Plan, Source};
 use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
@@ -35,12 +36,26 @@ enum Relayed {
     Lost,
 }
 
+/// The recipient of a request's content.
+pub(super) enum Recipient {
+    Handler(Handler),
+    Plan(Box<Plan>),
+}
+
 impl Recipient {
     /// Returns whether content is kept, streamed or discarded.
     fn intake(&self) -> Intake {
         match self {
             Recipient::Handler(_) => Intake::Keep,
             Recipient::Plan(plan) => plan.intake(),
+        }
+    }
+
+    /// Returns the number of the program that takes the content.
+    pub(super) fn program(&self) -> Option<usize> {
+        match self {
+            Recipient::Handler(_) => None,
+            Recipient::Plan(plan) => plan.program(),
         }
     }
 

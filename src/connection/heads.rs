@@ -3,7 +3,8 @@
 //!
 //! Refuses to know how a head is parsed, which is in `http/request`.
 
-use super::{Conn, Flow, Recipient, State, Waiting};
+use super::content::Recipient;
+use super::{Conn, Flow, State, Waiting};
 use crate::abi::Handler;
 use crate::answer::Plan;
 use crate::exchange::context::Context;
@@ -181,9 +182,7 @@ impl Conn {
             }
         };
         if intake == Intake::Keep && cx.is_full() {
-            if let Recipient::Plan(plan) = recipient {
-                plan.stop(cx);
-            }
+            recipient.stop(cx);
             return self.fail(cx, request, 503);
         }
         if waits && cx.input.unread.is_empty() {

@@ -18,12 +18,14 @@ use std::net::SocketAddr;
 
 use mio::net::TcpStream;
 
+use self::calls::Purpose;
+use self::content::Recipient;
 pub use self::messages::Piece;
 pub use self::websocket::Websocket;
 use self::websocket::WebsocketFlow;
 pub use self::wire::{Received, Wire};
 use crate::abi::Handler;
-use crate::answer::{Plan, Source};
+use crate::answer::Source;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Record;
 use crate::exchange::request::Request;
@@ -103,24 +105,6 @@ struct Waiting {
     blank: u32,
 }
 
-/// The recipient of a request's content.
-enum Recipient {
-    Handler(Handler),
-    Plan(Box<Plan>),
-}
-
-/// The reason for the call of a handler.
-#[derive(Clone, Copy)]
-enum Purpose {
-    Request,
-    /// An error, for the error handler. The output behind the first `mark` bytes of the outbox can
-    /// be dropped.
-    Error {
-        status: u16,
-        mark: u32,
-    },
-}
-
 /// The next step with a connection.
 pub enum Flow {
     /// There may be more to do in this turn.
@@ -182,7 +166,7 @@ impl State {
     /// Returns the number of the CGI program that the connection waits for.
     fn program(&self) -> Option<usize> {
         match self {
-            State::Content { recipient: Recipient::Plan(plan), .. } => plan.program(),
+            State::Content { recipient, .. } => recipient.program(),
             State::Producing { source, .. } => source.program(),
             _ => None,
         }
@@ -480,9 +464,7 @@ impl Conn {
         match std::mem::take(&mut self.state) {
             State::Head(_) | State::Barred(_) => {}
             State::Content { mut request, recipient } => {
-                if let Recipient::Plan(plan) = recipient {
-                    plan.stop(cx);
-                }
+                recipient.stop(cx);
                 Self::log_answer(&mut self.wire, cx, &mut request);
                 cx.recycle(request);
             }

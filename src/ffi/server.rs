@@ -1,7 +1,7 @@
 //! The C functions that take a `struct mg_server *`: options, handlers, polling and iteration.
 //!
 //! Owns the calls of the program: nothing of the server is borrowed meanwhile. Knows nothing of
-//! connections, whose work is in `server`.
+//! connections, whose work is in `connection`.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::ptr;
