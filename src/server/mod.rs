@@ -240,6 +240,9 @@ impl Server {
         {
             self.close(index);
         }
+        // Bytes that threads have written to other connections meanwhile go out in this turn: there may be none
+        // after it.
+        self.take_messages();
     }
 
     /// Ends a connection at once.
@@ -300,6 +303,8 @@ impl Drop for Server {
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
+        // Threads were told that these bytes go out.
+        self.take_messages();
         // Their requests were complete before the one that ended the server was looked at.
         while let Some(index) = self.next_sharing() {
             if let Some(conn) = self.conns.get(index) {
