@@ -27,13 +27,17 @@ pub struct AccessLine<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
-/// Puts the name of a user into an access log line, in which the status belongs at `status_at`.
+/// Puts the name of a user into an access log line, in which the status belongs at `status_at`, in the place
+/// of the name so far.
 pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
     let mut name = Vec::new();
     escape(&mut name, user, true);
-    if let Some(at) = memchr::memmem::find(line, b" - - ").map(|at| at + 3) {
-        line.splice(at..at + 1, name.iter().copied());
-        *status_at += name.len() - 1;
+    // Neither the address nor a name has a blank in it, while later parts of the line may look the same.
+    let mut blanks = memchr::memchr_iter(b' ', line);
+    if let (_, Some(before), Some(behind)) = (blanks.next(), blanks.next(), blanks.next()) {
+        let place = before + 1..behind;
+        *status_at = *status_at - place.len() + name.len();
+        line.splice(place, name);
     }
 }
 
@@ -195,6 +199,26 @@ mod tests {
         ];
         for (path, text) in rows {
             assert_eq!(shown(OsStr::from_bytes(path)), text);
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_line_is_named_once_and_at_its_place() {
+        let time = timestamp(0);
+        let request = |user| AccessLine {
+            peer: "::1".parse().expect("an address"),
+            user,
+            time: &time,
+            method: b"GET",
+            target: b"/",
+            minor: 1,
+            referer: Some(b"a - - b"),
+            user_agent: Some(b"c - - d"),
+        };
+        let (mut line, mut status_at) = request(None).format();
+        for user in [b"joe".as_slice(), b"joe", b"- -", b"", b"somebody"] {
+            set_user(&mut line, &mut status_at, user);
+            assert_eq!((line.clone(), status_at), request(Some(user)).format());
         }
     }
 

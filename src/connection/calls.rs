@@ -170,7 +170,9 @@ impl Conn {
         }
         if slot.has_messages() {
             for message in cx.messages_for(slot) {
-                if let Some((bytes, _)) = open_message(slot, message) {
+                if let Some((bytes, _)) = open_message(slot, message)
+                    && goes_on
+                {
                     answer.hold(bytes);
                 }
             }

@@ -95,12 +95,14 @@ impl Conn {
     /// Decides how a request with a complete head is answered, and whether its content is read.
     fn begin_request(&mut self, cx: &mut Context) -> Flow {
         let Some(mut request) = self.take_head(cx) else { return Flow::Close };
+        // Also for CONNECT, so that the error handler sees the request.
+        let is_located = request.locate();
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
             return self.answer(cx, request, task);
         }
-        if !request.locate() {
+        if !is_located {
             return self.fail(cx, request, 400);
         }
         let handler = cx.routes.find(&request.path);

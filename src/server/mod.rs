@@ -243,6 +243,9 @@ impl Server {
         {
             self.close(index);
         }
+        // Bytes that threads have written to other connections meanwhile go out in this turn: there may be none
+        // after it.
+        self.take_messages();
     }
 
     /// Closes a connection at once.
@@ -304,6 +307,8 @@ impl Drop for Server {
         if let Some(index) = self.calling.take() {
             self.close(index);
         }
+        // Threads were told that these bytes go out.
+        self.take_messages();
         // These requests were complete before the server was destroyed.
         while let Some(index) = self.next_sharing() {
             if let Some(conn) = self.conns.get(index) {

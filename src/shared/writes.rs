@@ -51,9 +51,7 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
         }
     };
     let charged = out.len().max(len);
-    slot.incoming.fetch_add(charged, Ordering::Relaxed);
-    let message = Message::Write { slot, generation, bytes: out, charged, role };
-    hub.queue.push(message).is_ok()
+    push(hub, slot, Message::Write { slot, generation, bytes: out, charged, role }, charged)
 }
 
 /// Returns whether `len` more bytes of other threads fit, as far as these threads can know.
@@ -87,8 +85,44 @@ pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize
         slot.set_takes_frames(false);
     }
     let charged = bytes.len();
-    slot.incoming.fetch_add(charged, Ordering::Relaxed);
     let role = Role::Frame { header_len };
     let message = Message::Write { slot, generation, bytes, charged, role };
-    hub.queue.push(message).is_ok().then_some(charged)
+    push(hub, slot, message, charged).then_some(charged)
+}
+
+/// Puts a message of `charged` bytes into the queue. False if there is no memory for it. The slot is locked.
+fn push(hub: &Hub, slot: &Slot, message: Message, charged: usize) -> bool {
+    slot.incoming.fetch_add(charged, Ordering::Relaxed);
+    let is_queued = hub.queue.push(message).is_ok();
+    if !is_queued {
+        // The I/O thread would look for the message again and again.
+        slot.incoming.fetch_sub(charged, Ordering::Relaxed);
+    }
+    is_queued
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool;
+    use super::*;
+    use std::ptr;
+
+    #[test]
+    fn a_write_that_cannot_be_queued_leaves_nothing_to_be_looked_for() {
+        let hub = Hub::acquire();
+        hub.max_send_queue.store(1000, Ordering::Relaxed);
+        hub.max_buffered.store(1000, Ordering::Relaxed);
+        let slot = pool::acquire().expect("a slot");
+        slot.open(hub, 0, "127.0.0.1:1".parse().expect("an address"), ptr::null_mut());
+        slot.set_answerable(true);
+        slot.set_takes_frames(true);
+        assert!(write(slot, b"x") && write_frame(slot, 1, b"x").is_some());
+        let queued = slot.incoming.load(Ordering::Relaxed);
+        hub.queue.close();
+        assert!(!write(slot, b"x") && write_frame(slot, 1, b"x").is_none());
+        assert_eq!(slot.incoming.load(Ordering::Relaxed), queued);
+        let was_seen = slot.close();
+        pool::release(slot, was_seen);
+        hub.release();
+    }
 }

@@ -112,6 +112,19 @@ fn the_error_handler_gets_errors_of_requests_that_were_not_understood() {
 }
 
 #[test]
+fn the_error_handler_sees_a_connect_whose_target_is_a_path() {
+    let mut server = Server::start(&["--errors", "--error-returns=0"]);
+    for target in ["/none?q", "http://b/none?q"] {
+        let answer = server.ask(format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_eq!(answer.status, 405, "{target}");
+        server.expect_line("ERROR 405 method=CONNECT uri=/none query=q headers=1");
+    }
+    assert_eq!(server.ask("CONNECT b:1 HTTP/1.1\r\nHost: a\r\n\r\n").status, 405);
+    server.expect_line("ERROR 405 method= uri= query=NULL headers=0");
+    server.stop();
+}
+
+#[test]
 fn the_error_handler_gets_the_other_errors_too() {
     let mut server = Server::start(&["--errors", "--error-returns=0", "max_request_body_bytes=10"]);
     let cases = [

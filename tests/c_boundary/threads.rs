@@ -141,6 +141,49 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
 }
 
 #[test]
+fn bytes_that_another_thread_has_written_during_a_handler_are_sent_though_the_server_ends() {
+    let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
+    let errand = format!("elsewhere to a {answer}");
+    for in_handler in [true, false] {
+        let mut server = Server::start(&["--step"]);
+        let mut clients = [server.client(), server.client()];
+        server.tell("poll 5");
+        server.expect_line("polled");
+        clients[0].send_through(request("GET", "1.1", &["keep a"]));
+        server.tell("poll 2");
+        server.expect_line("polled");
+        let steps =
+            [errand.as_str(), "report wrote", if in_handler { "destroy" } else { "data x" }];
+        clients[1].send_through(request("GET", "1.1", &steps));
+        server.tell("poll 1");
+        server.expect_line("wrote 40");
+        server.tell("destroy");
+        server.expect_line("destroyed: NULL");
+        clients[0].expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").expect_closed();
+        server.program.stop();
+    }
+}
+
+#[test]
+fn bytes_that_another_thread_has_written_during_a_handler_are_sent_in_the_same_turn() {
+    let mut server = Server::start(&["--step"]);
+    let mut clients = [server.client(), server.client()];
+    server.tell("poll 5");
+    server.expect_line("polled");
+    clients[0].send_through(request("GET", "1.1", &["keep a"]));
+    server.tell("poll 2");
+    server.expect_line("polled");
+    let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
+    let errand = format!("elsewhere to a {answer}");
+    clients[1].send_through(request("GET", "1.1", &[&errand, "data x"]));
+    server.tell("poll 1");
+    server.expect_line("polled");
+    clients[0].expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    server.tell("run");
+    server.stop();
+}
+
+#[test]
 fn the_calls_of_one_thread_keep_their_order() {
     let mut server = Server::start(&[]);
     let mut client = server.client();

@@ -205,6 +205,31 @@ static mg_handler_t handler_named(const char *name) {
                                        : NULL;
 }
 
+static int perform(struct mg_connection *conn, char *step, int last);
+
+struct errand {
+  struct mg_connection *conn;
+  char *step;
+  int result;
+};
+
+static void *run_errand(void *param) {
+  struct errand *errand = (struct errand *) param;
+  errand->result = perform(errand->conn, errand->step, 0);
+  return NULL;
+}
+
+/* Carries one step out in another thread, and waits for its end. */
+static int perform_elsewhere(struct mg_connection *conn, char *step) {
+  struct errand errand;
+  pthread_t thread;
+  errand.conn = conn;
+  errand.step = step;
+  CHECK_INT(pthread_create(&thread, NULL, run_errand, &errand), 0);
+  CHECK_INT(pthread_join(thread, NULL), 0);
+  return errand.result;
+}
+
 /* Carries one step out and returns what the called function returned. */
 static int perform(struct mg_connection *conn, char *step, int last) {
   char *verb = next_word(&step), *word, *buf;
@@ -250,6 +275,8 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   } else if (strcmp(verb, "to") == 0) { /* the rest, on the connection kept under this key */
     word = next_word(&step);
     return perform(find_kept(word), step, last);
+  } else if (strcmp(verb, "elsewhere") == 0) { /* the rest, in another thread */
+    return perform_elsewhere(conn, step);
   } else if (strcmp(verb, "say") == 0) {
     SAY("%s", step);
   } else if (strcmp(verb, "report") == 0) {
