@@ -26,14 +26,20 @@ pub struct Request<'a> {
     pub user_agent: Option<&'a [u8]>,
 }
 
-/// Puts the name of a user into such a line, whose status belongs at `status_at`.
+/// Puts the name of a user into such a line, whose status belongs at `status_at`, unless it has one already: a
+/// request is judged again when its content has come.
 pub fn set_user(line: &mut Vec<u8>, status_at: &mut usize, user: &[u8]) {
+    const NO_USER: &[u8] = b" - - ";
+    // Right behind the address: what stands further on is the client's, and may look the same.
+    let address = memchr::memchr(b' ', line).unwrap_or(line.len());
+    if !line[address..].starts_with(NO_USER) {
+        return;
+    }
     let mut name = Vec::new();
     escape(&mut name, user, true);
-    if let Some(at) = memchr::memmem::find(line, b" - - ").map(|at| at + 3) {
-        line.splice(at..at + 1, name.iter().copied());
-        *status_at += name.len() - 1;
-    }
+    let at = address + NO_USER.len() - 2;
+    line.splice(at..=at, name.iter().copied());
+    *status_at += name.len() - 1;
 }
 
 impl Request<'_> {
@@ -215,5 +221,24 @@ mod tests {
             \"GET /\\\"x\\\\\\x01\\xff HTTP/1.1\" ";
         assert_eq!(prefix, expected);
         assert_eq!(suffix, b" \"-\" \"a\\\"\\x0d\\x0ab\"\n");
+    }
+
+    #[test]
+    fn a_user_is_named_once_whatever_the_client_writes_elsewhere() {
+        let request = |user| Request {
+            peer: "10.1.2.3".parse().expect("an address"),
+            user,
+            time: "01/Jan/1970:00:00:00 +0000",
+            method: b"PUT",
+            target: b"/a",
+            minor: 1,
+            referer: Some(b"b - - c"),
+            user_agent: Some(b"d - - e"),
+        };
+        let (mut line, mut status_at) = request(None).format();
+        for _ in 0..2 {
+            set_user(&mut line, &mut status_at, b"a b");
+            assert_eq!((line.clone(), status_at), request(Some(b"a b")).format());
+        }
     }
 }
