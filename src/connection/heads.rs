@@ -88,12 +88,14 @@ impl Conn {
     /// A head is complete: finds out who answers it, and whether its content is taken.
     fn begin_request(&mut self, cx: &mut Context) -> Flow {
         let Some(mut request) = self.take_head(cx) else { return Flow::Close };
+        // Also for CONNECT: an error handler is shown the path, if there is one.
+        let is_located = request.locate();
         if request.method() == b"CONNECT" {
-            // Its target is no path, so that no handler can match.
+            // Its target should be no path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
             return self.answer(cx, request, task);
         }
-        if !request.locate() {
+        if !is_located {
             return self.fail(cx, request, 400);
         }
         let handler = cx.routes.find(&request.path);
