@@ -86,16 +86,15 @@ impl<'a> HeadWriter<'a> {
         }
     }
 
-    /// Writes the Connection field (RFC 9110, section 7.6.1), which names Upgrade if the status
-    /// says that this field is present (section 7.8).
+    /// Writes the Connection field (RFC 9110, section 7.6.1).
     #[inline]
     pub fn connection(&mut self, persists: bool) {
-        let value: &[u8] = match (persists, self.status) {
-            (true, 426) => b"keep-alive, Upgrade",
-            (true, _) => b"keep-alive",
-            (false, 426) => b"close, Upgrade",
-            (false, _) => b"close",
-        };
+        self.field(b"Connection: ", if persists { b"keep-alive" } else { b"close" });
+    }
+
+    /// Writes the Connection field, which names Upgrade if that field is present (RFC 9110, section 7.8).
+    fn connection_and_upgrade(&mut self, persists: bool) {
+        let value: &[u8] = if persists { b"keep-alive, Upgrade" } else { b"close, Upgrade" };
         self.field(b"Connection: ", value);
     }
 
@@ -137,7 +136,10 @@ pub fn write_short_answer(
     }
     head.length(text.iter().map(|part| part.len() as u64).sum());
     head.date(date);
-    head.connection(persists);
+    match status {
+        426 => head.connection_and_upgrade(persists),
+        _ => head.connection(persists),
+    }
     head.lines(&request.fields);
     head.end(extra, request);
     if !request.head.is_head {

@@ -513,9 +513,11 @@ impl Conn {
             // Such an answer has no other end.
             State::Answering(_) => false,
             State::Websocket(websocket) => websocket.is_calling(),
-            State::Content { request, .. } | State::Deciding(request) => request.status != 0,
+            State::Content { request, .. } | State::Deciding(request) | State::Broken(request) => {
+                request.status != 0
+            }
             State::Producing { request, source } => source.makes_output() || request.status != 0,
-            State::Calling { .. } | State::Broken(_) => true,
+            State::Calling { .. } => true,
         }
     }
 }

@@ -202,6 +202,8 @@ fn what_a_program_writes_becomes_an_answer_or_502() {
         (r"Status: 404 No luck\nA: b\n\nsorry", 404, "HTTP/1.1 404 No luck", "sorry"),
         (r"Status: 500\n\n", 500, "HTTP/1.1 500 Internal Server Error", ""),
         (r"Status: 204\nA: b\n\nnothing may follow", 204, "A: b", ""),
+        // No Upgrade field goes with it, so that Connection must not name one.
+        (r"Status: 426\nUpgrade: x\nA: b\n\nhello", 426, "A: b", "hello"),
         (r"Location: http://b/c\n\n", 302, "Location: http://b/c", ""),
         (r"Location: //b/c\n\n", 302, "Location: //b/c", ""),
         (r"Location: x?y\nStatus: 303 S\n\nz", 303, "Location: x?y", "z"),

@@ -1,8 +1,12 @@
 //! LOCK, UNLOCK and the If field (RFC 4918 sections 6, 7, 9.10, 9.11 and 10.4).
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Client, Dav, LOCK, Scratch, as_many_as, for_each, until};
+use crate::support::{
+    Authority, Client, Dav, LOCK, Scratch, as_many_as, client_config, for_each, open, until,
+};
 
 fn shared() -> String {
     LOCK.replace("exclusive", "shared")
@@ -347,13 +351,18 @@ fn a_link_in_a_locked_collection_needs_its_token() {
     dav.stop();
 }
 
-/// A server that works on a deep LOCK of `/d`, of which it has looked at `/d` itself, and the
-/// client that waits for it.
-fn begin_deep_lock(dav: &mut Dav) -> Client {
+/// Makes `/d` so large that a deep LOCK of it takes several turns.
+fn fill_deep_folder(dav: &Dav) {
     for n in 0..as_many_as(4000, 2000) {
         std::fs::create_dir_all(dav.scratch.join(&format!("root/d/{n}"))).expect("a folder");
     }
     dav.write("d/a", "1");
+}
+
+/// A server that works on a deep LOCK of `/d`, of which it has looked at `/d` itself, and the
+/// client that waits for it.
+fn begin_deep_lock(dav: &mut Dav) -> Client {
+    fill_deep_folder(dav);
     dav.server.tell("run");
     let mut client = dav.client();
     let request = dav.request("LOCK", "/d", "Depth: infinity\r\n", LOCK);
@@ -413,6 +422,45 @@ fn a_deep_lock_whose_client_leaves_or_that_is_refused_stays_nowhere() {
     dav.lock("/d", "Depth: infinity\r\nTimeout: Second-5000\r\n");
     let text = dav.propfind("/d/a", "0", "").text();
     assert!(text.contains("<D:timeout>Second-5000<") || text.contains("<D:timeout>Second-4"));
+    dav.stop();
+}
+
+#[test]
+fn a_client_that_only_sends_no_more_is_told_by_tls_that_its_deep_lock_is_given_up() {
+    needs!("openssl");
+    let mut dav = Dav::start(&["--step"]);
+    fill_deep_folder(&dav);
+    dav.server.tell("run");
+    let request = dav.request("LOCK", "/d", "Depth: infinity\r\n", LOCK);
+    let certificate = Authority::get().identity("ec");
+    dav.server.tell(&format!("set ssl_certificate {certificate}"));
+    dav.server.expect_line("set ssl_certificate: NULL");
+    dav.server.tell("run");
+    let mut socket = TcpStream::connect(("127.0.0.1", dav.server.port)).expect("a connection");
+    let mut session = open(client_config());
+    let mut stream = rustls::Stream::new(&mut session, &mut socket);
+    stream.write_all(b"GET /alive HTTP/1.1\r\n\r\n").expect("a request");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"alive") {
+        let mut piece = [0; 1024];
+        let count = stream.read(&mut piece).expect("an answer");
+        assert!(count > 0, "it is cut off");
+        answer.extend_from_slice(&piece[..count]);
+    }
+    dav.server.tell("poll 1");
+    dav.server.expect_line("polled");
+    stream.write_all(request.as_bytes()).expect("a request");
+    dav.server.tell("poll 2");
+    dav.server.expect_line("polled");
+    stream.sock.shutdown(Shutdown::Write).expect("an end");
+    dav.server.tell("run");
+    let mut rest = Vec::new();
+    // An end without close_notify is an error here.
+    let end = stream.read_to_end(&mut rest);
+    assert!(end.is_ok() && rest.is_empty(), "{end:?} {rest:?}");
+    dav.server.tell("set ssl_certificate ");
+    dav.server.expect_line("set ssl_certificate: NULL");
+    dav.server.tell("run");
     dav.stop();
 }
 

@@ -47,6 +47,9 @@ fn the_error_handler_may_leave_the_error_to_the_library() {
     let answer = server.ask("GET /none?q HTTP/1.1\r\nA: b\r\n\r\n");
     assert_eq!(answer.text(), "404 Not Found\n");
     server.expect_line("ERROR 404 method=GET uri=/none query=q headers=1");
+    // The target of CONNECT should be a host and a port, but is shown if it is a path.
+    assert_eq!(server.ask("CONNECT /none?q HTTP/1.1\r\nA: b\r\n\r\n").status, 405);
+    server.expect_line("ERROR 405 method=CONNECT uri=/none query=q headers=1");
     server.stop();
 }
 
