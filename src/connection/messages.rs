@@ -154,14 +154,20 @@ pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Ro
 pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
     let out = wire.outbox(cx);
     if out.bytes.try_reserve(bytes.len()).is_err() {
-        wire.complain(cx, "out of memory: a connection is closed");
-        // The lock of the slot may be held here, so that the connection is closed in its next turn.
-        wire.gone = true;
-        wire.writable = false;
-        wire.make_ready(cx);
+        give_up(wire, cx);
         return false;
     }
     out.bytes.extend_from_slice(bytes);
     wire.mark_dirty(cx);
     true
+}
+
+/// Gives a connection up for which bytes cannot be queued that the writer was told go out: an answer or a
+/// stream of frames with a hole must not go on.
+pub(super) fn give_up(wire: &mut Wire, cx: &mut Context) {
+    wire.complain(cx, "out of memory: a connection is closed");
+    // The lock of its slot may be held here: it is closed in its next turn.
+    wire.gone = true;
+    wire.writable = false;
+    wire.make_ready(cx);
 }

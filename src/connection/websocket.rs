@@ -438,6 +438,7 @@ impl Websocket {
         };
         let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
         if out.bytes.try_reserve(bytes.len()).is_err() {
+            super::messages::give_up(wire, cx);
             return;
         }
         match &self.deflate {
