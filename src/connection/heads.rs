@@ -95,6 +95,8 @@ impl Conn {
     /// Decides how a request with a complete head is answered, and whether its content is read.
     fn begin_request(&mut self, cx: &mut Context) -> Flow {
         let Some(mut request) = self.take_head(cx) else { return Flow::Close };
+        #[cfg(test)]
+        assert!(!std::mem::take(&mut cx.has_fault), "a fault on purpose");
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
         if request.method() == b"CONNECT" {

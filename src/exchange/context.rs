@@ -63,6 +63,9 @@ pub struct Context {
     /// The nonces of digest authentication, made when the first password is needed.
     pub nonces: Option<Nonces>,
     pub deflater: Deflater,
+    /// The next request comes upon a fault of the library.
+    #[cfg(test)]
+    pub has_fault: bool,
     pub sweeper: Sweeper,
     pub programs: Programs,
     pub logs: Logs,
@@ -97,6 +100,8 @@ impl Context {
             files: Store::default(),
             nonces: None,
             deflater: Deflater::new(),
+            #[cfg(test)]
+            has_fault: false,
             sweeper: Sweeper::default(),
             programs: Programs::new(now),
             logs: Logs::default(),

@@ -207,16 +207,15 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
     let Some(hold) = Hold::poll(hub) else {
         return unix_seconds() as c_uint;
     };
-    guard(None, || hold.with(|server| server.begin(wait)));
+    with_server(&hold, |server| server.begin(wait));
     loop {
-        let step = guard(None, || hold.with(Server::step));
-        match step {
+        match with_server(&hold, Server::step) {
             Some(Step::Call(conn, handler)) => {
                 // SAFETY: this is a handler of the program, with a connection that is open. Nothing
                 // of the server is borrowed during the call; an exception unwinds nothing but
                 // `hold`.
                 let result = unsafe { handler(conn) };
-                guard(None, || hold.with(|server| server.returned(result)));
+                with_server(&hold, |server| server.returned(result));
             }
             Some(Step::Iterate(conn, func, param)) => {
                 // SAFETY: as above.
@@ -230,11 +229,23 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
     unix_seconds() as c_uint
 }
 
+/// Runs a piece of the loop. If it panics, the connection that it was about is closed, since the state of
+/// that is lost, and the server goes on.
+fn with_server<R>(hold: &Hold, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
+    match guard(Err(()), || Ok(hold.with(body))) {
+        Ok(result) => result,
+        Err(()) => {
+            guard(None, || hold.with(Server::recover));
+            None
+        }
+    }
+}
+
 /// Notes that the program's function has returned from a connection.
 fn visited(hold: &Hold, conn: *mut mg_connection) {
     // SAFETY: `conn` is the pointer of a slot.
     let slot = unsafe { Slot::from_c(conn) };
-    guard(None, || hold.with(|server| slot.map(|slot| server.visited(slot))));
+    with_server(hold, |server| slot.map(|slot| server.visited(slot)));
 }
 
 /// Adds a handler for every request whose path begins with `uri`, byte for byte; "/" matches all.
@@ -422,5 +433,59 @@ fn hand_over(hub: &Hub, job: Job) {
     let ticket = Arc::new(Ticket::default());
     if hub.queue.push(Message::Run(Box::new(job), ticket.clone())).is_ok() {
         ticket.wait(patience(hub));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    unsafe extern "C-unwind" fn silent(_: *mut mg_connection) -> c_int {
+        0
+    }
+
+    #[test]
+    fn a_fault_of_the_library_ends_the_connection_that_it_was_in_and_no_other() {
+        let log = std::env::temp_dir().join(format!("mongoose-fault-{}.log", std::process::id()));
+        let path = std::ffi::CString::new(log.to_str().expect("UTF-8")).expect("no NUL");
+        let mut server = mg_create_server(ptr::null_mut());
+        // SAFETY: the server is used by this thread alone, and every string is one of C.
+        unsafe {
+            assert!(mg_set_option(server, c"error_log_file".as_ptr(), path.as_ptr()).is_null());
+            let port = c"127.0.0.1:0";
+            assert!(mg_set_option(server, c"listening_port".as_ptr(), port.as_ptr()).is_null());
+            mg_add_uri_handler(server, c"/silent".as_ptr(), Some(silent));
+            let address = CStr::from_ptr(mg_get_option(server, c"listening_port".as_ptr()));
+            let connect = || TcpStream::connect(address.to_str().expect("text")).expect("connects");
+            let [mut other, mut client] = [connect(), connect()];
+            for _ in 0..3 {
+                mg_poll_server(server, 10);
+            }
+            client
+                .write_all(b"GET /silent HTTP/1.1\r\n\r\nGET /none HTTP/1.1\r\n\r\n")
+                .expect("sent");
+            let inside = hub(server).expect("a server");
+            Hold::short(inside).expect("free").with(|server| server.cx.has_fault = true);
+            for _ in 0..3 {
+                mg_poll_server(server, 10);
+            }
+            // It ends without an answer to the second request, which would look like that to the first.
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer);
+            assert_eq!(answer, b"");
+            other.write_all(b"GET /none HTTP/1.1\r\nConnection: close\r\n\r\n").expect("sent");
+            for _ in 0..3 {
+                mg_poll_server(server, 10);
+            }
+            other.read_to_end(&mut answer).expect("an answer");
+            assert!(answer.starts_with(b"HTTP/1.1 404 "));
+            mg_destroy_server(&raw mut server);
+        }
+        let logged = std::fs::read_to_string(&log).expect("a log");
+        let _ = std::fs::remove_file(&log);
+        assert_eq!(logged.matches("fault").count(), 1, "{logged}");
     }
 }

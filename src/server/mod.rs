@@ -248,6 +248,17 @@ impl Server {
         self.take_messages();
     }
 
+    /// Closes the connection that a fault of the library was in, after the panic was caught.
+    pub fn recover(&mut self) {
+        if let Some(index) = self.calling.take().or(self.cx.turn.current) {
+            if let Some(conn) = self.conns.get(index) {
+                conn.wire
+                    .complain(&mut self.cx, "a fault of the library: its connection is closed");
+            }
+            self.close(index);
+        }
+    }
+
     /// Closes a connection at once.
     fn close(&mut self, index: u32) {
         let Some(mut conn) = self.conns.take(index) else { return };
