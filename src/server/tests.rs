@@ -329,6 +329,87 @@ fn a_forked_child_sends_nothing_that_waits() {
     assert!(!clients.iter_mut().any(received));
 }
 
+/// Takes turns, answers each call by one of a few writes, and gives up when nothing more happens.
+fn serve(server: &mut Server, seed: usize) {
+    let writes: [&[u8]; 5] =
+        [ANSWER, b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhal", b"plain", b"HTTP/1.1 2"];
+    let mut calls = seed;
+    for _ in 0..4 {
+        server.begin(1);
+        while let Some(slot) = resume(server) {
+            let bytes = writes[calls % writes.len()];
+            calls += 1;
+            if calls.is_multiple_of(2) {
+                writes::write(slot, bytes);
+            } else if !bytes.is_empty() {
+                server.write(slot, Piece::Raw(bytes));
+            }
+            server.returned((calls / 2 % 2) as c_int);
+        }
+    }
+}
+
+#[test]
+fn no_byte_is_counted_behind_the_end_of_its_connection() {
+    let folder = std::env::temp_dir().join(format!("count-test-{}", std::process::id()));
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("a"), "content".repeat(100_000)).expect("a file");
+    let root = folder.to_str().expect("text").to_owned();
+    let long = [b"POST / HTTP/1.1\r\nContent-Length: 100000\r\n\r\n", &[b'x'; 100_000][..]];
+    let inputs: [&[u8]; 12] = [
+        b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nfffffff\r\n",
+        b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
+        &[UPGRADE, b"\x82\x82\0\0\0\0ok\x02\x82\0\0\0\0ok\x80\x82\0\0\0\0ok\x88\x80\0\0\0\0"]
+            .concat(),
+        &long.concat(),
+        b"GET /a HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        b"PROPFIND / HTTP/1.1\r\nDepth: 1\r\nContent-Length: 39\r\n\r\n\
+            <propfind xmlns=\"DAV:\"><allprop/></propfind>",
+        b"PUT /b HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"nonsense\r\n\r\n",
+    ];
+    let options = [
+        ("document_root", &*root),
+        ("max_request_body_bytes", "150000"),
+        ("idle_timeout_ms", "20"),
+    ];
+    for has_handlers in [true, false] {
+        for (number, input) in inputs.iter().enumerate() {
+            for seed in 0..10 {
+                let (mut server, mut client) = server_and_client(&options);
+                let wants = [("iterate_content", "last"), ("deferred_answers", "all")];
+                for (name, value) in wants.into_iter().take(seed % 3) {
+                    let id = lookup(name.as_bytes()).expect("an option");
+                    server.set_option(id, Some(value.as_bytes())).expect("a good value");
+                }
+                // Bytes that are taken off too often would show, too.
+                server.cx.buffered = 1 << 20;
+                server.set_error_handler((seed % 4 > 1).then_some(never_called));
+                if !has_handlers {
+                    server.cx.routes = Routes::default();
+                }
+                let cut = input.len() * (seed + 1) / 10;
+                for part in [&input[..cut / 2], &input[cut / 2..cut]] {
+                    client.write_all(part).expect("sent");
+                    serve(&mut server, seed);
+                }
+                drop(client);
+                let start = Instant::now();
+                while server.conns.open() > 0 {
+                    serve(&mut server, seed);
+                    assert!(start.elapsed() < Duration::from_secs(9), "{number} {seed}: open");
+                }
+                assert_eq!(server.cx.buffered, 1 << 20, "{has_handlers} {number} {seed}");
+            }
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder");
+}
+
 unsafe extern "C-unwind" fn never_visited(_: *mut mg_connection, _: *mut c_void) {}
 
 #[test]
