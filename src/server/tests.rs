@@ -409,6 +409,31 @@ fn no_byte_is_counted_behind_the_end_of_its_connection() {
     }
 }
 
+#[test]
+fn messages_for_other_connections_are_not_looked_through_again_and_again() {
+    let (mut server, mut clients) = two_requests();
+    let mut slots = Vec::new();
+    while slots.len() < 2 {
+        let slot = resume(&mut server).or_else(|| next_call(&mut server)).expect("a request");
+        server.returned(0);
+        slots.push(slot);
+    }
+    assert!(resume(&mut server).is_none());
+    let (first, last) = ANSWER.split_at(ANSWER.len() - 1);
+    assert!(writes::write(slots[1], &first[..5]) && writes::write(slots[0], &first[..5]));
+    assert!(server.write(slots[0], Piece::Raw(&first[5..])));
+    assert!(writes::write(slots[1], &first[5..]));
+    assert!(server.write(slots[0], Piece::Raw(last)));
+    assert!(server.cx.pending.is_empty());
+    assert!(server.write(slots[1], Piece::Raw(last)));
+    turns(&mut server, 1);
+    for client in &mut clients {
+        let mut answer = [0; ANSWER.len()];
+        client.read_exact(&mut answer).expect("received");
+        assert_eq!(answer, ANSWER);
+    }
+}
+
 unsafe extern "C-unwind" fn never_visited(_: *mut mg_connection, _: *mut c_void) {}
 
 #[test]

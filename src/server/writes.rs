@@ -11,12 +11,23 @@ impl Server {
     /// Takes bytes that the program writes to a connection on the I/O thread. Returns false if they
     /// are refused.
     pub fn write(&mut self, slot: &'static Slot, piece: Piece<'_>) -> bool {
+        self.bring_pending();
         self.conns.of_slot(slot).is_some_and(|conn| conn.write(&mut self.cx, piece))
     }
 
     /// Writes one frame to a websocket on the I/O thread. Returns the number of bytes queued.
     pub fn write_frame(&mut self, slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
+        self.bring_pending();
         self.conns.of_slot(slot)?.write_frame(&mut self.cx, opcode, data)
+    }
+
+    /// Brings messages to their connections that were taken from the queue by another one: in a walk each would
+    /// look for its own among those of all others.
+    #[inline]
+    fn bring_pending(&mut self) {
+        if !self.cx.pending.is_empty() {
+            self.take_messages();
+        }
     }
 
     /// Takes the messages of other threads: bytes go to their connections at once, requests wait
