@@ -1,12 +1,8 @@
 //! LOCK, UNLOCK and the If field (RFC 4918 sections 6, 7, 9.10, 9.11 and 10.4).
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use crate::support::{
-    Authority, Client, Dav, LOCK, Scratch, as_many_as, client_config, for_each, open, until,
-};
+use crate::support::{Client, Dav, LOCK, Scratch, as_many_as, for_each, until};
 
 fn shared() -> String {
     LOCK.replace("exclusive", "shared")
@@ -425,8 +421,14 @@ fn a_deep_lock_whose_client_leaves_or_that_is_refused_stays_nowhere() {
     dav.stop();
 }
 
+#[cfg(feature = "tls")]
 #[test]
 fn a_client_that_only_sends_no_more_is_told_by_tls_that_its_deep_lock_is_given_up() {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpStream};
+
+    use crate::support::{Authority, client_config, open};
+
     needs!("openssl");
     let mut dav = Dav::start(&["--step"]);
     fill_deep_folder(&dav);
