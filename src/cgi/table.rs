@@ -113,6 +113,11 @@ impl Programs {
         }
     }
 
+    /// Returns whether the kernel can watch pipes.
+    pub fn is_watched(&self) -> bool {
+        self.registry.is_some()
+    }
+
     /// Takes the registry that has the kernel watch pipes. Takes `None` after a fork, when the
     /// event queue is the parent's.
     pub fn watch_by(&mut self, registry: Option<Registry>) {

@@ -39,16 +39,21 @@ impl EventQueue {
         self.poll.is_some()
     }
 
-    /// Opens the queue. Returns the waker for other threads, and the registry that watches the
-    /// pipes of CGI programs.
-    pub fn open(&mut self) -> io::Result<(mio::Waker, mio::Registry)> {
+    /// Opens the queue. Returns the waker for other threads.
+    pub fn open(&mut self) -> io::Result<mio::Waker> {
         let reserved = reserve_standard();
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         drop(reserved);
-        let registry = poll.registry().try_clone()?;
         self.poll = Some(poll);
-        Ok((waker, registry))
+        Ok(waker)
+    }
+
+    /// Returns the means to watch other descriptors, if the queue is open. It takes a descriptor.
+    pub fn registry(&self) -> Option<io::Result<mio::Registry>> {
+        let poll = self.poll.as_ref()?;
+        let _reserved = reserve_standard();
+        Some(poll.registry().try_clone())
     }
 
     /// Leaves the queue to the parent, in the child of a fork: both processes have the same one.

@@ -172,15 +172,30 @@ impl Server {
 
     /// Opens the event queue, and what can be opened only then.
     fn open_queue(&mut self) -> std::io::Result<()> {
-        let (waker, registry) = self.queue.open()?;
-        self.cx.programs.watch_by(Some(registry));
+        let waker = self.queue.open()?;
         self.cx.hub.queue.set_waker(Some(waker));
+        self.let_programs_be_watched();
         if self.cx.input.buf.is_empty() {
             // The kernel zeroes this buffer: pages that no input has reached yet take no memory.
             self.cx.input.buf = vec![0; SCRATCH];
         }
         self.acceptor.open_spare();
         Ok(())
+    }
+
+    /// Gives the table of CGI programs the means to watch their pipes, where there are files that may be
+    /// programs: it takes a descriptor, which a server without files does not need.
+    fn let_programs_be_watched(&mut self) {
+        if self.cx.options.config.document_root.is_none() || self.cx.programs.is_watched() {
+            return;
+        }
+        match self.queue.registry() {
+            Some(Ok(registry)) => self.cx.programs.watch_by(Some(registry)),
+            Some(Err(error)) => {
+                self.cx.complain(&format!("cannot watch the pipes of programs: {error}"));
+            }
+            None => {}
+        }
     }
 
     /// Acts on the timers of connections that have come due.

@@ -121,6 +121,7 @@ impl Server {
                 self.cx.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
             OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.cx.renew_cache(),
+            OptionId::DocumentRoot => self.let_programs_be_watched(),
             OptionId::MaxConnections => self.acceptor.resume(),
             OptionId::CgiTimeoutMs => {
                 self.cx.clock.update();
