@@ -31,6 +31,7 @@ const DEPTH: usize = 16;
 const TAGS: usize = 1_000;
 /// Bytes of a page that are read in one go.
 const READ: usize = 16 * 1024;
+
 /// A page on its way.
 pub struct Page {
     outlet: Outlet,
@@ -325,7 +326,7 @@ impl Page {
         }
     }
 
-    /// Puts a file into a self. `query`: it is asked for by its path, and may be a program.
+    /// Puts a file into the page. `query`: it is asked for by its path, and may be a program.
     fn include(
         &mut self,
         full: PathBuf,
