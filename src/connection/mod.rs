@@ -383,9 +383,10 @@ impl Conn {
     /// Receives on a connection with TLS, and ends the time of its handshake.
     #[inline(never)]
     fn receive_sealed(&mut self, cx: &mut Context) -> Received {
-        let was_handshaking = self.wire.is_handshaking();
+        let (was_handshaking, before) = (self.wire.is_handshaking(), cx.turn.bytes);
         let received = self.wire.receive(cx, false);
         if let State::Head(waiting) = &mut self.state
+            && cx.turn.bytes < before
             && !self.wire.is_handshaking()
             && (was_handshaking || cx.input.unread.is_empty() && !self.wire.has_partial_record())
         {

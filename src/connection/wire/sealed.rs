@@ -43,7 +43,8 @@ impl Wire {
         let received = self.receive_records(cx, awaits_content);
         self.count_session(cx);
         let is_full = cx.buffered > cx.options.config.max_buffered_bytes;
-        if is_full && !awaits_content && self.has_partial_record() {
+        let is_refused = matches!(received, Received::Refused { .. });
+        if is_full && !awaits_content && !is_refused && self.has_partial_record() {
             self.complain(cx, "max_buffered_bytes: part of a TLS record is not kept");
             return Received::Lost;
         }
