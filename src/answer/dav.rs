@@ -42,17 +42,17 @@ pub fn take_document(
     Ok(())
 }
 
-/// Does the next portion of a method's work. `has_left` says that the client has shut its sending
+/// Does the next portion of a method's work. `read_closed` says that the client has shut its sending
 /// side.
 pub fn work_on(
     mut work: Box<Work>,
     request: &mut Request,
     out: &mut Outbox,
     cx: &mut Context,
-    has_left: bool,
+    read_closed: bool,
 ) -> Progress {
     cx.look_at_secrets();
-    if has_left && work.is_deep_lock() {
+    if read_closed && work.is_deep_lock() {
         // The client would not learn the token of the lock, which could last for days.
         return Progress::Ended(Ended::Broken(Broken::silently()));
     }

@@ -46,7 +46,7 @@ pub enum Begun {
     /// The whole answer is in the outbox.
     Complete,
     Source(Source),
-    /// The answer is an error with this status instead.
+    /// The answer is a short one with this status, most often an error.
     Failed(u16),
 }
 
@@ -65,7 +65,8 @@ pub enum Progress {
 pub enum Ended {
     /// The whole answer is in the outbox.
     Complete,
-    /// The answer is an error with this status instead; if it has begun, it ends incomplete.
+    /// The answer is a short one with this status, most often an error; if it has begun, it ends
+    /// incomplete.
     Failed(u16),
     /// The rest cannot be made, and the client has to notice that the answer is incomplete.
     Broken(Broken),
@@ -117,19 +118,19 @@ pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Conte
 }
 
 impl Source {
-    /// Makes the next piece of the answer. `has_left` says that the client has shut its sending
+    /// Makes the next piece of the answer. `read_closed` says that the client has shut its sending
     /// side.
     pub fn produce(
         self,
         request: &mut Request,
         out: &mut Outbox,
         cx: &mut Context,
-        has_left: bool,
+        read_closed: bool,
     ) -> Progress {
         match self {
             Source::File(file) => file.produce(out, cx),
             Source::Listing(listing) => listing.produce(request, out, cx),
-            Source::Work(work) => dav::work_on(work, request, out, cx, has_left),
+            Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
             Source::Propfind(answer) => answer.produce(out, cx),
             Source::Page(page) => page.produce(request, out, cx),

@@ -104,8 +104,8 @@ impl Conn {
             // A client that waits for the library is not idle.
             self.wire.last_active = cx.clock.now;
         }
-        let has_left = self.wire.read_closed;
-        let progress = source.produce(&mut request, self.wire.outbox(cx), cx, has_left);
+        let read_closed = self.wire.read_closed;
+        let progress = source.produce(&mut request, self.wire.outbox(cx), cx, read_closed);
         self.go_on(cx, request, progress)
     }
 
@@ -178,7 +178,7 @@ impl Conn {
         }
     }
 
-    /// Ends a request whose answer is complete. The connection goes on to the next request, or to
+    /// Ends a request whose answer is complete, or cannot be completed any more. The connection goes on to the next request, or to
     /// its end.
     pub(super) fn finish(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
         Self::log_answer(&mut self.wire, cx, &mut request);

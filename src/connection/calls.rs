@@ -128,7 +128,7 @@ impl Conn {
     ) -> Flow {
         self.wire.outbox(cx).truncate(mark as usize);
         let slot = self.wire.slot;
-        let late = slot.answer();
+        let late = slot.lock_answer();
         slot.set_answerable(false);
         // These messages are part of the output that is dropped.
         for message in cx.messages_for(slot) {
@@ -164,7 +164,7 @@ impl Conn {
         };
         // Other threads check their writes under this lock, so that all that they wrote while the
         // handler ran is in the queue now.
-        let mut late = slot.answer();
+        let mut late = slot.lock_answer();
         if !goes_on {
             slot.set_answerable(false);
         }
@@ -214,7 +214,7 @@ impl Conn {
     pub(super) fn finish_late(&mut self, cx: &mut Context, persistent: bool) {
         match std::mem::take(&mut self.state) {
             State::Answering(mut request) => {
-                if let Some(answer) = self.wire.slot.answer().take() {
+                if let Some(answer) = self.wire.slot.lock_answer().take() {
                     (request.status, request.head_len) = (answer.status, answer.head_len);
                     cx.spares.keep_answer(answer);
                 }

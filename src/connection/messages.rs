@@ -88,7 +88,7 @@ impl Conn {
         // Messages that other threads wrote before go first: under the lock, they write none.
         let mut late = loop {
             self.take_messages(cx);
-            let late = slot.answer();
+            let late = slot.lock_answer();
             if !slot.has_messages() {
                 break late;
             }
@@ -116,7 +116,7 @@ impl Conn {
         }
     }
 
-    /// Takes a message of another thread for this connection, or for an earlier one with its slot.
+    /// Takes a message of another thread. A message for an earlier connection with this slot is dropped.
     pub fn take_message(&mut self, cx: &mut Context, message: Message) {
         let Some((bytes, role)) = open_message(self.wire.slot, message) else { return };
         match &mut self.state {
@@ -162,8 +162,8 @@ pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
     true
 }
 
-/// Gives a connection up for which bytes cannot be queued that the writer was told go out: an answer or a
-/// stream of frames with a hole must not go on.
+/// Closes a connection because bytes cannot be queued of which the writer was told that they are sent: an answer
+/// with a gap must not go on.
 pub(super) fn give_up(wire: &mut Wire, cx: &mut Context) {
     wire.complain(cx, "out of memory: a connection is closed");
     // The lock of its slot may be held here: it is closed in its next turn.

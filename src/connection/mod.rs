@@ -258,7 +258,7 @@ impl Conn {
             WebsocketFlow::End => {
                 match std::mem::take(&mut self.state) {
                     State::Websocket(mut websocket) => {
-                        websocket.end(cx);
+                        websocket.drop_partial(cx);
                         let websocket = Some(websocket);
                         self.enter(State::Draining { lingers: true, websocket });
                     }
@@ -425,8 +425,8 @@ impl Conn {
         Flow::Leave
     }
 
-    /// Hands the properties of the current answer over for the access log, which is written once it
-    /// is sent.
+    /// Hands status and lengths of the answer to the outbox; the line of the access log is written once the
+    /// answer is sent.
     fn log_answer(wire: &mut Wire, cx: &mut Context, request: &mut Request) {
         if let Some(entry) = request.log.take() {
             let Request { status, head_len, .. } = *request;
@@ -481,7 +481,7 @@ impl Conn {
                 cx.recycle(request);
             }
             State::Answering(mut request) => {
-                if let Some(answer) = self.wire.slot.answer().as_deref() {
+                if let Some(answer) = self.wire.slot.lock_answer().as_deref() {
                     (request.status, request.head_len) = (answer.status, answer.head_len);
                 }
                 Self::log_answer(&mut self.wire, cx, &mut request);
@@ -511,7 +511,7 @@ impl Conn {
             | State::Barred(_)
             | State::Draining { .. }
             | State::Lingering { .. } => false,
-            // Such an answer has no other end.
+            // An endless answer has no other end. Of one with a length or chunks the client sees that it is cut.
             State::Answering(_) => false,
             State::Websocket(websocket) => websocket.is_calling(),
             State::Content { request, .. } | State::Deciding(request) | State::Broken(request) => {

@@ -28,7 +28,8 @@ const MAX_BACKLOG: usize = 1 << 20;
 /// The payload of a frame of at least this many bytes is sent without a copy in the outbox: from
 /// there on, the copy costs more than one call for several frames saves.
 const GATHER_FROM: usize = 12 * 1024;
-/// The time in milliseconds in which a client has to answer a Close frame.
+/// The time in milliseconds in which a client has to answer a Close frame of the program's. After one of the
+/// library's own the connection lingers, as after any last answer.
 const CLOSING_MS: u32 = 5_000;
 
 /// The state of a websocket, without its wire.
@@ -310,7 +311,7 @@ impl Websocket {
     /// Takes no more frames of other threads. Frames that these have written go first.
     fn stop_frames(&mut self, wire: &mut Wire, cx: &mut Context) {
         let slot = wire.slot;
-        let guard = slot.answer();
+        let guard = slot.lock_answer();
         slot.set_takes_frames(false);
         self.take_messages(wire, cx);
         drop(guard);
@@ -337,7 +338,7 @@ impl Websocket {
     }
 
     /// Frees the memory of an incomplete message while the connection lingers.
-    pub fn end(&mut self, cx: &mut Context) {
+    pub fn drop_partial(&mut self, cx: &mut Context) {
         let before = self.receiver.buffered();
         self.receiver.close();
         cx.recount(before, self.receiver.buffered());
@@ -354,7 +355,7 @@ impl Websocket {
         let slot = wire.slot;
         // Nothing may be sent behind a Close frame: under the lock, no other thread writes between
         // the check for its messages and this frame.
-        let _guard = (opcode == frame::CLOSE).then(|| slot.answer());
+        let _guard = (opcode == frame::CLOSE).then(|| slot.lock_answer());
         // Messages that other threads wrote before go first.
         self.take_messages(wire, cx);
         if !wire.has_room(cx, data.len() + frame::MAX_HEADER) {

@@ -229,8 +229,8 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
     unix_seconds() as c_uint
 }
 
-/// Runs a piece of the loop. If it panics, the connection that it was about is closed, since the state of
-/// that is lost, and the server goes on.
+/// Runs a piece of the loop. If it panics, its connection is closed, since the state of the connection
+/// is lost, and the server goes on.
 fn with_server<R>(hold: &Hold, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
     match guard(Err(()), || Ok(hold.with(body))) {
         Ok(result) => result,

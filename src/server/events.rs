@@ -80,9 +80,9 @@ impl EventQueue {
         Ok(())
     }
 
-    /// Ends the events of a connection that is about to be closed. A forked child may hold the same
-    /// socket open, so that closing it would not end its events; and where words are short, a token
-    /// has no room to tell them from those of the next connection.
+    /// Ends the events of a connection that is about to be closed, on 32-bit machines. A forked child may
+    /// hold the same socket open, so that closing it would not end its events, and a token of 32 bits
+    /// cannot tell them from those of the next connection with its index.
     pub fn unwatch(&self, conn: &mut Conn) {
         if usize::BITS < 64
             && conn.wire.registered

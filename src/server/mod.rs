@@ -183,8 +183,8 @@ impl Server {
         Ok(())
     }
 
-    /// Gives the table of CGI programs the means to watch their pipes, where there are files that may be
-    /// programs: it takes a descriptor, which a server without files does not need.
+    /// Lets the table of CGI programs watch pipes. Only with a document root, since it takes a
+    /// descriptor.
     fn let_programs_be_watched(&mut self) {
         if self.cx.options.config.document_root.is_none() || self.cx.programs.is_watched() {
             return;

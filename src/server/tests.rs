@@ -139,7 +139,7 @@ fn what_a_thread_writes_while_the_handler_returns_keeps_its_order() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert!(writes::write(slot, head));
         let thread = std::thread::spawn(move || {
-            while slot.answer().is_none() {
+            while slot.lock_answer().is_none() {
                 std::hint::spin_loop();
             }
             writes::write(slot, b"hello")

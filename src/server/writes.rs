@@ -21,8 +21,8 @@ impl Server {
         self.conns.of_slot(slot)?.write_frame(&mut self.cx, opcode, data)
     }
 
-    /// Brings messages to their connections that were taken from the queue by another one: in a walk each would
-    /// look for its own among those of all others.
+    /// Delivers messages that another connection took from the queue while it looked for its own. Otherwise each
+    /// connection of a walk would search the whole list.
     #[inline]
     fn bring_pending(&mut self) {
         if !self.cx.pending.is_empty() {

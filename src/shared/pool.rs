@@ -491,16 +491,16 @@ mod tests {
         let early = pool.acquire().expect("memory");
         use_slot(early);
         pool.release(early, true);
-        let held = early.answer();
+        let held = early.lock_answer();
         for _ in 0..QUARANTINE {
             let slot = pool.acquire().expect("memory");
             use_slot(slot);
             pool.release(slot, true);
         }
         // The lock was lost with its page: no thread waits for it.
-        assert!(early.answer().is_none());
+        assert!(early.lock_answer().is_none());
         drop(held);
-        assert!(early.answer().is_none());
+        assert!(early.lock_answer().is_none());
         assert!(early.open_generation().is_none() && early.hub().is_none());
     }
 
@@ -508,12 +508,12 @@ mod tests {
     fn what_gives_a_lost_lock_up_does_not_open_the_lock_of_another() {
         let mut pool = pool(|| None);
         let slot = pool.acquire().expect("memory");
-        let lost = slot.answer();
+        let lost = slot.lock_answer();
         slot.forget_lock();
         let (taken, is_taken) = std::sync::mpsc::channel();
         let (finish, finished) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || {
-            let held = slot.answer();
+            let held = slot.lock_answer();
             taken.send(()).expect("the test waits");
             finished.recv().expect("the test says so");
             assert!(slot.is_locked());

@@ -143,7 +143,7 @@ impl Slot {
     }
 
     /// Returns whether messages of other threads for this connection are in the queue. Under the lock of
-    /// [`Slot::answer`] none is added.
+    /// [`Slot::lock_answer`] none is added.
     #[inline]
     pub fn has_messages(&self) -> bool {
         self.incoming.load(Ordering::Relaxed) != 0
@@ -163,9 +163,9 @@ impl Slot {
         }
     }
 
-    /// Locks the late answer, if there is one. A waiting thread sleeps now and then, since the
+    /// Locks the place of the late answer, which may be empty. A waiting thread sleeps now and then, since the
     /// thread that holds the lock may have a lower priority.
-    pub fn answer(&self) -> LateAnswer<'_> {
+    pub fn lock_answer(&self) -> LateAnswer<'_> {
         let mut tries = 0_u32;
         // The address on the stack differs from those of all threads that hold the lock or wait for
         // it.
@@ -220,7 +220,7 @@ impl Slot {
     pub fn close(&self) -> bool {
         // The lock keeps other threads from changing the flags at the same time, which would
         // restore the old generation.
-        let mut answer = self.answer();
+        let mut answer = self.lock_answer();
         let seen = self.state.load(Ordering::Relaxed) & SEEN != 0;
         self.state.store(0, Ordering::Release);
         *answer = None;
@@ -468,7 +468,7 @@ mod tests {
         let slot = acquire().expect("memory");
         slot.open(Hub::acquire(), 0, ([127, 0, 0, 1], 1).into(), ptr::null_mut());
         let generation = slot.open_generation();
-        let writer = slot.answer();
+        let writer = slot.lock_answer();
         let closer = std::thread::spawn(|| slot.close());
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(slot.open_generation(), generation);

@@ -17,7 +17,7 @@ pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
         return false;
     };
     let Some(hub) = slot.hub() else { return false };
-    let mut late = slot.answer();
+    let mut late = slot.lock_answer();
     // The connection may have closed since, and another one begun. This is the second check, under
     // the lock that closing takes, too.
     let raw = slot.takes_frames();
@@ -67,7 +67,7 @@ fn has_room(slot: &Slot, hub: &Hub, len: usize) -> bool {
 pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
     let generation = slot.open_generation()?;
     let hub = slot.hub()?;
-    let _guard = slot.answer();
+    let _guard = slot.lock_answer();
     // This is the second check, under the lock that closing takes, too.
     if slot.open_generation() != Some(generation) || !slot.takes_frames() {
         return None;
