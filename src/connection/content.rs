@@ -111,8 +111,8 @@ impl Conn {
             match received {
                 Received::Bytes => {}
                 Received::Nothing => return self.keep_content(request, recipient, Flow::Leave),
-                // The rest of the request will never arrive.
-                Received::End | Received::Lost | Received::Refused { .. } => {
+                Received::End => return self.end_unfinished(cx, request, recipient),
+                Received::Lost | Received::Refused { .. } => {
                     return self.keep_content(request, recipient, Flow::Close);
                 }
             }
@@ -120,6 +120,25 @@ impl Conn {
     }
 
     /// Returns to the state in which content is taken.
+    /// Ends a request whose rest will never arrive, and the connection. The answers to earlier requests are
+    /// sent first.
+    fn end_unfinished(
+        &mut self,
+        cx: &mut Context,
+        mut request: Box<Request>,
+        recipient: Recipient,
+    ) -> Flow {
+        if request.status != 0 {
+            // A program has begun to answer, and an orderly end would say that its answer is whole.
+            return self.keep_content(request, recipient, Flow::Close);
+        }
+        recipient.stop(cx);
+        Self::log_answer(&mut self.wire, cx, &mut request);
+        cx.recycle(request);
+        self.enter(State::Draining { lingers: false, websocket: None });
+        self.drain(cx)
+    }
+
     #[inline]
     fn keep_content(&mut self, request: Box<Request>, recipient: Recipient, flow: Flow) -> Flow {
         self.enter(State::Content { request, recipient });

@@ -148,10 +148,12 @@ impl Websocket {
                     Received::Bytes => {}
                     Received::Nothing => return WebsocketFlow::Leave,
                     // Without a Close frame the connection has failed, and there is no use in
-                    // sending one.
-                    Received::End | Received::Lost | Received::Refused { .. } => {
-                        return WebsocketFlow::Close;
+                    // sending one. Queued frames are sent, since the client may still read.
+                    Received::End => {
+                        self.stop_frames(wire, cx);
+                        return WebsocketFlow::End;
                     }
+                    Received::Lost | Received::Refused { .. } => return WebsocketFlow::Close,
                 },
             }
         }

@@ -357,3 +357,30 @@ fn an_old_client_is_sent_no_interim_answer() {
     }
     dav.stop();
 }
+
+#[test]
+fn a_client_that_ends_within_a_request_gets_the_answers_to_those_before() {
+    let mut server = Server::start(&["--step"]);
+    for unfinished in [
+        "POST /do HTTP/1.1\r\nContent-Length: 5\r\n\r\nab",
+        "POST /do HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        "POST /none HTTP/1.1\r\nContent-Length: 5\r\n\r\nab",
+        "GET /do HTTP/1.1\r\nHo",
+    ] {
+        server.tell("run");
+        let mut client = server.client();
+        assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+        server.tell("poll 1");
+        server.expect_line("polled");
+        // The last bytes and the end are found in one turn.
+        client.send_through(format!("GET /alive HTTP/1.1\r\n\r\n{unfinished}")).finish_sending();
+        server.tell("run");
+        let rest = String::from_utf8(client.rest()).expect("text");
+        assert!(
+            rest.starts_with("HTTP/1.1 200 OK\r\n") && rest.ends_with("alive"),
+            "{unfinished}: {rest}"
+        );
+    }
+    server.tell("run");
+    server.stop();
+}

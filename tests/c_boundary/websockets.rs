@@ -204,6 +204,20 @@ fn the_handler_may_echo_what_it_is_shown_whatever_its_length() {
 }
 
 #[test]
+fn a_client_that_sends_no_more_gets_what_was_written_to_it() {
+    let server = WebsocketServer::start(&[]);
+    for _ in 0..as_many_as(50, 10) {
+        let mut websocket = server.open("/echo");
+        let sent = frame(0x82, "hello").repeat(20);
+        websocket.send(&sent);
+        websocket.client.finish_sending();
+        let received = websocket.client.rest();
+        assert_eq!(received, b"\x82\x05hello".repeat(20));
+    }
+    server.stop();
+}
+
+#[test]
 fn a_message_of_64_mebibytes_is_shown_whole_and_may_be_echoed() {
     let server = WebsocketServer::start(&[]);
     let len = as_many_as(64 << 20, 8 << 20);
