@@ -198,9 +198,8 @@ impl Conn {
             self.wire.complain(cx, fault);
         }
         if complete.is_some() {
-            let was_late = goes_on;
             self.finish(cx, request);
-            if was_late {
+            if goes_on {
                 // Requests that waited behind this one are answered in the next turn.
                 self.wire.make_ready(cx);
             }

@@ -119,7 +119,6 @@ impl Conn {
         }
     }
 
-    /// Returns to the state in which content is taken.
     /// Ends a request whose rest will never arrive, and the connection. The answers to earlier requests are
     /// sent first.
     fn end_unfinished(
@@ -139,6 +138,7 @@ impl Conn {
         self.drain(cx)
     }
 
+    /// Returns to the state in which content is taken.
     #[inline]
     fn keep_content(&mut self, request: Box<Request>, recipient: Recipient, flow: Flow) -> Flow {
         self.enter(State::Content { request, recipient });

@@ -17,7 +17,7 @@ use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
-use crate::tls::port::Port;
+use crate::tls::Identity;
 
 /// The error for a port that cannot be bound.
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
@@ -73,7 +73,7 @@ impl Server {
 
     /// Reads the certificate that new connections are shown from now on.
     fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
-        let identity = value.map(|path| Port::load(Path::new(OsStr::from_bytes(path))));
+        let identity = value.map(|path| Identity::load(Path::new(OsStr::from_bytes(path))));
         match identity.transpose() {
             Ok(identity) => {
                 self.cx.options.set(OptionId::SslCertificate, value)?;

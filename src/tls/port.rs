@@ -3,9 +3,7 @@
 //!
 //! Refuses to know sockets and connections.
 
-use std::path::Path;
-
-use super::{Identity, Refusal, Session};
+use super::{Identity, Session};
 
 /// The protocol of new connections.
 #[derive(Default)]
@@ -43,11 +41,6 @@ impl Port {
             Speaks::Tls(identity) => Session::open(identity).map(Opening::Tls),
             Speaks::Nothing => Some(Opening::Barred),
         }
-    }
-
-    /// Reads the file with the key and the certificates for new connections.
-    pub fn load(path: &Path) -> Result<Identity, Refusal> {
-        Identity::load(path)
     }
 
     /// Shows this identity to new connections; with `None` they speak plain HTTP.

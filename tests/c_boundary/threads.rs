@@ -140,18 +140,24 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
     }
 }
 
+/// A server that polls as it is told, a client whose request it keeps under `a`, and another client.
+fn kept_and_another() -> (Server, [Client; 2]) {
+    let mut server = Server::start(&["--step"]);
+    let mut clients = [server.client(), server.client()];
+    server.tell("poll 5");
+    server.expect_line("polled");
+    clients[0].send_through(request("GET", "1.1", &["keep a"]));
+    server.tell("poll 2");
+    server.expect_line("polled");
+    (server, clients)
+}
+
 #[test]
 fn bytes_that_another_thread_has_written_during_a_handler_are_sent_though_the_server_ends() {
     let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
     let errand = format!("elsewhere to a {answer}");
     for in_handler in [true, false] {
-        let mut server = Server::start(&["--step"]);
-        let mut clients = [server.client(), server.client()];
-        server.tell("poll 5");
-        server.expect_line("polled");
-        clients[0].send_through(request("GET", "1.1", &["keep a"]));
-        server.tell("poll 2");
-        server.expect_line("polled");
+        let (mut server, mut clients) = kept_and_another();
         let steps =
             [errand.as_str(), "report wrote", if in_handler { "destroy" } else { "data x" }];
         clients[1].send_through(request("GET", "1.1", &steps));
@@ -166,13 +172,7 @@ fn bytes_that_another_thread_has_written_during_a_handler_are_sent_though_the_se
 
 #[test]
 fn bytes_that_another_thread_has_written_during_a_handler_are_sent_in_the_same_turn() {
-    let mut server = Server::start(&["--step"]);
-    let mut clients = [server.client(), server.client()];
-    server.tell("poll 5");
-    server.expect_line("polled");
-    clients[0].send_through(request("GET", "1.1", &["keep a"]));
-    server.tell("poll 2");
-    server.expect_line("polled");
+    let (mut server, mut clients) = kept_and_another();
     let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
     let errand = format!("elsewhere to a {answer}");
     clients[1].send_through(request("GET", "1.1", &[&errand, "data x"]));
