@@ -263,15 +263,18 @@ impl Server {
         self.take_messages();
     }
 
-    /// Closes the connection that a fault of the library was in, after the panic was caught.
-    pub fn recover(&mut self) {
-        if let Some(index) = self.calling.take().or(self.cx.turn.current) {
-            if let Some(conn) = self.conns.get(index) {
-                conn.wire
-                    .complain(&mut self.cx, "a fault of the library: its connection is closed");
-            }
-            self.close(index);
+    /// Closes the connection that a fault of the library was in, after the panic was caught. `what`
+    /// is the text of the panic.
+    pub fn recover(&mut self, what: &str) {
+        let index = self.calling.take().or(self.cx.turn.current);
+        let Some(index) = index.filter(|index| self.conns.get(*index).is_some()) else {
+            return self.cx.complain(&format!("a fault of the library: {what}"));
+        };
+        if let Some(conn) = self.conns.get(index) {
+            let line = format!("a fault of the library, whose connection is closed: {what}");
+            conn.wire.complain(&mut self.cx, &line);
         }
+        self.close(index);
     }
 
     /// Closes a connection at once.
