@@ -12,7 +12,7 @@ use super::{Site, Task, without_slash};
 use crate::auth::digest::{self, Authentication};
 use crate::auth::nonce::Nonces;
 use crate::exchange::request::Request;
-use crate::files::cache::{Content, Known, is_absence};
+use crate::files::cache::{Content, Known, is_absence, is_failure, status_of};
 use crate::files::resolve;
 use crate::http::uri;
 
@@ -144,7 +144,8 @@ impl Site<'_> {
         self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
-    /// Refuses every user, since the password file cannot be read.
+    /// Refuses every user, since the password file cannot be read. The user is not asked for
+    /// another password where that is no more than a failure of the moment.
     fn refuse_everybody(&mut self, file: &Path, error: &io::Error) -> Task {
         let name = crate::log::shown(file);
         let why = match error.kind() {
@@ -153,7 +154,10 @@ impl Site<'_> {
         };
         self.cx
             .complain_of(self.request.client, &format!("cannot read passwords from {name}: {why}"));
-        self.challenge(false)
+        match is_failure(error) {
+            true => Task::Reply(status_of(error)),
+            false => self.challenge(false),
+        }
     }
 
     /// Returns the answer 401, with a challenge.
