@@ -22,7 +22,7 @@ use crate::dav::temporary::{above_standard, check_size, create_private_dir, open
 /// The number of bytes that are copied at once.
 pub const FILE_PIECE: usize = 256 * 1024;
 /// The cost of copying a piece, in units of the budget. A directory entry costs 1.
-const FILE_PIECE_COST: usize = 32;
+pub const FILE_PIECE_COST: usize = 32;
 
 /// A file that is being copied.
 #[derive(Debug)]
