@@ -25,6 +25,7 @@ use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
 use super::temporary::{Temporary, check_room, check_size, open_file};
 use super::tree::{FILE_PIECE, FILE_PIECE_COST};
+use crate::files::known::{LAST_DATE, modified_of};
 use crate::http::request::Framing;
 
 /// A PUT under way.
@@ -146,15 +147,18 @@ impl Upload {
         let locked = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
         let Ok(_lock) = locked else { return self.wait(env, budget) };
         let made = self.made.take().ok_or(Reply::from(500))?;
-        stamp(made.file(), target.metadata());
+        let second = mtime(&self.request);
+        stamp(made.file(), target.metadata(), second);
         if let Some(old) = target.metadata() {
             copy_owner_and_mode(made.file(), old);
         }
+        let status = if target.exists() { 204 } else { 201 };
+        let reply = stored(status, made.file(), second);
         made.publish(&dir.join(OsStr::from_bytes(name)), target.exists())?;
         if !target.exists() {
             store::forget(dir, env.unix, name);
         }
-        Ok(Some(if target.exists() { 204 } else { 201 }.into()))
+        Ok(Some(reply))
     }
 
     /// Looks at the target again. If the content is a part, the rest must be what it was.
@@ -200,9 +204,11 @@ impl Upload {
         if let Some(lock) = target.blocked(env, &keys, false)? {
             return Err(Reply::locked(&lock.href));
         }
-        stamp(appending.file(), part.old.as_ref());
+        let second = mtime(request);
+        stamp(appending.file(), part.old.as_ref(), second);
+        let reply = stored(204, appending.file(), second);
         appending.settle();
-        Ok(Some(204.into()))
+        Ok(Some(reply))
     }
 
     fn is_appending(&self) -> bool {
@@ -302,6 +308,28 @@ fn is_same(a: Option<&Metadata>, b: Option<&Metadata>) -> bool {
     let look =
         |meta: &Metadata| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
     a.map(look) == b.map(look)
+}
+
+/// Returns the time of last modification that the client names for the file, in seconds since 1970
+/// (`X-OC-Mtime`, by which clients of ownCloud keep the times of their files). One that makes no
+/// sense is ignored, as by a server that does not know the field.
+fn mtime(request: &MethodCall) -> Option<u64> {
+    let text = std::str::from_utf8(request.field("x-oc-mtime")?).ok()?.trim();
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let second = seconds.parse().ok().filter(|second| *second <= LAST_DATE)?;
+    (is_number(seconds) && is_number(fraction)).then_some(second)
+}
+
+/// Returns the response to an upload, which tells whether the file has the time that the client has
+/// named.
+fn stored(status: u16, file: &File, second: Option<u64>) -> Reply {
+    let has_time = |second| file.metadata().is_ok_and(|meta| modified_of(&meta) == second);
+    let fields = match second {
+        Some(second) if has_time(second) => b"X-OC-MTime: accepted\r\n".to_vec(),
+        _ => Vec::new(),
+    };
+    Reply { fields, ..status.into() }
 }
 
 /// Parses `bytes 0-9/10` or `bytes 0-9/*`. Returns the offset of the first byte, and that behind

@@ -94,7 +94,6 @@ impl Element {
     }
 
     /// Returns the text of the element, without that of its child elements.
-    #[cfg(test)]
     pub fn text(&self) -> String {
         let texts = self.children.iter().filter_map(|node| match node {
             Node::Text(text) => Some(text.as_str()),

@@ -22,6 +22,7 @@ mod dav_meanwhile;
 mod dav_moves;
 mod dav_parts;
 mod dav_properties;
+mod dav_times;
 mod dav_tolerance;
 mod dav_trees;
 mod dav_uploads;
