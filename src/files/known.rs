@@ -16,7 +16,7 @@ use super::secrets::FileId;
 
 /// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
 /// 5.6.7).
-const LAST_DATE: u64 = 253_402_300_799;
+pub const LAST_DATE: u64 = 253_402_300_799;
 /// The memory that an entry takes besides its content, in bytes, roughly.
 const ENTRY_COST: usize = 512;
 /// The usual length of the fields that describe a file, in bytes.

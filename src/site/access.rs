@@ -11,10 +11,10 @@ use std::path::Path;
 use super::{Site, Task, without_slash};
 use crate::auth::digest::{self, Authentication};
 use crate::auth::nonce::Nonces;
+use crate::dav::fields::{Location, location};
 use crate::exchange::request::Request;
 use crate::files::cache::{Content, Known, is_absence, is_failure, status_of};
 use crate::files::resolve;
-use crate::http::uri;
 
 /// The lifetime of a nonce of digest authentication, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -86,14 +86,13 @@ impl Site<'_> {
         let request = &mut *self.request;
         let head = request.head_bytes();
         let destination = request.head.value(head, "destination").unwrap_or_default();
-        let Ok(target) = uri::split_target(destination) else { return false };
-        let mut path = vec![0; target.path.len()];
-        let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
+        let host = request.head.value(head, "host");
+        let Ok(Location::Here(path)) = location(destination, host) else { return false };
         let directory = |path: &[u8]| {
             let path = path.strip_suffix(b"/").unwrap_or(path);
             memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
         };
-        directory(&path[..len]) == directory(&request.path)
+        directory(&path) == directory(&request.path)
     }
 
     /// Checks that the password file holds the user of the request. If there is no such file and

@@ -65,6 +65,18 @@ impl Task {
         }
     }
 
+    /// Returns the largest length of the content. Only content that is kept in memory has to fit into
+    /// `max_request_body_bytes`.
+    pub fn content_limit(&self, config: &Config) -> u64 {
+        let kept = config.max_request_body_bytes as u64;
+        match self {
+            Task::Dav(_) => kept.min(dav::MAX_DOCUMENT as u64),
+            Task::Put(_) => upload_limit(config),
+            Task::Run(script) if script.knows_length => upload_limit(config),
+            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) | Task::Run(_) => kept,
+        }
+    }
+
     /// Returns whether a CGI program may be run, which learns the addresses of both ends.
     pub fn may_run_programs(&self) -> bool {
         matches!(self, Task::Run(_) | Task::Page(..))
@@ -81,6 +93,11 @@ impl Task {
     pub fn is_final(&self) -> bool {
         matches!(self, Task::Reply(300..))
     }
+}
+
+/// Returns the largest length of content that goes to a file or a program as it arrives.
+pub fn upload_limit(config: &Config) -> u64 {
+    config.max_upload_bytes.unwrap_or(u64::MAX)
 }
 
 /// The place in the file system that the path of a request names.
