@@ -14,6 +14,7 @@ use crate::connection::Conn;
 use crate::options::OptionId;
 use crate::peer::Peer;
 use crate::shared::pool;
+use crate::tls::port::Speech;
 
 /// The largest number of connections that are accepted in one turn, before others have theirs.
 const ACCEPTS_PER_TURN: usize = 128;
@@ -202,7 +203,7 @@ impl Server {
 
     /// Makes a connection of an accepted socket, and returns its index.
     fn adopt(&mut self, socket: OwnedFd, peer: Peer) -> Option<u32> {
-        let opening = self.cx.tls.open()?;
+        let opening = self.cx.tls.open(Speech::Any)?;
         let slot = pool::acquire()?;
         let Some(index) = self.conns.reserve() else {
             pool::release(slot, false);
