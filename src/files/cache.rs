@@ -220,7 +220,7 @@ impl Cache {
         };
         let Loaded { content, meta, is_link, settled } = loaded?;
         let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, is_link, media_type);
+        let known = Known::new(content, &meta, is_link, settled, media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
