@@ -12,6 +12,8 @@ mod engine;
 #[cfg(feature = "tls")]
 mod engine;
 #[cfg(feature = "tls")]
+mod identity;
+#[cfg(feature = "tls")]
 mod pem;
 pub mod port;
 #[cfg(feature = "tls")]
@@ -20,7 +22,10 @@ mod tickets;
 use std::ffi::CStr;
 
 use self::engine::Engine;
+#[cfg(not(feature = "tls"))]
 pub use self::engine::Identity;
+#[cfg(feature = "tls")]
+pub use self::identity::Identity;
 
 /// The longest incomplete record or handshake message in bytes that is stored. Records are at most
 /// 18 KiB long (RFC 5246, section 6.2.3).
