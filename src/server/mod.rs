@@ -6,6 +6,7 @@
 //! progress is kept in the server, none on the stack. Refuses to know requests and answers.
 
 mod accept;
+mod certificates;
 mod conns;
 mod events;
 pub mod listener;
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use self::accept::Acceptor;
+use self::certificates::Certificates;
 use self::conns::Conns;
 use self::events::{EventQueue, LISTENER, WAKER};
 use self::walks::Walks;
@@ -51,6 +53,7 @@ pub struct Server {
     /// The connection whose handler runs.
     calling: Option<u32>,
     acceptor: Acceptor,
+    certificates: Certificates,
     queue: EventQueue,
     walks: Walks,
     /// An empty list, whose memory is used again in each turn.
@@ -65,6 +68,7 @@ impl Server {
             conns: Conns::default(),
             calling: None,
             acceptor: Acceptor::default(),
+            certificates: Certificates::default(),
             queue: EventQueue::new(),
             walks: Walks::default(),
             due: Vec::new(),

@@ -29,6 +29,11 @@ impl Engine {
         UnbufferedServerConnection::new(config.clone()).ok().map(Engine)
     }
 
+    /// Returns the certificate of the client, in DER, if it has shown one.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.0.peer_certificates()?.first().map(|certificate| &**certificate)
+    }
+
     /// Reads all complete records of `wire`, and appends the records to send in return to
     /// `replies`, an alert included. Also returns whether the handshake is complete.
     pub fn take(
