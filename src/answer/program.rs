@@ -336,7 +336,7 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         user: &request.user,
         path_translated: translated.as_deref(),
         local: request.local,
-        peer: Some(request.client),
+        peer: request.client,
         secure: request.is_secure,
         client: request.client_certificate().map(|certificate| ClientCertificate {
             subject: subject::of(&certificate),

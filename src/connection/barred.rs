@@ -1,6 +1,5 @@
-//! Connections that must not be served, since TLS was asked for and a setting that it needs is not in
-//! force.
-//! Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
+//! Connections that must not be served, since TLS was asked for and cannot be spoken as it was asked
+//! for. Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
 //!
 //! Refuses to know certificates, which are in `tls/port`.
 
@@ -8,7 +7,7 @@ use super::wire::Received;
 use super::{Conn, Flow, State, Waiting};
 use crate::exchange::context::Context;
 use crate::http::request::Outcome;
-use crate::tls::port::Opening;
+use crate::tls::port::{Opening, Speech};
 
 impl Conn {
     /// Bars the connection, as new connections are barred now. A request that came before is
@@ -40,7 +39,7 @@ impl Conn {
         let State::Barred(waiting) = self.state else {
             return self.cannot_be(cx, "a connection is not barred");
         };
-        match cx.tls.open() {
+        match cx.tls.open(Speech::Any) {
             Some(Opening::Barred) => {}
             Some(Opening::Plain) => {
                 self.state = State::Head(waiting);
