@@ -99,6 +99,11 @@ impl Conn {
         assert!(!std::mem::take(&mut cx.has_fault), "a fault on purpose");
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
+        if (request.head.names_certificate || request.is_secure)
+            && !request.name_client(self.wire.client_certificate(), false)
+        {
+            return Flow::Close;
+        }
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();

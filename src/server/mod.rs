@@ -6,6 +6,7 @@
 //! progress is kept in the server, none on the stack. Refuses to know requests and answers.
 
 mod accept;
+mod certificates;
 mod conns;
 mod events;
 pub mod listener;
@@ -23,6 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use self::accept::Acceptor;
+use self::certificates::Certificates;
 use self::conns::Conns;
 use self::events::{EventQueue, LISTENER, WAKER};
 use self::slice::Slice;
@@ -56,6 +58,7 @@ pub struct Server {
     /// The connection whose handler runs.
     calling: Option<u32>,
     acceptor: Acceptor,
+    certificates: Certificates,
     queue: EventQueue,
     walks: Walks,
     slice: Slice,
@@ -73,6 +76,7 @@ impl Server {
             conns: Conns::default(),
             calling: None,
             acceptor: Acceptor::default(),
+            certificates: Certificates::default(),
             queue: EventQueue::new(),
             walks: Walks::default(),
             slice: Slice::default(),

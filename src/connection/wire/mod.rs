@@ -225,6 +225,11 @@ impl Wire {
         self.session.is_some()
     }
 
+    /// Returns the certificate that the client has shown, in DER.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        self.session.as_ref()?.peer_certificate()
+    }
+
     /// Returns whether a part of a TLS record has arrived.
     pub fn has_partial_record(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.has_partial())
