@@ -52,8 +52,14 @@ impl Program {
         } else {
             command_for(path)
         };
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let name = path.display().to_string();
+        command.args(args);
+        Program::start_command(&path.display().to_string(), command)
+    }
+
+    /// Starts what is no compiled program, as a script.
+    pub fn start_command(name: &str, mut command: Command) -> Program {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = name.to_owned();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
