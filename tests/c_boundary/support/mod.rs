@@ -26,7 +26,8 @@ pub use program::{Program, command_for};
 pub use scratch::{Elsewhere, Mounted, Scratch};
 pub use server::{Server, request};
 pub use toolchain::{
-    Link, compile_example, compile_program, compiles, has_32_bits, library, root, tool,
+    Link, compile_example, compile_program, compile_with, compiles, has_32_bits, library, root,
+    tool,
 };
 #[cfg(feature = "tls")]
 pub use tunnel::{Tunnel, client_config, open};
