@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Trusted};
 
 /// The reason why a value was refused: a static sentence that is returned to C.
 type Refusal = &'static CStr;
@@ -69,6 +69,7 @@ options! {
     RunAsUser = c"run_as_user", None;
     SslCertificate = c"ssl_certificate", None;
     SsiPattern = c"ssi_pattern", None;
+    TrustedProxies = c"trusted_proxies", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -150,6 +151,7 @@ pub struct Config {
     pub run_as_user: Option<String>,
     pub ssl_certificate: Option<PathBuf>,
     pub ssi_pattern: Option<String>,
+    pub trusted_proxies: Option<Trusted>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -200,6 +202,7 @@ impl Default for Config {
             run_as_user: None,
             ssl_certificate: None,
             ssi_pattern: None,
+            trusted_proxies: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -268,6 +271,7 @@ impl Config {
             Id::RunAsUser => self.run_as_user = optional_text(value)?,
             Id::SslCertificate => self.ssl_certificate = path(value),
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
@@ -490,6 +494,14 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
+fn trusted_proxies(value: &[u8]) -> Result<Option<Trusted>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let trusted = std::str::from_utf8(value).ok().and_then(Trusted::parse);
+    trusted.map(Some).ok_or(c"Option value must be a list of subnets, or unix")
+}
+
 fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
     if value.is_empty() {
         return Ok(None);
@@ -545,6 +557,7 @@ mod tests {
             ("max_request_body_bytes", b"2147483647", &[b"2147483648", b"x"]),
             ("max_send_queue_bytes", b"9999999999", &[b"99999999999999999999"]),
             ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
+            ("trusted_proxies", b"10/8,unix", &[b"+10/8", b"10/8,", b"local", b"\xff"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];

@@ -34,8 +34,8 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Whether the connection uses TLS.
-    pub secure: bool,
+    /// Whether the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
     /// The user by digest authentication; empty without it.
     pub user: &'a [u8],
     /// The length of the content, if there is content.
@@ -104,7 +104,7 @@ impl MetaVariables<'_> {
             ("SCRIPT_NAME", self.script_name),
             ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
             ("QUERY_STRING", self.query),
-            ("HTTPS", if self.secure { b"on" } else { b"off" }),
+            ("HTTPS", if self.is_https { b"on" } else { b"off" }),
         ];
         for (name, value) in always {
             table.set(name, value);
@@ -193,7 +193,7 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
-            secure: false,
+            is_https: false,
             user: b"",
             content_length: None,
             document_root: Path::new("/www"),

@@ -22,7 +22,11 @@ pub struct Request {
     pub client: Peer,
     /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
+    /// Whether the connection uses TLS.
     pub is_secure: bool,
+    /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
+    /// what needs TLS.
+    pub told_https: Option<bool>,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -83,6 +87,7 @@ impl Default for Request {
             client: Peer::NOBODY,
             local: None,
             is_secure: false,
+            told_https: None,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -118,6 +123,7 @@ impl Request {
             connection: _,
             client: _,
             is_secure: _,
+            told_https,
             local,
             buf,
             head: _,
@@ -144,6 +150,7 @@ impl Request {
         *rest = Rest::Nothing;
         (*arrived, *charged) = (0, 0);
         (*is_last, *is_spent) = (false, false);
+        *told_https = None;
         user.clear();
         *granted = None;
         *redirections = 0;
@@ -170,6 +177,11 @@ impl Request {
     /// Returns the head as it was sent.
     pub fn head_bytes(&self) -> &[u8] {
         self.buf.get(..self.head.len).unwrap_or_default()
+    }
+
+    /// Returns whether the client speaks https, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.told_https.unwrap_or(self.is_secure)
     }
 
     /// Returns the query of the target.
