@@ -107,6 +107,11 @@ impl Acceptor {
             && self.listeners.iter().any(|listener| listener.registered && listener.may_accept())
     }
 
+    /// Returns whether another attempt to accept is due in this turn.
+    pub fn may_accept(&self) -> bool {
+        self.left > 0 && self.is_busy()
+    }
+
     /// Returns the milliseconds until a call that failed is due again.
     pub fn wait(&self, now: u32) -> Option<u32> {
         let until = self.listeners.iter().filter_map(|listener| listener.rests_until);
