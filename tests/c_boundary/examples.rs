@@ -1,6 +1,8 @@
 //! The programs in `examples/`, linked in both ways, started and driven.
 
-use crate::support::{Client, Link, Program, Scratch, command_for, compile_example};
+use crate::support::{
+    Client, Link, Program, Scratch, Websocket, command_for, compile_example, for_each,
+};
 use std::net::TcpStream;
 
 /// Starts an example on a free port, lets `drive` talk to it, and ends it as a user would.
@@ -36,11 +38,74 @@ fn hello_greets() {
 }
 
 #[test]
-fn hello_says_why_it_cannot_start() {
-    let program = compile_example("hello.c", Link::Shared);
-    let output = command_for(&program).arg("no port").output().expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+fn an_example_says_why_it_cannot_start() {
+    let examples = [
+        "cgi.c",
+        "chat.c",
+        "dashboard.c",
+        "deferred.c",
+        "events.c",
+        "form.c",
+        "hello.c",
+        "https.c",
+        "multi_threaded.c",
+        "static_files.c",
+        "upload.c",
+    ];
+    for_each(
+        examples,
+        |file| (*file).to_owned(),
+        |file| {
+            let program = compile_example(file, Link::Shared);
+            let output = command_for(&program).arg("no port").output().expect("it runs");
+            assert_eq!(output.status.code(), Some(1));
+            assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+        },
+    );
+}
+
+#[test]
+fn each_example_has_its_line_and_its_command_in_the_list() {
+    let folder = crate::support::root().join("examples");
+    let list = std::fs::read_to_string(folder.join("README.md")).expect("the list");
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name in ASCII");
+        let is_program = name.ends_with(".c") || name.ends_with(".cpp") || name == "cluster";
+        let lines = list.lines().filter(|line| line.contains(&format!("[{name}]({name}")));
+        let with_command =
+            lines.filter(|line| line.contains("| `make build/") || line.contains("/run`"));
+        assert_eq!(with_command.count(), usize::from(is_program), "{name}");
+    }
+}
+
+#[test]
+fn chat_tells_each_room_what_its_guests_say() {
+    each_linkage("chat.c", &["examples/chat"], |port| {
+        let enter = |names: &str| {
+            let mut socket = Websocket::open(port, "/chat");
+            socket.text(names);
+            socket
+        };
+        let mut anna = enter("r\u{f6}\u{f6}m\tanna");
+        anna.expect_text("join\tanna\t");
+        let mut ben = enter("r\u{f6}\u{f6}m\tb\ten");
+        ben.expect_text("join\tb en\t");
+        let mut carl = enter("other\tcarl");
+        carl.expect_text("join\tcarl\t");
+        ben.text("hello \u{4e16}");
+        anna.expect_text("join\tb en\t").expect_text("say\tb en\thello \u{4e16}");
+        ben.expect_text("say\tb en\thello \u{4e16}");
+        carl.text("nobody else is here").expect_text("say\tcarl\tnobody else is here");
+        drop(ben);
+        anna.expect_text("leave\tb en\t");
+        // What is not UTF-8 must not reach the others: it would end their connections.
+        let mut bad = Websocket::open(port, "/chat");
+        bad.frame(0x81, b"r\xc3\xb6\xc3\xb6m\tn\xff").expect_close(1007);
+        for bad in ["", "room", "room\t", "\tname", &format!("room\t{}", "n".repeat(81))] {
+            enter(bad).expect(0x88, 1000_u16.to_be_bytes());
+        }
+        anna.text("still here").expect_text("say\tanna\tstill here");
+    });
 }
 
 #[test]
