@@ -3,6 +3,7 @@
 use crate::support::{
     Client, Link, Program, Scratch, Websocket, command_for, compile_example, for_each,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpStream;
 
 /// Starts an example on a free port, lets `drive` talk to it, and ends it as a user would.
@@ -49,6 +50,7 @@ fn an_example_says_why_it_cannot_start() {
         "hello.c",
         "https.c",
         "multi_threaded.c",
+        "prefork.c",
         "static_files.c",
         "upload.c",
     ];
@@ -185,6 +187,41 @@ fn multi_threaded_answers_from_each_of_its_servers() {
             assert_eq!(client.ask("GET / HTTP/1.1\r\n\r\n").text(), first);
         }
     });
+}
+
+#[test]
+fn prefork_loses_no_client_that_waits_when_a_worker_dies() {
+    for args in [&["0", "3"][..], &["0", "3", "own"]] {
+        let mut program = Program::start_file(&compile_example("prefork.c", Link::Shared), args);
+        let port = program.expect_start("Listening on http://127.0.0.1:");
+        let port = port.trim_end_matches('/').parse().expect("a port");
+        let worker = |answer: &str| -> (u32, i32) {
+            let words: Vec<&str> = answer.split([' ', ',', '\n']).collect();
+            let &["Answered", "by", "worker", number, "", "process", pid, ""] = &words[..] else {
+                panic!("{answer:?}")
+            };
+            (number.parse().expect("a number"), pid.parse().expect("a process"))
+        };
+        let (number, pid) = worker(&get(port, "/").text());
+        let pid = Pid::from_raw(pid).expect("a process");
+        // While it is stopped, clients wait at its socket, if it has one.
+        kill_process(pid, Signal::STOP).expect("stopped");
+        let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(port)).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\n\r\n");
+        }
+        kill_process(pid, Signal::KILL).expect("killed");
+        program.expect_line(&format!("Worker {number} has ended and is started again"));
+        let mut seen = std::collections::BTreeSet::new();
+        for client in &mut clients {
+            seen.insert(worker(&client.response().text()).0);
+        }
+        // At a socket of their own all have some; at a shared one the first may take them all.
+        let are_many = seen.len() > 1 || !args.contains(&"own");
+        assert!(are_many && seen.iter().all(|number| *number < 3), "{seen:?}");
+        program.terminate("TERM");
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "a worker still listens");
+    }
 }
 
 #[test]
