@@ -23,7 +23,7 @@ pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
-pub use scratch::{Elsewhere, Scratch};
+pub use scratch::{Elsewhere, Mounted, Scratch};
 pub use server::{Server, request};
 pub use toolchain::{
     Link, compile_example, compile_program, compile_with, compiles, has_32_bits, library, root,
