@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Trusted};
 
 /// The reason why a value was refused: a static sentence that is returned to C.
 type Refusal = &'static CStr;
@@ -74,6 +74,7 @@ options! {
     SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
     SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
+    TrustedProxies = c"trusted_proxies", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -185,6 +186,7 @@ pub struct Config {
     /// `None` where nothing is set.
     pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
+    pub trusted_proxies: Option<Trusted>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -240,6 +242,7 @@ impl Default for Config {
             ssl_protocols: Protocols::default(),
             ssl_verify_client: None,
             ssi_pattern: None,
+            trusted_proxies: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -316,6 +319,7 @@ impl Config {
             Id::SslProtocols => self.ssl_protocols = protocols(value)?,
             Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
@@ -619,6 +623,14 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
+fn trusted_proxies(value: &[u8]) -> Result<Option<Trusted>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let trusted = std::str::from_utf8(value).ok().and_then(Trusted::parse);
+    trusted.map(Some).ok_or(c"Option value must be a list of subnets, or unix")
+}
+
 fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
     if value.is_empty() {
         return Ok(None);
@@ -678,6 +690,7 @@ mod tests {
             ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
             ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),
             ("ssl_verify_client", b"Optional", &[b"no", b"require "]),
+            ("trusted_proxies", b"10/8,unix", &[b"+10/8", b"10/8,", b"local", b"\xff"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];
