@@ -64,6 +64,7 @@ options! {
     MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
     MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
     MaxSendQueueBytes = c"max_send_queue_bytes", Some(c"268435456");
+    MaxUploadBytes = c"max_upload_bytes", Some(c"0");
     MaxWebsocketMessageBytes = c"max_websocket_message_bytes", Some(c"67108864");
     RequestTimeoutMs = c"request_timeout_ms", Some(c"30000");
     RunAsUser = c"run_as_user", None;
@@ -170,6 +171,9 @@ pub struct Config {
     pub max_request_body_bytes: usize,
     pub max_request_header_bytes: usize,
     pub max_send_queue_bytes: usize,
+    /// The largest length of content that goes to a file or a program as it arrives; `None` is no
+    /// limit.
+    pub max_upload_bytes: Option<u64>,
     pub max_websocket_message_bytes: usize,
     pub request_timeout_ms: u64,
     pub run_as_user: Option<String>,
@@ -226,6 +230,7 @@ impl Default for Config {
             max_request_body_bytes: 256 << 20,
             max_request_header_bytes: 16 << 10,
             max_send_queue_bytes: 256 << 20,
+            max_upload_bytes: None,
             max_websocket_message_bytes: 64 << 20,
             request_timeout_ms: 30_000,
             run_as_user: None,
@@ -298,6 +303,10 @@ impl Config {
             Id::MaxRequestBodyBytes => self.max_request_body_bytes = int_size(value)?,
             Id::MaxRequestHeaderBytes => self.max_request_header_bytes = size(value)?,
             Id::MaxSendQueueBytes => self.max_send_queue_bytes = size(value)?,
+            Id::MaxUploadBytes => {
+                let most = number(value, c"Option value must be a whole number")?;
+                self.max_upload_bytes = (most > 0).then_some(most);
+            }
             Id::MaxWebsocketMessageBytes => self.max_websocket_message_bytes = int_size(value)?,
             Id::RequestTimeoutMs => self.request_timeout_ms = milliseconds(value)?,
             Id::RunAsUser => self.run_as_user = optional_text(value)?,
@@ -664,6 +673,7 @@ mod tests {
             ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),
             ("max_request_body_bytes", b"2147483647", &[b"2147483648", b"x"]),
             ("max_send_queue_bytes", b"9999999999", &[b"99999999999999999999"]),
+            ("max_upload_bytes", b"9223372036854775807", &[b"9223372036854775808", b"-1", b"x"]),
             ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
             ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
             ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),

@@ -225,7 +225,8 @@ impl Secrets {
         let is_named = |path: &Path| self.hides_name(path);
         self.all().any(|(_, secret)| secret.is(id))
             || is_named(full)
-            || is_link && fs::canonicalize(full).is_ok_and(|end| is_named(&end))
+            // A link that cannot be followed may lead to a hidden file.
+            || is_link && fs::canonicalize(full).map_or(true, |end| is_named(&end))
     }
 
     /// Returns whether the file that `meta` describes is hidden. A directory never is.
