@@ -1,6 +1,8 @@
 //! Certificates of clients: who is let in, which alert the others get, and what handlers and programs
 //! are told (RFC 9440).
 
+use std::process::Command;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::AlertDescription as Alert;
@@ -393,5 +395,39 @@ fn a_file_of_authorities_that_is_none_is_refused_by_the_right_sentence() {
     assert!(talk(server.port, &TLS13, Some("joe")).text.ends_with("alive"));
     let alert = talk(server.port, &TLS13, None).alert;
     assert_eq!(alert, Some(Alert::CertificateRequired));
+    server.program.stop();
+}
+
+#[test]
+fn the_commands_of_the_documentation_make_what_they_promise() {
+    needs!("openssl", "curl");
+    let text = include_str!("../../docs/tls.md");
+    let is_command =
+        |line: &&str| ["openssl ", "printf "].iter().any(|start| line.starts_with(start));
+    let commands = text.lines().filter_map(|line| line.strip_prefix("    ")).filter(is_command);
+    let scratch = Scratch::new();
+    for command in commands.chain(["cat server.key server.crt > server.pem"]) {
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(scratch.join(""))
+            .output()
+            .expect("a shell");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {error}");
+    }
+    let place = |name: &str| scratch.join(name);
+    let server = Server::start(&[
+        &format!("ssl_certificate={}", place("server.pem")),
+        &format!("ssl_ca_certificate={}", place("ca.pem")),
+    ]);
+    let output = outside("curl")
+        .args(["-sS", "--max-time", "60", "--cacert", &place("server.crt")])
+        .args(["--cert", &place("joe.crt"), "--key", &place("joe.key")])
+        .args(["-o", &place("answer"), &format!("https://127.0.0.1:{}/echo", server.port)])
+        .output()
+        .expect("curl");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    assert!(scratch.read("answer").contains("\nClient-Cert: :MII"), "{}", scratch.read("answer"));
     server.program.stop();
 }
