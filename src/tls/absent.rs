@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::records::Records;
 use super::{Refusal, Taken};
 
 /// A certificate and its key, of which no value exists.
@@ -34,11 +35,11 @@ impl Engine {
         match *self {}
     }
 
-    pub fn seal(&mut self, _: &mut [u8], _: &[u8], _: &mut Vec<u8>) -> Result<(), String> {
+    pub fn seal(&mut self, _: &mut [u8], _: &[u8], _: &mut Records) -> Result<(), String> {
         match *self {}
     }
 
-    pub fn seal_end(&mut self, _: &mut [u8], _: &mut Vec<u8>) {
+    pub fn seal_end(&mut self, _: &mut [u8], _: &mut Records) {
         match *self {}
     }
 }

@@ -160,25 +160,25 @@ impl Wire {
             if records.is_empty() {
                 break;
             }
-            match rustix::net::send(&self.socket, records, flags | SendFlags::NOSIGNAL) {
+            match rustix::net::send(&self.socket, records.as_slice(), flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     // Records that carry no content do not keep a connection from being idle.
                     if !self.lives_by_input && session.carries() {
                         self.last_active = cx.clock.now;
                     }
-                    if count < records.len() {
+                    if count < records.as_slice().len() {
                         self.writable = false;
                     }
-                    let done = session.sent(records, count);
+                    let done = session.sent(records.as_slice(), count);
                     if let Some(out) = self.out.as_mut() {
                         out.consume(done);
                     }
                 }
                 Err(Errno::INTR) => {
-                    session.sent(records, 0);
+                    session.sent(records.as_slice(), 0);
                 }
                 Err(Errno::AGAIN) => {
-                    session.sent(records, 0);
+                    session.sent(records.as_slice(), 0);
                     self.writable = false;
                 }
                 Err(_) => return false,
@@ -199,7 +199,7 @@ impl Wire {
             let records = &mut cx.tls.sealed;
             if session.fill(&[], true, records).is_ok() && !records.is_empty() {
                 // A client that has gone need not be told.
-                let _ = rustix::net::send(&self.socket, records, SendFlags::NOSIGNAL);
+                let _ = rustix::net::send(&self.socket, records.as_slice(), SendFlags::NOSIGNAL);
             }
         }
         self.end_session(cx);
