@@ -170,8 +170,12 @@ impl Wire {
                         self.writable = false;
                     }
                     let done = session.sent(records.as_slice(), count);
-                    if let Some(out) = self.out.as_mut() {
+                    let is_empty = self.out.as_mut().is_none_or(|out| {
                         out.consume(done);
+                        out.is_empty()
+                    });
+                    if is_empty && !is_last {
+                        break;
                     }
                 }
                 Err(Errno::INTR) => {
