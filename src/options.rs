@@ -41,6 +41,7 @@ options! {
     CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
+    DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
@@ -120,6 +121,7 @@ pub struct Config {
     pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
+    pub dav_depth_infinity: bool,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
     pub enable_directory_listing: bool,
@@ -176,6 +178,7 @@ impl Default for Config {
             cgi_runs: true,
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
+            dav_depth_infinity: false,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
             enable_directory_listing: true,
@@ -236,6 +239,7 @@ impl Config {
             }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
+            Id::DavDepthInfinity => self.dav_depth_infinity = yes(value),
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;

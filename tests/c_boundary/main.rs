@@ -15,6 +15,7 @@ mod abi;
 mod answers;
 mod cgi;
 mod cgi_processes;
+mod dav_depth;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;

@@ -14,6 +14,7 @@ static const char *const known[][2] = {
     {"cgi_interpreter", ""},
     {"cgi_pattern", "**.cgi$|**.pl$|**.php$"},
     {"dav_auth_file", ""},
+    {"dav_depth_infinity", "no"},
     {"document_root", ""},
     {"enable_directory_listing", "yes"},
     {"error_log_file", ""},
