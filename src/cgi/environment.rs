@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::http::request::Head;
+use crate::peer::Peer;
 
 /// Variables of the library's own environment that a program inherits: the paths of files.
 const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "MONGOOSE_CGI"];
@@ -18,6 +19,14 @@ const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "M
 /// only, or, as `Proxy`, would be taken for a setting.
 const WITHHELD: [&[u8]; 5] =
     [b"CONTENT_LENGTH", b"CONTENT_TYPE", b"PROXY", b"PROXY_AUTHORIZATION", b"TRANSFER_ENCODING"];
+
+/// The certificate of a client, which was checked.
+pub struct ClientCertificate {
+    /// The subject by RFC 4514.
+    pub subject: String,
+    /// The certificate in PEM.
+    pub pem: String,
+}
 
 /// The facts of a request for a program.
 pub struct MetaVariables<'a> {
@@ -32,9 +41,11 @@ pub struct MetaVariables<'a> {
     /// name, and becomes `HTTP_HOST`.
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// Whether the connection uses TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub client: Option<&'a ClientCertificate>,
     /// The user by digest authentication; empty without it.
     pub user: &'a [u8],
     /// The length of the content, if there is content.
@@ -82,8 +93,8 @@ impl MetaVariables<'_> {
     fn fill(&self, table: &mut Table<'_>) {
         let root = self.document_root.as_os_str().as_bytes();
         let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
-        let (server_port, peer_port) = (port(self.local), port(self.peer));
-        let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
+        let (server_port, peer_port) = (port(self.local), self.peer.port().to_string());
+        let peer = self.peer.address().to_string();
         let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
 
         let always: [(&str, &[u8]); 16] = [
@@ -117,6 +128,14 @@ impl MetaVariables<'_> {
         if !self.user.is_empty() {
             table.set("REMOTE_USER", self.user);
             table.set("AUTH_TYPE", b"Digest");
+        }
+        if self.secure {
+            let verified: &[u8] = if self.client.is_some() { b"SUCCESS" } else { b"NONE" };
+            table.set("SSL_CLIENT_VERIFY", verified);
+        }
+        if let Some(client) = self.client {
+            table.set("SSL_CLIENT_S_DN", client.subject.as_bytes());
+            table.set("SSL_CLIENT_CERT", client.pem.as_bytes());
         }
         if let Some(length) = self.content_length {
             table.set("CONTENT_LENGTH", length.to_string().as_bytes());
@@ -191,8 +210,9 @@ mod tests {
             query: b"q=1",
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
-            peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
+            peer: Peer::V4([10, 0, 0, 1].into(), 99),
             secure: false,
+            client: None,
             user: b"",
             content_length: None,
             document_root: Path::new("/www"),
@@ -253,6 +273,24 @@ mod tests {
         }
         assert_eq!(value(&table, "PATH"), std::env::var("PATH").ok().as_deref());
         assert_eq!(value(&table, "HOME"), None);
+    }
+
+    #[test]
+    fn a_program_learns_of_the_certificate_of_a_client() {
+        let names = ["SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN", "SSL_CLIENT_CERT"];
+        let client = ClientCertificate { subject: "CN=joe".to_owned(), pem: "pem\n".to_owned() };
+        // The values must outlive the call.
+        let client: &ClientCertificate = Box::leak(Box::new(client));
+        for (secure, certificate, wanted) in [
+            (false, None, [None, None, None]),
+            (true, None, [Some("NONE"), None, None]),
+            (true, Some(client), [Some("SUCCESS"), Some("CN=joe"), Some("pem\n")]),
+        ] {
+            let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |variables| {
+                (variables.secure, variables.client) = (secure, certificate);
+            });
+            assert_eq!(names.map(|name| value(&table, name)), wanted);
+        }
     }
 
     #[test]

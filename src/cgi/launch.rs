@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::environment::{self, MetaVariables};
+use super::environment::{self, ClientCertificate, MetaVariables};
 use super::process::Spec;
 use super::table::{Owner, Programs};
 use crate::http::request::Head;
 use crate::http::uri;
 use crate::log::shown;
 use crate::options::Config;
+use crate::peer::Peer;
 
 /// The program to start for a request, and the parts of the request that differ between programs of
 /// one page.
@@ -45,9 +46,11 @@ pub struct Origin<'a> {
     /// The file that `info` of the launch would name.
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// Set if the connection uses TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub client: Option<ClientCertificate>,
     /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
 }
@@ -132,7 +135,7 @@ impl Launch<'_> {
 
     /// Returns the environment of the program.
     fn environment(&self, origin: &Origin<'_>, file: &Path) -> Vec<CString> {
-        let Origin { config, head, bytes, .. } = *origin;
+        let (config, head, bytes) = (origin.config, origin.head, origin.bytes);
         let target = bytes.get(head.target.range()).unwrap_or_default();
         environment::table(&MetaVariables {
             head,
@@ -144,6 +147,7 @@ impl Launch<'_> {
             local: origin.local,
             peer: origin.peer,
             secure: origin.secure,
+            client: origin.client.as_ref(),
             user: origin.user,
             content_length: self.content_length,
             document_root: &absolute(config.document_root.as_deref().unwrap_or(Path::new("/"))),

@@ -99,6 +99,11 @@ impl Conn {
         assert!(!std::mem::take(&mut cx.has_fault), "a fault on purpose");
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
+        if (request.head.names_certificate || request.is_secure)
+            && !request.name_client(self.wire.client_certificate(), false)
+        {
+            return Flow::Close;
+        }
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
@@ -125,7 +130,7 @@ impl Conn {
     #[inline]
     fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
-        request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
+        request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         std::mem::swap(&mut request.head, &mut cx.input.head);
         let head_len = request.head.len;
         // The room is enough for small content, too: the buffer rarely grows twice.
@@ -209,7 +214,7 @@ impl Conn {
     /// head was just parsed, so that the access log may show the parts that were understood.
     pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, parsed: bool) -> Flow {
         let mut request = cx.spares.request();
-        request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
+        request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         request.head = Default::default();
         request.rest = Rest::Unread;
         if cx.logs.access.is_on() {
@@ -227,7 +232,7 @@ fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer().ip(),
+        peer: wire.peer,
         user: None,
         time: cx.clock.log_time(),
         method: request.method(),
@@ -250,7 +255,7 @@ fn log_entry_of_refused(wire: &mut Wire, cx: &mut Context, parsed: bool) -> LogE
         cx.input.buf.get(start + range.start..start + range.end)
     };
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer().ip(),
+        peer: wire.peer,
         user: None,
         time: cx.clock.log_time(),
         method: part(head.map(|head| head.method)).unwrap_or_default(),

@@ -14,8 +14,6 @@ mod timeouts;
 mod websocket;
 mod wire;
 
-use std::net::SocketAddr;
-
 use mio::net::TcpStream;
 
 use self::calls::Purpose;
@@ -30,6 +28,7 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Record;
 use crate::exchange::request::Request;
 use crate::http::response::Answer;
+use crate::peer::Peer;
 use crate::shared::slots::{Content, Slot};
 use crate::tls::Session;
 use crate::tls::port::Opening;
@@ -178,7 +177,7 @@ impl Conn {
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         opening: Opening,
         number: u32,
         now: u32,
@@ -392,6 +391,7 @@ impl Conn {
         {
             // The bytes so far belong to no request.
             waiting.begun = false;
+            self.wire.yields = false;
             self.since = cx.clock.now;
         }
         let Received::Refused { in_plain } = received else { return received };

@@ -31,6 +31,7 @@ mod early_answers;
 mod errors;
 mod event_loop;
 mod examples;
+mod failing_files;
 mod freshness;
 mod helpers;
 mod hostile;
