@@ -85,7 +85,7 @@ impl Propfind {
         if !target.is_dir() || !lists {
             return Ok(Err(Reply { body: Some(document.finish()), ..207.into() }));
         }
-        let rest = fs::read_dir(&target.full)?;
+        let rest = env.links.read_dir(&target.full)?;
         let deep = locks.into_iter().filter(|lock| lock.deep).collect();
         let home = target.home.map(|home| home.dir);
         let level = Level { path: target.path, full: target.full, home, rest, state, deep };
@@ -156,6 +156,9 @@ impl Propfind {
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
+            if env.links.bar(&full) {
+                return 0;
+            }
             let target = Target::at(&path, &full);
             return if target.is_secret(env) { 0 } else { self.report_link(env, &target) };
         }
@@ -194,7 +197,7 @@ impl Propfind {
             return cost;
         }
         // The members of one that may not be read are nobody's business.
-        let Ok(rest) = fs::read_dir(&full) else { return cost };
+        let Ok(rest) = env.links.read_dir(&full) else { return cost };
         let own = state.member(b"").into_iter().flat_map(|member| &member.locks);
         let deep = own.filter(|lock| lock.deep).cloned().collect();
         let above = self.levels.last().and_then(|level| level.home.as_ref());

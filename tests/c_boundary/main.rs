@@ -52,6 +52,7 @@ mod send_family;
 mod sending;
 mod ssi;
 mod static_files;
+mod symlinks;
 mod targets;
 mod threads;
 #[cfg(feature = "tls")]
