@@ -21,6 +21,7 @@ mod dav_locks;
 mod dav_loss;
 mod dav_meanwhile;
 mod dav_moves;
+mod dav_names;
 mod dav_parts;
 mod dav_properties;
 mod dav_times;
