@@ -89,6 +89,12 @@ impl Conn {
         Flow::Again
     }
 
+    /// Returns whether the word of the peer about its clients counts.
+    pub(super) fn is_believed(&self, cx: &Context) -> bool {
+        let trusted = cx.options.config.trusted_proxies.as_ref();
+        self.wire.hears_proxies && trusted.is_some_and(|trusted| trusted.contains(self.wire.peer))
+    }
+
     /// Finds out for whom a trusted proxy sends a request, and shows that client. Returns the
     /// status with which the request is refused as an error.
     #[cold]

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::buffers::SMALL_BUFFER;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
@@ -27,6 +30,8 @@ pub struct Request {
     /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
     /// what needs TLS.
     pub told_https: Option<bool>,
+    /// The first `Client-Cert` field is that of the client's own certificate.
+    pub has_certificate: bool,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -88,6 +93,7 @@ impl Default for Request {
             local: None,
             is_secure: false,
             told_https: None,
+            has_certificate: false,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -124,6 +130,7 @@ impl Request {
             client: _,
             is_secure: _,
             told_https,
+            has_certificate,
             local,
             buf,
             head: _,
@@ -143,6 +150,7 @@ impl Request {
             document,
             log,
         } = self;
+        *has_certificate = false;
         *local = None;
         buf.clear();
         path.clear();
@@ -182,6 +190,43 @@ impl Request {
     /// Returns whether the client speaks https, to this server or to a trusted proxy.
     pub fn is_https(&self) -> bool {
         self.told_https.unwrap_or(self.is_secure)
+    }
+
+    /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
+    /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
+    /// Returns false if there is no memory for it.
+    #[cold]
+    pub fn name_client(&mut self, certificate: Option<&[u8]>, is_proxy: bool) -> bool {
+        const NAME: &[u8] = b"Client-Cert\0";
+        if self.head.names_certificate && !is_proxy {
+            let bytes = self.buf.get(..self.head.len).unwrap_or_default();
+            self.head.drop_certificates(bytes);
+        }
+        let Some(certificate) = certificate else { return true };
+        let Request { buf, head, .. } = self;
+        debug_assert!(buf.len() == head.len, "content stands behind the head");
+        let text = STANDARD.encode(certificate);
+        if buf.try_reserve(NAME.len() + text.len() + 3).is_err() {
+            return false;
+        }
+        let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+        let name = place(buf.len(), NAME.len() - 1);
+        let value = place(buf.len() + NAME.len(), text.len() + 2);
+        for part in [NAME, b":", text.as_bytes(), b":\0"] {
+            buf.extend_from_slice(part);
+        }
+        head.fields.insert(0, Field { name, value });
+        head.len = buf.len();
+        self.has_certificate = true;
+        true
+    }
+
+    /// Returns the certificate of the client, in DER.
+    pub fn client_certificate(&self) -> Option<Vec<u8>> {
+        let value = self.head.value(self.head_bytes(), "client-cert");
+        let text =
+            value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
+        STANDARD.decode(text).ok()
     }
 
     /// Returns the query of the target.

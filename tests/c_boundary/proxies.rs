@@ -433,6 +433,30 @@ fn a_proxy_that_is_added_counts_for_new_connections_and_one_that_is_removed_at_o
 }
 
 #[test]
+fn certificates_are_named_by_trusted_proxies_alone() {
+    let mut server = Server::start(&[TRUSTING]);
+    let ask = |header: &[u8]| {
+        let mut client = server.client();
+        let head = "GET /echo HTTP/1.1\r\nClient-Cert: :YQ==:\r\nClient-Cert-Chain: :Yg==:\r\n\r\n";
+        client.send([header, head.as_bytes()].concat());
+        client.response().text()
+    };
+    let (own, chain) = ("Client-Cert: :YQ==:\n", "Client-Cert-Chain: :Yg==:\n");
+    for header in [b"", &v2(0x20, 0, b"")[..], &v2_from([10, 0, 0, 1])] {
+        let text = ask(header);
+        assert!(text.contains(own) && text.contains(chain), "{}: {text}", shown(header));
+    }
+    // A header that tells of a client that is not trusted makes the bytes behind it those of that client.
+    let text = ask(V1);
+    assert!(!text.contains(own) && !text.contains(chain), "{text}");
+    set(&mut server, "trusted_proxies", "10/8");
+    let mut client = server.client();
+    let text = client.ask("GET /echo HTTP/1.1\r\nClient-Cert: :YQ==:\r\n\r\n").text();
+    assert!(!text.contains(own), "{text}");
+    server.stop();
+}
+
+#[test]
 fn the_client_of_a_late_answer_is_shown_until_the_answer_is_complete() {
     let mut server = Server::start(&[TRUSTING]);
     let mut client = server.client();
