@@ -59,7 +59,6 @@ impl Conn {
             waiting.begun = true;
             self.since = cx.clock.now;
         }
-        self.set_timer(cx);
         Flow::Leave
     }
 

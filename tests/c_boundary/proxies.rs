@@ -478,8 +478,7 @@ fn the_client_of_a_late_answer_is_shown_until_the_answer_is_complete() {
 fn a_websocket_keeps_the_client_of_its_handshake() {
     let scratch = Scratch::new();
     let access = format!("access_log_file={}", scratch.join("access"));
-    let error = format!("error_log_file={}", scratch.join("error"));
-    let mut server = WebsocketServer::start(&[TRUSTING, &access, &error]);
+    let mut server = WebsocketServer::start(&[TRUSTING, &access]);
     for (number, header, field, expected) in [
         (1, &b""[..], "X-Forwarded-For: 1.2.3.4\r\n", "1.2.3.4 0"),
         (2, V1, "", "1.2.3.4 4321"),
@@ -537,6 +536,14 @@ fn clients_of_a_unix_domain_socket_are_trusted_by_a_word() {
             let bytes = [&v2(0x20, 0, b"")[..], with("Forwarded: for=2.2.2.2").as_bytes()].concat();
             assert_eq!(ask(&path, &bytes), "2.2.2.2 0");
             assert!(ask(&path, with("Forwarded: for=3.3.3.3").as_bytes()).contains("403"));
+            // Each write is a piece of its own in such a socket.
+            let mut stream = UnixStream::connect(&path).expect("the server's socket");
+            for byte in [V1, LAST.as_bytes()].concat() {
+                stream.write_all(&[byte]).expect("the server takes the byte");
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer, and the end");
+            assert!(answer.ends_with("\r\n\r\n1.2.3.4 4321"), "{answer}");
         }
         program.stop();
     }
@@ -634,6 +641,21 @@ mod with_tls {
             let mut client = server.client();
             client.send([header, PEER.as_bytes()].concat());
             assert_eq!(client.response().status, 503);
+        }
+    }
+
+    #[test]
+    fn a_denied_client_gets_no_byte_of_tls() {
+        needs!("openssl");
+        let certificate = format!("ssl_certificate={}", Authority::get().identity("ec"));
+        let acl = "access_control_list=+127.0.0.1";
+        let server = Server::start(&[TRUSTING, &certificate, acl]);
+        let mut hello = V1.to_vec();
+        open(client_config()).write_tls(&mut hello).expect("records");
+        for bytes in [V1, &hello] {
+            let mut client = server.client();
+            client.try_send(bytes);
+            assert!(client.rest_or_reset().is_empty());
         }
     }
 
