@@ -46,6 +46,8 @@ mod password_files;
 mod passwords;
 mod paths;
 mod persistence;
+mod proxies;
+mod proxy_programs;
 mod ranges;
 mod representations;
 mod requests;

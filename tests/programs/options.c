@@ -31,6 +31,7 @@ static const char *const known[][2] = {
     {"ssl_certificates", ""},
     {"ssl_protocols", "1.2,1.3"},
     {"ssl_verify_client", ""},
+    {"trusted_proxies", ""},
     {"url_rewrites", ""},
     {"request_timeout_ms", "30000"},
     {"max_request_header_bytes", "16384"},
@@ -73,6 +74,7 @@ static const char *const accepted[][2] = {
     {"iterate_content", "last"},
     {"iterate_over", "all"},
     {"websocket_delivery", "frames"},
+    {"trusted_proxies", "10/8, 2001:db8::/32,unix"},
     {"url_rewrites", "/a=/b,**.c$=/d"},
 };
 
@@ -112,6 +114,9 @@ static const char *const refused[][2] = {
     {"listening_port", "127.0.0.1:"},
     {"listening_port", "[::1:80"},
     {"listening_port", "1.2.3.4.5:80"},
+    {"trusted_proxies", "+10/8"},
+    {"trusted_proxies", "10/8,"},
+    {"trusted_proxies", "localhost"},
     {"run_as_user", "no-such-user-here"},
     {"ssl_ca_certificate", "/no/such/file"},
     {"ssl_certificate", "/no/such/file"},
