@@ -38,13 +38,17 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod listings;
+mod local_sockets;
 mod logs;
 mod options;
 mod password_files;
 mod passwords;
 mod paths;
 mod persistence;
+mod ports;
 mod ranges;
+#[cfg(feature = "tls")]
+mod redirections;
 mod representations;
 mod requests;
 mod secrets;
