@@ -193,6 +193,7 @@ const FAULTS: &[&str] = &[
     "inject=accept4:error=ENOBUFS:when=1..3",
     "inject=accept4:error=EPERM:when=1..3",
     "inject=accept4:error=EIO:when=1..3",
+    "inject=accept4:error=ENETDOWN:when=1..3",
     "inject=accept4:error=ENFILE:when=1..4",
     // The first registration is that of the waker.
     "inject=epoll_ctl:error=ENOMEM:when=2..4",

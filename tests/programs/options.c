@@ -103,6 +103,14 @@ static const char *const refused[][2] = {
     {"listening_port", "127.0.0.1:"},
     {"listening_port", "[::1:80"},
     {"listening_port", "1.2.3.4.5:80"},
+    {"listening_port", "127.0.0.1:0,"},
+    {"listening_port", "127.0.0.1:0,,0"},
+    {"listening_port", "127.0.0.1:0r"},
+    {"listening_port", "80,81,80"},
+    {"listening_port", "unix:"},
+    {"listening_port", "unix:@"},
+    {"listening_port", "unix:run.sock:0999"},
+    {"listening_port", "unix:run.sock:4755"},
     {"run_as_user", "no-such-user-here"},
 };
 
