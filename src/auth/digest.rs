@@ -7,7 +7,7 @@
 
 use super::htpasswd::{lines, md5_hex};
 use super::nonce::Nonces;
-use super::same_secret;
+use super::{same_secret, write_realm};
 use crate::http::request::is_token_byte;
 use crate::http::uri::split_target;
 
@@ -70,16 +70,9 @@ pub fn check(
 
 /// Appends the WWW-Authenticate field that asks for credentials.
 pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
-    out.extend_from_slice(b"WWW-Authenticate: Digest realm=\"");
-    for &byte in domain.as_bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            // A field value cannot contain control bytes.
-            _ if byte.is_ascii_control() => {}
-            _ => out.push(byte),
-        }
-    }
-    out.extend_from_slice(b"\", qop=\"auth\", algorithm=MD5, nonce=\"");
+    out.extend_from_slice(b"WWW-Authenticate: Digest ");
+    write_realm(out, domain);
+    out.extend_from_slice(b", qop=\"auth\", algorithm=MD5, nonce=\"");
     out.extend_from_slice(nonce.as_bytes());
     out.push(b'"');
     if stale {
@@ -88,7 +81,8 @@ pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Finds the hash of a user in the bytes of a password file. Malformed lines are skipped.
+/// Finds the hash of a user in the bytes of a password file. Malformed lines are skipped. All lines
+/// are looked at, so that the time does not tell whether there is such a user.
 pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
     // A name with a colon would be ambiguous within a line.
     if user.is_empty() || user.contains(&b':') {
@@ -101,7 +95,7 @@ pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
         let is_hash = hash.iter().all(u8::is_ascii_hexdigit);
         is_hash.then(|| hash.map(|digit| digit.to_ascii_lowercase()))
     };
-    lines(file).find_map(hash_of)
+    lines(file).fold(None, |found, line| found.or(hash_of(line)))
 }
 
 /// Returns whether the client signed the target of its request. It may leave out the scheme and the

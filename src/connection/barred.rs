@@ -20,6 +20,7 @@ impl Conn {
             State::Head(waiting) => self.state = State::Barred(*waiting),
             State::Content { request, .. }
             | State::Deciding(request)
+            | State::Denying { request, .. }
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Producing { request, .. } => request.is_last = true,

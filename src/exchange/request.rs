@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use super::buffers::SMALL_BUFFER;
+use crate::auth::Scheme;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -37,10 +38,11 @@ pub struct Request {
     pub charged: usize,
     /// Set if the connection ends with the answer, whatever else the request says.
     pub is_last: bool,
-    /// The user that digest authentication has accepted, and the password file that holds the user.
+    /// The user that was accepted, by which scheme, and the password file that holds the user.
     pub user: Vec<u8>,
+    pub scheme: Scheme,
     pub granted: Option<PathBuf>,
-    /// Set once this request has used up the count of its nonce.
+    /// Set once the credentials were accepted: the count of their nonce is used up.
     pub is_spent: bool,
     /// The number of times that a CGI program redirected the request to another path.
     pub redirections: u8,
@@ -91,6 +93,7 @@ impl Default for Request {
             charged: 0,
             is_last: false,
             user: Vec::new(),
+            scheme: Scheme::Digest,
             granted: None,
             is_spent: false,
             redirections: 0,
@@ -127,6 +130,7 @@ impl Request {
             charged,
             is_last,
             user,
+            scheme,
             granted,
             is_spent,
             redirections,
@@ -144,6 +148,7 @@ impl Request {
         (*arrived, *charged) = (0, 0);
         (*is_last, *is_spent) = (false, false);
         user.clear();
+        *scheme = Scheme::Digest;
         *granted = None;
         *redirections = 0;
         (*status, *head_len) = (0, 0);
