@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::peer::Peer;
+
 /// A parsed list, such as `-0.0.0.0/0,+192.168/16,+2001:db8::/32`. The last rule that matches
 /// decides; an address that matches no rule is denied.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,11 +36,10 @@ impl Acl {
         Some(Acl { rules })
     }
 
-    /// Returns whether a peer may connect.
-    pub fn allows(&self, peer: IpAddr) -> bool {
-        // A dual-stack socket reports IPv4 peers as ::ffff:a.b.c.d, while rules are written for
-        // a.b.c.d.
-        let peer = peer.to_canonical();
+    /// Returns whether a peer may connect. One that has no address may: who reaches a Unix domain
+    /// socket is decided by the mode of its file.
+    pub fn allows(&self, peer: Peer) -> bool {
+        let Some(peer) = peer.ip() else { return true };
         let last_match = self.rules.iter().rev().find(|r| r.subnet.contains(peer));
         last_match.is_some_and(|rule| rule.allow)
     }
@@ -124,6 +125,10 @@ fn number(text: &str, max: u32) -> Option<u32> {
 mod tests {
     use super::*;
 
+    fn peer_of(address: &str) -> Peer {
+        std::net::SocketAddr::new(address.parse().expect("an address"), 1).into()
+    }
+
     #[test]
     fn the_last_matching_rule_decides_and_no_match_denies() {
         let table: &[(&str, &str, bool)] = &[
@@ -147,7 +152,7 @@ mod tests {
         ];
         for &(list, peer, allowed) in table {
             let acl = Acl::parse(list).expect(list);
-            assert_eq!(acl.allows(peer.parse().unwrap()), allowed, "{list} {peer}");
+            assert_eq!(acl.allows(peer_of(peer)), allowed, "{list} {peer}");
         }
     }
 
@@ -164,7 +169,7 @@ mod tests {
         ];
         for &(list, peer, allowed) in table {
             let acl = Acl::parse(list).expect(list);
-            assert_eq!(acl.allows(peer.parse().unwrap()), allowed, "{list} {peer}");
+            assert_eq!(acl.allows(peer_of(peer)), allowed, "{list} {peer}");
         }
     }
 

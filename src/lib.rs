@@ -23,6 +23,7 @@ pub mod http;
 pub mod log;
 pub mod options;
 pub mod pattern;
+pub mod peer;
 pub mod routes;
 pub mod server;
 pub mod shared;

@@ -8,14 +8,15 @@ mod journal;
 mod repeats;
 
 use std::ffi::OsStr;
-use std::net::IpAddr;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 pub use self::journal::Logs;
+use crate::peer::Peer;
 
 /// The parts of an access log line that are known when a request has arrived.
 pub struct AccessLine<'a> {
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub user: Option<&'a [u8]>,
     /// The time as [`timestamp`] writes it.
     pub time: &'a str,
@@ -80,9 +81,9 @@ impl AccessLine<'_> {
     }
 }
 
-fn write_address(out: &mut Vec<u8>, address: IpAddr) {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
+fn write_address(out: &mut Vec<u8>, peer: Peer) {
+    match peer {
+        Peer::V4(address, _) => {
             let mut number = itoa::Buffer::new();
             for (place, byte) in address.octets().into_iter().enumerate() {
                 if place > 0 {
@@ -91,7 +92,8 @@ fn write_address(out: &mut Vec<u8>, address: IpAddr) {
                 out.extend_from_slice(number.format(byte).as_bytes());
             }
         }
-        address => out.extend_from_slice(address.to_string().as_bytes()),
+        // Writing to memory does not fail.
+        peer => _ = write!(out, "{}", peer.address()),
     }
 }
 
@@ -206,7 +208,7 @@ mod tests {
     fn the_user_of_a_line_is_named_once_and_at_its_place() {
         let time = timestamp(0);
         let request = |user| AccessLine {
-            peer: "::1".parse().expect("an address"),
+            peer: Peer::V6(std::net::Ipv6Addr::LOCALHOST, 1),
             user,
             time: &time,
             method: b"GET",
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_line_cannot_be_forged() {
         let request = AccessLine {
-            peer: "::ffff:10.1.2.3".parse().expect("an address"),
+            peer: Peer::V4([10, 1, 2, 3].into(), 1),
             user: Some(b"a b\n"),
             time: &timestamp(0),
             method: b"GET",

@@ -336,7 +336,7 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         takes_basic: config.enable_basic_auth.holds(request.is_secure),
         path_translated: translated.as_deref(),
         local: request.local,
-        peer: Some(request.client),
+        peer: request.client,
         secure: request.is_secure,
         error_is_heard: cx.logs.error.is_on(),
     };

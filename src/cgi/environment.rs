@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use crate::http::request::Head;
+use crate::peer::Peer;
 
 /// Variables of the library's own environment that a program inherits: the paths of files.
 const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "MONGOOSE_CGI"];
@@ -32,7 +33,7 @@ pub struct MetaVariables<'a> {
     /// name, and becomes `HTTP_HOST`.
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// Whether the connection uses TLS.
     pub secure: bool,
     /// The user that was accepted, and by which scheme; empty without a password.
@@ -85,8 +86,8 @@ impl MetaVariables<'_> {
     fn fill(&self, table: &mut Table<'_>) {
         let root = self.document_root.as_os_str().as_bytes();
         let port = |address: Option<SocketAddr>| address.map_or(0, |a| a.port()).to_string();
-        let (server_port, peer_port) = (port(self.local), port(self.peer));
-        let peer = self.peer.map_or(String::new(), |peer| peer.ip().to_canonical().to_string());
+        let (server_port, peer_port) = (port(self.local), self.peer.port().to_string());
+        let peer = self.peer.address().to_string();
         let version: &[u8] = if self.head.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
 
         let always: [(&str, &[u8]); 16] = [
@@ -202,7 +203,7 @@ mod tests {
             query: b"q=1",
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
-            peer: Some("[::ffff:10.0.0.1]:99".parse().expect("an address")),
+            peer: Peer::V4([10, 0, 0, 1].into(), 99),
             secure: false,
             user: b"",
             scheme: "Digest",

@@ -19,6 +19,7 @@ use crate::http::request::Head;
 use crate::http::uri;
 use crate::log::shown;
 use crate::options::Config;
+use crate::peer::Peer;
 
 /// The program to start for a request, and the parts of the request that differ between programs of
 /// one page.
@@ -48,7 +49,7 @@ pub struct Origin<'a> {
     /// The file that `info` of the launch would name.
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
-    pub peer: Option<SocketAddr>,
+    pub peer: Peer,
     /// Set if the connection uses TLS.
     pub secure: bool,
     /// Set if there is an error log for complaints of the program.

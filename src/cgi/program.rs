@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -16,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use super::process::{Child, Input, Pipes};
+use crate::peer::Peer;
 
 /// The number of tokens of a program: one for each pipe, and one for its end.
 pub(super) const TOKENS_EACH: usize = 4;
@@ -41,7 +41,7 @@ const READS: usize = 16;
 #[derive(Clone, Copy)]
 pub struct Owner {
     pub index: u32,
-    pub address: SocketAddr,
+    pub address: Peer,
 }
 
 /// The result of an attempt to read a program's output.
@@ -52,7 +52,7 @@ pub enum Output {
 }
 
 /// A line for the error log, and the client that it is about.
-pub type Complaint = (Option<SocketAddr>, String);
+pub type Complaint = (Option<Peer>, String);
 
 /// The state of a program's life.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -466,14 +466,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::peer::Peer;
 
-    const OWNER: Owner = Owner {
-        index: 7,
-        address: std::net::SocketAddr::new(
-            std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
-            1234,
-        ),
-    };
+    const OWNER: Owner = Owner { index: 7, address: Peer::V4(std::net::Ipv4Addr::LOCALHOST, 1234) };
 
     fn start(programs: &mut Programs, command: &str) -> usize {
         let spec = Spec {

@@ -7,7 +7,7 @@ use super::wire::Received;
 use super::{Conn, Flow, State, Waiting};
 use crate::exchange::context::Context;
 use crate::http::request::Outcome;
-use crate::tls::port::Opening;
+use crate::tls::port::{Opening, Speech};
 
 impl Conn {
     /// Bars the connection, as new connections are barred now. A request that came before is
@@ -40,7 +40,7 @@ impl Conn {
         let State::Barred(waiting) = self.state else {
             return self.cannot_be(cx, "a connection is not barred");
         };
-        match cx.tls.open() {
+        match cx.tls.open(Speech::Any) {
             Some(Opening::Barred) => {}
             Some(Opening::Plain) => {
                 self.state = State::Head(waiting);

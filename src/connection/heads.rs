@@ -125,7 +125,7 @@ impl Conn {
     #[inline]
     fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
-        request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
+        request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         std::mem::swap(&mut request.head, &mut cx.input.head);
         let head_len = request.head.len;
         // The room is enough for small content, too: the buffer rarely grows twice.
@@ -205,7 +205,7 @@ impl Conn {
     /// head was just parsed, so that the access log may show the parts that were understood.
     pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, parsed: bool) -> Flow {
         let mut request = cx.spares.request();
-        request.begin(self.wire.index(), self.wire.peer(), self.wire.is_secure());
+        request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         request.head = Default::default();
         request.rest = Rest::Unread;
         if cx.logs.access.is_on() {
@@ -223,7 +223,7 @@ fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer().ip(),
+        peer: wire.peer,
         user: None,
         time: cx.clock.log_time(),
         method: request.method(),
@@ -246,7 +246,7 @@ fn log_entry_of_refused(wire: &mut Wire, cx: &mut Context, parsed: bool) -> LogE
         cx.input.buf.get(start + range.start..start + range.end)
     };
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer().ip(),
+        peer: wire.peer,
         user: None,
         time: cx.clock.log_time(),
         method: part(head.map(|head| head.method)).unwrap_or_default(),

@@ -15,8 +15,6 @@ mod timeouts;
 mod websocket;
 mod wire;
 
-use std::net::SocketAddr;
-
 use mio::net::TcpStream;
 
 use self::calls::Purpose;
@@ -32,6 +30,7 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Record;
 use crate::exchange::request::Request;
 use crate::http::response::Answer;
+use crate::peer::Peer;
 use crate::shared::slots::{Content, Slot};
 use crate::tls::Session;
 use crate::tls::port::Opening;
@@ -186,7 +185,7 @@ impl Conn {
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         opening: Opening,
         number: u32,
         now: u32,

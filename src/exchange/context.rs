@@ -4,7 +4,6 @@
 //! handed a `Context` cannot reach them.
 
 use std::ffi::{c_char, c_void};
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hidden::Hidden;
@@ -24,6 +23,7 @@ use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::Logs;
 use crate::options::{OPTIONS, Options};
+use crate::peer::Peer;
 use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message};
 use crate::shared::slots::Slot;
@@ -159,8 +159,7 @@ impl Context {
     }
 
     /// Writes a line about a client to the error log, as [`Context::complain`] does.
-    pub fn complain_of(&mut self, client: SocketAddr, what: &str) {
-        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+    pub fn complain_of(&mut self, client: Peer, what: &str) {
         self.logs.complain(Some(client), what, self.clock.unix);
     }
 

@@ -3,7 +3,7 @@
 //! Owns the buffer of head and content, the target, and the decision about persistence. Refuses to
 //! know the source of the answer and the connection of the request.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -13,13 +13,14 @@ use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
 use crate::log;
+use crate::peer::Peer;
 use crate::shared::slots::Shown;
 
 /// A request.
 pub struct Request {
     /// The index of its connection.
     pub connection: u32,
-    pub client: SocketAddr,
+    pub client: Peer,
     /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
     pub is_secure: bool,
@@ -81,7 +82,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             connection: 0,
-            client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            client: Peer::NOBODY,
             local: None,
             is_secure: false,
             buf: Vec::new(),
@@ -109,7 +110,7 @@ impl Default for Request {
 impl Request {
     /// Begins another request, of which nothing else is known.
     #[inline]
-    pub fn begin(&mut self, connection: u32, client: SocketAddr, is_secure: bool) {
+    pub fn begin(&mut self, connection: u32, client: Peer, is_secure: bool) {
         (self.connection, self.client, self.is_secure) = (connection, client, is_secure);
     }
 

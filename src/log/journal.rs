@@ -2,10 +2,9 @@
 //!
 //! Refuses to know the sources of the lines, and how a file is written.
 
-use std::net::SocketAddr;
-
 use super::file::LogFile;
 use super::repeats::Repeats;
+use crate::peer::Peer;
 
 /// The two logs of a server.
 #[derive(Default)]
@@ -20,7 +19,7 @@ pub struct Logs {
 impl Logs {
     /// Writes a line to the error log. `peer` is the client's address, if the line is about a
     /// client.
-    pub fn complain(&mut self, peer: Option<SocketAddr>, what: &str, now: u64) {
+    pub fn complain(&mut self, peer: Option<Peer>, what: &str, now: u64) {
         if !self.error.is_on() {
             return;
         }

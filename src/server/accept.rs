@@ -4,7 +4,7 @@
 //! Owns how many connections are accepted in a turn, and when accepting pauses. Refuses to know
 //! what clients ask for.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
 use super::Server;
@@ -12,7 +12,9 @@ use super::events::open_spare;
 use super::listener::Listener;
 use crate::connection::Conn;
 use crate::options::OptionId;
+use crate::peer::Peer;
 use crate::shared::pool;
+use crate::tls::port::Speech;
 
 /// The largest number of connections that are accepted in one turn, before others have theirs.
 const ACCEPTS_PER_TURN: usize = 128;
@@ -148,7 +150,7 @@ impl Server {
             match listener.accept() {
                 Ok((socket, peer)) => {
                     let acl = self.cx.options.config.access_control_list.as_ref();
-                    if acl.is_some_and(|acl| !acl.allows(peer.ip())) {
+                    if acl.is_some_and(|acl| !acl.allows(peer)) {
                         continue;
                     }
                     if let Some(index) = self.adopt(socket, peer) {
@@ -195,8 +197,8 @@ impl Server {
     }
 
     /// Makes a connection of an accepted socket, and returns its index.
-    fn adopt(&mut self, socket: OwnedFd, peer: SocketAddr) -> Option<u32> {
-        let opening = self.cx.tls.open()?;
+    fn adopt(&mut self, socket: OwnedFd, peer: Peer) -> Option<u32> {
+        let opening = self.cx.tls.open(Speech::Any)?;
         let slot = pool::acquire()?;
         let Some(index) = self.conns.reserve() else {
             pool::release(slot, false);

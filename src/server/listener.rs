@@ -5,11 +5,13 @@
 //! and connections.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::peer::Peer;
 
 /// The number of connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 4096;
@@ -102,11 +104,14 @@ impl Listener {
     }
 
     /// Accepts the next connection.
-    pub fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+    pub fn accept(&self) -> io::Result<(OwnedFd, Peer)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (socket, peer) = rustix::net::acceptfrom_with(self.as_fd(), flags)?;
-        let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let peer = peer.and_then(|peer| peer.try_into().ok()).unwrap_or(unknown);
+        let peer = match peer {
+            Some(peer) if peer.address_family() == AddressFamily::UNIX => Peer::Local,
+            Some(peer) => SocketAddr::try_from(peer).map_or(Peer::NOBODY, Peer::from),
+            None => Peer::NOBODY,
+        };
         Ok((above_standard(socket)?, peer))
     }
 }
@@ -153,6 +158,8 @@ pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -408,7 +408,7 @@ mod tests {
     /// Writes to a slot as a connection does.
     fn use_slot(slot: &'static Slot) {
         let hub = super::super::hub::Hub::acquire();
-        slot.open(hub, 0, ([127, 0, 0, 1], 1).into(), std::ptr::null_mut());
+        slot.open(hub, 0, crate::peer::Peer::NOBODY, std::ptr::null_mut());
         hub.release();
         slot.close();
     }

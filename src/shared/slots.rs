@@ -17,6 +17,7 @@ use super::hub::Hub;
 use crate::abi::{MAX_VISIBLE_HEADERS, mg_connection, mg_header};
 use crate::http::request::Head;
 use crate::http::response::Answer;
+use crate::peer::Peer;
 
 /// The connection is open.
 const OPEN: u64 = 1;
@@ -192,19 +193,13 @@ impl Slot {
     }
 
     /// Begins a connection, on the I/O thread.
-    pub fn open(
-        &self,
-        hub: &'static Hub,
-        index: u32,
-        peer: std::net::SocketAddr,
-        param: *mut c_void,
-    ) {
+    pub fn open(&self, hub: &'static Hub, index: u32, peer: Peer, param: *mut c_void) {
         let mut public = blank();
         public.server_param = param;
         public.remote_port = c_int::from(peer.port());
         let mut text = AddressText { bytes: &mut public.remote_ip, len: 0 };
         // The longest textual address has 45 bytes, so that it always fits.
-        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.ip().to_canonical()));
+        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.address()));
         // SAFETY: the slot is not in use, and only the I/O thread writes here.
         unsafe { *self.public.get() = public };
         self.hub.store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
@@ -466,7 +461,7 @@ mod tests {
     #[test]
     fn a_slot_stays_open_while_a_writer_holds_its_lock() {
         let slot = acquire().expect("memory");
-        slot.open(Hub::acquire(), 0, ([127, 0, 0, 1], 1).into(), ptr::null_mut());
+        slot.open(Hub::acquire(), 0, Peer::V4([127, 0, 0, 1].into(), 1), ptr::null_mut());
         let generation = slot.open_generation();
         let writer = slot.lock_answer();
         let closer = std::thread::spawn(|| slot.close());

@@ -5,6 +5,16 @@
 
 use super::{Identity, Session};
 
+/// The protocol that a listening socket was asked to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speech {
+    /// TLS if a certificate is set, and plain HTTP otherwise.
+    #[default]
+    Any,
+    Plain,
+    Tls,
+}
+
 /// The protocol of new connections.
 #[derive(Default)]
 enum Speaks {
@@ -34,12 +44,15 @@ pub struct Port {
 }
 
 impl Port {
-    /// Begins a connection. `None` means that it cannot be served for now.
-    pub fn open(&self) -> Option<Opening> {
-        match &self.speaks {
-            Speaks::Plain => Some(Opening::Plain),
-            Speaks::Tls(identity) => Session::open(identity).map(Opening::Tls),
-            Speaks::Nothing => Some(Opening::Barred),
+    /// Begins a connection of a listening socket that speaks `speech`. `None` means that it cannot
+    /// be served for now.
+    pub fn open(&self, speech: Speech) -> Option<Opening> {
+        match (&self.speaks, speech) {
+            (_, Speech::Plain) | (Speaks::Plain, Speech::Any) => Some(Opening::Plain),
+            (Speaks::Tls(identity), _) => Session::open(identity).map(Opening::Tls),
+            (Speaks::Nothing, _) => Some(Opening::Barred),
+            // The certificate is still to be set.
+            (Speaks::Plain, Speech::Tls) => None,
         }
     }
 

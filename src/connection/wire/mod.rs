@@ -7,7 +7,7 @@
 
 mod sealed;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::answer::file::{CHANGED, FileBody};
 use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
 use crate::exchange::outbox::Outbox;
+use crate::peer::Peer;
 use crate::shared::pool;
 use crate::shared::slots::Slot;
 use crate::tls::Session;
@@ -34,9 +35,8 @@ const TRANSFER_PER_TURN: usize = 8 << 20;
 pub struct Wire {
     pub slot: &'static Slot,
     pub socket: TcpStream,
-    /// The address of the client, in parts that take less memory than the whole.
-    peer_ip: IpAddr,
-    peer_port: u16,
+    /// The address of the client.
+    pub peer: Peer,
     /// Set if the socket may have bytes to read.
     pub readable: bool,
     /// Set if the socket may take bytes.
@@ -102,15 +102,14 @@ impl Wire {
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
-        peer: SocketAddr,
+        peer: Peer,
         session: Option<Box<Session>>,
         now: u32,
     ) -> Self {
         Self {
             slot,
             socket,
-            peer_ip: peer.ip(),
-            peer_port: peer.port(),
+            peer,
             readable: true,
             writable: true,
             read_closed: false,
@@ -134,16 +133,10 @@ impl Wire {
         self.slot.index() as u32
     }
 
-    /// Returns the address of the client.
-    #[inline]
-    pub fn peer(&self) -> SocketAddr {
-        SocketAddr::new(self.peer_ip, self.peer_port)
-    }
-
     /// Writes a line about this client to the error log, unless the same line came too often in
     /// this second.
     pub fn complain(&self, cx: &mut Context, what: &str) {
-        cx.complain_of(self.peer(), what);
+        cx.complain_of(self.peer, what);
     }
 
     /// Returns whether the connection has its turn.
