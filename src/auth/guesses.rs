@@ -8,6 +8,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::peer::Peer;
+
 /// The delay in milliseconds after which a wrong password is answered.
 const DELAY_MS: u32 = 500;
 /// The largest number of answers that one address waits for.
@@ -17,30 +19,33 @@ const MAX_WAITING: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany;
 
+/// The addresses that count as one; `None` for the processes of this machine.
+type Network = Option<IpAddr>;
+
 /// The wrong passwords whose answers are not due yet. Times are milliseconds of a clock that wraps.
 #[derive(Debug, Default)]
 pub struct Guesses {
     /// The times at which answers are due, in their order, with the addresses they are for.
-    due: VecDeque<(u32, IpAddr)>,
+    due: VecDeque<(u32, Network)>,
     /// The number of answers for each address.
-    waiting: HashMap<IpAddr, u32>,
+    waiting: HashMap<Network, u32>,
 }
 
 impl Guesses {
     /// Returns whether the password of one more request from this address may be looked at.
-    pub fn may_try(&mut self, address: IpAddr, now: u32) -> Result<(), TooMany> {
+    pub fn may_try(&mut self, client: Peer, now: u32) -> Result<(), TooMany> {
         self.forget(now);
-        let waiting = self.waiting.get(&network_of(address)).copied().unwrap_or(0);
+        let waiting = self.waiting.get(&network_of(client)).copied().unwrap_or(0);
         if waiting >= MAX_WAITING { Err(TooMany) } else { Ok(()) }
     }
 
     /// Notes a wrong password. Returns the time at which it is to be answered.
-    pub fn note(&mut self, address: IpAddr, now: u32) -> Result<u32, TooMany> {
+    pub fn note(&mut self, client: Peer, now: u32) -> Result<u32, TooMany> {
         self.forget(now);
         if self.due.try_reserve(1).is_err() || self.waiting.try_reserve(1).is_err() {
             return Err(TooMany);
         }
-        let (until, network) = (now.wrapping_add(DELAY_MS), network_of(address));
+        let (until, network) = (now.wrapping_add(DELAY_MS), network_of(client));
         self.due.push_back((until, network));
         *self.waiting.entry(network).or_default() += 1;
         Ok(until)
@@ -75,10 +80,11 @@ pub fn time_left(until: u32, now: u32) -> u32 {
 /// Returns the address that stands for all those which one client can choose from: of IPv6 the
 /// first 64 bits, below which networks give their hosts any number of addresses (RFC 4291, section
 /// 2.5.4).
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        address => address,
+fn network_of(client: Peer) -> Network {
+    match client {
+        Peer::V4(address, _) => Some(address.into()),
+        Peer::V6(address, _) => Some(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+        Peer::Local => None,
     }
 }
 
@@ -86,8 +92,8 @@ fn network_of(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Peer {
+        std::net::SocketAddr::new(text.parse().unwrap(), 1).into()
     }
 
     #[test]
@@ -111,6 +117,7 @@ mod tests {
             }
             assert_eq!(guesses.may_try(ann, at(8)), Err(TooMany));
             assert_eq!(guesses.may_try(joe, at(8)), Ok(()));
+            assert_eq!(guesses.may_try(Peer::Local, at(8)), Ok(()));
             assert_eq!(guesses.may_try(ann, at(499)), Err(TooMany));
             // The first one is due.
             assert_eq!(guesses.may_try(ann, at(500)), Ok(()));

@@ -159,9 +159,9 @@ impl Site<'_> {
         passwords: &[u8],
         credentials: &[u8],
     ) -> Result<(), Task> {
-        let (address, now) = (self.request.client.ip(), self.cx.clock.now);
+        let (client, now) = (self.request.client, self.cx.clock.now);
         // What was accepted at the head is no guess when its content has come.
-        if !self.request.is_spent && self.cx.guesses.may_try(address, now).is_err() {
+        if !self.request.is_spent && self.cx.guesses.may_try(client, now).is_err() {
             return Err(self.put_off_guesses());
         }
         let domain = &self.cx.options.config.auth_domain;
@@ -169,7 +169,7 @@ impl Site<'_> {
             self.grant(user, Scheme::Basic, file);
             return Ok(());
         }
-        match self.cx.guesses.note(address, now) {
+        match self.cx.guesses.note(client, now) {
             Ok(until) => Err(match self.challenge(false) {
                 Task::Reply(401) => Task::Deny { until },
                 task => task,
