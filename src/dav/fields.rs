@@ -59,10 +59,13 @@ pub fn timeout(value: Option<&[u8]>) -> u64 {
     MAX_TIMEOUT
 }
 
-/// Parses the Lock-Token field. Returns the token without its angle brackets.
+/// Parses the Lock-Token field. Returns the token without its angle brackets, which some clients
+/// leave out.
 pub fn lock_token(value: &[u8]) -> Result<&[u8], BadField> {
-    let token = value.trim_ascii().strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
-    token.filter(|token| !token.is_empty() && !token.contains(&b'>')).ok_or(BadField)
+    let value = value.trim_ascii();
+    let token = value.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).unwrap_or(value);
+    let is_token = !token.is_empty() && !token.iter().any(|byte| b"<> \t,".contains(byte));
+    if is_token { Ok(token) } else { Err(BadField) }
 }
 
 /// The resource that a URI names.
@@ -200,7 +203,8 @@ mod tests {
     #[test]
     fn a_lock_token_stands_in_brackets() {
         assert_eq!(lock_token(b" <urn:uuid:1> "), Ok(&b"urn:uuid:1"[..]));
-        for bad in [&b""[..], b"urn:uuid:1", b"<>", b"<a", b"a>", b"<a><b>"] {
+        assert_eq!(lock_token(b"urn:uuid:1"), Ok(&b"urn:uuid:1"[..]));
+        for bad in [&b""[..], b"<>", b"<a", b"a>", b"<a><b>", b"a b", b"<a b>"] {
             assert_eq!(lock_token(bad), Err(BadField));
         }
     }

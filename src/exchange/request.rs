@@ -23,6 +23,7 @@ pub struct Request {
     pub client: Peer,
     /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
+    /// Set if the connection itself uses TLS: what a proxy says of its own client does not count.
     pub is_secure: bool,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
