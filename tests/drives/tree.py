@@ -43,6 +43,9 @@ def sums(folder):
     root = os.fsencode(folder)
     for place, _, names in os.walk(root):
         for name in names:
+            # What the server keeps of locks and properties.
+            if name == b".mongoose-dav":
+                continue
             path = os.path.join(place, name)
             digest = hashlib.sha256()
             with open(path, "rb") as file:
