@@ -2,7 +2,7 @@
 //! parsed values as the rest of the library uses them.
 //!
 //! Knows nothing of the effect of an option. The server acts on `listening_port`, `run_as_user` and
-//! `ssl_certificate`, and stores them here only when that succeeded.
+//! the options of TLS, and stores them here only when that succeeded.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
@@ -65,10 +65,15 @@ options! {
     MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
     MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
     MaxSendQueueBytes = c"max_send_queue_bytes", Some(c"268435456");
+    MaxUploadBytes = c"max_upload_bytes", Some(c"0");
     MaxWebsocketMessageBytes = c"max_websocket_message_bytes", Some(c"67108864");
     RequestTimeoutMs = c"request_timeout_ms", Some(c"30000");
     RunAsUser = c"run_as_user", None;
+    SslCaCertificate = c"ssl_ca_certificate", None;
     SslCertificate = c"ssl_certificate", None;
+    SslCertificates = c"ssl_certificates", None;
+    SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
+    SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
@@ -125,6 +130,27 @@ pub enum WebsocketDelivery {
     Frames,
 }
 
+/// Whether a client must show a certificate, where the authorities of clients are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyClient {
+    #[default]
+    Require,
+    Optional,
+}
+
+/// The versions of TLS that are spoken; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub tls12: bool,
+    pub tls13: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Protocols {
+        Protocols { tls12: true, tls13: true }
+    }
+}
+
 /// The parsed values. `None` and empty lists mean unset; times are milliseconds, sizes bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -166,10 +192,19 @@ pub struct Config {
     pub max_request_body_bytes: usize,
     pub max_request_header_bytes: usize,
     pub max_send_queue_bytes: usize,
+    /// The largest length of content that goes to a file or a program as it arrives; `None` is no
+    /// limit.
+    pub max_upload_bytes: Option<u64>,
     pub max_websocket_message_bytes: usize,
     pub request_timeout_ms: u64,
     pub run_as_user: Option<String>,
+    pub ssl_ca_certificate: Option<PathBuf>,
     pub ssl_certificate: Option<PathBuf>,
+    /// Pairs of a name, in lower case, and the file of its certificate.
+    pub ssl_certificates: Vec<(String, PathBuf)>,
+    pub ssl_protocols: Protocols,
+    /// `None` where nothing is set.
+    pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
@@ -217,10 +252,15 @@ impl Default for Config {
             max_request_body_bytes: 256 << 20,
             max_request_header_bytes: 16 << 10,
             max_send_queue_bytes: 256 << 20,
+            max_upload_bytes: None,
             max_websocket_message_bytes: 64 << 20,
             request_timeout_ms: 30_000,
             run_as_user: None,
+            ssl_ca_certificate: None,
             ssl_certificate: None,
+            ssl_certificates: Vec::new(),
+            ssl_protocols: Protocols::default(),
+            ssl_verify_client: None,
             ssi_pattern: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
@@ -291,10 +331,18 @@ impl Config {
             Id::MaxRequestBodyBytes => self.max_request_body_bytes = int_size(value)?,
             Id::MaxRequestHeaderBytes => self.max_request_header_bytes = size(value)?,
             Id::MaxSendQueueBytes => self.max_send_queue_bytes = size(value)?,
+            Id::MaxUploadBytes => {
+                let most = number(value, c"Option value must be a whole number")?;
+                self.max_upload_bytes = (most > 0).then_some(most);
+            }
             Id::MaxWebsocketMessageBytes => self.max_websocket_message_bytes = int_size(value)?,
             Id::RequestTimeoutMs => self.request_timeout_ms = milliseconds(value)?,
             Id::RunAsUser => self.run_as_user = optional_text(value)?,
+            Id::SslCaCertificate => self.ssl_ca_certificate = path(value),
             Id::SslCertificate => self.ssl_certificate = path(value),
+            Id::SslCertificates => self.ssl_certificates = named_files(value)?,
+            Id::SslProtocols => self.ssl_protocols = protocols(value)?,
+            Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
@@ -346,6 +394,19 @@ impl Options {
         self.config.apply(id, value.map_or(b"", |v| v.to_bytes()))?;
         self.texts[id as usize] = text;
         Ok(())
+    }
+
+    /// Returns the values as they would be with this one, without setting it.
+    pub fn with(&self, id: OptionId, value: Option<&[u8]>) -> Result<Config, Refusal> {
+        let mut config = self.config.clone();
+        let default = OPTIONS[id as usize].1.map_or(&b""[..], CStr::to_bytes);
+        config.apply(id, value.unwrap_or(default))?;
+        Ok(config)
+    }
+
+    /// Returns whether a value is set, and not the default.
+    pub fn is_set(&self, id: OptionId) -> bool {
+        self.texts[id as usize].is_some()
     }
 
     /// Returns the text that was set, or the default, or "". It is valid until the option is set
@@ -490,6 +551,74 @@ fn pairs(value: &[u8], refusal: Refusal) -> Result<Vec<(String, String)>, Refusa
         .collect()
 }
 
+/// Parses a comma-separated list of `host=file`.
+fn named_files(value: &[u8]) -> Result<Vec<(String, PathBuf)>, Refusal> {
+    const FORM: Refusal = c"Option value must be a list of host=file";
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for (host, file) in pairs(value, FORM)? {
+        let (host, file) = (host.trim_ascii().to_ascii_lowercase(), file.trim_ascii());
+        if file.is_empty() {
+            return Err(FORM);
+        }
+        if file.starts_with("-----BEGIN") {
+            return Err(c"ssl_certificates takes files, and no PEM text");
+        }
+        if !is_server_name(&host) {
+            return Err(
+                c"A host of ssl_certificates must be a name as example.org or *.example.org",
+            );
+        }
+        if files.iter().any(|(other, _)| *other == host) {
+            return Err(c"A host stands twice in ssl_certificates");
+        }
+        files.push((host, PathBuf::from(file)));
+    }
+    // A value without any entry is a mistake, and is not taken as unset.
+    if files.is_empty() && !value.is_empty() {
+        return Err(FORM);
+    }
+    Ok(files)
+}
+
+/// Returns whether a client may ask for this name (RFC 6066, section 3), in which the first label
+/// may be `*`. Addresses are no names.
+fn is_server_name(host: &str) -> bool {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let fits = |label: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_part)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(fits) && !is_number(last)
+}
+
+/// Parses a list of the versions of TLS.
+fn protocols(value: &[u8]) -> Result<Protocols, Refusal> {
+    const FORM: Refusal = c"Option value must be a list of 1.2 and 1.3";
+    let mut protocols = Protocols { tls12: false, tls13: false };
+    for entry in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        match entry {
+            b"1.2" => protocols.tls12 = true,
+            b"1.3" => protocols.tls13 = true,
+            b"1.0" | b"1.1" => return Err(c"TLS before version 1.2 is not spoken"),
+            _ => return Err(FORM),
+        }
+    }
+    Ok(protocols)
+}
+
+fn verify_client(value: &[u8]) -> Result<Option<VerifyClient>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let words = [("require", VerifyClient::Require), ("optional", VerifyClient::Optional)];
+    word(value, &words, c"Option value must be require or optional").map(Some)
+}
+
 fn media_types(value: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     let mut types = pairs(value, MEDIA_TYPE_FORM)?;
     for (extension, _) in &mut types {
@@ -572,7 +701,11 @@ mod tests {
             ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),
             ("max_request_body_bytes", b"2147483647", &[b"2147483648", b"x"]),
             ("max_send_queue_bytes", b"9999999999", &[b"99999999999999999999"]),
+            ("max_upload_bytes", b"9223372036854775807", &[b"9223372036854775808", b"-1", b"x"]),
             ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
+            ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
+            ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),
+            ("ssl_verify_client", b"Optional", &[b"no", b"require "]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];
@@ -593,6 +726,46 @@ mod tests {
                 assert_eq!(options.get(id), OPTIONS[id as usize].1.unwrap_or(c""));
             }
         }
+    }
+
+    #[test]
+    fn a_host_of_a_certificate_is_a_name_with_a_wildcard_in_front_or_none() {
+        let long = format!("{}.example", "x".repeat(63));
+        let longest = format!("{}.{}", "a".repeat(61), vec!["b".repeat(63); 3].join("."));
+        let good =
+            ["a", "a.b", "*.a.b", "*.a", "A.B", "xn--bcher-kva.example", "a_b.c", "1.a", &long];
+        let bad = [
+            "",
+            "*",
+            "*.",
+            "a.",
+            ".a",
+            "a..b",
+            "a.*.b",
+            "**.a",
+            "*a.b",
+            "a b",
+            "-a",
+            "a-",
+            "a/b",
+            "a:1",
+            "1.2.3.4",
+            "[::1]",
+            "::1",
+            "*.1.2.3.4",
+            "bücher.example",
+        ];
+        let too_long = [format!("x{long}"), format!("b{longest}b")];
+        for host in good.into_iter().chain([longest.as_str()]) {
+            assert!(is_server_name(&host.to_ascii_lowercase()), "{host}");
+        }
+        for host in bad.into_iter().chain(too_long.iter().map(String::as_str)) {
+            assert!(!is_server_name(host), "{host}");
+        }
+        let twice = named_files(b"a.b=x,A.b=y").expect_err("twice");
+        assert_eq!(twice, c"A host stands twice in ssl_certificates");
+        let text = named_files(b"a.b=-----BEGIN CERTIFICATE-----").expect_err("text");
+        assert_eq!(text, c"ssl_certificates takes files, and no PEM text");
     }
 
     #[test]

@@ -38,7 +38,8 @@ http {{
   scgi_temp_path {scratch}/scgi;
   {cache}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port}{ssl} backlog=4096;
+    {certificate}
     root {root};
     location = /hello {{ default_type text/plain; return 200 "Hello"; }}
   }}
@@ -64,6 +65,8 @@ server.max-write-idle = 3600
 mimetype.assign = ( "" => "application/octet-stream" )
 """
 
+NGINX_CERTIFICATE = "ssl_certificate {0}; ssl_certificate_key {0}; ssl_protocols TLSv1.3;"
+
 # The command or header that shows a package to be there, the package, and how to compile.
 PEERS = {
     "nginx": ("nginx", "nginx-light", None),
@@ -72,7 +75,10 @@ PEERS = {
     "microhttpd": ("microhttpd.h", "libmicrohttpd-dev", ["-lmicrohttpd"]),
     "civetweb": ("civetweb.h", "libcivetweb-dev", ["-lcivetweb"]),
 }
-OWN = ("load", "limit", "first")
+OWN = ("limit", "first")
+# What the works over TLS take, likewise.
+TLS_NEEDS = (("openssl/ssl.h", "libssl-dev"), ("openssl", "openssl"))
+KEYS = {"ec": ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], "rsa": ["rsa:2048"]}
 DESCRIPTIONS = {
     "limit": "answers without looking, see benches/programs/limit.c",
     "mongoose": "this library",
@@ -98,7 +104,8 @@ def is_there(what):
 
 def install(names):
     """Installs from Debian what is missing; returns what is there in the end."""
-    missing = [PEERS[name][1] for name in names if not is_there(PEERS[name][0])]
+    needs = [*(PEERS[name][:2] for name in names), *TLS_NEEDS]
+    missing = [package for what, package in needs if not is_there(what)]
     if missing and shutil.which("apt-get") and os.geteuid() == 0:
         environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
         # Servers are not to be started by their packages.
@@ -108,6 +115,10 @@ def install(names):
             if subprocess.run(["apt-get", *command, *extra], **quiet).returncode != 0:
                 break
     return [name for name in names if is_there(PEERS[name][0])]
+
+
+def has_tls():
+    return all(is_there(what) for what, _ in TLS_NEEDS)
 
 
 def compile_program(name, *flags):
@@ -123,6 +134,8 @@ def build(peers=()):
     for name in OWN:
         compile_program(name)
     build_mongoose()
+    tls = ["-DWITH_TLS", "-lssl", "-lcrypto"] if has_tls() else []
+    compile_program("load", os.path.join(PROGRAMS, "tls.c"), *tls)
     for name in peers:
         if PEERS[name][2] is not None:
             compile_program(name, *PEERS[name][2])
@@ -154,10 +167,12 @@ def program(name, *arguments):
     return [os.path.join(BIN, name), *arguments]
 
 
-def nginx(scratch, root, connections, cache=""):
+def nginx(scratch, root, connections, cache="", certificate=None):
     # It takes idle connections away when a sixteenth of those it has room for is left, and its
     # memory is that of those it has room for.
+    tls = NGINX_CERTIFICATE.format(certificate) if certificate else ""
     template = NGINX.format(scratch=scratch, root=root, cache=cache, port="@PORT@",
+                            ssl=" ssl" if certificate else "", certificate=tls,
                             connections=max(1024, 2 * connections))
     return configured(scratch, "nginx" + ("-cache" if cache else ""), template,
                       "exec nginx -e stderr -p {scratch} -c {config}")
@@ -176,16 +191,17 @@ def configured(scratch, name, template, command):
     return ["/bin/sh", "-c", line + command.replace("{scratch}", scratch).replace("{config}", config)]
 
 
-def command(name, scratch, root, limit=(), idle=0):
+def command(name, scratch, root, limit=(), idle=0, certificate=None):
     """How a contender is started. `limit` is what the yardstick is to do."""
     if name == "limit":
         return program("limit", *limit)
     if name == "mongoose":
-        return program("mongoose", "-r", root)
+        tls = ["-s", certificate] if certificate else []
+        return program("mongoose", "-r", root, *tls)
     if name == "mongoose-no-tls":
         return [os.path.join(NO_TLS, "bench", "mongoose"), "-r", root]
     if name == "nginx":
-        return nginx(scratch, root, idle)
+        return nginx(scratch, root, idle, certificate=certificate)
     if name == "nginx-cache":
         return nginx(scratch, root, idle, NGINX_CACHE)
     if name == "lighttpd":
@@ -193,6 +209,19 @@ def command(name, scratch, root, limit=(), idle=0):
     if name == "h2o":
         return program("h2o", root)
     return program(name)
+
+
+def make_certificate(scratch, key):
+    """A file of a new key and its certificate."""
+    path = os.path.join(scratch, key + ".pem")
+    if not os.path.exists(path):
+        secret, public = path + ".key", path + ".crt"
+        run("openssl", "req", "-x509", "-newkey", *KEYS[key], "-nodes", "-days", "30",
+            "-subj", "/CN=localhost", "-keyout", secret, "-out", public,
+            stderr=subprocess.DEVNULL)
+        with open(secret) as one, open(public) as other:
+            write(path, one.read() + other.read())
+    return path
 
 
 def make_files(root, many=0):

@@ -4,6 +4,7 @@ the server's loop of its own."""
 import base64
 import re
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -14,12 +15,17 @@ PATIENCE = 60
 class Client:
     """One connection that waits for the server to sleep."""
 
-    def __init__(self, pid, port):
+    def __init__(self, pid, port, over_tls=False):
         self.pid, self.port = pid, port
         self.state_file = f"/proc/{pid}/stat"
         self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if over_tls:
+            self.socket = tls_context().wrap_socket(self.socket)
         self.received = b""
+
+    def close(self):
+        self.socket.close()
 
     def wait_for_sleep(self):
         deadline = time.monotonic() + PATIENCE
@@ -62,6 +68,15 @@ class Client:
         length = 2 + len(message)
         if self.read_until(lambda got: length if len(got) >= length else 0)[2:] != message:
             sys.exit("the echo is another message")
+
+
+def tls_context():
+    """TLS 1.3, and whatever certificate: it is the benches' own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def answer_length(received):

@@ -28,12 +28,28 @@ def page_head(everything):
     )
 
 
+def base_of(result):
+    """Whom the ratios of a work are to."""
+    return result.get("base", "limit")
+
+
+def over_tls(everything):
+    """A line for each work over TLS, where nginx is what ratios are to."""
+    lines = ["| CPU time of the server | nginx | mongoose |", "|---|---|---|"]
+    for result in everything["works"].values():
+        if result["kind"] == "plain" and base_of(result) == "nginx":
+            rows = result["rows"]
+            lines.append(f"| {result['title']} | {report.duration(rows['nginx']['cpu_ns'])} | "
+                         f"**{rows['mongoose']['cpu_ratio']:.2f}** |")
+    return "\n".join(lines) + "\n" if len(lines) > 2 else ""
+
+
 def noise(everything):
     """How far apart the middle half of all ratios typically lies, in percent."""
     widths = [
         (high - low) / row["cpu_ratio"] * 100
         for result in everything["works"].values() if result["kind"] == "plain"
-        for name, row in result["rows"].items() if name != "limit"
+        for name, row in result["rows"].items() if name != base_of(result)
         for low, high in [row["cpu_ratio_quartiles"]]
     ]
     disturbed = any(row["noisy"] for result in everything["works"].values()
@@ -48,7 +64,8 @@ def noise(everything):
 def table(everything):
     """One line a work: what the library takes, and where others stand."""
     found = dict.fromkeys(
-        name for result in everything["works"].values() if result["kind"] == "plain"
+        name for result in everything["works"].values()
+        if result["kind"] == "plain" and base_of(result) == "limit"
         for name in result["rows"] if name not in ("limit", "mongoose")
     )
     order = [*PEERS, "nginx-cache"]
@@ -56,7 +73,7 @@ def table(everything):
     lines = ["| CPU time of the server | limit | mongoose | " + " | ".join(names) + " |",
              "|---" * (3 + len(names)) + "|"]
     for result in everything["works"].values():
-        if result["kind"] != "plain":
+        if result["kind"] != "plain" or base_of(result) != "limit":
             continue
         rows = result["rows"]
         cells = [report.duration(rows["limit"]["cpu_ns"])]
@@ -83,9 +100,10 @@ def other_table(everything):
             return f"**{form.format(rows['mongoose'][what])}**, without TLS {form.format(plain)}"
 
         if result["kind"] == "idle":
+            each = "memory for an idle connection" + (" with TLS" if result.get("over_tls") else "")
             for title, form, what in (
                 (result["title"] + ": requests/s", "×{:.2f}", "speed_ratio"),
-                ("memory for an idle connection, KiB", "{:.2f}", "kib_each"),
+                (each + ", KiB", "{:.2f}", "kib_each"),
             ):
                 lines.append(f"| {title} | **{form.format(rows['mongoose'][what])}** | "
                              f"{others(form, what)} |")
@@ -110,15 +128,15 @@ def plots(everything):
                      f"{row['cpu_ratio']:.2f}, {report.duration(row['cpu_ns'])}")
                     for name, row in ordered]
             found[work + ".svg"] = svg.bars(result["title"], bars,
-                                            note=note + ", against the limit")
+                                            note=f"{note}, against {base_of(result)}")
         elif result["kind"] == "idle":
             speeds = {name: [(point["idle"], point["per_second"]) for point in row["points"]]
                       for name, row in rows.items()}
             memory = {name: [(point["idle"], point["memory_kib"] / 1024)
                              for point in row["points"]] for name, row in rows.items()}
-            found["idle-speed.svg"] = svg.curves("Speed beside idle connections", speeds,
+            found[work + "-speed.svg"] = svg.curves("Speed beside idle connections", speeds,
                                                  "idle connections", "requests/s")
-            found["idle-memory.svg"] = svg.curves("Memory with idle connections", memory,
+            found[work + "-memory.svg"] = svg.curves("Memory with idle connections", memory,
                                                   "idle connections", "MiB", log_x=False)
         elif result["kind"] == "start":
             for what, title in (("ms", "Start to first answer"), ("mib", "Memory after it")):
@@ -139,7 +157,8 @@ def write(everything, directory):
     os.makedirs(directory, exist_ok=True)
     files = plots(everything)
     if any(result["kind"] == "plain" for result in everything["works"].values()):
-        tables = page_head(everything) + "\n" + table(everything) + "\n" + noise(everything)
+        shown = [text for text in (table(everything), over_tls(everything)) if text]
+        tables = "\n".join([page_head(everything), *shown, noise(everything)])
         if other_table(everything):
             tables += "\n" + other_table(everything)
         files[TABLE] = tables

@@ -33,6 +33,8 @@ def verdicts(result):
         return []
     if result["kind"] == "idle":
         speed = own["speed_ratio"]
+        if result.get("over_tls"):
+            return [at_most("KiB for a connection", own["kib_each"], GOALS["tls_idle_kib"])]
         return [
             ("requests/s", f"{speed:.3f}", f"≥ {GOALS['idle_speed']}", speed >= GOALS["idle_speed"]),
             at_most("KiB for a connection", own["kib_each"], GOALS["idle_kib"]),

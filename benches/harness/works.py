@@ -17,6 +17,12 @@ class Work:
     unit: str = "request"
     limit_load: list = None  # where the yardstick is given something else
     goal_peer: str = None  # whom to stay below, in place of a ratio to the yardstick
+    key: str = None  # the kind of key over TLS; without TLS none
+
+    @property
+    def base(self):
+        """Whom ratios are to: no yardstick would encrypt for less than a server does."""
+        return "nginx" if self.key else "limit"
 
     def arguments(self, contender):
         if contender == "limit" and self.limit_load is not None:
@@ -24,7 +30,8 @@ class Work:
         return self.load
 
     def contenders(self, chosen):
-        return [name for name in ("limit", "mongoose", *self.peers) if name in chosen]
+        own = ("mongoose",) if self.key else ("limit", "mongoose")
+        return [name for name in (*own, *self.peers) if name in chosen]
 
 
 def plain(root):
@@ -56,18 +63,40 @@ def plain(root):
         Work("broadcast", "broadcast to 1,000 websockets", ["-u", "/push", "-B", "-c", "1000"],
              ["websocket"], (), 1.15, "message"),
     ]
-    return {work.name: work for work in works}
+    return {work.name: work for work in (*works, *over_tls())}
 
+
+def over_tls():
+    """The same over TLS, and handshakes."""
+    def work(name, title, goal, *load, key="ec"):
+        return Work("tls-" + name, title, [*load, "-t", SUITE], [], ("nginx",), goal, key=key)
+
+    new = ["-u", "/hello", "-c", "64", "-x"]
+    return [
+        work("hello", "hello over TLS", 0.6, "-u", "/hello", "-c", "64"),
+        work("64k", "file of 64 KiB over TLS", 0.5, "-u", "/64k.bin", "-c", "64"),
+        work("10m", "file of 10 MiB over TLS", 0.6, "-u", "/10m.bin", "-c", "8"),
+        work("full", "TLS handshake, P-256, and a hello", 0.76, *new),
+        work("full-rsa", "TLS handshake, RSA of 2,048 bits, and a hello", None, *new, key="rsa"),
+        work("resumed", "resumed TLS handshake, and a hello", 0.65, *new, "-r"),
+    ]
+
+
+# What curl and openssl ask for first.
+SUITE = "TLS_AES_256_GCM_SHA384"
 
 # Of one kind each; see compare.
 IDLE, START, SIZE = "idle", "start", "size"
+TLS_IDLE = "tls-idle"
 IDLE_COUNTS = (100, 1000, 5000, 10000, 19000)
 IDLE_PEERS = ("nginx", "h2o", "microhttpd")
+TLS_IDLE_PEERS = ("nginx",)
 START_PEERS = ("nginx", "lighttpd", "h2o", "microhttpd", "civetweb")
 
 GOALS = {
     "idle_speed": 0.97,     # requests/s beside the most idle connections, to that beside the fewest
     "idle_kib": 0.8,        # an idle connection
+    "tls_idle_kib": 4.3,
     "start_ms": 4.0,
     "start_mib": 2.5,
     "library_kib": 600,     # like memory at the start, without TLS

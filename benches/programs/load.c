@@ -1,10 +1,12 @@
 /* Load for one server, in slices on demand.
 
      load -p PORT [-u PATH] [-c CONNECTIONS] [-P PIPELINED] [-b BYTES] [-f FIELDS] [-n FILES] [-x]
+          [-t SUITE [-r]]
      load -p PORT [-u PATH] [-c CONNECTIONS] -w BYTES | -B
 
    -b posts a body, -f adds header fields, -n asks for PATH0, PATH1, … in turn, -x takes a
-   connection for each request. -w sends websocket messages and waits for their echo; -B has one
+   connection for each request. -t speaks TLS 1.3 with this cipher suite, -r resumes the last session
+   with each new connection. -w sends websocket messages and waits for their echo; -B has one
    websocket tell the server to send 100 bytes to all of them.
 
    Prints "ready". Then reads its standard input:
@@ -36,6 +38,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tls.h"
+
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
@@ -55,6 +59,7 @@ enum place { HEAD, LENGTH, UNTIL_CLOSE, CHUNK_SIZE, CHUNK_DATA, CHUNK_END, TRAIL
 
 struct conn {
   int fd;
+  struct tls *tls;     /* NULL without TLS */
   enum place place;
   int unanswered;      /* requests that were sent, or are being sent */
   int closing;         /* nothing follows this answer */
@@ -70,6 +75,8 @@ static enum { HTTP, ECHO, PUSH } mode;
 static int port, pipelined = 1, close_each, fields, epoll, idle_epoll;
 static long body_len = -1, message_len;
 static const char *path = "/";
+static const char *suite; /* NULL without TLS */
+static int resumes;
 /* `variants` times `pipelined` requests; each connection takes the next one. */
 static char **requests;
 static size_t *request_lens;
@@ -129,7 +136,15 @@ static int dial(int flags, int spread) {
   return fd;
 }
 
+/* A server that does not resume sessions is measured at something else. */
+static void end_tls(struct conn *c) {
+  if (c->tls != NULL && tls_was_refused(c->tls)) errors++;
+  tls_end(c->tls);
+  c->tls = NULL;
+}
+
 static void hang_up(struct conn *c) {
+  end_tls(c);
   if (c->fd >= 0) close(c->fd);
   c->fd = -1;
   c->unanswered = 0;
@@ -138,8 +153,11 @@ static void hang_up(struct conn *c) {
 /* Sends what is to be sent; an error shows itself when the answer is read. */
 static void push(struct conn *c) {
   while (c->sent < c->to_send) {
-    ssize_t n = send(c->fd, c->request + c->sent, c->to_send - c->sent, MSG_NOSIGNAL);
-    if (n < 0) return;
+    const char *data = c->request + c->sent;
+    size_t len = c->to_send - c->sent;
+    ssize_t n = c->tls != NULL ? tls_send(c->tls, data, len)
+                               : send(c->fd, data, len, MSG_NOSIGNAL);
+    if (n <= 0) return;
     c->sent += (size_t) n;
   }
 }
@@ -169,6 +187,7 @@ static void open_conn(struct conn *c) {
     errors++;
     return;
   }
+  if (suite != NULL && (c->tls = tls_begin(c->fd)) == NULL) fail("TLS");
   watch_conn(c);
   ask(c);
 }
@@ -293,6 +312,13 @@ static int take_frames(struct conn *c, const char *data, size_t len) {
   return 0;
 }
 
+/* A handshake may have come to its end while something was to be read. */
+static int may_speak_now(struct conn *c) {
+  if (c->tls == NULL || c->sent == c->to_send) return 0;
+  push(c);
+  return c->sent == c->to_send;
+}
+
 /* Reads all there is. Asks anew when everything is answered and the slice goes on. */
 static void attend(struct conn *c) {
   static char buf[1 << 18];
@@ -300,9 +326,13 @@ static void attend(struct conn *c) {
 
   push(c);
   for (;;) {
-    ssize_t n = recv(c->fd, buf, sizeof buf, 0);
+    ssize_t n = c->tls != NULL ? tls_recv(c->tls, buf, sizeof buf)
+                               : recv(c->fd, buf, sizeof buf, 0);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && errno == EAGAIN) break;
+    if (n < 0 && errno == EAGAIN) {
+      if (!may_speak_now(c)) break;
+      continue;
+    }
     if (n == 0 && mode == HTTP && c->place == UNTIL_CLOSE) {
       c->closing = 1;
       answer_ends(c);
@@ -316,7 +346,8 @@ static void attend(struct conn *c) {
       over = 1;
       break;
     }
-    if ((size_t) n < sizeof buf && c->unanswered > 0) break; /* more makes another event */
+    /* More makes another event, unless it has been read ahead. */
+    if ((size_t) n < sizeof buf && c->unanswered > 0 && c->tls == NULL) break;
     if (c->unanswered == 0) {
       if (close_each || c->closing) continue; /* until the server closes */
       if (running && mode != PUSH) ask(c);
@@ -380,14 +411,25 @@ static int open_blocking(void) {
   return fd;
 }
 
-static void open_idle(int count) {
+/* Asks once, and then keeps the socket alone: the server cannot tell. */
+static int ask_once(int fd) {
   char buf[4096];
+  struct tls *tls;
+  int is_well;
+  if (suite == NULL) {
+    return send(fd, requests[0], request_lens[0], MSG_NOSIGNAL) > 0 &&
+           recv(fd, buf, sizeof buf, 0) > 0;
+  }
+  if ((tls = tls_begin(fd)) == NULL) fail("TLS");
+  is_well = tls_send(tls, requests[0], request_lens[0]) > 0 && tls_recv(tls, buf, sizeof buf) > 0;
+  tls_end(tls);
+  return is_well;
+}
+
+static void open_idle(int count) {
   for (; idle_open < count; idle_open++) {
     struct epoll_event event = {.events = EPOLLRDHUP, .data.fd = open_blocking()};
-    if (send(event.data.fd, requests[0], request_lens[0], MSG_NOSIGNAL) < 0 ||
-        recv(event.data.fd, buf, sizeof buf, 0) <= 0) {
-      fail("idle connection");
-    }
+    if (!ask_once(event.data.fd)) fail("idle connection");
     if (epoll_ctl(idle_epoll, EPOLL_CTL_ADD, event.data.fd, &event) < 0) fail("epoll_ctl");
   }
 }
@@ -485,7 +527,7 @@ static void report(long long ns) {
 
 static int read_options(int argc, char **argv) {
   int option;
-  while ((option = getopt(argc, argv, "p:u:c:P:b:f:n:w:xB")) > 0) {
+  while ((option = getopt(argc, argv, "p:u:c:P:b:f:n:w:xBt:r")) > 0) {
     switch (option) {
       case 'p': port = atoi(optarg); break;
       case 'u': path = optarg; break;
@@ -497,10 +539,13 @@ static int read_options(int argc, char **argv) {
       case 'w': mode = ECHO, message_len = atol(optarg); break;
       case 'B': mode = PUSH, message_len = 1; break;
       case 'x': close_each = 1; break;
+      case 't': suite = optarg; break;
+      case 'r': resumes = 1; break;
       default: return -1;
     }
   }
   if (close_each || mode != HTTP) pipelined = 1;
+  if ((suite != NULL && mode != HTTP) || (resumes && suite == NULL)) return -1;
   if (mode != HTTP && (message_len < 1 || message_len > 65535 || close_each)) return -1;
   return port > 0 && conn_count > 0 && pipelined > 0 && variants > 0 && fields >= 0 ? 0 : -1;
 }
@@ -509,6 +554,10 @@ static void prepare(void) {
   struct rlimit files;
   int i;
   signal(SIGPIPE, SIG_IGN);
+  if (suite != NULL && tls_prepare(suite, resumes) < 0) {
+    fprintf(stderr, "load: no TLS, or no such suite\n");
+    exit(1);
+  }
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);

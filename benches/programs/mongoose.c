@@ -1,12 +1,13 @@
 /* The library in the comparison. Picks a port of 127.0.0.1 and prints "PORT n".
 
-     mongoose [-r ROOT] [-n HANDLERS]
+     mongoose [-r ROOT] [-n HANDLERS] [-s CERTIFICATE]
 
    /hello   a short answer                  /echo   a websocket that echoes
    /post    the same, after the body        /push   one that sends 100 bytes to all, for each "B"
    /quit    ends the program
 
-   ROOT is served where no handler is. HANDLERS more are added behind these, for other paths. */
+   ROOT is served where no handler is. HANDLERS more are added behind these, for other paths. With a
+   certificate, the port speaks TLS. */
 
 #include <mongoose.h>
 #include <stdlib.h>
@@ -52,13 +53,14 @@ static int push(struct mg_connection *conn) {
 
 int main(int argc, char **argv) {
   struct rlimit files;
-  const char *error = NULL, *root = NULL;
+  const char *error = NULL, *root = NULL, *certificate = NULL;
   char uri[32];
   int option, i, handlers = 0;
 
-  while ((option = getopt(argc, argv, "r:n:")) > 0) {
+  while ((option = getopt(argc, argv, "r:n:s:")) > 0) {
     if (option == 'r') root = optarg;
     else if (option == 'n') handlers = atoi(optarg);
+    else if (option == 's') certificate = optarg;
     else return 2;
   }
   if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -69,6 +71,9 @@ int main(int argc, char **argv) {
   mg_set_option(server, "idle_timeout_ms", "0");
   mg_set_option(server, "websocket_ping_interval_ms", "0");
   if (root != NULL) error = mg_set_option(server, "document_root", root);
+  if (error == NULL && certificate != NULL) {
+    error = mg_set_option(server, "ssl_certificate", certificate);
+  }
   if (error == NULL) error = mg_set_option(server, "listening_port", "127.0.0.1:0");
   if (error != NULL) {
     fprintf(stderr, "%s\n", error);

@@ -1,15 +1,14 @@
 //! Basic authentication (RFC 7617): the challenge, and the check of the credentials that a client
 //! sends, by the same password files as digest authentication.
 //!
-//! Knows fields and the bytes of a password file. Refuses to know whether Basic is allowed on a
-//! connection, and how soon a refusal is told.
+//! Refuses to know where passwords are kept, whether Basic is allowed on a connection, and how soon a
+//! refusal is told.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::digest::find_ha1;
-use super::htpasswd::md5_hex;
+use super::htpasswd::{Ha1, md5_hex};
 use super::{same_secret, write_realm};
 
 /// Base64 with or without padding: clients exist that leave it out.
@@ -26,9 +25,13 @@ pub fn credentials(authorization: &[u8]) -> Option<&[u8]> {
     (is_basic && rest.first().is_none_or(|byte| *byte == b' ')).then(|| rest.trim_ascii())
 }
 
-/// Returns the user, if the credentials are those of a user in the password file, whose bytes are
-/// `passwords`. A user that is not in it costs as much time as a wrong password.
-pub fn check(credentials: &[u8], domain: &str, passwords: &[u8]) -> Option<Vec<u8>> {
+/// Returns the user, if the credentials are right. `find_ha1` returns the hash of a user. One that it
+/// does not know costs as much time as a wrong password.
+pub fn check(
+    credentials: &[u8],
+    domain: &str,
+    find_ha1: impl FnOnce(&[u8]) -> Option<Ha1>,
+) -> Option<Vec<u8>> {
     let pair = BASE64.decode(credentials).ok()?;
     // RFC 7617, section 2: neither part contains control characters. The first colon ends the name.
     if pair.iter().any(u8::is_ascii_control) {
@@ -36,7 +39,7 @@ pub fn check(credentials: &[u8], domain: &str, passwords: &[u8]) -> Option<Vec<u
     }
     let colon = memchr::memchr(b':', &pair)?;
     let (user, password) = (&pair[..colon], &pair[colon + 1..]);
-    let known = find_ha1(passwords, domain.as_bytes(), user);
+    let known = find_ha1(user);
     let given = md5_hex(&[user, b":", domain.as_bytes(), b":", password]);
     let is_right = same_secret(&known.unwrap_or([b'0'; 32]), &given);
     (is_right && known.is_some()).then(|| user.to_vec())
@@ -52,6 +55,7 @@ pub fn challenge(out: &mut Vec<u8>, domain: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::htpasswd::find_ha1;
     use super::*;
     use proptest::prelude::*;
 
@@ -68,8 +72,12 @@ mod tests {
         users.map(|(user, password)| line(user, password)).concat().into_bytes()
     }
 
+    fn checked(credentials: &[u8]) -> Option<Vec<u8>> {
+        check(credentials, DOMAIN, |user| find_ha1(&passwords(), DOMAIN.as_bytes(), user))
+    }
+
     fn user_of(pair: impl AsRef<[u8]>) -> Option<Vec<u8>> {
-        check(BASE64.encode(pair).as_bytes(), DOMAIN, &passwords())
+        checked(BASE64.encode(pair).as_bytes())
     }
 
     #[test]
@@ -129,10 +137,10 @@ mod tests {
         let known = Some(b"joe".to_vec());
         let bare = right.trim_end_matches('=');
         for good in [right.as_str(), bare] {
-            assert_eq!(check(good.as_bytes(), DOMAIN, &passwords()), known, "{good}");
+            assert_eq!(checked(good.as_bytes()), known, "{good}");
         }
         for broken in [&right[1..], &right[..5], "=", "====", "joe:secret", "\u{e9}", "am9l OnNl"] {
-            assert_eq!(check(broken.as_bytes(), DOMAIN, &passwords()), None, "{broken}");
+            assert_eq!(checked(broken.as_bytes()), None, "{broken}");
         }
     }
 
@@ -151,7 +159,7 @@ mod tests {
             pair in "(joe|ann|co|no|):[a-z:]{0,8}",
         ) {
             let _ = credentials(&field);
-            let _ = check(&field, DOMAIN, &passwords());
+            let _ = checked(&field);
             let right = ["joe:secret", "co:a:b:", "no:"].contains(&pair.as_str());
             prop_assert_eq!(user_of(&pair).is_some(), right);
         }

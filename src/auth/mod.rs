@@ -8,6 +8,7 @@ pub mod basic;
 pub mod digest;
 pub mod guesses;
 pub mod htpasswd;
+pub mod index;
 pub mod nonce;
 
 /// A way in which a client proves that it knows a password (RFC 9110, section 11.1).

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::environment::{self, MetaVariables};
+use super::environment::{self, ClientCertificate, MetaVariables};
 use super::process::Spec;
 use super::table::{Owner, Programs};
 use crate::http::request::Head;
@@ -52,6 +52,8 @@ pub struct Origin<'a> {
     pub peer: Peer,
     /// Set if the connection uses TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub client: Option<ClientCertificate>,
     /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
 }
@@ -136,7 +138,7 @@ impl Launch<'_> {
 
     /// Returns the environment of the program.
     fn environment(&self, origin: &Origin<'_>, file: &Path) -> Vec<CString> {
-        let Origin { config, head, bytes, .. } = *origin;
+        let (config, head, bytes) = (origin.config, origin.head, origin.bytes);
         let target = bytes.get(head.target.range()).unwrap_or_default();
         environment::table(&MetaVariables {
             head,
@@ -148,6 +150,7 @@ impl Launch<'_> {
             local: origin.local,
             peer: origin.peer,
             secure: origin.secure,
+            client: origin.client.as_ref(),
             user: origin.user,
             scheme: origin.scheme,
             takes_basic: origin.takes_basic,

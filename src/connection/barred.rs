@@ -1,5 +1,5 @@
-//! Connections that must not be served, since TLS was asked for and no certificate is in force.
-//! Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
+//! Connections that must not be served, since TLS was asked for and cannot be spoken as it was asked
+//! for. Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
 //!
 //! Refuses to know certificates, which are in `tls/port`.
 
@@ -58,7 +58,11 @@ impl Conn {
         let limit = cx.options.config.max_request_header_bytes;
         let text = cx.input.bytes();
         match text.trim_ascii_start().first() {
-            Some(byte) if !byte.is_ascii_alphabetic() => return Flow::Close,
+            Some(byte) if !byte.is_ascii_alphabetic() => {
+                let reason = cx.tls.reason();
+                self.wire.complain(cx, &format!("{reason}: a client of TLS is closed"));
+                return Flow::Close;
+            }
             Some(_) => {
                 let blank = text.len() - text.trim_ascii_start().len();
                 cx.input.unread.start += blank;
@@ -80,7 +84,8 @@ impl Conn {
 
     /// Answers with 503 and ends the connection.
     fn refuse_barred(&mut self, cx: &mut Context, parsed: bool) -> Flow {
-        self.wire.complain(cx, "no certificate is in force: a request is answered with 503");
+        let reason = cx.tls.reason();
+        self.wire.complain(cx, &format!("{reason}: a request is answered with 503"));
         // The page of the program's error handler would be an answer in plain HTTP, too.
         let handler = cx.error_handler.take();
         let flow = self.refuse(cx, 503, parsed);

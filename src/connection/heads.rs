@@ -99,6 +99,11 @@ impl Conn {
         assert!(!std::mem::take(&mut cx.has_fault), "a fault on purpose");
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
+        if (request.head.names_certificate || request.is_secure)
+            && !request.name_client(self.wire.client_certificate(), false)
+        {
+            return Flow::Close;
+        }
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
@@ -156,11 +161,11 @@ impl Conn {
         let framing = request.head.framing;
         // RFC 9110, section 10.1.1: a client of HTTP/1.0 does not wait.
         let waits = request.head.expects == Expectation::Continue && request.head.minor > 0;
-        let maximum = cx.options.config.max_request_body_bytes as u64;
-        if matches!(framing, Framing::Length(length) if length > maximum) {
-            return self.fail(cx, request, 413);
-        }
+        let exceeds = |limit| matches!(framing, Framing::Length(length) if length > limit);
         let (recipient, intake) = match handler {
+            Some(_) if exceeds(cx.options.config.max_request_body_bytes as u64) => {
+                return self.fail(cx, request, 413);
+            }
             Some(handler) => (Recipient::Handler(handler), Intake::Keep),
             None => {
                 let mut site = Site { request: &mut request, cx };
@@ -178,6 +183,10 @@ impl Conn {
                 let is_useless = intake == Intake::Discard && waits && cx.input.unread.is_empty();
                 if leaves_at_once && task.is_final() || is_useless {
                     return self.answer(cx, request, task);
+                }
+                if exceeds(task.content_limit(&cx.options.config)) {
+                    task.abandon(cx);
+                    return self.fail(cx, request, 413);
                 }
                 if task.may_run_programs() {
                     request.local = self.wire.local_address();

@@ -403,6 +403,7 @@ impl Conn {
         {
             // The bytes so far belong to no request.
             waiting.begun = false;
+            self.wire.yields = false;
             self.since = cx.clock.now;
         }
         let Received::Refused { in_plain } = received else { return received };

@@ -1,6 +1,8 @@
 //! The header fields of WebDAV (RFC 4918, section 10) but If: parses the text of each to a value,
 //! and writes paths for Location, href and the like. Knows nothing of requests or files.
 
+use std::borrow::Cow;
+
 use crate::http::uri;
 
 /// The value of a field does not follow its grammar. The response is 400.
@@ -69,7 +71,7 @@ pub fn lock_token(value: &[u8]) -> Result<&[u8], BadField> {
 }
 
 /// The resource that a URI names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
     /// The decoded path of a resource on this server.
     Here(Vec<u8>),
@@ -79,12 +81,14 @@ pub enum Location {
 
 /// Parses a URI or an absolute path, where `host` is the value of the Host field.
 ///
-/// Dot segments, which the client should have removed, a query and a fragment are refused: a client
-/// that forgot to encode a `#` would otherwise replace a resource that it did not name.
+/// Blanks are taken for encoded ones, and a query, which names no file, is cut off. Dot segments,
+/// which the client should have removed, and a fragment are refused: a client that forgot to encode
+/// a `#` would otherwise replace a resource that it did not name.
 pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField> {
-    let value = value.trim_ascii();
+    let value = encode_blanks(value.trim_ascii());
+    let value = &*value;
     let target = uri::split_target(value).map_err(|_| BadField)?;
-    if target.query.is_some() || target.path == b"*" || value.contains(&b'#') {
+    if target.path == b"*" || value.contains(&b'#') {
         return Err(BadField);
     }
     let mut path = vec![0; target.path.len()];
@@ -99,6 +103,14 @@ pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField>
         return Ok(Location::Elsewhere);
     }
     Ok(Location::Here(path))
+}
+
+/// Percent-encodes the blanks in a URI, which some clients leave as they are.
+fn encode_blanks(value: &[u8]) -> Cow<'_, [u8]> {
+    if !value.contains(&b' ') {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(value.split(|byte| *byte == b' ').collect::<Vec<_>>().join(&b"%20"[..]))
 }
 
 /// Returns the host and port of an absolute URI, without user information.
@@ -225,9 +237,12 @@ mod tests {
             ("", Err(BadField)),
             ("a", Err(BadField)),
             ("*", Err(BadField)),
-            ("/a?b", Err(BadField)),
+            ("/a?b", here("/a")),
+            ("http://h:1234/a?b=/../c", here("/a")),
             ("/a#b", Err(BadField)),
-            ("/a b", Err(BadField)),
+            ("/a b", here("/a b")),
+            ("http://h:1234/a  b/c d", here("/a  b/c d")),
+            ("http://h:1234 /a", Ok(Location::Elsewhere)),
             ("/a%00", Err(BadField)),
             ("/a%0d%0ab", Err(BadField)),
             ("/a%zz", Err(BadField)),

@@ -4,6 +4,7 @@
 //! portions, and returns responses as values.
 #![forbid(unsafe_code)]
 
+pub mod appending;
 pub mod bodies;
 pub mod conditions;
 pub mod deletion;

@@ -59,7 +59,8 @@ impl Propfind {
         }
         let name = target.home.as_ref().map_or(&b""[..], |home| &home.name);
         let dead = state.member(name).map(|member| &member.properties);
-        let resource = Resource { meta, full: &target.full, locks: &locks, dead };
+        let resource =
+            Resource { path: &target.path, meta, full: &target.full, locks: &locks, dead };
         let mut document = Multistatus::new();
         document.properties(&target.href(), &answer(env, &resource, &wanted));
         let lists = depth == Depth::One && env.config.enable_directory_listing;
@@ -171,7 +172,7 @@ impl Propfind {
         let own = member.into_iter().flat_map(|member| member.locks.iter().cloned());
         let locks = locks.unwrap_or_else(|| self.deep.iter().cloned().chain(own).collect());
         let dead = member.map(|member| &member.properties);
-        let resource = Resource { meta, full, locks: &locks, dead };
+        let resource = Resource { path, meta, full, locks: &locks, dead };
         let mut href = String::new();
         escape_path(path, &mut href);
         if meta.is_dir() {

@@ -4,6 +4,8 @@
 //! handed a `Context` cannot reach them.
 
 use std::ffi::{c_char, c_void};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hidden::Hidden;
@@ -18,10 +20,10 @@ use crate::auth::nonce::Nonces;
 use crate::cgi::table::Programs;
 use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
-use crate::files::cache::Cache;
+use crate::files::cache::{self, Cache};
 use crate::files::secrets::Place;
 use crate::files::store::Store;
-use crate::log::Logs;
+use crate::log::{Logs, shown};
 use crate::options::{OPTIONS, Options};
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -161,6 +163,14 @@ impl Context {
     /// Writes a line about a client to the error log, as [`Context::complain`] does.
     pub fn complain_of(&mut self, client: Peer, what: &str) {
         self.logs.complain(Some(client), what, self.clock.unix);
+    }
+
+    /// Returns the status for a file that cannot be opened, and writes a failure to the error log.
+    pub fn refusal(&mut self, client: Peer, file: &Path, error: &io::Error) -> u16 {
+        if cache::is_failure(error) {
+            self.complain_of(client, &format!("cannot read {}: {error}", shown(file)));
+        }
+        cache::status_of(error)
     }
 
     /// Writes the complaints of CGI programs to the error log.

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::buffers::SMALL_BUFFER;
 use crate::auth::Scheme;
 use crate::http::chunked::Decoder;
@@ -25,6 +28,8 @@ pub struct Request {
     pub local: Option<SocketAddr>,
     /// Set if the connection itself uses TLS: what a proxy says of its own client does not count.
     pub is_secure: bool,
+    /// The first `Client-Cert` field is that of the client's own certificate.
+    pub has_certificate: bool,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -86,6 +91,7 @@ impl Default for Request {
             client: Peer::NOBODY,
             local: None,
             is_secure: false,
+            has_certificate: false,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -122,6 +128,7 @@ impl Request {
             connection: _,
             client: _,
             is_secure: _,
+            has_certificate,
             local,
             buf,
             head: _,
@@ -142,6 +149,7 @@ impl Request {
             document,
             log,
         } = self;
+        *has_certificate = false;
         *local = None;
         buf.clear();
         path.clear();
@@ -176,6 +184,43 @@ impl Request {
     /// Returns the head as it was sent.
     pub fn head_bytes(&self) -> &[u8] {
         self.buf.get(..self.head.len).unwrap_or_default()
+    }
+
+    /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
+    /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
+    /// Returns false if there is no memory for it.
+    #[cold]
+    pub fn name_client(&mut self, certificate: Option<&[u8]>, is_proxy: bool) -> bool {
+        const NAME: &[u8] = b"Client-Cert\0";
+        if self.head.names_certificate && !is_proxy {
+            let bytes = self.buf.get(..self.head.len).unwrap_or_default();
+            self.head.drop_certificates(bytes);
+        }
+        let Some(certificate) = certificate else { return true };
+        let Request { buf, head, .. } = self;
+        debug_assert!(buf.len() == head.len, "content stands behind the head");
+        let text = STANDARD.encode(certificate);
+        if buf.try_reserve(NAME.len() + text.len() + 3).is_err() {
+            return false;
+        }
+        let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+        let name = place(buf.len(), NAME.len() - 1);
+        let value = place(buf.len() + NAME.len(), text.len() + 2);
+        for part in [NAME, b":", text.as_bytes(), b":\0"] {
+            buf.extend_from_slice(part);
+        }
+        head.fields.insert(0, Field { name, value });
+        head.len = buf.len();
+        self.has_certificate = true;
+        true
+    }
+
+    /// Returns the certificate of the client, in DER.
+    pub fn client_certificate(&self) -> Option<Vec<u8>> {
+        let value = self.head.value(self.head_bytes(), "client-cert");
+        let text =
+            value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
+        STANDARD.decode(text).ok()
     }
 
     /// Returns the query of the target.

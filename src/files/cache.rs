@@ -220,7 +220,7 @@ impl Cache {
         };
         let Loaded { content, meta, is_link, settled } = loaded?;
         let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, is_link, media_type);
+        let known = Known::new(content, &meta, is_link, settled, media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
@@ -376,6 +376,31 @@ fn check_kind(meta: &Metadata) -> io::Result<()> {
 /// Returns whether an error says that no file has the name.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Returns the status for a file that cannot be opened. A file is missing only if the file system
+/// says so: where it fails, clients must not believe that the file is gone, and caches must not
+/// keep that.
+pub fn status_of(error: &io::Error) -> u16 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => 403,
+        // `InvalidInput` is no regular file; see `Cache::get`.
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidInput => 404,
+        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO) => 404,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => 503,
+            _ => 500,
+        },
+    }
+}
+
+/// Returns whether an error is a failure of the file system or of the machine, which says nothing
+/// about the file.
+pub fn is_failure(error: &io::Error) -> bool {
+    status_of(error) >= 500
 }
 
 /// Returns whether an error says that there are no more descriptors.

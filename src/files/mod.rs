@@ -8,6 +8,7 @@ pub mod known;
 pub mod listing;
 pub mod merge;
 pub mod mime;
+pub mod passwords;
 pub mod representation;
 pub mod resolve;
 pub mod secrets;

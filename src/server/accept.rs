@@ -88,6 +88,11 @@ impl Acceptor {
         is_ready && !self.is_paused
     }
 
+    /// Returns whether another attempt to accept is due in this turn.
+    pub fn may_accept(&self) -> bool {
+        self.left > 0 && self.is_busy()
+    }
+
     /// Notes that the kernel has announced a connection.
     pub fn note_event(&mut self) {
         if let Some(listener) = &mut self.listener {

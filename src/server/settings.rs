@@ -1,29 +1,22 @@
-//! The immediate effects of setting an option: listening, logs, certificate, user, timers, limits.
+//! The immediate effects of setting an option: listening, logs, user, timers, limits. Those of TLS
+//! are in `certificates`.
 //!
 //! Refuses to know how a value is parsed, which is in `options`.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::OFlags;
 
 use super::listener::Listener;
 use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
 use crate::options::{OptionId, parse_listen};
-use crate::tls::Identity;
 
 /// The error for a port that cannot be bound.
 const CANNOT_BIND: &CStr = c"Cannot bind to port";
-
-/// The number of bytes of a refused certificate file that are searched for a key.
-const MAX_KEY_FILE: u64 = 1 << 20;
 
 impl Server {
     /// Sets an option. `None` and the empty text reset it. The sentence of an error is meant for
@@ -33,23 +26,11 @@ impl Server {
         self.cx.shown_options[id as usize] = None;
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
-            OptionId::SslCertificate => {
-                let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
-                if let Err(refusal) = self.set_certificate(value) {
-                    // The file may hold a key all the same, for example with a password.
-                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
-                        self.cx.files.secrets.note(Place::Key, &read);
-                    }
-                    return Err(refusal);
-                }
-                self.cx
-                    .files
-                    .secrets
-                    .set(Place::Key, self.cx.options.config.ssl_certificate.clone());
-                if let Some(read) = read {
-                    self.cx.files.secrets.set_in_use(Place::Key, &read);
-                }
-            }
+            OptionId::SslCaCertificate
+            | OptionId::SslCertificate
+            | OptionId::SslCertificates
+            | OptionId::SslProtocols
+            | OptionId::SslVerifyClient => self.set_tls(id, value)?,
             OptionId::RunAsUser => {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {
@@ -69,25 +50,6 @@ impl Server {
         self.cx.note_logs();
         self.apply(id);
         Ok(())
-    }
-
-    /// Reads the certificate that new connections are shown from now on.
-    fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
-        let identity = value.map(|path| Identity::load(Path::new(OsStr::from_bytes(path))));
-        match identity.transpose() {
-            Ok(identity) => {
-                self.cx.options.set(OptionId::SslCertificate, value)?;
-                self.cx.tls.show(identity);
-                Ok(())
-            }
-            Err(refusal) => {
-                self.cx.complain(&refusal.detail);
-                if self.cx.tls.fail_closed() {
-                    self.conns.iter_mut().for_each(|conn| conn.bar());
-                }
-                Err(refusal.sentence)
-            }
-        }
     }
 
     /// Puts a new value of an option into effect.
@@ -239,18 +201,6 @@ impl Server {
     pub fn listening_socket(&self) -> i32 {
         self.acceptor.listener().map_or(-1, Listener::fd)
     }
-}
-
-/// Returns whether a refused certificate file holds a key.
-fn holds_key(path: &[u8]) -> bool {
-    let mut options = OpenOptions::new();
-    // A FIFO must not block the server.
-    options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let Ok(file) = options.open(OsStr::from_bytes(path)) else { return false };
-    let mut text = Vec::new();
-    file.metadata().is_ok_and(|meta| meta.is_file())
-        && file.take(MAX_KEY_FILE).read_to_end(&mut text).is_ok()
-        && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
 }
 
 /// Returns a path that stays the same when the program changes its directory.

@@ -3,20 +3,21 @@
 //!
 //! Refuses to know how credentials are checked, which is in the room `auth`.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{Site, Task, without_slash};
 use crate::auth::Scheme;
 use crate::auth::basic;
 use crate::auth::digest::{self, Authentication};
+use crate::auth::htpasswd::Ha1;
 use crate::auth::nonce::Nonces;
+use crate::dav::fields::{Location, location};
 use crate::exchange::request::Request;
-use crate::files::cache::{Content, Known, is_absence};
+use crate::exchange::turn::Turn;
+use crate::files::cache::{Known, is_absence, is_failure, status_of};
 use crate::files::resolve;
-use crate::http::uri;
+use crate::files::store::Store;
 
 /// The lifetime of a nonce of digest authentication, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -76,9 +77,11 @@ impl Site<'_> {
         let Ok(granting) = self.cx.files.get(granting) else { return false };
         let domain = self.cx.options.config.auth_domain.as_bytes();
         let request = &*self.request;
-        let hash = |file: &Known| {
-            let bytes = content_of(file).ok()?;
-            digest::find_ha1(&bytes, domain, &request.user)
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut hash = |file: &Known| {
+            let search = files.find_password(file, domain, &request.user).ok()?;
+            turn.spend_on_reading(search.read);
+            search.found
         };
         hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
@@ -88,14 +91,13 @@ impl Site<'_> {
         let request = &mut *self.request;
         let head = request.head_bytes();
         let destination = request.head.value(head, "destination").unwrap_or_default();
-        let Ok(target) = uri::split_target(destination) else { return false };
-        let mut path = vec![0; target.path.len()];
-        let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
+        let host = request.head.value(head, "host");
+        let Ok(Location::Here(path)) = location(destination, host) else { return false };
         let directory = |path: &[u8]| {
             let path = path.strip_suffix(b"/").unwrap_or(path);
             memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
         };
-        directory(&path[..len]) == directory(&request.path)
+        directory(&path) == directory(&request.path)
     }
 
     /// Checks that the password file holds the user of the request. If there is no such file and
@@ -109,10 +111,6 @@ impl Site<'_> {
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(file, &error)),
         };
-        let bytes = match content_of(&passwords) {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(self.refuse_everybody(file, &error)),
-        };
         if self.request.redirections > 0 {
             // The credentials are for another path: the client has to ask for this one itself.
             return Err(redirect_to_target(self.request));
@@ -122,17 +120,17 @@ impl Site<'_> {
         };
         match basic::credentials(&authorization) {
             Some(credentials) if self.takes_basic() => {
-                self.authorise_basic(file, &bytes, credentials)
+                self.authorise_basic(file, &passwords, credentials)
             }
-            _ => self.authorise_digest(file, &bytes, &authorization),
+            _ => self.authorise_digest(file, &passwords, &authorization),
         }
     }
 
-    /// Checks credentials of digest authentication. `passwords` are the bytes of the password file.
+    /// Checks credentials of digest authentication by the password file `passwords`.
     fn authorise_digest(
         &mut self,
         file: &Path,
-        passwords: &[u8],
+        passwords: &Known,
         authorization: &[u8],
     ) -> Result<(), Task> {
         let now = u64::from(self.cx.clock.now) / 1000;
@@ -141,7 +139,14 @@ impl Site<'_> {
         let signed = digest::Signed { method: request.method(), target: request.target() };
         let nonces = Some(nonces).filter(|_| !request.is_spent);
         let domain = &self.cx.options.config.auth_domain;
-        match digest::check(authorization, signed, domain, passwords, nonces, now) {
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut users = Users { turn, files, passwords, domain, failure: None };
+        let find_ha1 = |user: &[u8]| users.find(user);
+        let checked = digest::check(authorization, signed, domain, find_ha1, nonces, now);
+        if let Some(error) = users.failure {
+            return Err(self.refuse_everybody(file, &error));
+        }
+        match checked {
             Authentication::Granted { user } => {
                 self.grant(user, Scheme::Digest, file);
                 Ok(())
@@ -156,7 +161,7 @@ impl Site<'_> {
     fn authorise_basic(
         &mut self,
         file: &Path,
-        passwords: &[u8],
+        passwords: &Known,
         credentials: &[u8],
     ) -> Result<(), Task> {
         let (client, now) = (self.request.client, self.cx.clock.now);
@@ -165,7 +170,13 @@ impl Site<'_> {
             return Err(self.put_off_guesses());
         }
         let domain = &self.cx.options.config.auth_domain;
-        if let Some(user) = basic::check(credentials, domain, passwords) {
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut users = Users { turn, files, passwords, domain, failure: None };
+        let user = basic::check(credentials, domain, |user| users.find(user));
+        if let Some(error) = users.failure {
+            return Err(self.refuse_everybody(file, &error));
+        }
+        if let Some(user) = user {
             self.grant(user, Scheme::Basic, file);
             return Ok(());
         }
@@ -207,7 +218,8 @@ impl Site<'_> {
         self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
-    /// Refuses every user, since the password file cannot be read.
+    /// Refuses every user, since the password file cannot be read. The user is not asked for
+    /// another password where that is no more than a failure of the moment.
     fn refuse_everybody(&mut self, file: &Path, error: &io::Error) -> Task {
         let name = crate::log::shown(file);
         let why = match error.kind() {
@@ -216,7 +228,10 @@ impl Site<'_> {
         };
         self.cx
             .complain_of(self.request.client, &format!("cannot read passwords from {name}: {why}"));
-        self.challenge(false)
+        match is_failure(error) {
+            true => Task::Reply(status_of(error)),
+            false => self.challenge(false),
+        }
     }
 
     /// Returns the answer 401, with a challenge for each scheme, in fields of their own: old clients
@@ -265,17 +280,28 @@ fn authorization(request: &Request) -> Option<Vec<u8>> {
     Some(authorization.to_vec())
 }
 
-/// Returns all bytes of a small file.
-fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
-    match &known.content {
-        Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-        Content::Open(file) => {
-            let mut bytes = Vec::new();
-            let len = usize::try_from(known.len).unwrap_or(usize::MAX);
-            bytes.try_reserve_exact(len)?;
-            bytes.resize(len, 0);
-            file.read_exact_at(&mut bytes, 0)?;
-            Ok(Cow::Owned(bytes))
+/// The users in a password file, of whom one is looked for.
+struct Users<'a> {
+    turn: &'a mut Turn,
+    files: &'a mut Store,
+    passwords: &'a Known,
+    domain: &'a str,
+    /// The reason why the file could not be read.
+    failure: Option<io::Error>,
+}
+
+impl Users<'_> {
+    /// Returns the hash of a user.
+    fn find(&mut self, user: &[u8]) -> Option<Ha1> {
+        match self.files.find_password(self.passwords, self.domain.as_bytes(), user) {
+            Ok(search) => {
+                self.turn.spend_on_reading(search.read);
+                search.found
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                None
+            }
         }
     }
 }

@@ -54,8 +54,11 @@ pub struct Wire {
     held_back: bool,
     /// Set if only received bytes keep the connection from being idle, and sent ones do not.
     pub lives_by_input: bool,
-    /// Set if the connection is in the list of those that will have a turn.
+    /// Set if the connection is in a list of those that will have a turn.
     pub queued: bool,
+    /// Set if events of the connection wait behind those of others: its last share of a turn was not
+    /// enough, or its TLS handshake is not complete.
+    pub yields: bool,
     /// Set if the connection is in the list of those with new output.
     pub dirty: bool,
     /// The time of the last traffic, in milliseconds of the server's clock.
@@ -119,6 +122,7 @@ impl Wire {
             held_back: false,
             lives_by_input: false,
             queued: false,
+            yields: session.is_some(),
             dirty: false,
             last_active: now,
             input: Box::default(),
@@ -145,12 +149,27 @@ impl Wire {
         cx.turn.current == Some(self.index())
     }
 
-    /// Gives the connection a turn, the present one or the next.
+    /// Gives the connection a turn, since there is something new for it.
     #[inline]
-    pub fn make_ready(&mut self, cx: &mut Context) {
-        if !self.queued {
+    pub fn announce(&mut self, cx: &mut Context) {
+        if self.yields {
+            self.make_ready(cx);
+        } else if !self.queued {
             self.queued = true;
             cx.turn.ready.push_back(self.index());
+        }
+    }
+
+    /// Gives the connection a turn behind those that have fresh events.
+    pub fn make_ready(&mut self, cx: &mut Context) {
+        self.yields |= self.is_current(cx) && cx.turn.is_spent();
+        if !self.queued {
+            self.queued = true;
+            let list = match self.is_handshaking() {
+                true => &mut cx.turn.handshakes,
+                false => &mut cx.turn.ongoing,
+            };
+            list.list.push_back(self.index());
         }
     }
 
@@ -204,6 +223,11 @@ impl Wire {
     #[inline]
     pub fn is_secure(&self) -> bool {
         self.session.is_some()
+    }
+
+    /// Returns the certificate that the client has shown, in DER.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        self.session.as_ref()?.peer_certificate()
     }
 
     /// Returns whether a part of a TLS record has arrived.

@@ -23,10 +23,11 @@ pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
-pub use scratch::{Elsewhere, Scratch};
+pub use scratch::{Elsewhere, Mounted, Scratch};
 pub use server::{Server, request};
 pub use toolchain::{
-    Link, compile_example, compile_program, compiles, has_32_bits, library, root, tool,
+    Link, compile_example, compile_program, compile_with, compiles, has_32_bits, library, root,
+    tool,
 };
 #[cfg(feature = "tls")]
 pub use tunnel::{Tunnel, client_config, open};
