@@ -42,10 +42,12 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Whether the connection uses TLS.
-    pub secure: bool,
     /// The certificate that the client has shown.
     pub client: Option<&'a ClientCertificate>,
+    /// Whether the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
+    /// Whether this connection uses TLS.
+    pub secure: bool,
     /// The user that was accepted, and by which scheme; empty without a password.
     pub user: &'a [u8],
     pub scheme: &'a str,
@@ -117,7 +119,7 @@ impl MetaVariables<'_> {
             ("SCRIPT_NAME", self.script_name),
             ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
             ("QUERY_STRING", self.query),
-            ("HTTPS", if self.secure { b"on" } else { b"off" }),
+            ("HTTPS", if self.is_https { b"on" } else { b"off" }),
         ];
         for (name, value) in always {
             table.set(name, value);
@@ -222,8 +224,9 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
-            secure: false,
             client: None,
+            is_https: false,
+            secure: false,
             user: b"",
             scheme: "Digest",
             takes_basic: false,

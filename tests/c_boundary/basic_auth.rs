@@ -246,6 +246,29 @@ fn of_one_address_eight_wrong_passwords_wait_and_more_are_put_off() {
 }
 
 #[test]
+fn a_proxy_stands_for_its_clients_and_not_for_their_tls() {
+    let scratch = site();
+    let trusted = "trusted_proxies=127.0.0.1";
+    let mut server = serve(&scratch, &["enable_basic_auth=always", "--step", trusted]);
+    let from = |host: u8| format!("X-Forwarded-For: 10.0.0.{host}\r\n");
+    let mut waiting: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    for client in &mut waiting {
+        client.send_through(get(&(basic("joe:wrong") + &from(1))));
+    }
+    let mut others = [1, 2].map(|host| (server.client(), from(host)));
+    for (client, field) in &mut others {
+        client.send_through(get(&(basic("joe:secret") + field)));
+    }
+    server.tell("run");
+    assert_eq!(others.each_mut().map(|(client, _)| client.response().status), [429, 200]);
+    server.stop();
+    let server = serve(&scratch, &["enable_basic_auth=tls", trusted]);
+    let answer = server.ask(get(&(basic("joe:secret") + "X-Forwarded-Proto: https\r\n")));
+    assert_eq!((answer.status, schemes(&answer)), (401, vec!["Digest"]));
+    server.stop();
+}
+
+#[test]
 fn a_short_idle_timeout_ends_no_wait_and_a_shut_side_loses_no_answer() {
     let scratch = site();
     let server = serve(&scratch, &["enable_basic_auth=always", "idle_timeout_ms=100"]);
