@@ -365,6 +365,29 @@ fn programs_and_logs_learn_the_user_and_no_password() {
     }
 }
 
+/// Fetches a page with a password for Digest.
+const PYTHON: &str = "
+import sys, requests
+from requests.auth import HTTPDigestAuth
+with requests.Session() as session:
+    session.trust_env = False
+    answer = session.get(sys.argv[1], timeout=20, auth=HTTPDigestAuth('joe', 'secret'))
+    print(answer.status_code, answer.text, answer.request.headers['Authorization'][:7])
+";
+
+#[test]
+fn a_client_of_digest_finds_its_challenge_beside_the_other_one() {
+    needs!("python3-requests");
+    let scratch = site();
+    let server = serve(&scratch, &["enable_basic_auth=always"]);
+    let out = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", PYTHON, &format!("http://127.0.0.1:{}/a.txt", server.port)])
+        .output()
+        .expect("python3");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "200 guarded Digest \n");
+    server.stop();
+}
+
 #[test]
 fn curl_takes_digest_where_both_are_offered_and_basic_if_it_knows_nothing_else() {
     needs!("curl");
