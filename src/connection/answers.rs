@@ -59,6 +59,7 @@ impl Conn {
         match answer::begin(task, &mut request, self.wire.outbox(cx), cx) {
             Begun::Complete => self.finish(cx, request),
             Begun::Failed(status) => self.fail(cx, request, status),
+            Begun::Denied { until } => self.put_denial_off(cx, request, until),
             Begun::Source(source) => {
                 self.enter(State::Producing { request, source });
                 Flow::Again
