@@ -121,6 +121,10 @@ impl Conn {
         match progress {
             Progress::More(source) => self.keep_producing(request, source, Flow::Again),
             Progress::Waits(source) => self.keep_producing(request, source, Flow::Leave),
+            Progress::Reads(source) => {
+                self.wire.come_back(cx);
+                self.keep_producing(request, source, Flow::Leave)
+            }
             Progress::Yields(source) => {
                 self.wire.make_ready(cx);
                 self.keep_producing(request, source, Flow::Leave)

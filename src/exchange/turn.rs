@@ -51,6 +51,8 @@ pub struct Turn {
     pub ongoing: Waiting,
     /// The connections whose TLS handshake goes on.
     pub handshakes: Waiting,
+    /// The connections that wait for the disk, and look again in a moment.
+    pub reading: Vec<u32>,
     /// The number of entries of `ready` that belong to this turn.
     pub left: usize,
     /// The connection that has its turn.
@@ -80,6 +82,7 @@ impl Turn {
             ready: VecDeque::new(),
             ongoing: Waiting::default(),
             handshakes: Waiting::default(),
+            reading: Vec::new(),
             left: 0,
             current: None,
             requests: 0,
@@ -107,6 +110,7 @@ impl Turn {
     /// Begins a turn. `now` is in milliseconds of the clock.
     pub fn begin(&mut self, now: u32) {
         self.left = self.ready.len();
+        self.ongoing.list.extend(self.reading.drain(..));
         self.ongoing.begin_turn();
         self.handshakes.begin_turn();
         self.batch_time = now;
