@@ -57,6 +57,8 @@ pub struct Turn {
     pub left: usize,
     /// The connection that has its turn.
     pub current: Option<u32>,
+    /// Set if the current connection has its turn before those that go on.
+    pub is_fresh: bool,
     /// The number of requests that the current connection may still have answered.
     pub requests: usize,
     /// The number of bytes that the current connection may still move.
@@ -85,6 +87,7 @@ impl Turn {
             reading: Vec::new(),
             left: 0,
             current: None,
+            is_fresh: false,
             requests: 0,
             bytes: 0,
             dirty: Vec::new(),
