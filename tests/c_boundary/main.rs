@@ -15,6 +15,7 @@ mod abi;
 mod answers;
 mod cgi;
 mod cgi_processes;
+mod cluster;
 mod dav_depth;
 mod dav_hostile;
 mod dav_locks;
@@ -59,9 +60,13 @@ mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
+mod tls_clients;
+#[cfg(feature = "tls")]
 mod tls_closed;
 #[cfg(feature = "tls")]
 mod tls_hostile;
+#[cfg(feature = "tls")]
+mod tls_names;
 #[cfg(feature = "tls")]
 mod tls_records;
 mod traces;

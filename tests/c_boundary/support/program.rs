@@ -47,12 +47,13 @@ impl Program {
         // The tracer is not the parent, so that the program is the child that is known here.
         strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(faults);
         strace.arg(compile_program(file, Link::Shared));
-        Self::spawn(strace, file.to_owned(), args)
+        strace.args(args);
+        Self::start_command(file, strace)
     }
 
     /// Starts a compiled program.
     pub fn start_file(path: &Path, args: &[&str]) -> Program {
-        let command = if under_valgrind() {
+        let mut command = if under_valgrind() {
             let mut valgrind = Command::new("valgrind");
             valgrind.args(["--error-exitcode=99", "--leak-check=full", "-q", "--vgdb=no"]);
             valgrind.arg("--show-leak-kinds=definite");
@@ -63,11 +64,14 @@ impl Program {
         } else {
             command_for(path)
         };
-        Self::spawn(command, path.display().to_string(), args)
+        command.args(args);
+        Program::start_command(&path.display().to_string(), command)
     }
 
-    fn spawn(mut command: Command, name: String, args: &[&str]) -> Program {
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    /// Starts what is no compiled program, as a script.
+    pub fn start_command(name: &str, mut command: Command) -> Program {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = name.to_owned();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
