@@ -39,6 +39,9 @@ lib:
 $(BUILD)/%: examples/%.c include/mongoose.h | lib
 	$(CC) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
 
+$(BUILD)/%: examples/%.cpp include/mongoose.h | lib
+	$(CXX) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
+
 # The example with files of its own, and hiredis: examples/cluster/run builds and starts it.
 $(BUILD)/cluster: examples/cluster/chat.c examples/cluster/bus.c examples/cluster/bus.h include/mongoose.h | lib
 	$(CC) $(CFLAGS) -pedantic -Iinclude -o $@ $(filter %.c,$^) -L$(BUILD) -lmongoose -lhiredis -lpthread \
@@ -107,6 +110,10 @@ cadaver:
 gio:
 	tests/gio/run
 
+# The clients that people have, for their files and for programs: rclone, davfs2, gio and others.
+drives:
+	tests/drives/run --long
+
 # An hour of mixed load with rude clients, and a crowd of slow ones; SOAK_SECONDS=20 for a short look.
 soak:
 	tests/soak/run $(or $(SOAK_SECONDS),3600)
@@ -149,5 +156,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio \
+.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
   soak header install uninstall clean
