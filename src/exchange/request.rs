@@ -200,7 +200,7 @@ impl Request {
     /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
     /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
     /// Returns false if there is no memory for it.
-    #[cold]
+    #[inline(never)]
     pub fn name_client(&mut self, certificate: Option<&[u8]>, is_proxy: bool) -> bool {
         const NAME: &[u8] = b"Client-Cert\0";
         if self.head.names_certificate && !is_proxy {
