@@ -133,7 +133,7 @@ impl Conn {
     /// Copies the head out of the input, which it outlives. `None` means that there is no memory
     /// for it.
     #[inline]
-    fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
+    pub(super) fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         std::mem::swap(&mut request.head, &mut cx.input.head);

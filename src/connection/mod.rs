@@ -11,6 +11,7 @@ mod content;
 mod heads;
 mod messages;
 mod proxied;
+mod redirected;
 mod timeouts;
 mod websocket;
 mod wire;
@@ -32,11 +33,35 @@ use crate::http::response::Answer;
 use crate::peer::Peer;
 use crate::shared::slots::{Content, Slot};
 use crate::tls::Session;
-use crate::tls::port::Opening;
+use crate::tls::port::{Opening, Speech};
 
 /// The largest number of bytes that wait for the output of other connections. More would drive
 /// other data out of the processor's caches.
 const MAX_DEFERRED: usize = 4 * 1024;
+
+/// What the connections of a listening socket get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Serve(Speech),
+    /// The address of a port that speaks TLS.
+    Redirect,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Manner::Serve(Speech::default())
+    }
+}
+
+impl Manner {
+    /// Returns what is spoken.
+    pub fn speech(self) -> Speech {
+        match self {
+            Manner::Serve(speech) => speech,
+            Manner::Redirect => Speech::Plain,
+        }
+    }
+}
 
 /// A connection.
 pub struct Conn {
@@ -48,6 +73,8 @@ pub struct Conn {
     since: u32,
     /// Set when the request took too long.
     timed_out: bool,
+    /// What the listening socket was told.
+    manner: Manner,
 }
 
 /// The state of a conversation. An idle connection is in `Head`, and owns no buffer.
@@ -60,7 +87,8 @@ enum State {
         waiting: Waiting,
         is_barred: bool,
     },
-    /// Waiting for a request that must not be served, since TLS was asked for and cannot be spoken.
+    /// Waiting for a request that must not be served: TLS was asked for and cannot be spoken, or the
+    /// listening socket redirects all requests.
     Barred(Waiting),
     /// Taking the content of a request.
     Content {
@@ -180,20 +208,23 @@ impl State {
 }
 
 impl Conn {
-    /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`]. `is_proxy`
-    /// says that the peer is a trusted proxy.
+    /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`]; `now` is in
+    /// milliseconds of the server's clock. `is_proxy` says that the peer is a trusted proxy.
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
         peer: Peer,
         is_proxy: bool,
+        manner: Manner,
         opening: Opening,
-        number: u32,
-        now: u32,
+        (number, now): (u32, u32),
     ) -> Self {
         // The TLS handshake has the same time as a request.
         let begun = Waiting { begun: true, ..Waiting::default() };
         let (state, session): (State, Option<Box<Session>>) = match opening {
+            Opening::Plain if manner == Manner::Redirect => {
+                (State::Barred(Waiting::default()), None)
+            }
             Opening::Plain => (State::default(), None),
             Opening::Tls(session) => (State::Head(begun), Some(session)),
             Opening::Barred => (State::Barred(begun), None),
@@ -205,7 +236,7 @@ impl Conn {
             State::Barred(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: true },
             state => state,
         };
-        Self { wire, state, number, since: now, timed_out: false }
+        Self { wire, state, number, since: now, timed_out: false, manner }
     }
 
     /// Works until the program is to be called, or there is nothing to do for now.
