@@ -16,11 +16,13 @@ mod answers;
 mod cgi;
 mod cgi_processes;
 mod cluster;
+mod dav_depth;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;
 mod dav_meanwhile;
 mod dav_moves;
+mod dav_names;
 mod dav_parts;
 mod dav_properties;
 mod dav_times;
@@ -38,15 +40,19 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod listings;
+mod local_sockets;
 mod logs;
 mod options;
 mod password_files;
 mod passwords;
 mod paths;
 mod persistence;
+mod ports;
 mod proxies;
 mod proxy_programs;
 mod ranges;
+#[cfg(feature = "tls")]
+mod redirections;
 mod representations;
 mod requests;
 mod secrets;
@@ -54,14 +60,19 @@ mod send_family;
 mod sending;
 mod ssi;
 mod static_files;
+mod symlinks;
 mod targets;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
+mod tls_clients;
+#[cfg(feature = "tls")]
 mod tls_closed;
 #[cfg(feature = "tls")]
 mod tls_hostile;
+#[cfg(feature = "tls")]
+mod tls_names;
 #[cfg(feature = "tls")]
 mod tls_records;
 mod traces;

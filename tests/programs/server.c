@@ -10,8 +10,11 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -207,6 +210,37 @@ static mg_handler_t handler_named(const char *name) {
                                        : NULL;
 }
 
+/* The port to which a socket is bound; 0 if it has none. */
+static int port_of_socket(int sock) {
+  struct sockaddr_in address;
+  socklen_t len = sizeof(address);
+  memset(&address, 0, sizeof(address));
+  if (getsockname(sock, (struct sockaddr *) &address, &len) != 0) return 0;
+  return address.sin_family == AF_INET ? ntohs(address.sin_port) : 0;
+}
+
+static int bind_local(const char *path) {
+  struct sockaddr_un address;
+  int sock = socket(AF_UNIX, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof(address));
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+  CHECK(bind(sock, (struct sockaddr *) &address, sizeof(address)) == 0);
+  CHECK(listen(sock, 16) == 0);
+  return sock;
+}
+
+static int run_child(int destroys) {
+  int status = -1;
+  pid_t child = fork();
+  if (child == 0) {
+    if (destroys) mg_destroy_server(&server);
+    _exit(0);
+  }
+  CHECK(waitpid(child, &status, 0) == child);
+  return status;
+}
+
 static int perform(struct mg_connection *conn, char *step, int last);
 
 struct errand {
@@ -230,6 +264,16 @@ static int perform_elsewhere(struct mg_connection *conn, char *step) {
   CHECK_INT(pthread_create(&thread, NULL, run_errand, &errand), 0);
   CHECK_INT(pthread_join(thread, NULL), 0);
   return errand.result;
+}
+
+static char *content_of(const char *name) {
+  FILE *file = fopen(name, "rb");
+  char *buf = calloc(1, 1 << 20);
+  CHECK(file != NULL && buf != NULL);
+  if (file == NULL || buf == NULL) exit(1);
+  CHECK(fread(buf, 1, (1 << 20) - 1, file) > 0);
+  fclose(file);
+  return buf;
 }
 
 /* Carries one step out and returns what the called function returned. */
@@ -293,6 +337,16 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     word = next_word(&step);
     text = mg_set_option(server, word, step);
     SAY("set %s: %s", word, text ? text : "NULL");
+  } else if (strcmp(verb, "set_text") == 0) { /* to what is in a file */
+    word = next_word(&step);
+    buf = content_of(step);
+    text = mg_set_option(server, word, buf);
+    memset(buf, 'X', strlen(buf));
+    free(buf);
+    SAY("set %s: %s", word, text ? text : "NULL");
+  } else if (strcmp(verb, "field") == 0) {
+    text = mg_get_header(conn, step);
+    mg_printf_data(conn, "%s", text ? text : "NULL");
   } else if (strcmp(verb, "get") == 0) {
     text = mg_get_option(server, step);
     SAY("get %s: %s", step, text ? text : "NULL");
@@ -316,6 +370,17 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     SAY("pushed %d", len);
   } else if (strcmp(verb, "listener") == 0) {
     SAY("listener %s", mg_get_listening_socket(server) == -1 ? "none" : "open");
+  } else if (strcmp(verb, "listener_port") == 0) { /* that of the socket which others may share */
+    SAY("listener_port %d", port_of_socket(mg_get_listening_socket(server)));
+  } else if (strcmp(verb, "adopt") == 0) { /* a Unix domain socket that the program has bound */
+    mg_set_listening_socket(server, bind_local(step));
+    SAY("adopted");
+  } else if (strcmp(verb, "umask") == 0) {
+    umask((mode_t) strtol(step, NULL, 8));
+  } else if (strcmp(verb, "go") == 0) {
+    CHECK(chdir(step) == 0);
+  } else if (strcmp(verb, "child") == 0) { /* one that destroys its copy, or only exits */
+    SAY("child ended with %d", run_child(strcmp(step, "destroys") == 0));
   } else if (strcmp(verb, "unlisten") == 0) {
     mg_set_listening_socket(server, -1);
   } else if (strcmp(verb, "spoil") == 0) {

@@ -3,6 +3,9 @@
 use super::{deadline, shown};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// One connection to a server.
@@ -70,6 +73,21 @@ impl Client {
         bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this machine");
         connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
         Client::of(socket.into())
+    }
+
+    /// Connects to a Unix domain socket; the name of an abstract one begins with `@`.
+    pub fn connect_local(name: &str) -> Client {
+        let stream = match name.strip_prefix('@') {
+            Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|address| UnixStream::connect_addr(&address)),
+            None => UnixStream::connect(name),
+        };
+        let stream = stream.unwrap_or_else(|error| panic!("connect to {name}: {error}"));
+        stream.set_read_timeout(Some(deadline())).expect("a read deadline");
+        stream.set_write_timeout(Some(deadline())).expect("a write deadline");
+        // What is done with it is the same for all streams.
+        let stream = TcpStream::from(OwnedFd::from(stream));
+        Client { stream, received: Vec::new(), was_reset: false }
     }
 
     /// Another handle to the same connection, that only sends.
