@@ -334,6 +334,8 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         head: &request.head,
         bytes: request.head_bytes(),
         user: &request.user,
+        scheme: request.scheme.name(),
+        takes_basic: config.enable_basic_auth.holds(request.is_secure),
         path_translated: translated.as_deref(),
         local: request.local,
         peer: request.client,

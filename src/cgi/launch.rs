@@ -41,8 +41,11 @@ pub struct Origin<'a> {
     pub head: &'a Head,
     /// The bytes of the head.
     pub bytes: &'a [u8],
-    /// The name that digest authentication has accepted.
+    /// The user that was accepted, and by which scheme.
     pub user: &'a [u8],
+    pub scheme: &'a str,
+    /// Set if the connection takes Basic authentication.
+    pub takes_basic: bool,
     /// The file that `info` of the launch would name.
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
@@ -152,6 +155,8 @@ impl Launch<'_> {
             secure: origin.secure,
             client: origin.client.as_ref(),
             user: origin.user,
+            scheme: origin.scheme,
+            takes_basic: origin.takes_basic,
             content_length: self.content_length,
             document_root: &absolute(config.document_root.as_deref().unwrap_or(Path::new("/"))),
             script_name: self.name,

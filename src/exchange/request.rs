@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::buffers::SMALL_BUFFER;
+use crate::auth::Scheme;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -47,10 +48,11 @@ pub struct Request {
     pub charged: usize,
     /// Set if the connection ends with the answer, whatever else the request says.
     pub is_last: bool,
-    /// The user that digest authentication has accepted, and the password file that holds the user.
+    /// The user that was accepted, by which scheme, and the password file that holds the user.
     pub user: Vec<u8>,
+    pub scheme: Scheme,
     pub granted: Option<PathBuf>,
-    /// Set once this request has used up the count of its nonce.
+    /// Set once the credentials were accepted: the count of their nonce is used up.
     pub is_spent: bool,
     /// The number of times that a CGI program redirected the request to another path.
     pub redirections: u8,
@@ -103,6 +105,7 @@ impl Default for Request {
             charged: 0,
             is_last: false,
             user: Vec::new(),
+            scheme: Scheme::Digest,
             granted: None,
             is_spent: false,
             redirections: 0,
@@ -141,6 +144,7 @@ impl Request {
             charged,
             is_last,
             user,
+            scheme,
             granted,
             is_spent,
             redirections,
@@ -160,6 +164,7 @@ impl Request {
         (*is_last, *is_spent) = (false, false);
         *told_https = None;
         user.clear();
+        *scheme = Scheme::Digest;
         *granted = None;
         *redirections = 0;
         (*status, *head_len) = (0, 0);

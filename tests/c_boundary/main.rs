@@ -13,6 +13,7 @@ use support::lacks;
 
 mod abi;
 mod answers;
+mod basic_auth;
 mod cgi;
 mod cgi_processes;
 mod cluster;
