@@ -8,7 +8,7 @@
 
 use super::heads::log_entry;
 use super::wire::Received;
-use super::{Conn, Flow, State, Waiting};
+use super::{Conn, Flow, Manner, State, Waiting};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::http::forwarded::{self, Told, Unlike};
@@ -79,7 +79,7 @@ impl Conn {
         };
         self.since = cx.clock.now;
         // The TLS handshake has the same time as a request.
-        let begun = is_barred || self.wire.is_secure();
+        let begun = self.wire.is_secure() || is_barred && self.manner != Manner::Redirect;
         let waiting = Waiting { begun, ..Waiting::default() };
         self.state = match is_barred {
             true => State::Barred(waiting),

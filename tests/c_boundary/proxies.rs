@@ -645,6 +645,42 @@ mod with_tls {
     }
 
     #[test]
+    fn a_redirection_is_logged_with_its_client() {
+        needs!("openssl");
+        let scratch = Scratch::new();
+        let access = format!("access_log_file={}", scratch.join("access"));
+        let certificate = format!("ssl_certificate={}", Authority::get().identity("ec"));
+        let ports = "listening_port=127.0.0.1:0r,127.0.0.1:0s";
+        let options = [TRUSTING, &certificate, ports, &access];
+        let mut program = Program::start("server.c", &options);
+        program.expect_start("PORT ");
+        program.tell("get listening_port");
+        let ports = program.expect_start("get listening_port: ");
+        let first = ports.split(',').next().expect("a port").trim_end_matches('r');
+        let port = first.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        for (number, header, field, ip) in [
+            (1, V1, "", "1.2.3.4"),
+            (2, b"", "X-Forwarded-For: 2.2.2.2\r\n", "2.2.2.2"),
+            (3, b"", "", "127.0.0.1"),
+        ] {
+            let mut client = Client::connect(port);
+            let head = format!("GET /peer HTTP/1.1\r\nHost: a\r\n{field}\r\n");
+            client.send([header, head.as_bytes()].concat());
+            assert_eq!(client.response().status, 308, "{number}");
+            until("the log has the answer", || {
+                let log = scratch.read("access");
+                let last = log.lines().last().unwrap_or_default();
+                log.lines().count() == number && last.starts_with(&format!("{ip} - - ["))
+            });
+        }
+        let mut client = Client::connect(port);
+        let contradiction = "Forwarded: for=1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\n";
+        client.send(format!("GET /peer HTTP/1.1\r\nHost: a\r\n{contradiction}\r\n"));
+        assert_eq!(client.response().status, 400);
+        program.stop();
+    }
+
+    #[test]
     fn a_denied_client_gets_no_byte_of_tls() {
         needs!("openssl");
         let certificate = format!("ssl_certificate={}", Authority::get().identity("ec"));
