@@ -63,6 +63,8 @@ pub enum Progress {
     Yields(Source),
     /// The source waits for a CGI program.
     Waits(Source),
+    /// It waits for the disk.
+    Reads(Source),
     Ended(Ended),
 }
 

@@ -42,12 +42,12 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// The certificate that the client has shown.
-    pub client: Option<&'a ClientCertificate>,
     /// Whether the client speaks https, to this server or to a trusted proxy.
     pub is_https: bool,
-    /// Whether this connection uses TLS.
+    /// Whether the connection uses TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub client: Option<&'a ClientCertificate>,
     /// The user that was accepted, and by which scheme; empty without a password.
     pub user: &'a [u8],
     pub scheme: &'a str,
@@ -224,9 +224,9 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
-            client: None,
             is_https: false,
             secure: false,
+            client: None,
             user: b"",
             scheme: "Digest",
             takes_basic: false,

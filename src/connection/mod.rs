@@ -79,6 +79,10 @@ pub struct Conn {
     manner: Manner,
 }
 
+// An idle connection costs little more than this.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Conn>() <= 144);
+
 /// The state of a conversation. An idle connection is in `Head`, and owns no buffer.
 enum State {
     /// Waiting for a request, or for the rest of its head.

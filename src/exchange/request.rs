@@ -28,11 +28,11 @@ pub struct Request {
     pub local: Option<SocketAddr>,
     /// Whether the connection uses TLS.
     pub is_secure: bool,
-    /// The first `Client-Cert` field is that of the client's own certificate.
-    pub has_certificate: bool,
     /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
     /// what needs TLS.
     pub told_https: Option<bool>,
+    /// The first `Client-Cert` field is that of the client's own certificate.
+    pub has_certificate: bool,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -94,8 +94,8 @@ impl Default for Request {
             client: Peer::NOBODY,
             local: None,
             is_secure: false,
-            has_certificate: false,
             told_https: None,
+            has_certificate: false,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -132,8 +132,8 @@ impl Request {
             connection: _,
             client: _,
             is_secure: _,
-            has_certificate,
             told_https,
+            has_certificate,
             local,
             buf,
             head: _,
@@ -192,6 +192,11 @@ impl Request {
         self.buf.get(..self.head.len).unwrap_or_default()
     }
 
+    /// Returns whether the client speaks https, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.told_https.unwrap_or(self.is_secure)
+    }
+
     /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
     /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
     /// Returns false if there is no memory for it.
@@ -227,11 +232,6 @@ impl Request {
         let text =
             value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
         STANDARD.decode(text).ok()
-    }
-
-    /// Returns whether the client speaks https, to this server or to a trusted proxy.
-    pub fn is_https(&self) -> bool {
-        self.told_https.unwrap_or(self.is_secure)
     }
 
     /// Returns the query of the target.
