@@ -4,7 +4,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::support::{Client, Response, Scratch, Server, outside, request};
+use crate::support::{
+    Client, Response, Scratch, Server, outside, request, under_qemu, under_valgrind,
+};
 
 /// Users and passwords of the file that guards all.
 const USERS: [(&str, &str); 4] =
@@ -191,6 +193,9 @@ fn credentials_longer_than_a_head_may_be_are_refused_with_it() {
 
 #[test]
 fn a_wrong_password_waits_and_holds_nobody_up() {
+    if under_valgrind() || under_qemu("what happens within half a second") {
+        return;
+    }
     let scratch = site();
     let log = format!("access_log_file={}", scratch.join("log"));
     let mut server = serve(&scratch, &["enable_basic_auth=always", "--step", &log]);
@@ -213,6 +218,9 @@ fn a_wrong_password_waits_and_holds_nobody_up() {
 
 #[test]
 fn of_one_address_eight_wrong_passwords_wait_and_more_are_put_off() {
+    if under_valgrind() || under_qemu("what happens within half a second") {
+        return;
+    }
     let scratch = site();
     let args = ["enable_basic_auth=always", "--step", "listening_port=[::]:0"];
     let mut server = serve(&scratch, &args);
@@ -247,6 +255,9 @@ fn of_one_address_eight_wrong_passwords_wait_and_more_are_put_off() {
 
 #[test]
 fn a_proxy_stands_for_its_clients_and_not_for_their_tls() {
+    if under_valgrind() || under_qemu("what happens within half a second") {
+        return;
+    }
     let scratch = site();
     let trusted = "trusted_proxies=127.0.0.1";
     let mut server = serve(&scratch, &["enable_basic_auth=always", "--step", trusted]);

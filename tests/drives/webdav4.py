@@ -35,10 +35,10 @@ def get_tree(source, target):
 
 
 put_tree(tree, "tree")
-assert client.exists("tree/round 0/plain") and not client.exists("none")
+assert client.exists("tree") and client.isdir("tree") and not client.exists("none")
 client.copy("tree", "copied ü")
 client.move("tree", "moved 漢字 ü")
-assert "tree" not in client.ls("", detail=False)
+assert not client.exists("tree")
 get_tree("moved 漢字 ü", back)
 client.remove("copied ü")
 
