@@ -6,11 +6,11 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Trusted};
+use crate::listening::{self, Entry};
 
 /// The reason why a value was refused: a static sentence that is returned to C.
 type Refusal = &'static CStr;
@@ -74,6 +74,7 @@ options! {
     SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
     SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
+    TrustedProxies = c"trusted_proxies", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -163,8 +164,8 @@ pub struct Config {
     pub iterate_content: IterateContent,
     pub iterate_over: IterateOver,
     pub iterate_timeout_ms: u64,
-    /// The value that was set; the text that C reads shows the address that was bound.
-    pub listening_port: Option<String>,
+    /// The value that was set; the text that C reads shows the addresses that were bound.
+    pub listening_port: Vec<Entry>,
     pub max_buffered_bytes: usize,
     pub max_cgi_processes: usize,
     pub max_connections: usize,
@@ -185,6 +186,7 @@ pub struct Config {
     /// `None` where nothing is set.
     pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
+    pub trusted_proxies: Option<Trusted>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -223,7 +225,7 @@ impl Default for Config {
             iterate_content: IterateContent::None,
             iterate_over: IterateOver::Websockets,
             iterate_timeout_ms: 10_000,
-            listening_port: None,
+            listening_port: Vec::new(),
             max_buffered_bytes: 1 << 30,
             max_cgi_processes: 256,
             max_connections: 0,
@@ -240,6 +242,7 @@ impl Default for Config {
             ssl_protocols: Protocols::default(),
             ssl_verify_client: None,
             ssi_pattern: None,
+            trusted_proxies: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -316,6 +319,7 @@ impl Config {
             Id::SslProtocols => self.ssl_protocols = protocols(value)?,
             Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
@@ -388,53 +392,11 @@ impl Options {
         set.or(OPTIONS[id as usize].1).unwrap_or(c"")
     }
 
-    /// Stores a text without parsing it: the address that a listening port was bound to.
+    /// Stores a text without parsing it: the addresses that were bound.
     pub fn store_text(&mut self, id: OptionId, value: Option<&[u8]>) {
         let text = owned_text(value);
         debug_assert!(text.is_ok(), "a text of the library that holds a NUL");
         self.texts[id as usize] = text.unwrap_or(None);
-    }
-}
-
-/// Parses the address in a `listening_port` value: `8080`, `127.0.0.1:8080`, `[::1]:8080`. A port
-/// alone means all IPv4 addresses. Port 0 lets the kernel choose a free one.
-pub fn parse_listen(value: &[u8]) -> Result<SocketAddr, Refusal> {
-    let bad = Err(c"Invalid listening port");
-    let (host, port) = match memchr::memrchr(b':', value) {
-        Some(at) => (Some(&value[..at]), &value[at + 1..]),
-        None => (None, value),
-    };
-    let is_name = |text: &[u8]| {
-        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(fits)
-    };
-    let ip = match host {
-        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Some(host) => {
-            let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
-            let text = str::from_utf8(bare.unwrap_or(host)).unwrap_or_default();
-            match text.parse() {
-                // An IPv6 address stands in brackets, and no other host does.
-                Ok(IpAddr::V6(ip)) if bare.is_some() => IpAddr::V6(ip),
-                Ok(IpAddr::V4(ip)) if bare.is_none() => IpAddr::V4(ip),
-                _ if is_name(host) => {
-                    return Err(
-                        c"Invalid listening port: names are not looked up, only numbers are taken",
-                    );
-                }
-                _ => return bad,
-            }
-        }
-    };
-    if is_name(port) {
-        return Err(c"Invalid listening port: names are not looked up, only numbers are taken");
-    }
-    if port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
-        return bad;
-    }
-    match str::from_utf8(port).ok().and_then(|port| port.parse().ok()) {
-        Some(port) => Ok((ip, port).into()),
-        None => Err(c"Invalid listening port: a port is a number from 0 to 65535"),
     }
 }
 
@@ -619,12 +581,19 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
-fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
+fn trusted_proxies(value: &[u8]) -> Result<Option<Trusted>, Refusal> {
     if value.is_empty() {
         return Ok(None);
     }
-    parse_listen(value)?;
-    Ok(Some(text(value)?.to_owned()))
+    let trusted = std::str::from_utf8(value).ok().and_then(Trusted::parse);
+    trusted.map(Some).ok_or(c"Option value must be a list of subnets, or unix")
+}
+
+fn listening_port(value: &[u8]) -> Result<Vec<Entry>, Refusal> {
+    if value.is_empty() {
+        return Ok(Vec::new());
+    }
+    listening::parse(value).map_err(|refusal| refusal.sentence)
 }
 
 #[cfg(test)]
@@ -678,6 +647,7 @@ mod tests {
             ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
             ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),
             ("ssl_verify_client", b"Optional", &[b"no", b"require "]),
+            ("trusted_proxies", b"10/8,unix", &[b"+10/8", b"10/8,", b"local", b"\xff"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];
@@ -767,54 +737,6 @@ mod tests {
         assert_eq!(options.get(OptionId::ListeningPort), c"45678");
         options.store_text(OptionId::ListeningPort, None);
         assert_eq!(options.get(OptionId::ListeningPort), c"");
-    }
-
-    #[test]
-    fn a_listening_port_names_one_address() {
-        let bad = "Invalid listening port";
-        let name = "Invalid listening port: names are not looked up, only numbers are taken";
-        let range = "Invalid listening port: a port is a number from 0 to 65535";
-        let table: [(&[u8], Result<&str, &str>); 33] = [
-            (b"8080", Ok("0.0.0.0:8080")),
-            (b"0", Ok("0.0.0.0:0")),
-            (b"00080", Ok("0.0.0.0:80")),
-            (b"65535", Ok("0.0.0.0:65535")),
-            (b"127.0.0.1:8080", Ok("127.0.0.1:8080")),
-            (b"[::1]:8080", Ok("[::1]:8080")),
-            (b"[::]:0", Ok("[::]:0")),
-            (b"[::ffff:1.2.3.4]:1", Ok("[::ffff:1.2.3.4]:1")),
-            (b"65536", Err(range)),
-            (b"99999999999999999999999", Err(range)),
-            (b"127.0.0.1:65536", Err(range)),
-            (b"[::1]:70000", Err(range)),
-            (b"http", Err(name)),
-            (b"localhost", Err(name)),
-            (b"localhost:80", Err(name)),
-            (b"www.example-1.org:80", Err(name)),
-            (b"127.0.0.1:http", Err(name)),
-            (b"", Err(bad)),
-            (b"+80", Err(bad)),
-            (b"-1", Err(bad)),
-            (b":80", Err(bad)),
-            (b"80:", Err(bad)),
-            (b"1.2.3.4", Err(bad)),
-            (b"1.2.3.256:80", Err(bad)),
-            (b"1.2.3:80", Err(bad)),
-            (b"::1:80", Err(bad)),
-            (b"[::1]", Err(bad)),
-            (b"[::1:0", Err(bad)),
-            (b"[1.2.3.4]:80", Err(bad)),
-            (b"80s", Err(bad)),
-            (b" 80", Err(bad)),
-            (b"80,81", Err(bad)),
-            (b"\xff", Err(bad)),
-        ];
-        for (value, expected) in table {
-            let found = parse_listen(value).map(|address| address.to_string());
-            let found = found.map_err(|refusal| refusal.to_str().expect("text"));
-            let expected = expected.map(str::to_owned);
-            assert_eq!(found, expected, "{}", value.escape_ascii());
-        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Refuses to know certificates, which are in `tls/port`.
 
 use super::wire::Received;
-use super::{Conn, Flow, State, Waiting};
+use super::{Conn, Flow, Manner, State, Waiting};
 use crate::exchange::context::Context;
 use crate::http::request::Outcome;
 use crate::tls::port::{Opening, Speech};
@@ -13,11 +13,12 @@ impl Conn {
     /// Bars the connection, as new connections are barred now. A request that came before is
     /// answered.
     pub fn bar(&mut self) {
-        if self.wire.is_secure() {
+        if self.wire.is_secure() || self.manner.speech() == Speech::Plain {
             return;
         }
         match &mut self.state {
             State::Head(waiting) => self.state = State::Barred(*waiting),
+            State::ProxyHeader { is_barred, .. } => *is_barred = true,
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Calling { request, .. }
@@ -39,7 +40,10 @@ impl Conn {
         let State::Barred(waiting) = self.state else {
             return self.cannot_be(cx, "a connection is not barred");
         };
-        match cx.tls.open(Speech::Any) {
+        if self.manner == Manner::Redirect {
+            return self.redirect_next(cx);
+        }
+        match cx.tls.open(self.manner.speech()) {
             Some(Opening::Barred) => {}
             Some(Opening::Plain) => {
                 self.state = State::Head(waiting);

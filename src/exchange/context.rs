@@ -73,6 +73,8 @@ pub struct Context {
     pub logs: Logs,
     /// The protocol of new connections.
     pub tls: Port,
+    /// The first port that speaks TLS by its letter, to which clients of others are redirected.
+    pub secure_port: Option<u16>,
     /// The contents of connections that the program must not see at present.
     pub hidden: Hidden,
     /// Messages of other threads that were taken from the queue, and that their connections have
@@ -108,6 +110,7 @@ impl Context {
             programs: Programs::new(now),
             logs: Logs::default(),
             tls: Port::default(),
+            secure_port: None,
             hidden: Hidden::default(),
             pending: Vec::new(),
         };

@@ -10,8 +10,11 @@ mod certificates;
 mod conns;
 mod events;
 pub mod listener;
+mod local_socket;
+mod ports;
 pub mod settings;
 mod slice;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -26,7 +29,8 @@ use std::time::Duration;
 use self::accept::Acceptor;
 use self::certificates::Certificates;
 use self::conns::Conns;
-use self::events::{EventQueue, LISTENER, WAKER};
+use self::events::{EventQueue, WAKER};
+use self::listener::RETRY_MS;
 use self::slice::Slice;
 use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
@@ -121,7 +125,7 @@ impl Server {
         self.cx.deflater.forget_last();
         self.cx.spares.buffers.expire(self.cx.clock.now);
         self.cx.turn.begin(self.cx.clock.now);
-        self.acceptor.begin_turn();
+        self.acceptor.begin_turn(self.cx.clock.now);
         self.slice.begin_turn();
     }
 
@@ -148,7 +152,12 @@ impl Server {
         }
         let now = self.cx.clock.now;
         let reading = (!self.cx.turn.reading.is_empty()).then_some(READING_MS);
-        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now), reading];
+        let due = [
+            self.cx.timers.wait(now),
+            self.cx.programs.wait(now),
+            self.acceptor.wait(now),
+            reading,
+        ];
         due.into_iter().flatten().fold(wait_ms, u32::min)
     }
 
@@ -163,23 +172,27 @@ impl Server {
     }
 
     /// Waits for events and notes them, after opening the event queue if need be.
-    fn wait(&mut self, duration: Duration) {
+    fn wait(&mut self, mut duration: Duration) {
+        let retry = Duration::from_millis(u64::from(RETRY_MS));
         if !self.queue.is_open()
             && let Err(error) = self.open_queue()
         {
             self.cx.complain(&format!("cannot make an event queue: {error}"));
-            std::thread::sleep(duration);
+            std::thread::sleep(duration.min(retry));
             return;
         }
-        self.watch_listener();
+        if !self.watch_listeners() {
+            duration = duration.min(retry);
+        }
         let Self { queue, conns, cx, acceptor, .. } = self;
         for event in queue.wait(duration) {
             match event.token() {
                 WAKER => {}
-                LISTENER => acceptor.note_event(),
                 token if cx.programs.note_event(token) => {}
                 token => {
-                    if let Some(conn) = conns.get(events::index_of(token))
+                    if let Some(place) = events::listener_of(token) {
+                        acceptor.note_event(place);
+                    } else if let Some(conn) = conns.get(events::index_of(token))
                         && events::token_of(conn) == token
                         && conn.note_event(event)
                     {

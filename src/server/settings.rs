@@ -1,22 +1,17 @@
-//! The immediate effects of setting an option: listening, logs, user, timers, limits. Those of TLS
-//! are in `certificates`.
+//! The immediate effects of setting an option: logs, user, timers, limits. Those of TLS are in
+//! `certificates`, and those of `listening_port` in `ports`.
 //!
 //! Refuses to know how a value is parsed, which is in `options`.
 
 use std::ffi::{CStr, OsStr};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::listener::Listener;
 use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
-use crate::options::{OptionId, parse_listen};
-
-/// The error for a port that cannot be bound.
-const CANNOT_BIND: &CStr = c"Cannot bind to port";
+use crate::options::OptionId;
 
 impl Server {
     /// Sets an option. `None` and the empty text reset it. The sentence of an error is meant for
@@ -100,106 +95,6 @@ impl Server {
             }
             _ => self.cx.publish_limits(),
         }
-    }
-
-    /// Listens where the option says, or nowhere.
-    fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
-        let Some(value) = value else {
-            self.replace_listener(None);
-            return self.cx.options.set(OptionId::ListeningPort, None);
-        };
-        let address = parse_listen(value).inspect_err(|refusal| {
-            let value = shown(OsStr::from_bytes(value));
-            self.cx.complain(&format!("listening_port: {value}: {}", refusal.to_string_lossy()));
-        })?;
-        let current = self.acceptor.listener().and_then(Listener::address);
-        if current != Some(address) {
-            let listener = self.bind(address).map_err(|error| {
-                self.cx.complain(&format!("listening_port: cannot bind to {address}: {error}"));
-                CANNOT_BIND
-            })?;
-            self.replace_listener(Some(listener));
-        }
-        self.cx.options.set(OptionId::ListeningPort, Some(value))?;
-        if address.port() == 0 {
-            self.show_address(address.ip(), !value.contains(&b':'));
-        }
-        Ok(())
-    }
-
-    /// Binds a socket, if necessary in place of the server's own, which may be in the way.
-    fn bind(&mut self, address: SocketAddr) -> io::Result<Listener> {
-        let error = match Listener::bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => error,
-        };
-        let Some(old) = self.acceptor.listener().filter(|old| !old.is_shared()) else {
-            return Err(error);
-        };
-        let Some(old_address) = old.address() else {
-            return Err(error);
-        };
-        if error.kind() != io::ErrorKind::AddrInUse || old_address.port() != address.port() {
-            return Err(error);
-        }
-        self.replace_listener(None);
-        Listener::bind(address).inspect_err(|_| match Listener::bind(old_address) {
-            Ok(listener) => self.replace_listener(Some(listener)),
-            Err(error) => self
-                .cx
-                .complain(&format!("listening_port: cannot bind to {old_address} again: {error}")),
-        })
-    }
-
-    /// Shows the port that the kernel has chosen, in the form in which the program has asked for
-    /// one.
-    fn show_address(&mut self, ip: IpAddr, bare: bool) {
-        let Some(address) = self.acceptor.listener().and_then(Listener::address) else {
-            return;
-        };
-        let text = match bare {
-            true => address.port().to_string(),
-            false => SocketAddr::new(ip, address.port()).to_string(),
-        };
-        self.cx.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
-    }
-
-    /// Replaces the listening socket, whose events end.
-    pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
-        self.cx.shown_options[OptionId::ListeningPort as usize] = None;
-        if let Some(old) = self.acceptor.listener()
-            && old.registered
-            && old.is_valid()
-            && !self.cx.is_unnoticed_child()
-        {
-            self.queue.unwatch_listener(old.fd());
-        }
-        self.acceptor.replace(listener);
-    }
-
-    /// Takes over a listening descriptor; -1 ends listening.
-    pub fn set_listening_socket(&mut self, fd: i32) {
-        if fd == -1 {
-            self.replace_listener(None);
-            self.cx.options.store_text(OptionId::ListeningPort, None);
-            return;
-        }
-        match Listener::adopt(fd) {
-            Ok(listener) => {
-                self.replace_listener(Some(listener));
-                let address = self.acceptor.listener().and_then(Listener::address);
-                if let Some(address) = address {
-                    let bare = address.ip() == IpAddr::from([0, 0, 0, 0]);
-                    self.show_address(address.ip(), bare);
-                }
-            }
-            Err(error) => self.cx.complain(&format!("cannot use descriptor {fd}: {error}")),
-        }
-    }
-
-    /// Returns the listening descriptor, or -1.
-    pub fn listening_socket(&self) -> i32 {
-        self.acceptor.listener().map_or(-1, Listener::fd)
     }
 }
 

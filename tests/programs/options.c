@@ -24,7 +24,11 @@ static const char *const known[][2] = {
     {"index_files", "index.html,index.htm,index.cgi,index.php,index.lp"},
     {"listening_port", ""},
     {"run_as_user", ""},
+    {"ssl_ca_certificate", ""},
     {"ssl_certificate", ""},
+    {"ssl_certificates", ""},
+    {"ssl_protocols", "1.2,1.3"},
+    {"ssl_verify_client", ""},
     {"url_rewrites", ""},
     {"request_timeout_ms", "30000"},
     {"max_request_header_bytes", "16384"},
@@ -104,6 +108,12 @@ static const char *const refused[][2] = {
     {"listening_port", "[::1:80"},
     {"listening_port", "1.2.3.4.5:80"},
     {"run_as_user", "no-such-user-here"},
+    {"ssl_ca_certificate", "/no/such/file"},
+    {"ssl_certificate", "/no/such/file"},
+    {"ssl_certificates", "example.org=/no/such/file"},
+    {"ssl_certificates", "/no/such/file"},
+    {"ssl_protocols", "1.1"},
+    {"ssl_verify_client", "maybe"},
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
