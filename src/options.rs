@@ -41,8 +41,10 @@ options! {
     CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
+    DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
+    EnableBasicAuth = c"enable_basic_auth", Some(c"no");
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
     EnablePrecompressed = c"enable_precompressed", Some(c"no");
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
@@ -50,6 +52,7 @@ options! {
     ExtraHeaders = c"extra_headers", None;
     ExtraMimeTypes = c"extra_mime_types", None;
     FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
+    FollowSymlinks = c"follow_symlinks", Some(c"yes");
     GlobalAuthFile = c"global_auth_file", None;
     HideFilesPatterns = c"hide_files_patterns", None;
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
@@ -82,11 +85,39 @@ options! {
     WebsocketProtocols = c"websocket_protocols", None;
 }
 
+/// The connections on which Basic authentication is offered and accepted, beside Digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BasicAuth {
+    No,
+    Tls,
+    Always,
+}
+
+impl BasicAuth {
+    /// Returns whether Basic is offered and accepted on a connection, which uses TLS or does not.
+    pub fn holds(self, is_secure: bool) -> bool {
+        match self {
+            BasicAuth::No => false,
+            BasicAuth::Tls => is_secure,
+            BasicAuth::Always => true,
+        }
+    }
+}
+
 /// The requests that stay open when their handler writes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeferredAnswers {
     Get,
     All,
+}
+
+/// The symbolic links that are followed on the way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowSymlinks {
+    Yes,
+    No,
+    /// Those that lead to what the owner of the link owns.
+    SameOwner,
 }
 
 /// The connections that `mg_iterate_over_connections` visits.
@@ -146,8 +177,10 @@ pub struct Config {
     pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
+    pub dav_depth_infinity: bool,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
+    pub enable_basic_auth: BasicAuth,
     pub enable_directory_listing: bool,
     pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
@@ -157,6 +190,7 @@ pub struct Config {
     /// Pairs of suffix and media type. A suffix is in lower case, with its dot.
     pub extra_mime_types: Vec<(String, String)>,
     pub file_cache_bytes: usize,
+    pub follow_symlinks: FollowSymlinks,
     pub global_auth_file: Option<PathBuf>,
     pub hide_files_patterns: Option<String>,
     pub idle_timeout_ms: u64,
@@ -209,8 +243,10 @@ impl Default for Config {
             cgi_runs: true,
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
+            dav_depth_infinity: false,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
+            enable_basic_auth: BasicAuth::No,
             enable_directory_listing: true,
             enable_precompressed: false,
             enable_ssi_exec: false,
@@ -218,6 +254,7 @@ impl Default for Config {
             extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
             file_cache_bytes: 16 << 20,
+            follow_symlinks: FollowSymlinks::Yes,
             global_auth_file: None,
             hide_files_patterns: None,
             idle_timeout_ms: 30_000,
@@ -274,11 +311,18 @@ impl Config {
             }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
+            Id::DavDepthInfinity => self.dav_depth_infinity = yes(value),
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
             }
             Id::DocumentRoot => self.document_root = path(value),
+            Id::EnableBasicAuth => {
+                let words =
+                    [("no", BasicAuth::No), ("tls", BasicAuth::Tls), ("always", BasicAuth::Always)];
+                let refusal = c"Option value must be no, tls or always";
+                self.enable_basic_auth = word(value, &words, refusal)?;
+            }
             Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
             Id::EnablePrecompressed => self.enable_precompressed = yes(value),
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
@@ -286,6 +330,15 @@ impl Config {
             Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
             Id::FileCacheBytes => self.file_cache_bytes = size(value)?,
+            Id::FollowSymlinks => {
+                let words = [
+                    ("yes", FollowSymlinks::Yes),
+                    ("no", FollowSymlinks::No),
+                    ("same_owner", FollowSymlinks::SameOwner),
+                ];
+                let refusal = c"Option value must be yes, no or same_owner";
+                self.follow_symlinks = word(value, &words, refusal)?;
+            }
             Id::GlobalAuthFile => self.global_auth_file = path(value),
             Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
@@ -637,6 +690,7 @@ mod tests {
             ("deferred_answers", b"All", &[b"none", b"get "]),
             ("extra_headers", b"A: b\nC: d", &[b"A", b"A: \x01", b"Date: x", b"A: b\nc"]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
+            ("follow_symlinks", b"Same_Owner", &[b"maybe", b"no "]),
             ("idle_timeout_ms", b"0", &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"]),
             ("iterate_over", b"all", &[b"none"]),
             ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),

@@ -49,6 +49,10 @@ pub enum Begun {
     Source(Source),
     /// The answer is a short one with this status, most often an error.
     Failed(u16),
+    /// The answer is 401, and waits until this time.
+    Denied {
+        until: u32,
+    },
 }
 
 /// The result of continuing an answer. A source that is not returned has ended.
@@ -105,6 +109,7 @@ const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it wa
 pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
     match task {
         Task::Reply(status) => Begun::Failed(status),
+        Task::Deny { until } => Begun::Denied { until },
         Task::File(file) => file::begin(file, request, out, cx),
         Task::List(path) => listing::begin(path, request, out, cx),
         Task::Dav(work) => Begun::Source(Source::Work(work)),
@@ -135,7 +140,7 @@ impl Source {
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
-            Source::Propfind(answer) => answer.produce(out, cx),
+            Source::Propfind(answer) => answer.produce(request, out, cx),
             Source::Page(page) => page.produce(request, out, cx),
             Source::Program(gateway) => gateway.produce(request, out, cx),
         }

@@ -64,6 +64,7 @@ impl Conn {
         match answer::begin(task, &mut request, self.wire.outbox(cx), cx) {
             Begun::Complete => self.finish(cx, request),
             Begun::Failed(status) => self.fail(cx, request, status),
+            Begun::Denied { until } => self.put_denial_off(cx, request, until),
             Begun::Source(source) => {
                 self.enter(State::Producing { request, source });
                 Flow::Again
@@ -98,8 +99,14 @@ impl Conn {
                     Err(ended) => self.end_answer(cx, request, ended),
                 };
             }
-            if self.wire.backlog() >= PIECE && !self.wire.flush(cx, false) {
-                return self.keep_producing(request, source, Flow::Close);
+            if self.wire.backlog() >= PIECE {
+                let is_well = match &source {
+                    Source::File(_) => self.wire.flush_before_more(cx),
+                    _ => self.wire.flush(cx, false),
+                };
+                if !is_well {
+                    return self.keep_producing(request, source, Flow::Close);
+                }
             }
             if self.wire.backlog() >= PIECE {
                 return self.keep_producing(request, source, Flow::Leave);

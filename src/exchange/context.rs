@@ -15,11 +15,13 @@ use super::request::Request;
 use super::spares::Spares;
 use super::turn::Turn;
 use crate::abi::Handler;
+use crate::auth::guesses::Guesses;
 use crate::auth::nonce::Nonces;
 use crate::cgi::table::Programs;
 use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
 use crate::files::cache::{self, Cache};
+use crate::files::links::Links;
 use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::{Logs, shown};
@@ -64,6 +66,8 @@ pub struct Context {
     pub files: Store,
     /// The nonces of digest authentication, made when the first password is needed.
     pub nonces: Option<Nonces>,
+    /// The wrong passwords that wait for their answers.
+    pub guesses: Guesses,
     pub deflater: Deflater,
     /// The next request comes upon a fault of the library.
     #[cfg(test)]
@@ -103,6 +107,7 @@ impl Context {
             buffered: 0,
             files: Store::default(),
             nonces: None,
+            guesses: Guesses::default(),
             deflater: Deflater::new(),
             #[cfg(test)]
             has_fault: false,
@@ -143,6 +148,14 @@ impl Context {
         let config = &self.options.config;
         let types = config.extra_mime_types.clone();
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+        self.files.cache.links = Links::of(&self.options.config);
+    }
+
+    /// Follows the links that the options say from now on. Cached files are compared with the file
+    /// system again.
+    pub fn renew_links(&mut self) {
+        self.files.cache.links = Links::of(&self.options.config);
+        self.files.look_again();
     }
 
     /// Publishes the limits that other threads have to respect.

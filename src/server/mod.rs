@@ -184,6 +184,10 @@ impl Server {
         if !self.watch_listeners() {
             duration = duration.min(retry);
         }
+        if !self.cx.programs.is_watched() {
+            // There may have been no descriptor for it.
+            self.let_programs_be_watched();
+        }
         let Self { queue, conns, cx, acceptor, .. } = self;
         for event in queue.wait(duration) {
             match event.token() {

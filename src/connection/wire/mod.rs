@@ -412,6 +412,12 @@ impl Wire {
         self.send(cx, flags, is_last)
     }
 
+    /// Sends as [`Wire::flush`], where more output follows at once: the rest of a segment waits for
+    /// it.
+    pub fn flush_before_more(&mut self, cx: &mut Context) -> bool {
+        self.send(cx, SendFlags::MORE, false)
+    }
+
     fn send(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
         let is_well = match self.session.is_some() {
             true => self.send_sealed(cx, flags, is_last),
