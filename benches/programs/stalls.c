@@ -31,7 +31,7 @@ static char *make(const char *kind, int len) {
   int i;
   for (i = 0; i < len; i++) {
     state = state * 1664525u + 1013904223u;
-    data[i] = (char) (kind[0] == 'n' ? state >> 24 : "the words of a text "[(state >> 28) % 20]);
+    data[i] = kind[0] == 'n' ? (char) (state >> 24) : "the words of a text "[(state >> 28) % 20];
   }
   return data;
 }
