@@ -9,7 +9,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Trusted};
 use crate::listening::{self, Entry};
 
 /// The reason why a value was refused: a static sentence that is returned to C.
@@ -41,6 +41,7 @@ options! {
     CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
+    DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
@@ -50,6 +51,7 @@ options! {
     ExtraHeaders = c"extra_headers", None;
     ExtraMimeTypes = c"extra_mime_types", None;
     FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
+    FollowSymlinks = c"follow_symlinks", Some(c"yes");
     GlobalAuthFile = c"global_auth_file", None;
     HideFilesPatterns = c"hide_files_patterns", None;
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
@@ -74,6 +76,7 @@ options! {
     SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
     SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
+    TrustedProxies = c"trusted_proxies", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -86,6 +89,15 @@ options! {
 pub enum DeferredAnswers {
     Get,
     All,
+}
+
+/// The symbolic links that are followed on the way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowSymlinks {
+    Yes,
+    No,
+    /// Those that lead to what the owner of the link owns.
+    SameOwner,
 }
 
 /// The connections that `mg_iterate_over_connections` visits.
@@ -145,6 +157,7 @@ pub struct Config {
     pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
+    pub dav_depth_infinity: bool,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
     pub enable_directory_listing: bool,
@@ -156,6 +169,7 @@ pub struct Config {
     /// Pairs of suffix and media type. A suffix is in lower case, with its dot.
     pub extra_mime_types: Vec<(String, String)>,
     pub file_cache_bytes: usize,
+    pub follow_symlinks: FollowSymlinks,
     pub global_auth_file: Option<PathBuf>,
     pub hide_files_patterns: Option<String>,
     pub idle_timeout_ms: u64,
@@ -185,6 +199,7 @@ pub struct Config {
     /// `None` where nothing is set.
     pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
+    pub trusted_proxies: Option<Trusted>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -207,6 +222,7 @@ impl Default for Config {
             cgi_runs: true,
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
+            dav_depth_infinity: false,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
             enable_directory_listing: true,
@@ -216,6 +232,7 @@ impl Default for Config {
             extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
             file_cache_bytes: 16 << 20,
+            follow_symlinks: FollowSymlinks::Yes,
             global_auth_file: None,
             hide_files_patterns: None,
             idle_timeout_ms: 30_000,
@@ -240,6 +257,7 @@ impl Default for Config {
             ssl_protocols: Protocols::default(),
             ssl_verify_client: None,
             ssi_pattern: None,
+            trusted_proxies: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -271,6 +289,7 @@ impl Config {
             }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
+            Id::DavDepthInfinity => self.dav_depth_infinity = yes(value),
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
@@ -283,6 +302,15 @@ impl Config {
             Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
             Id::FileCacheBytes => self.file_cache_bytes = size(value)?,
+            Id::FollowSymlinks => {
+                let words = [
+                    ("yes", FollowSymlinks::Yes),
+                    ("no", FollowSymlinks::No),
+                    ("same_owner", FollowSymlinks::SameOwner),
+                ];
+                let refusal = c"Option value must be yes, no or same_owner";
+                self.follow_symlinks = word(value, &words, refusal)?;
+            }
             Id::GlobalAuthFile => self.global_auth_file = path(value),
             Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
@@ -316,6 +344,7 @@ impl Config {
             Id::SslProtocols => self.ssl_protocols = protocols(value)?,
             Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
@@ -577,6 +606,14 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
+fn trusted_proxies(value: &[u8]) -> Result<Option<Trusted>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let trusted = std::str::from_utf8(value).ok().and_then(Trusted::parse);
+    trusted.map(Some).ok_or(c"Option value must be a list of subnets, or unix")
+}
+
 fn listening_port(value: &[u8]) -> Result<Vec<Entry>, Refusal> {
     if value.is_empty() {
         return Ok(Vec::new());
@@ -625,6 +662,7 @@ mod tests {
             ("deferred_answers", b"All", &[b"none", b"get "]),
             ("extra_headers", b"A: b\nC: d", &[b"A", b"A: \x01", b"Date: x", b"A: b\nc"]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
+            ("follow_symlinks", b"Same_Owner", &[b"maybe", b"no "]),
             ("idle_timeout_ms", b"0", &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"]),
             ("iterate_over", b"all", &[b"none"]),
             ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),
@@ -635,6 +673,7 @@ mod tests {
             ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
             ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),
             ("ssl_verify_client", b"Optional", &[b"no", b"require "]),
+            ("trusted_proxies", b"10/8,unix", &[b"+10/8", b"10/8,", b"local", b"\xff"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];

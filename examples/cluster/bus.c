@@ -19,8 +19,8 @@
 enum {
   MAX_QUEUED = 1000,
   BATCH = 64,
-  CONNECT_TIMEOUT_S = 1,
-  ANSWER_TIMEOUT_S = 2,
+  CONNECT_TIMEOUT_S = 2,
+  ANSWER_TIMEOUT_S = 4,
   /* A connection that is silent for as long is asked whether it is still there. */
   SILENCE_MS = 5000,
   FIRST_WAIT_MS = 100,

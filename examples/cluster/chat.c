@@ -341,6 +341,7 @@ int main(int argc, char *argv[]) {
   config.host = argc > 4 ? argv[4] : "127.0.0.1";
   config.port = argc > 5 ? atoi(argv[5]) : 6379;
   config.password = getenv("REDIS_PASSWORD");
+  if (config.password != NULL && config.password[0] == '\0') config.password = NULL;
   config.channel = "chat";
   config.deliver = on_messages;
   config.lost = on_lost;

@@ -4,11 +4,13 @@
 //! that the wire names.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use mio::net::TcpStream;
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::head::HeadWriter;
@@ -253,7 +255,6 @@ impl FileBody {
         }
         self.check(look)?;
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(PIECE);
-        let before = out.len();
         out.try_reserve(left.min(PIECE))?;
         let count = match &self.known.content {
             Content::Bytes(bytes) => {
@@ -262,12 +263,7 @@ impl FileBody {
                 out.extend_from_slice(piece);
                 piece.len()
             }
-            Content::Open(file) => {
-                out.resize(before + left.min(PIECE), 0);
-                let read = file.read_at(&mut out[before..], self.range.start);
-                out.truncate(before + *read.as_ref().unwrap_or(&0));
-                read?
-            }
+            Content::Open(file) => append_from(file, self.range.start, left.min(PIECE), out)?,
         };
         if count == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -275,6 +271,23 @@ impl FileBody {
         self.range.start += count as u64;
         Ok(count)
     }
+}
+
+/// Appends at most `len` bytes of a file from `offset` on to `out`, which has room for them. Returns
+/// their number.
+fn append_from(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+    let before = out.len();
+    // Reading into the spare capacity saves setting it to zero, but always fills all of it.
+    let excess = (out.capacity() - before).saturating_sub(len);
+    if excess <= len / 8 {
+        rustix::io::pread(file, spare_capacity(out), offset)?;
+        out.truncate(before + len);
+        return Ok(out.len() - before);
+    }
+    out.resize(before + len, 0);
+    let read = file.read_at(out.get_mut(before..).unwrap_or_default(), offset);
+    out.truncate(before + *read.as_ref().unwrap_or(&0));
+    read
 }
 
 #[cfg(test)]
@@ -315,6 +328,28 @@ mod tests {
         }
         let wanted = [&content[10..299_990], b"<head>", &content[7..200_007], b"<tail>"].concat();
         assert!(out == wanted);
+        std::fs::remove_file(path).expect("the file");
+    }
+
+    #[test]
+    fn no_more_is_appended_than_was_asked_for() {
+        let content: Vec<u8> = (0..9_000u32).map(|n| (n % 251) as u8).collect();
+        let path = std::env::temp_dir().join(format!("appending-{}", std::process::id()));
+        std::fs::write(&path, &content).expect("a file");
+        let file = File::open(&path).expect("the file");
+        // Spare capacity: what is wanted, a little more, much more.
+        for spare in [4000, 4400, 8500] {
+            let mut out = Vec::with_capacity(5 + spare);
+            out.extend_from_slice(b"head:");
+            assert_eq!(append_from(&file, 100, 4000, &mut out).expect("bytes"), 4000);
+            assert!(out == [b"head:", &content[100..4100]].concat(), "{spare}");
+            out.truncate(5);
+            assert_eq!(append_from(&file, 8_000, 4000, &mut out).expect("bytes"), 1000);
+            assert!(out == [b"head:", &content[8_000..]].concat(), "{spare}");
+            out.truncate(5);
+            assert_eq!(append_from(&file, 9_000, 4000, &mut out).expect("the end"), 0);
+            assert!(out == b"head:", "{spare}");
+        }
         std::fs::remove_file(path).expect("the file");
     }
 

@@ -44,7 +44,7 @@ enum Stage {
 
 /// Begins to read a directory. An answer to HEAD is complete without that.
 pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
-    let reader = match Reader::open(&path) {
+    let reader = match Reader::open(&path, &cx.files.cache.links) {
         Ok(reader) => reader,
         Err(error) => return Begun::Failed(cx.refusal(request.client, &path, &error)),
     };

@@ -133,7 +133,7 @@ impl Source {
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
-            Source::Propfind(answer) => answer.produce(out, cx),
+            Source::Propfind(answer) => answer.produce(request, out, cx),
             Source::Page(page) => page.produce(request, out, cx),
             Source::Program(gateway) => gateway.produce(request, out, cx),
         }

@@ -337,11 +337,12 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         path_translated: translated.as_deref(),
         local: request.local,
         peer: request.client,
-        secure: request.is_secure,
         client: request.client_certificate().map(|certificate| ClientCertificate {
             subject: subject::of(&certificate),
             pem: subject::pem(&certificate),
         }),
+        secure: request.is_secure,
+        is_https: request.is_https(),
         error_is_heard: cx.logs.error.is_on(),
     };
     let owner = Owner { index: request.connection, address: request.client };

@@ -42,10 +42,12 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Whether the connection uses TLS.
-    pub secure: bool,
     /// The certificate that the client has shown.
     pub client: Option<&'a ClientCertificate>,
+    /// Whether the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
+    /// Whether this connection uses TLS.
+    pub secure: bool,
     /// The user by digest authentication; empty without it.
     pub user: &'a [u8],
     /// The length of the content, if there is content.
@@ -114,7 +116,7 @@ impl MetaVariables<'_> {
             ("SCRIPT_NAME", self.script_name),
             ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
             ("QUERY_STRING", self.query),
-            ("HTTPS", if self.secure { b"on" } else { b"off" }),
+            ("HTTPS", if self.is_https { b"on" } else { b"off" }),
         ];
         for (name, value) in always {
             table.set(name, value);
@@ -211,8 +213,9 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
-            secure: false,
             client: None,
+            is_https: false,
+            secure: false,
             user: b"",
             content_length: None,
             document_root: Path::new("/www"),

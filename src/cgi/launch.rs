@@ -47,10 +47,12 @@ pub struct Origin<'a> {
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Set if the connection uses TLS.
-    pub secure: bool,
     /// The certificate that the client has shown.
     pub client: Option<ClientCertificate>,
+    /// Set if the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
+    /// Set if this connection uses TLS.
+    pub secure: bool,
     /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
 }
@@ -146,8 +148,9 @@ impl Launch<'_> {
             server_name: &config.auth_domain,
             local: origin.local,
             peer: origin.peer,
-            secure: origin.secure,
             client: origin.client.as_ref(),
+            is_https: origin.is_https,
+            secure: origin.secure,
             user: origin.user,
             content_length: self.content_length,
             document_root: &absolute(config.document_root.as_deref().unwrap_or(Path::new("/"))),

@@ -93,8 +93,14 @@ impl Conn {
                     Err(ended) => self.end_answer(cx, request, ended),
                 };
             }
-            if self.wire.backlog() >= PIECE && !self.wire.flush(cx, false) {
-                return self.keep_producing(request, source, Flow::Close);
+            if self.wire.backlog() >= PIECE {
+                let is_well = match &source {
+                    Source::File(_) => self.wire.flush_before_more(cx),
+                    _ => self.wire.flush(cx, false),
+                };
+                if !is_well {
+                    return self.keep_producing(request, source, Flow::Close);
+                }
             }
             if self.wire.backlog() >= PIECE {
                 return self.keep_producing(request, source, Flow::Leave);

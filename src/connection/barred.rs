@@ -18,6 +18,7 @@ impl Conn {
         }
         match &mut self.state {
             State::Head(waiting) => self.state = State::Barred(*waiting),
+            State::ProxyHeader { is_barred, .. } => *is_barred = true,
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Calling { request, .. }

@@ -100,9 +100,14 @@ impl Conn {
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
         if (request.head.names_certificate || request.is_secure)
-            && !request.name_client(self.wire.client_certificate(), false)
+            && !request.name_client(self.wire.client_certificate(), self.wire.hears_proxies)
         {
             return Flow::Close;
+        }
+        if self.wire.hears_proxies
+            && let Err(status) = self.hear_proxies(cx, &mut request)
+        {
+            return self.fail(cx, request, status);
         }
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
@@ -215,6 +220,10 @@ impl Conn {
     pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, parsed: bool) -> Flow {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
+        if self.wire.hears_proxies {
+            // Nobody is named as the client.
+            self.wire.slot.show_peer(self.wire.peer);
+        }
         request.head = Default::default();
         request.rest = Rest::Unread;
         if cx.logs.access.is_on() {
@@ -228,11 +237,11 @@ impl Conn {
 }
 
 /// Returns the access log line of a request.
-fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
+pub(super) fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer,
+        peer: request.client,
         user: None,
         time: cx.clock.log_time(),
         method: request.method(),

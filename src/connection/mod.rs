@@ -10,6 +10,7 @@ mod closing;
 mod content;
 mod heads;
 mod messages;
+mod proxied;
 mod redirected;
 mod timeouts;
 mod websocket;
@@ -84,6 +85,12 @@ const _: () = assert!(size_of::<Conn>() <= 144);
 enum State {
     /// Waiting for a request, or for the rest of its head.
     Head(Waiting),
+    /// Waiting for what a trusted proxy sends first, which may be a header of the PROXY protocol.
+    /// With `is_barred` the connection is `Barred` behind it.
+    ProxyHeader {
+        waiting: Waiting,
+        is_barred: bool,
+    },
     /// Waiting for a request that must not be served: TLS was asked for and cannot be spoken, or the
     /// listening socket redirects all requests.
     Barred(Waiting),
@@ -158,7 +165,7 @@ impl State {
     /// Returns the request that is being answered; for a websocket, the request of its handshake.
     fn request(&self) -> Option<&Request> {
         match self {
-            State::Head(_) | State::Barred(_) => None,
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => None,
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Calling { request, .. }
@@ -206,11 +213,12 @@ impl State {
 
 impl Conn {
     /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`]; `now` is in
-    /// milliseconds of the server's clock.
+    /// milliseconds of the server's clock. `is_proxy` says that the peer is a trusted proxy.
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
         peer: Peer,
+        is_proxy: bool,
         manner: Manner,
         opening: Opening,
         (number, now): (u32, u32),
@@ -225,7 +233,13 @@ impl Conn {
             Opening::Tls(session) => (State::Head(begun), Some(session)),
             Opening::Barred => (State::Barred(begun), None),
         };
-        let wire = Wire::new(slot, socket, peer, session, now);
+        let mut wire = Wire::new(slot, socket, peer, session, now);
+        wire.hears_proxies = is_proxy;
+        let state = match state {
+            State::Head(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: false },
+            State::Barred(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: true },
+            state => state,
+        };
         Self { wire, state, number, since: now, timed_out: false, manner }
     }
 
@@ -239,6 +253,7 @@ impl Conn {
         match &mut self.state {
             State::Head(_) => self.next_head(cx),
             State::Barred(_) => self.turn_down(cx),
+            State::ProxyHeader { .. } => self.take_proxy_header(cx),
             State::Content { .. } | State::Deciding(_) | State::Producing { .. } => {
                 self.drive_request(cx)
             }
@@ -477,7 +492,7 @@ impl Conn {
     pub fn end_in_child(&mut self, cx: &mut Context) {
         self.wire.leave_to_parent(cx);
         match std::mem::take(&mut self.state) {
-            State::Head(_) | State::Barred(_) => {}
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => {}
             State::Content { request, .. }
             | State::Producing { request, .. }
             | State::Calling { request, .. }
@@ -499,7 +514,7 @@ impl Conn {
     pub fn end(&mut self, cx: &mut Context) {
         let is_cut = self.is_cut();
         match std::mem::take(&mut self.state) {
-            State::Head(_) | State::Barred(_) => {}
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => {}
             State::Content { mut request, recipient } => {
                 recipient.stop(cx);
                 Self::log_answer(&mut self.wire, cx, &mut request);
@@ -544,6 +559,7 @@ impl Conn {
     fn is_cut(&self) -> bool {
         match &self.state {
             State::Head(_)
+            | State::ProxyHeader { .. }
             | State::Barred(_)
             | State::Draining { .. }
             | State::Lingering { .. } => false,

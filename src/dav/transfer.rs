@@ -26,7 +26,7 @@ use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
-use super::transfer_rules::{Checked, MAX_SURVEYS, own_place};
+use super::transfer_rules::{Checked, MAX_SURVEYS, Relation, own_place};
 use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy};
 use super::tree_replies::{failures, locked_inside, refused};
 use crate::files::known::modified_of;
@@ -257,13 +257,21 @@ impl Transfer {
         if self.moves {
             from = own_place(source).ok_or(Reply::from(409))?;
             let replaces = target.exists();
-            if !source.is_link && source.etag().is_some() && source.etag() == target.etag() {
+            let relation = self.checked.relation;
+            if relation == Relation::Other
+                && !source.is_link
+                && source.etag().is_some()
+                && source.etag() == target.etag()
+            {
                 // A client that has cached the replaced file must not mistake the new one for it.
                 stamp(&open_file(&from)?, target.metadata(), source.metadata().map(modified_of));
             }
-            let moved = match source.is_link {
-                true => move_link(&from, place, replaces),
-                false => move_name(&from, place, replaces),
+            let moved = match relation {
+                Relation::Other if source.is_link => move_link(&from, place, replaces),
+                Relation::Other => move_name(&from, place, replaces),
+                // To rename one name of a file to another does nothing (`rename(2)`).
+                Relation::OtherName => fs::remove_file(&from).map(|()| None),
+                Relation::OtherSpelling => fs::rename(&from, place).map(|()| None),
             };
             match moved {
                 Ok(old) => {
@@ -393,7 +401,11 @@ impl Transfer {
         }
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
             // Another client may have made a new file there.
-            Some(home) if home.path().exists() => Ok(()),
+            Some(home)
+                if self.checked.relation != Relation::OtherSpelling && home.path().exists() =>
+            {
+                Ok(())
+            }
             Some(home) => store::update(&home.dir, env.unix, &mut |state| {
                 state.remove(&home.name);
             }),
@@ -417,7 +429,9 @@ impl Transfer {
                 return Some(reply);
             }
         }
-        Some(if self.checked.target.exists() { 204 } else { 201 }.into())
+        let replaces =
+            self.checked.target.exists() && self.checked.relation != Relation::OtherSpelling;
+        Some(if replaces { 204 } else { 201 }.into())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cgi::table::Programs;
 use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
 use crate::files::cache::{self, Cache};
+use crate::files::links::Links;
 use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::{Logs, shown};
@@ -143,6 +144,14 @@ impl Context {
         let config = &self.options.config;
         let types = config.extra_mime_types.clone();
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+        self.files.cache.links = Links::of(&self.options.config);
+    }
+
+    /// Follows the links that the options say from now on. Cached files are compared with the file
+    /// system again.
+    pub fn renew_links(&mut self) {
+        self.files.cache.links = Links::of(&self.options.config);
+        self.files.look_again();
     }
 
     /// Publishes the limits that other threads have to respect.

@@ -25,9 +25,13 @@ pub struct Request {
     pub client: Peer,
     /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
+    /// Whether the connection uses TLS.
     pub is_secure: bool,
     /// The first `Client-Cert` field is that of the client's own certificate.
     pub has_certificate: bool,
+    /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
+    /// what needs TLS.
+    pub told_https: Option<bool>,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -89,6 +93,7 @@ impl Default for Request {
             local: None,
             is_secure: false,
             has_certificate: false,
+            told_https: None,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -125,6 +130,7 @@ impl Request {
             client: _,
             is_secure: _,
             has_certificate,
+            told_https,
             local,
             buf,
             head: _,
@@ -152,6 +158,7 @@ impl Request {
         *rest = Rest::Nothing;
         (*arrived, *charged) = (0, 0);
         (*is_last, *is_spent) = (false, false);
+        *told_https = None;
         user.clear();
         *granted = None;
         *redirections = 0;
@@ -215,6 +222,11 @@ impl Request {
         let text =
             value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
         STANDARD.decode(text).ok()
+    }
+
+    /// Returns whether the client speaks https, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.told_https.unwrap_or(self.is_secure)
     }
 
     /// Returns the query of the target.

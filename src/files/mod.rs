@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod directory;
 pub mod known;
+pub mod links;
 pub mod listing;
 pub mod merge;
 pub mod mime;

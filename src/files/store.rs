@@ -67,6 +67,11 @@ impl Store {
         self.cache.get(path, self.look)
     }
 
+    /// Returns whether a symbolic link that is not followed is on the way to a path.
+    pub fn bar(&self, path: &Path) -> bool {
+        self.cache.links.bar(path)
+    }
+
     /// Looks for a user in a password file that [`Store::get`] has returned in the present look.
     pub fn find_password(
         &mut self,

@@ -197,7 +197,10 @@ impl Head {
     }
 
     /// Returns name and value of every field. `head` holds the bytes of the head.
-    pub fn pairs<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn pairs<'a>(
+        &self,
+        head: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         self.fields.iter().filter_map(|field| {
             let name = head.get(field.name.range())?;
             Some((name, head.get(field.value.range())?))

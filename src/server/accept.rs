@@ -262,7 +262,10 @@ impl Server {
         slot.open(self.cx.hub, index, peer, self.cx.param);
         let socket = mio::net::TcpStream::from_std(TcpStream::from(socket));
         let number = self.acceptor.accepted;
-        let conn = Conn::new(slot, socket, peer, manner, opening, (number, self.cx.clock.now));
+        let trusted = self.cx.options.config.trusted_proxies.as_ref();
+        let is_proxy = trusted.is_some_and(|trusted| trusted.contains(peer));
+        let numbers = (number, self.cx.clock.now);
+        let conn = Conn::new(slot, socket, peer, is_proxy, manner, opening, numbers);
         self.conns.put(index, conn)?.set_timer(&mut self.cx);
         Some(index)
     }

@@ -42,6 +42,7 @@ impl Server {
             _ => self.cx.options.set(id, value)?,
         }
         self.cx.files.shortcuts.clear();
+        self.cx.renew_links();
         self.cx.note_logs();
         self.apply(id);
         Ok(())

@@ -182,6 +182,13 @@ impl Site<'_> {
     /// Checks the password that the place requires.
     fn ask_for_password(&mut self, place: &Place) -> Result<(), Task> {
         let is_required = self.cx.options.config.global_auth_file.is_some();
+        // Behind a link that is not followed nothing is, no password file either.
+        if !is_required
+            && place.found.is_err()
+            && place.passwords.parent().is_some_and(|dir| self.cx.files.bar(dir))
+        {
+            return Err(Task::Reply(404));
+        }
         self.authorise(&place.passwords, is_required)
     }
 

@@ -3,6 +3,7 @@
 //!
 //! Owns the refusal of certificates. Knows no protocol.
 
+use super::records::Records;
 use super::setup::{Pem, Setup};
 use super::{Refusal, Taken};
 
@@ -52,11 +53,11 @@ impl Engine {
         match *self {}
     }
 
-    pub fn seal(&mut self, _: &mut [u8], _: &[u8], _: &mut Vec<u8>) -> Result<(), String> {
+    pub fn seal(&mut self, _: &mut [u8], _: &[u8], _: &mut Records) -> Result<(), String> {
         match *self {}
     }
 
-    pub fn seal_end(&mut self, _: &mut [u8], _: &mut Vec<u8>) {
+    pub fn seal_end(&mut self, _: &mut [u8], _: &mut Records) {
         match *self {}
     }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus,
-};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 
 use super::Taken;
+use super::records::Records;
 
-/// An upper bound of the bytes that a record adds to its content.
+/// An upper bound of the bytes that a record adds to its content, with an update of the keys in front
+/// of it.
 const OVERHEAD: usize = 64;
 /// The longest content of a record in bytes (RFC 8446, section 5.1).
 const MAX_CONTENT: usize = 16 * 1024;
@@ -43,20 +42,26 @@ impl Engine {
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(Taken, bool), String> {
         let mut taken = Taken::default();
+        let mut replied = false;
         loop {
             let rest = wire.get_mut(taken.consumed..).unwrap_or_default();
             let UnbufferedStatus { discard, state } = self.0.process_tls_records(rest);
             let mut done = None;
             let mut more = 0;
+            let mut has_content = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    has_content = true;
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(|error| error.to_string())?;
                         more += record.discard;
                         sink(record.payload);
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, replies)?,
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(&mut data, replies)?;
+                    replied = true;
+                }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => taken.ended = true,
                 Ok(ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => done = Some(true),
@@ -68,6 +73,10 @@ impl Engine {
                 }
             }
             taken.consumed += discard + more;
+            if has_content && !replied && taken.consumed == wire.len() && !self.0.wants_write() {
+                // The usual end. Another call would find nothing to do, and takes its time.
+                return Ok((taken, true));
+            }
             if let Some(is_open) = done {
                 return Ok((taken, is_open));
             }
@@ -92,20 +101,21 @@ impl Engine {
         &mut self,
         partial: &mut [u8],
         plain: &[u8],
-        records: &mut Vec<u8>,
+        records: &mut Records,
     ) -> Result<(), String> {
         loop {
             match self.0.process_tls_records(partial).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, records)?,
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    let mut message = Vec::new();
+                    encode(&mut data, &mut message)?;
+                    records.extend(&message).ok_or_else(cannot_encrypt)?;
+                }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => {}
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let room = plain.len() + (plain.len() / MAX_CONTENT + 1) * OVERHEAD;
-                    return grown(records, room, |place| match traffic.encrypt(plain, place) {
-                        Ok(count) => Ok(count),
-                        Err(EncryptError::InsufficientSize(short)) => Err(Some(short)),
-                        Err(_) => Err(None),
-                    });
+                    let sealed = records.append(room, |place| traffic.encrypt(plain, place).ok());
+                    return sealed.ok_or_else(cannot_encrypt);
                 }
                 Ok(_) => return Err("nothing can be sent any more".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -114,15 +124,12 @@ impl Engine {
     }
 
     /// Appends `close_notify` to `records`.
-    pub fn seal_end(&mut self, partial: &mut [u8], records: &mut Vec<u8>) {
+    pub fn seal_end(&mut self, partial: &mut [u8], records: &mut Records) {
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) =
             self.0.process_tls_records(partial).state
         {
-            let _ = grown(records, OVERHEAD, |place| match traffic.queue_close_notify(place) {
-                Ok(count) => Ok(count),
-                Err(EncryptError::InsufficientSize(short)) => Err(Some(short)),
-                Err(_) => Err(None),
-            });
+            // Without memory for it, the connection ends as if it had been cut off.
+            let _ = records.append(OVERHEAD, |place| traffic.queue_close_notify(place).ok());
         }
     }
 }
@@ -130,33 +137,18 @@ impl Engine {
 /// Appends a record that rustls has prepared.
 fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), String> {
     // With no room, rustls reports the length of the record.
-    grown(out, 0, |place| match data.encode(place) {
-        Ok(count) => Ok(count),
-        Err(EncodeError::InsufficientSize(short)) => Err(Some(short)),
-        Err(_) => Err(None),
-    })
+    let Err(EncodeError::InsufficientSize(short)) = data.encode(&mut []) else {
+        return Err(cannot_encrypt());
+    };
+    let before = out.len();
+    out.try_reserve(short.required_size).map_err(|_| cannot_encrypt())?;
+    out.resize(before + short.required_size, 0);
+    let written = data.encode(out.get_mut(before..).unwrap_or_default());
+    out.truncate(before + *written.as_ref().unwrap_or(&0));
+    written.map(|_| ()).map_err(|_| cannot_encrypt())
 }
 
-/// Appends the output of `write`, which gets `room` bytes, and then the number of bytes that it
-/// asks for.
-fn grown(
-    out: &mut Vec<u8>,
-    mut room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<InsufficientSizeError>>,
-) -> Result<(), String> {
-    let before = out.len();
-    for _ in 0..2 {
-        if out.try_reserve(room).is_err() {
-            break;
-        }
-        out.resize(before + room, 0);
-        let written = write(out.get_mut(before..).unwrap_or_default());
-        out.truncate(before + *written.as_ref().unwrap_or(&0));
-        match written {
-            Ok(_) => return Ok(()),
-            Err(Some(short)) => room = short.required_size,
-            Err(None) => break,
-        }
-    }
-    Err("cannot encrypt".to_owned())
+/// Returns the line for the error log when records cannot be made.
+fn cannot_encrypt() -> String {
+    "cannot encrypt".to_owned()
 }

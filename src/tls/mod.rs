@@ -16,6 +16,7 @@ mod identity;
 #[cfg(feature = "tls")]
 mod pem;
 pub mod port;
+pub mod records;
 pub mod setup;
 pub mod subject;
 #[cfg(feature = "tls")]
@@ -31,12 +32,14 @@ pub use self::absent::{Authorities, Certificate, Identity};
 use self::engine::Engine;
 #[cfg(feature = "tls")]
 pub use self::identity::{Authorities, Certificate, Identity};
+use self::records::Records;
 
 /// The longest incomplete record or handshake message in bytes that is stored. Records are at most
 /// 18 KiB long (RFC 5246, section 6.2.3).
 const MAX_PARTIAL: usize = 20 * 1024;
-/// The number of bytes that are encrypted at a time, before the socket has taken their records.
-const PORTION: usize = 64 * 1024;
+/// The number of bytes that are encrypted at a time, before the socket has taken their records: a
+/// piece of a file, with the head of the answer in front of it.
+const PORTION: usize = 80 * 1024;
 
 /// The reason why a setting is refused.
 pub struct Refusal {
@@ -186,10 +189,13 @@ impl Session {
         &mut self,
         plain: &[u8],
         is_last: bool,
-        records: &mut Vec<u8>,
+        records: &mut Records,
     ) -> Result<(), String> {
         records.clear();
-        records.append(&mut self.unsent);
+        if !self.unsent.is_empty() {
+            records.extend(&self.unsent).ok_or_else(out_of_memory)?;
+            self.unsent.clear();
+        }
         if self.state != State::Open {
             return Ok(());
         }
@@ -217,4 +223,9 @@ impl Session {
         self.unsent.extend_from_slice(rest);
         0
     }
+}
+
+/// Returns the line for the error log when records find no room.
+fn out_of_memory() -> String {
+    "out of memory".to_owned()
 }

@@ -3,6 +3,7 @@
 //!
 //! Refuses to know sockets and connections.
 
+use super::records::Records;
 use super::{Identity, Session};
 
 /// The protocol that a listening socket was asked to speak.
@@ -40,7 +41,7 @@ pub struct Port {
     /// Records as they are received.
     pub received: Vec<u8>,
     /// Records as they are sent.
-    pub sealed: Vec<u8>,
+    pub sealed: Records,
 }
 
 impl Port {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    Client, Link, Program, Scratch, Websocket, compile_with, root, runner, until,
+    Client, Link, Program, Scratch, Websocket, compile_with, frame, root, runner, until,
 };
 
 fn chat() -> std::path::PathBuf {
@@ -255,16 +255,17 @@ fn a_server_that_is_told_to_end_sends_its_guests_to_the_others() {
         guests.into_iter().partition(|guest| guest.server == "c");
     for mut guest in sent_away {
         // What others did before may come first.
-        let mut frame = guest.socket.next();
-        while frame.first_byte != 0x88 {
-            frame = guest.socket.next();
+        let mut close = guest.socket.next();
+        while close.first_byte != 0x88 {
+            close = guest.socket.next();
         }
-        assert_eq!(frame.payload, 1001_u16.to_be_bytes());
+        assert_eq!(close.payload, 1001_u16.to_be_bytes());
         // Before the server has gone, since it waits for the guest's Close.
         let again = cluster.enter(&guest.name);
         assert_ne!(again.server, "c");
         kept.push(again);
-        guest.socket.frame(0x88, frame.payload);
+        // It waits for some seconds, no longer.
+        guest.socket.client.try_send(frame(0x88, close.payload));
         guest.expect_end();
     }
     ended.expect_end();

@@ -7,7 +7,7 @@
 //! ones before. Refuses to know how records are encrypted, which is in the room `tls`.
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Received, Wire, receive};
 use crate::exchange::context::Context;
@@ -68,7 +68,7 @@ impl Wire {
             }
             let records = &mut cx.tls.received;
             let begin = session.begin_input(records);
-            let count = match receive(&self.socket, &mut records[begin..]) {
+            let count = match receive(&self.socket, &mut records[begin..], RecvFlags::empty()) {
                 Ok(0) => {
                     (self.eof, self.readable) = (true, false);
                     return Received::End;
@@ -160,25 +160,29 @@ impl Wire {
             if records.is_empty() {
                 break;
             }
-            match rustix::net::send(&self.socket, records, flags | SendFlags::NOSIGNAL) {
+            match rustix::net::send(&self.socket, records.as_slice(), flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     // Records that carry no content do not keep a connection from being idle.
                     if !self.lives_by_input && session.carries() {
                         self.last_active = cx.clock.now;
                     }
-                    if count < records.len() {
+                    if count < records.as_slice().len() {
                         self.writable = false;
                     }
-                    let done = session.sent(records, count);
-                    if let Some(out) = self.out.as_mut() {
+                    let done = session.sent(records.as_slice(), count);
+                    let is_empty = self.out.as_mut().is_none_or(|out| {
                         out.consume(done);
+                        out.is_empty()
+                    });
+                    if is_empty && !is_last {
+                        break;
                     }
                 }
                 Err(Errno::INTR) => {
-                    session.sent(records, 0);
+                    session.sent(records.as_slice(), 0);
                 }
                 Err(Errno::AGAIN) => {
-                    session.sent(records, 0);
+                    session.sent(records.as_slice(), 0);
                     self.writable = false;
                 }
                 Err(_) => return false,
@@ -199,7 +203,7 @@ impl Wire {
             let records = &mut cx.tls.sealed;
             if session.fill(&[], true, records).is_ok() && !records.is_empty() {
                 // A client that has gone need not be told.
-                let _ = rustix::net::send(&self.socket, records, SendFlags::NOSIGNAL);
+                let _ = rustix::net::send(&self.socket, records.as_slice(), SendFlags::NOSIGNAL);
             }
         }
         self.end_session(cx);

@@ -19,6 +19,7 @@ use crate::dav::stamp::stamp;
 use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
 use crate::files::known::modified_of;
+use crate::files::resolve::PASSWORD_FILE;
 
 /// The number of bytes that are copied at once.
 pub const FILE_PIECE: usize = 256 * 1024;
@@ -152,8 +153,10 @@ impl TreeCopy {
         if is_own(name.as_bytes()) {
             return self.pass_own(from, name);
         }
+        // Without the file that guards it, a copy of a directory would show what is in it.
+        let is_needed = self.whole || name == PASSWORD_FILE;
         if left_out {
-            return if self.whole { Err(Errno::PERM.into()) } else { Ok(0) };
+            return if is_needed { Err(Errno::PERM.into()) } else { Ok(0) };
         }
         if kind.is_dir() {
             let entries = read_entries(from)?;
@@ -168,7 +171,7 @@ impl TreeCopy {
             std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
         } else if kind.is_symlink() {
             copy_link(from, &to)?;
-        } else if self.whole {
+        } else if is_needed {
             // A device, FIFO or socket cannot be copied.
             return Err(Errno::PERM.into());
         }
