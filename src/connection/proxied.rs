@@ -59,7 +59,6 @@ impl Conn {
             waiting.begun = true;
             self.since = cx.clock.now;
         }
-        self.set_timer(cx);
         Flow::Leave
     }
 
@@ -87,6 +86,12 @@ impl Conn {
             false => State::Head(waiting),
         };
         Flow::Again
+    }
+
+    /// Returns whether the word of the peer about its clients counts.
+    pub(super) fn is_believed(&self, cx: &Context) -> bool {
+        let trusted = cx.options.config.trusted_proxies.as_ref();
+        self.wire.hears_proxies && trusted.is_some_and(|trusted| trusted.contains(self.wire.peer))
     }
 
     /// Finds out for whom a trusted proxy sends a request, and shows that client. Returns the

@@ -13,6 +13,7 @@ use support::lacks;
 
 mod abi;
 mod answers;
+mod basic_auth;
 mod cgi;
 mod cgi_processes;
 mod cluster;
@@ -48,6 +49,8 @@ mod passwords;
 mod paths;
 mod persistence;
 mod ports;
+mod proxies;
+mod proxy_programs;
 mod ranges;
 #[cfg(feature = "tls")]
 mod redirections;

@@ -331,6 +331,8 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   } else if (strcmp(verb, "strings") == 0) {
     SAY("%s method=%s uri=%s query=%s headers=%d", step, conn->request_method, conn->uri,
         conn->query_string ? conn->query_string : "NULL", conn->num_headers);
+  } else if (strcmp(verb, "peer") == 0) {
+    SAY("%s peer=%s %d", step, conn->remote_ip, conn->remote_port);
   } else if (strcmp(verb, "set") == 0) {
     word = next_word(&step);
     text = mg_set_option(server, word, step);
@@ -560,6 +562,19 @@ static void live_with(const char *habit) {
   }
 }
 
+/* Listens on a Unix domain socket that the program itself has opened. */
+static void listen_at(const char *path) {
+  struct sockaddr_un address;
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof(address));
+  address.sun_family = AF_UNIX;
+  CHECK(strlen(path) < sizeof(address.sun_path));
+  strcpy(address.sun_path, path);
+  CHECK(bind(listener, (struct sockaddr *) &address, sizeof(address)) == 0);
+  CHECK(listen(listener, 16) == 0);
+  mg_set_listening_socket(server, listener);
+}
+
 int main(int argc, char *argv[]) {
   int i, step = 0;
   struct rlimit limit;
@@ -600,6 +615,8 @@ int main(int argc, char *argv[]) {
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;
+      } else if (strcmp(argv[i], "--unix") == 0) {
+        listen_at(value);
       } else if (strcmp(argv[i], "--habit") == 0) {
         live_with(value);
       } else if (strcmp(argv[i], "--error-returns") == 0) {

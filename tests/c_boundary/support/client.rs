@@ -56,10 +56,23 @@ impl Client {
         let address = SocketAddr::new(address, port);
         let stream = TcpStream::connect_timeout(&address, deadline())
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        Client::of(stream)
+    }
+
+    fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(deadline())).expect("a read deadline");
         stream.set_write_timeout(Some(deadline())).expect("a write deadline");
         Client { stream, received: Vec::new(), was_reset: false }
+    }
+
+    /// Connects over IPv4 from this address of the machine.
+    pub fn connect_from(source: Ipv4Addr, port: u16) -> Client {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this machine");
+        connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
+        Client::of(socket.into())
     }
 
     /// Connects to a Unix domain socket; the name of an abstract one begins with `@`.
