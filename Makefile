@@ -39,6 +39,14 @@ lib:
 $(BUILD)/%: examples/%.c include/mongoose.h | lib
 	$(CC) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
 
+$(BUILD)/%: examples/%.cpp include/mongoose.h | lib
+	$(CXX) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
+
+# The example with files of its own, and hiredis: examples/cluster/run builds and starts it.
+$(BUILD)/cluster: examples/cluster/chat.c examples/cluster/bus.c examples/cluster/bus.h include/mongoose.h | lib
+	$(CC) $(CFLAGS) -pedantic -Iinclude -o $@ $(filter %.c,$^) -L$(BUILD) -lmongoose -lhiredis -lpthread \
+	  -Wl,-rpath,'$$ORIGIN'
+
 run: $(BUILD)/hello
 	@$(BUILD)/hello $(PORT)
 

@@ -2,8 +2,8 @@
  *
  *   cc chat.c -o chat -lmongoose && ./chat 8080 examples/chat
  *
- * The page opens a websocket at /chat?room=...&name=... and sends plain text. Everybody in the
- * room is sent lines of the form "kind TAB name TAB text".
+ * The page opens a websocket at /chat and sends texts: first "room TAB name", then what its guest
+ * says. Everybody in the room is sent lines of the form "kind TAB name TAB text".
  */
 #include <signal.h>
 #include <stdio.h>
@@ -12,19 +12,19 @@
 
 #include "mongoose.h"
 
-enum { MAX_TEXT = 2000 };
+enum { MAX_TEXT = 2000, MAX_NAME = 80 };
 
 /* What we know of a guest. It hangs on connection_param, and in a list. */
 struct guest {
-  char room[32];
-  char name[32];
+  char room[MAX_NAME + 1];
+  char name[MAX_NAME + 1];
   int is_here;
   struct guest *next;
 };
 
 struct line {
   const char *room;
-  char text[MAX_TEXT + 64];
+  char text[MAX_TEXT + MAX_NAME + 16];
   int len;
 };
 
@@ -41,7 +41,8 @@ static void send_if_in_room(struct mg_connection *conn, void *param) {
   const struct line *line = (const struct line *) param;
   const struct guest *guest = (const struct guest *) conn->connection_param;
   if (guest != NULL && strcmp(guest->room, line->room) == 0) {
-    mg_websocket_write(conn, 1, line->text, (size_t) line->len);
+    /* -1: this guest reads too slowly, or is about to leave. The others do not wait. */
+    (void) mg_websocket_write(conn, 1, line->text, (size_t) line->len);
   }
 }
 
@@ -50,23 +51,31 @@ static void tell_room(const struct guest *guest, const char *kind, const char *t
   line.room = guest->room;
   line.len = snprintf(line.text, sizeof(line.text), "%s\t%s\t%.*s", kind, guest->name, len, text);
   if (line.len >= (int) sizeof(line.text)) return;
-  mg_iterate_over_connections(server, send_if_in_room, &line);
+  /* On the thread that polls this is done in place, and has nothing to wait for. */
+  (void) mg_iterate_over_connections(server, send_if_in_room, &line);
 }
 
-/* A tab or a line break in a name would look like the end of it. */
-static void clean(char *name) {
-  for (; *name != '\0'; name++) {
-    if ((unsigned char) *name < ' ') *name = ' ';
-  }
+/* 0 if it is empty or too long. What would look like the end of a name becomes a space. */
+static int copy_name(char *name, const char *from, int len) {
+  int i;
+  if (len <= 0 || len > MAX_NAME) return 0;
+  for (i = 0; i < len; i++) name[i] = (unsigned char) from[i] < ' ' ? ' ' : from[i];
+  name[len] = '\0';
+  return 1;
 }
 
-/* The handler is first called on the first message: the page sends an empty one when it opens. */
+/* Reads the first message. Names are in a message and not in the query of the address, since
+ * messages are checked to be UTF-8: what is not would end the connections of all others. */
 static struct guest *welcome(struct mg_connection *conn) {
   struct guest *guest = (struct guest *) calloc(1, sizeof(*guest));
+  const char *tab = (const char *) memchr(conn->content, '\t', (size_t) conn->content_len);
+  int room_len = tab == NULL ? 0 : (int) (tab - conn->content);
   if (guest == NULL) return NULL;
-  if (mg_get_var(conn, "room", guest->room, sizeof(guest->room)) <= 0) strcpy(guest->room, "lobby");
-  if (mg_get_var(conn, "name", guest->name, sizeof(guest->name)) <= 0) strcpy(guest->name, "guest");
-  clean(guest->name);
+  if (!copy_name(guest->room, conn->content, room_len) ||
+      !copy_name(guest->name, tab + 1, conn->content_len - room_len - 1)) {
+    free(guest);
+    return NULL;
+  }
   conn->connection_param = guest;
   guest->next = guests;
   guests = guest;
@@ -83,7 +92,7 @@ static void mark_as_here(struct mg_connection *conn, void *unused) {
 /* A guest may leave without a word, when his battery is empty: so we look who is still there. */
 static void forget_those_who_left(void) {
   struct guest **link = &guests, *guest;
-  mg_iterate_over_connections(server, mark_as_here, NULL);
+  if (mg_iterate_over_connections(server, mark_as_here, NULL) < 0) return;
   while ((guest = *link) != NULL) {
     if (guest->is_here) {
       guest->is_here = 0;
@@ -104,26 +113,27 @@ static int on_chat(struct mg_connection *conn) {
     mg_printf_data(conn, "This address speaks websocket.\n");
     return 1;
   }
-  if (opcode == 8) {
-    conn->connection_param = NULL;
-    return 1;
-  }
-  if (guest == NULL) guest = welcome(conn);
-  if (guest == NULL) return 1;
-  if (opcode == 1 && conn->content_len > 0 && conn->content_len <= MAX_TEXT) {
+  if (opcode == 8) conn->connection_param = NULL;
+  if (opcode != 1) return 1;
+  if (guest == NULL) return welcome(conn) == NULL;
+  if (conn->content_len > 0 && conn->content_len <= MAX_TEXT) {
     tell_room(guest, "say", conn->content, conn->content_len);
   }
   return 0;
 }
 
+static int set(const char *name, const char *value) {
+  const char *problem = mg_set_option(server, name, value);
+  if (problem != NULL) fprintf(stderr, "%s=%s: %s\n", name, value, problem);
+  return problem == NULL;
+}
+
 int main(int argc, char *argv[]) {
-  const char *failure;
   unsigned int now, then = 0;
   server = mg_create_server(NULL);
-  mg_set_option(server, "document_root", argc > 2 ? argv[2] : "examples/chat");
-  failure = mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
-  if (failure != NULL) {
-    fprintf(stderr, "%s\n", failure);
+  if (!set("document_root", argc > 2 ? argv[2] : "examples/chat") ||
+      !set("listening_port", argc > 1 ? argv[1] : "8080")) {
+    mg_destroy_server(&server);
     return EXIT_FAILURE;
   }
   mg_add_uri_handler(server, "/chat", on_chat);

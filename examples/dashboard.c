@@ -6,6 +6,7 @@
  * are open, as a line of JSON, ten times a second.
  */
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,8 @@
 
 enum { INTERVAL_MS = 100 };
 
-static volatile sig_atomic_t stop, measuring = 1;
+/* Read by several threads, and set by a signal handler: a lock-free atomic may be both. */
+static atomic_int stop, measuring = 1;
 
 static void on_signal(int number) {
   (void) number;
@@ -57,8 +59,9 @@ static double memory_percent(void) {
   return total == 0 ? 0 : 100.0 * (double) (total - available) / (double) total;
 }
 
+/* -1 means that this page reads too slowly or has gone: there are newer figures soon. */
 static void push(struct mg_connection *conn, void *line) {
-  mg_websocket_write(conn, 1, (const char *) line, strlen((const char *) line));
+  (void) mg_websocket_write(conn, 1, (const char *) line, strlen((const char *) line));
 }
 
 /* Any thread may visit all websockets: `push` then runs on the thread that polls. */
@@ -66,11 +69,12 @@ static void *measure(void *param) {
   struct mg_server *server = (struct mg_server *) param;
   struct timespec interval = {0, INTERVAL_MS * 1000000L};
   char line[128];
-  int pages = 0;
+  int pages = 0, visited;
   while (!stop) {
     snprintf(line, sizeof(line), "{\"cpu\":%.1f,\"memory\":%.1f,\"pages\":%d}", cpu_percent(),
              memory_percent(), pages);
-    pages = mg_iterate_over_connections(server, push, line);
+    visited = mg_iterate_over_connections(server, push, line);
+    if (visited >= 0) pages = visited; /* -1: the server was busy for long */
     nanosleep(&interval, NULL);
   }
   measuring = 0;
@@ -86,13 +90,17 @@ static int on_live(struct mg_connection *conn) {
   return (conn->wsbits & 0x0f) == 8;
 }
 
+static int set(struct mg_server *server, const char *name, const char *value) {
+  const char *problem = mg_set_option(server, name, value);
+  if (problem != NULL) fprintf(stderr, "%s=%s: %s\n", name, value, problem);
+  return problem == NULL;
+}
+
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
-  const char *failure;
-  mg_set_option(server, "document_root", argc > 2 ? argv[2] : "examples/dashboard");
-  failure = mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
-  if (failure != NULL) {
-    fprintf(stderr, "%s\n", failure);
+  if (!set(server, "document_root", argc > 2 ? argv[2] : "examples/dashboard") ||
+      !set(server, "listening_port", argc > 1 ? argv[1] : "8080")) {
+    mg_destroy_server(&server);
     return EXIT_FAILURE;
   }
   mg_add_uri_handler(server, "/live", on_live);
@@ -100,7 +108,11 @@ int main(int argc, char *argv[]) {
   signal(SIGTERM, on_signal);
   printf("Listening on http://127.0.0.1:%s/\n", mg_get_option(server, "listening_port"));
   fflush(stdout);
-  if (mg_start_thread(measure, server) == NULL) return EXIT_FAILURE;
+  if (mg_start_thread(measure, server) == NULL) {
+    fprintf(stderr, "no thread\n");
+    mg_destroy_server(&server);
+    return EXIT_FAILURE;
+  }
   /* The thread is served to its end: it must not meet a server that is destroyed. */
   while (!stop || measuring) mg_poll_server(server, 200);
   mg_destroy_server(&server);

@@ -50,20 +50,30 @@ static int primes(struct mg_connection *conn) {
   char below[16];
   struct job *job = (struct job *) malloc(sizeof(*job));
 
-  if (job == NULL) return 1;
+  if (job == NULL) {
+    mg_send_status(conn, 503);
+    mg_send_data(conn, "", 0);
+    return 1;
+  }
   job->conn = conn;
   job->below = mg_get_var(conn, "below", below, sizeof(below)) > 0 ? atol(below) : 1000000;
   if (mg_start_thread(count_primes, job) == NULL) {
     free(job);
     mg_send_status(conn, 503);
+    mg_send_data(conn, "", 0);
   }
   return 1; /* a GET that nobody has answered yet stays open */
 }
 
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
+  const char *problem = mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
 
-  mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
+  if (problem != NULL) {
+    fprintf(stderr, "%s\n", problem);
+    mg_destroy_server(&server);
+    return EXIT_FAILURE;
+  }
   mg_add_uri_handler(server, "/primes", primes);
 
   signal(SIGINT, on_signal);

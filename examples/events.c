@@ -4,6 +4,7 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -13,7 +14,8 @@
 
 #define MAX_LISTENERS 1000
 
-static volatile sig_atomic_t stop;
+/* Read by several threads, and set by a signal handler: a lock-free atomic may be both. */
+static atomic_int stop;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct mg_connection *listeners[MAX_LISTENERS];
 static int num_listeners;
@@ -34,12 +36,12 @@ static int show_page(struct mg_connection *conn) {
 /* An answer of this type has no end: it stays open for whoever writes to it. */
 static int listen_to_events(struct mg_connection *conn) {
   pthread_mutex_lock(&lock);
-  if (num_listeners < MAX_LISTENERS) {
-    mg_printf(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                    "Cache-Control: no-store\r\n\r\n");
-    listeners[num_listeners++] = conn;
-  } else {
+  if (num_listeners == MAX_LISTENERS) {
     mg_send_status(conn, 503);
+    mg_send_data(conn, "", 0);
+  } else if (mg_printf(conn, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                             "Cache-Control: no-store\r\n\r\n") > 0) {
+    listeners[num_listeners++] = conn;
   }
   pthread_mutex_unlock(&lock);
   return 1;
@@ -66,14 +68,19 @@ static void *push_the_time(void *unused) {
 
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
-  mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
+  const char *problem = mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
+  if (problem == NULL && mg_start_thread(push_the_time, NULL) == NULL) problem = "no thread";
+  if (problem != NULL) {
+    fprintf(stderr, "%s\n", problem);
+    mg_destroy_server(&server);
+    return EXIT_FAILURE;
+  }
   mg_add_uri_handler(server, "/", show_page);
   mg_add_uri_handler(server, "/events", listen_to_events);
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   printf("Listening on http://127.0.0.1:%s/\n", mg_get_option(server, "listening_port"));
   fflush(stdout);
-  mg_start_thread(push_the_time, NULL);
   while (!stop) mg_poll_server(server, 1000);
   mg_destroy_server(&server);
   return EXIT_SUCCESS;

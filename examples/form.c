@@ -59,8 +59,13 @@ static int greet(struct mg_connection *conn) {
 
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
+  const char *problem = mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
 
-  mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
+  if (problem != NULL) {
+    fprintf(stderr, "%s\n", problem);
+    mg_destroy_server(&server);
+    return EXIT_FAILURE;
+  }
   mg_add_uri_handler(server, "/", show_form);
   mg_add_uri_handler(server, "/greet", greet); /* the handler added last wins */
 

@@ -5,14 +5,17 @@
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mongoose.h"
 
 #define MAX_THREADS 64
 
-static volatile sig_atomic_t stop;
+/* Read by several threads, and set by a signal handler: a lock-free atomic may be both. */
+static atomic_int stop;
 
 static void on_signal(int number) {
   (void) number;
@@ -36,7 +39,7 @@ static void *serve(void *param) {
 int main(int argc, char *argv[]) {
   struct mg_server *servers[MAX_THREADS] = {NULL};
   pthread_t threads[MAX_THREADS];
-  int numbers[MAX_THREADS], i, count = argc > 2 ? atoi(argv[2]) : 4;
+  int numbers[MAX_THREADS], i, started, failure = 0, count = argc > 2 ? atoi(argv[2]) : 4;
   const char *problem;
 
   if (count < 1 || count > MAX_THREADS) count = 1;
@@ -48,7 +51,11 @@ int main(int argc, char *argv[]) {
 
   /* The first server opens the port, the others take its socket over. */
   problem = mg_set_option(servers[0], "listening_port", argc > 1 ? argv[1] : "8080");
-  if (problem != NULL) fprintf(stderr, "%s\n", problem);
+  if (problem != NULL) {
+    fprintf(stderr, "%s\n", problem);
+    for (i = 0; i < count; i++) mg_destroy_server(&servers[i]);
+    return EXIT_FAILURE;
+  }
   for (i = 1; i < count; i++) {
     mg_set_listening_socket(servers[i], mg_get_listening_socket(servers[0]));
   }
@@ -57,8 +64,17 @@ int main(int argc, char *argv[]) {
   signal(SIGTERM, on_signal);
   printf("Listening on http://127.0.0.1:%s/\n", mg_get_option(servers[0], "listening_port"));
   fflush(stdout);
-  for (i = 1; i < count; i++) pthread_create(&threads[i], NULL, serve, servers[i]);
+  for (started = 1; started < count && failure == 0; started++) {
+    failure = pthread_create(&threads[started], NULL, serve, servers[started]);
+  }
+  if (failure != 0) {
+    fprintf(stderr, "no thread: %s\n", strerror(failure));
+    for (i = --started; i < count; i++) mg_destroy_server(&servers[i]);
+    stop = 1;
+  }
   serve(servers[0]);
-  for (i = 1; i < count; i++) pthread_join(threads[i], NULL);
-  return EXIT_SUCCESS;
+  for (i = 1; i < started; i++) {
+    if (pthread_join(threads[i], NULL) != 0) failure = 1;
+  }
+  return failure == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

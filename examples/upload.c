@@ -47,19 +47,27 @@ static int receive(struct mg_connection *conn) {
   return 1;
 }
 
+static int set(struct mg_server *server, const char *name, const char *value) {
+  const char *problem = mg_set_option(server, name, value);
+  if (problem != NULL) fprintf(stderr, "%s=%s: %s\n", name, value, problem);
+  return problem == NULL;
+}
+
 int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
+  int ready = set(server, "max_request_body_bytes", "10485760") && /* larger ones get 413 */
+              set(server, "listening_port", argc > 1 ? argv[1] : "8080");
 
-  mg_set_option(server, "listening_port", argc > 1 ? argv[1] : "8080");
-  mg_set_option(server, "max_request_body_bytes", "10485760"); /* larger ones are refused by 413 */
   mg_add_uri_handler(server, "/", show_form);
   mg_add_uri_handler(server, "/upload", receive);
 
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
-  printf("Listening on http://127.0.0.1:%s/\n", mg_get_option(server, "listening_port"));
-  fflush(stdout);
-  while (!stop) mg_poll_server(server, 1000);
+  if (ready) {
+    printf("Listening on http://127.0.0.1:%s/\n", mg_get_option(server, "listening_port"));
+    fflush(stdout);
+    while (!stop) mg_poll_server(server, 1000);
+  }
   mg_destroy_server(&server);
-  return EXIT_SUCCESS;
+  return ready ? EXIT_SUCCESS : EXIT_FAILURE;
 }

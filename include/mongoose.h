@@ -117,9 +117,9 @@ void mg_destroy_server(struct mg_server **server);
  *
  * Returns NULL if the option is set, else a static English sentence that says why not; then the
  * old value stays. `listening_port` binds at once, `run_as_user` changes the user at once,
- * and the file that `ssl_certificate` names is read at once, also if it is the same as before. If
- * it is refused and there is no older one, plain HTTP is answered with 503 from then on, until
- * a valid one is set or the option is unset.
+ * and the files that `ssl_certificate`, `ssl_certificates` and `ssl_ca_certificate` name are read
+ * at once, also if they are the same as before. If one is refused and there is no older one, plain
+ * HTTP is answered with 503 from then on, until a valid one is set or the option is unset.
  *
  * To be called by the thread that polls, between polls or inside handlers. From another thread
  * during a poll the call is handed to the polling thread and waited for.

@@ -1,7 +1,7 @@
-//! The access control list, which decides by address which peers may connect.
+//! The lists that decide by address: which peers may connect, and which proxies are believed.
 //!
-//! Owns the syntax of the list and its decision. Knows nothing of sockets: the server calls it at
-//! `accept(2)`. Subnets are written as in CIDR (RFC 4632, section 3.1; RFC 4291, section 2.3).
+//! Owns the syntax of the lists and their decisions. Knows nothing of sockets: the server asks at
+//! `accept(2)`, and again once a proxy has told for whom it speaks. Subnets are written as in CIDR (RFC 4632, section 3.1; RFC 4291, section 2.3).
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,6 +13,14 @@ use crate::peer::Peer;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Acl {
     rules: Vec<Rule>,
+}
+
+/// The proxies that are believed, such as `127.0.0.1, 10/8, unix`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trusted {
+    subnets: Vec<Subnet>,
+    /// Whether clients of Unix domain sockets are trusted.
+    local: bool,
 }
 
 /// One entry of the list: whether the peers in a subnet may connect.
@@ -42,6 +50,29 @@ impl Acl {
         let Some(peer) = peer.ip() else { return true };
         let last_match = self.rules.iter().rev().find(|r| r.subnet.contains(peer));
         last_match.is_some_and(|rule| rule.allow)
+    }
+}
+
+impl Trusted {
+    /// Parses a comma-separated list of subnets, and of the word `unix`. Returns `None` if any
+    /// entry is malformed.
+    pub fn parse(list: &str) -> Option<Trusted> {
+        let mut trusted = Trusted { subnets: Vec::new(), local: false };
+        for entry in list.split(',') {
+            match entry.trim_matches(' ') {
+                "unix" => trusted.local = true,
+                entry => trusted.subnets.push(Subnet::parse(entry)?),
+            }
+        }
+        Some(trusted)
+    }
+
+    /// Returns whether what a peer tells of its clients is believed.
+    pub fn contains(&self, peer: Peer) -> bool {
+        match peer.ip() {
+            Some(ip) => self.subnets.iter().any(|subnet| subnet.contains(ip)),
+            None => self.local,
+        }
     }
 }
 
@@ -170,6 +201,30 @@ mod tests {
         for &(list, peer, allowed) in table {
             let acl = Acl::parse(list).expect(list);
             assert_eq!(acl.allows(peer_of(peer)), allowed, "{list} {peer}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_trusted_by_any_entry_and_a_local_one_by_its_word() {
+        let table: &[(&str, &str, bool)] = &[
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10/8, 192.168.1/24", "192.168.1.7", true),
+            ("10/8,::1", "::1", true),
+            ("10/8,unix", "11.0.0.1", false),
+            ("::/0", "10.0.0.1", false),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+        ];
+        for &(list, peer, is_trusted) in table {
+            let trusted = Trusted::parse(list).expect(list);
+            assert_eq!(trusted.contains(peer_of(peer)), is_trusted, "{list} {peer}");
+        }
+        for (list, is_trusted) in [("unix", true), ("10/8, unix", true), ("0/0,::/0", false)] {
+            let trusted = Trusted::parse(list).expect(list);
+            assert_eq!(trusted.contains(Peer::Local), is_trusted, "{list}");
+        }
+        for list in ["", ",", "10/8,", "+10/8", "-10/8", "Unix", "unix:", "10", "a", "10/33"] {
+            assert_eq!(Trusted::parse(list), None, "{list}");
         }
     }
 

@@ -24,6 +24,10 @@ pub struct Clock {
     date_of: u64,
     log_time: String,
     log_time_of: u64,
+    /// In a test, the nanoseconds that pass from one reading of the precise time to the next, and
+    /// that time.
+    #[cfg(test)]
+    pub fake: Option<(u64, std::cell::Cell<u64>)>,
 }
 
 impl Clock {
@@ -37,6 +41,8 @@ impl Clock {
             date_of: u64::MAX,
             log_time: String::new(),
             log_time_of: u64::MAX,
+            #[cfg(test)]
+            fake: None,
         };
         clock.update();
         clock
@@ -54,6 +60,17 @@ impl Clock {
     /// Returns the milliseconds since the server was made, at this moment.
     pub fn read(&self) -> u32 {
         monotonic_ms().wrapping_sub(self.start) as u32
+    }
+
+    /// Returns the nanoseconds since an arbitrary moment, precisely.
+    pub fn precise(&self) -> u64 {
+        #[cfg(test)]
+        if let Some((step, time)) = &self.fake {
+            time.set(time.get() + step);
+            return time.get();
+        }
+        let (seconds, nanoseconds) = read(libc::CLOCK_MONOTONIC);
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)
     }
 
     /// Returns the time as the Date field has it, formatted once a second.

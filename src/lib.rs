@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod ffi;
 pub mod files;
 pub mod http;
+pub mod listening;
 pub mod log;
 pub mod options;
 pub mod pattern;

@@ -2,15 +2,15 @@
 //! parsed values as the rest of the library uses them.
 //!
 //! Knows nothing of the effect of an option. The server acts on `listening_port`, `run_as_user` and
-//! `ssl_certificate`, and stores them here only when that succeeded.
+//! the options of TLS, and stores them here only when that succeeded.
 #![forbid(unsafe_code)]
 
 use std::ffi::{CStr, CString, OsStr};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::acl::Acl;
+use crate::acl::{Acl, Trusted};
+use crate::listening::{self, Entry};
 
 /// The reason why a value was refused: a static sentence that is returned to C.
 type Refusal = &'static CStr;
@@ -41,6 +41,7 @@ options! {
     CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
     DavAuthFile = c"dav_auth_file", None;
+    DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
@@ -50,6 +51,7 @@ options! {
     ExtraHeaders = c"extra_headers", None;
     ExtraMimeTypes = c"extra_mime_types", None;
     FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
+    FollowSymlinks = c"follow_symlinks", Some(c"yes");
     GlobalAuthFile = c"global_auth_file", None;
     HideFilesPatterns = c"hide_files_patterns", None;
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
@@ -64,11 +66,17 @@ options! {
     MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
     MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
     MaxSendQueueBytes = c"max_send_queue_bytes", Some(c"268435456");
+    MaxUploadBytes = c"max_upload_bytes", Some(c"0");
     MaxWebsocketMessageBytes = c"max_websocket_message_bytes", Some(c"67108864");
     RequestTimeoutMs = c"request_timeout_ms", Some(c"30000");
     RunAsUser = c"run_as_user", None;
+    SslCaCertificate = c"ssl_ca_certificate", None;
     SslCertificate = c"ssl_certificate", None;
+    SslCertificates = c"ssl_certificates", None;
+    SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
+    SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
+    TrustedProxies = c"trusted_proxies", None;
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -81,6 +89,15 @@ options! {
 pub enum DeferredAnswers {
     Get,
     All,
+}
+
+/// The symbolic links that are followed on the way to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FollowSymlinks {
+    Yes,
+    No,
+    /// Those that lead to what the owner of the link owns.
+    SameOwner,
 }
 
 /// The connections that `mg_iterate_over_connections` visits.
@@ -105,6 +122,27 @@ pub enum WebsocketDelivery {
     Frames,
 }
 
+/// Whether a client must show a certificate, where the authorities of clients are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyClient {
+    #[default]
+    Require,
+    Optional,
+}
+
+/// The versions of TLS that are spoken; at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub tls12: bool,
+    pub tls13: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Protocols {
+        Protocols { tls12: true, tls13: true }
+    }
+}
+
 /// The parsed values. `None` and empty lists mean unset; times are milliseconds, sizes bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -119,6 +157,7 @@ pub struct Config {
     pub cgi_runs: bool,
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
+    pub dav_depth_infinity: bool,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
     pub enable_directory_listing: bool,
@@ -130,6 +169,7 @@ pub struct Config {
     /// Pairs of suffix and media type. A suffix is in lower case, with its dot.
     pub extra_mime_types: Vec<(String, String)>,
     pub file_cache_bytes: usize,
+    pub follow_symlinks: FollowSymlinks,
     pub global_auth_file: Option<PathBuf>,
     pub hide_files_patterns: Option<String>,
     pub idle_timeout_ms: u64,
@@ -137,19 +177,29 @@ pub struct Config {
     pub iterate_content: IterateContent,
     pub iterate_over: IterateOver,
     pub iterate_timeout_ms: u64,
-    /// The value that was set; the text that C reads shows the address that was bound.
-    pub listening_port: Option<String>,
+    /// The value that was set; the text that C reads shows the addresses that were bound.
+    pub listening_port: Vec<Entry>,
     pub max_buffered_bytes: usize,
     pub max_cgi_processes: usize,
     pub max_connections: usize,
     pub max_request_body_bytes: usize,
     pub max_request_header_bytes: usize,
     pub max_send_queue_bytes: usize,
+    /// The largest length of content that goes to a file or a program as it arrives; `None` is no
+    /// limit.
+    pub max_upload_bytes: Option<u64>,
     pub max_websocket_message_bytes: usize,
     pub request_timeout_ms: u64,
     pub run_as_user: Option<String>,
+    pub ssl_ca_certificate: Option<PathBuf>,
     pub ssl_certificate: Option<PathBuf>,
+    /// Pairs of a name, in lower case, and the file of its certificate.
+    pub ssl_certificates: Vec<(String, PathBuf)>,
+    pub ssl_protocols: Protocols,
+    /// `None` where nothing is set.
+    pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
+    pub trusted_proxies: Option<Trusted>,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -172,6 +222,7 @@ impl Default for Config {
             cgi_runs: true,
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
+            dav_depth_infinity: false,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
             enable_directory_listing: true,
@@ -181,6 +232,7 @@ impl Default for Config {
             extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
             file_cache_bytes: 16 << 20,
+            follow_symlinks: FollowSymlinks::Yes,
             global_auth_file: None,
             hide_files_patterns: None,
             idle_timeout_ms: 30_000,
@@ -188,18 +240,24 @@ impl Default for Config {
             iterate_content: IterateContent::None,
             iterate_over: IterateOver::Websockets,
             iterate_timeout_ms: 10_000,
-            listening_port: None,
+            listening_port: Vec::new(),
             max_buffered_bytes: 1 << 30,
             max_cgi_processes: 256,
             max_connections: 0,
             max_request_body_bytes: 256 << 20,
             max_request_header_bytes: 16 << 10,
             max_send_queue_bytes: 256 << 20,
+            max_upload_bytes: None,
             max_websocket_message_bytes: 64 << 20,
             request_timeout_ms: 30_000,
             run_as_user: None,
+            ssl_ca_certificate: None,
             ssl_certificate: None,
+            ssl_certificates: Vec::new(),
+            ssl_protocols: Protocols::default(),
+            ssl_verify_client: None,
             ssi_pattern: None,
+            trusted_proxies: None,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -231,6 +289,7 @@ impl Config {
             }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
+            Id::DavDepthInfinity => self.dav_depth_infinity = yes(value),
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
@@ -243,6 +302,15 @@ impl Config {
             Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
             Id::FileCacheBytes => self.file_cache_bytes = size(value)?,
+            Id::FollowSymlinks => {
+                let words = [
+                    ("yes", FollowSymlinks::Yes),
+                    ("no", FollowSymlinks::No),
+                    ("same_owner", FollowSymlinks::SameOwner),
+                ];
+                let refusal = c"Option value must be yes, no or same_owner";
+                self.follow_symlinks = word(value, &words, refusal)?;
+            }
             Id::GlobalAuthFile => self.global_auth_file = path(value),
             Id::HideFilesPatterns => self.hide_files_patterns = optional_text(value)?,
             Id::IdleTimeoutMs => self.idle_timeout_ms = milliseconds(value)?,
@@ -263,11 +331,20 @@ impl Config {
             Id::MaxRequestBodyBytes => self.max_request_body_bytes = int_size(value)?,
             Id::MaxRequestHeaderBytes => self.max_request_header_bytes = size(value)?,
             Id::MaxSendQueueBytes => self.max_send_queue_bytes = size(value)?,
+            Id::MaxUploadBytes => {
+                let most = number(value, c"Option value must be a whole number")?;
+                self.max_upload_bytes = (most > 0).then_some(most);
+            }
             Id::MaxWebsocketMessageBytes => self.max_websocket_message_bytes = int_size(value)?,
             Id::RequestTimeoutMs => self.request_timeout_ms = milliseconds(value)?,
             Id::RunAsUser => self.run_as_user = optional_text(value)?,
+            Id::SslCaCertificate => self.ssl_ca_certificate = path(value),
             Id::SslCertificate => self.ssl_certificate = path(value),
+            Id::SslCertificates => self.ssl_certificates = named_files(value)?,
+            Id::SslProtocols => self.ssl_protocols = protocols(value)?,
+            Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
+            Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {
@@ -320,6 +397,19 @@ impl Options {
         Ok(())
     }
 
+    /// Returns the values as they would be with this one, without setting it.
+    pub fn with(&self, id: OptionId, value: Option<&[u8]>) -> Result<Config, Refusal> {
+        let mut config = self.config.clone();
+        let default = OPTIONS[id as usize].1.map_or(&b""[..], CStr::to_bytes);
+        config.apply(id, value.unwrap_or(default))?;
+        Ok(config)
+    }
+
+    /// Returns whether a value is set, and not the default.
+    pub fn is_set(&self, id: OptionId) -> bool {
+        self.texts[id as usize].is_some()
+    }
+
     /// Returns the text that was set, or the default, or "". It is valid until the option is set
     /// again.
     pub fn get(&self, id: OptionId) -> &CStr {
@@ -327,53 +417,11 @@ impl Options {
         set.or(OPTIONS[id as usize].1).unwrap_or(c"")
     }
 
-    /// Stores a text without parsing it: the address that a listening port was bound to.
+    /// Stores a text without parsing it: the addresses that were bound.
     pub fn store_text(&mut self, id: OptionId, value: Option<&[u8]>) {
         let text = owned_text(value);
         debug_assert!(text.is_ok(), "a text of the library that holds a NUL");
         self.texts[id as usize] = text.unwrap_or(None);
-    }
-}
-
-/// Parses the address in a `listening_port` value: `8080`, `127.0.0.1:8080`, `[::1]:8080`. A port
-/// alone means all IPv4 addresses. Port 0 lets the kernel choose a free one.
-pub fn parse_listen(value: &[u8]) -> Result<SocketAddr, Refusal> {
-    let bad = Err(c"Invalid listening port");
-    let (host, port) = match memchr::memrchr(b':', value) {
-        Some(at) => (Some(&value[..at]), &value[at + 1..]),
-        None => (None, value),
-    };
-    let is_name = |text: &[u8]| {
-        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        text.first().is_some_and(u8::is_ascii_alphabetic) && text.iter().all(fits)
-    };
-    let ip = match host {
-        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        Some(host) => {
-            let bare = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
-            let text = str::from_utf8(bare.unwrap_or(host)).unwrap_or_default();
-            match text.parse() {
-                // An IPv6 address stands in brackets, and no other host does.
-                Ok(IpAddr::V6(ip)) if bare.is_some() => IpAddr::V6(ip),
-                Ok(IpAddr::V4(ip)) if bare.is_none() => IpAddr::V4(ip),
-                _ if is_name(host) => {
-                    return Err(
-                        c"Invalid listening port: names are not looked up, only numbers are taken",
-                    );
-                }
-                _ => return bad,
-            }
-        }
-    };
-    if is_name(port) {
-        return Err(c"Invalid listening port: names are not looked up, only numbers are taken");
-    }
-    if port.is_empty() || !port.iter().all(u8::is_ascii_digit) {
-        return bad;
-    }
-    match str::from_utf8(port).ok().and_then(|port| port.parse().ok()) {
-        Some(port) => Ok((ip, port).into()),
-        None => Err(c"Invalid listening port: a port is a number from 0 to 65535"),
     }
 }
 
@@ -462,6 +510,74 @@ fn pairs(value: &[u8], refusal: Refusal) -> Result<Vec<(String, String)>, Refusa
         .collect()
 }
 
+/// Parses a comma-separated list of `host=file`.
+fn named_files(value: &[u8]) -> Result<Vec<(String, PathBuf)>, Refusal> {
+    const FORM: Refusal = c"Option value must be a list of host=file";
+    let mut files: Vec<(String, PathBuf)> = Vec::new();
+    for (host, file) in pairs(value, FORM)? {
+        let (host, file) = (host.trim_ascii().to_ascii_lowercase(), file.trim_ascii());
+        if file.is_empty() {
+            return Err(FORM);
+        }
+        if file.starts_with("-----BEGIN") {
+            return Err(c"ssl_certificates takes files, and no PEM text");
+        }
+        if !is_server_name(&host) {
+            return Err(
+                c"A host of ssl_certificates must be a name as example.org or *.example.org",
+            );
+        }
+        if files.iter().any(|(other, _)| *other == host) {
+            return Err(c"A host stands twice in ssl_certificates");
+        }
+        files.push((host, PathBuf::from(file)));
+    }
+    // A value without any entry is a mistake, and is not taken as unset.
+    if files.is_empty() && !value.is_empty() {
+        return Err(FORM);
+    }
+    Ok(files)
+}
+
+/// Returns whether a client may ask for this name (RFC 6066, section 3), in which the first label
+/// may be `*`. Addresses are no names.
+fn is_server_name(host: &str) -> bool {
+    let name = host.strip_prefix("*.").unwrap_or(host);
+    let fits = |label: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_part)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let last = name.rsplit('.').next().unwrap_or_default();
+    name.len() <= 253 && name.split('.').all(fits) && !is_number(last)
+}
+
+/// Parses a list of the versions of TLS.
+fn protocols(value: &[u8]) -> Result<Protocols, Refusal> {
+    const FORM: Refusal = c"Option value must be a list of 1.2 and 1.3";
+    let mut protocols = Protocols { tls12: false, tls13: false };
+    for entry in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        match entry {
+            b"1.2" => protocols.tls12 = true,
+            b"1.3" => protocols.tls13 = true,
+            b"1.0" | b"1.1" => return Err(c"TLS before version 1.2 is not spoken"),
+            _ => return Err(FORM),
+        }
+    }
+    Ok(protocols)
+}
+
+fn verify_client(value: &[u8]) -> Result<Option<VerifyClient>, Refusal> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let words = [("require", VerifyClient::Require), ("optional", VerifyClient::Optional)];
+    word(value, &words, c"Option value must be require or optional").map(Some)
+}
+
 fn media_types(value: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
     let mut types = pairs(value, MEDIA_TYPE_FORM)?;
     for (extension, _) in &mut types {
@@ -490,12 +606,19 @@ fn access_control_list(value: &[u8]) -> Result<Option<Acl>, Refusal> {
     acl.map(Some).ok_or(c"Option value must be a list of +subnet or -subnet")
 }
 
-fn listening_port(value: &[u8]) -> Result<Option<String>, Refusal> {
+fn trusted_proxies(value: &[u8]) -> Result<Option<Trusted>, Refusal> {
     if value.is_empty() {
         return Ok(None);
     }
-    parse_listen(value)?;
-    Ok(Some(text(value)?.to_owned()))
+    let trusted = std::str::from_utf8(value).ok().and_then(Trusted::parse);
+    trusted.map(Some).ok_or(c"Option value must be a list of subnets, or unix")
+}
+
+fn listening_port(value: &[u8]) -> Result<Vec<Entry>, Refusal> {
+    if value.is_empty() {
+        return Ok(Vec::new());
+    }
+    listening::parse(value).map_err(|refusal| refusal.sentence)
 }
 
 #[cfg(test)]
@@ -539,12 +662,18 @@ mod tests {
             ("deferred_answers", b"All", &[b"none", b"get "]),
             ("extra_headers", b"A: b\nC: d", &[b"A", b"A: \x01", b"Date: x", b"A: b\nc"]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),
+            ("follow_symlinks", b"Same_Owner", &[b"maybe", b"no "]),
             ("idle_timeout_ms", b"0", &[b"-1", b"+1", b"1 ", b"1s", b"9223372036854775808"]),
             ("iterate_over", b"all", &[b"none"]),
             ("listening_port", b"[::1]:80", &[b"65536", b"::1:80", b"localhost:80", b"\xff"]),
             ("max_request_body_bytes", b"2147483647", &[b"2147483648", b"x"]),
             ("max_send_queue_bytes", b"9999999999", &[b"99999999999999999999"]),
+            ("max_upload_bytes", b"9223372036854775807", &[b"9223372036854775808", b"-1", b"x"]),
             ("max_websocket_message_bytes", b"1", &[b"2147483648"]),
+            ("ssl_certificates", b"a.b=/x, *.A.B=y", &[b"a", b"a=", b"=x", b",", b"1.2.3.4=x"]),
+            ("ssl_protocols", b"1.3", &[b"1.1", b"1.2,", b"tls1.3", b"1.2;1.3"]),
+            ("ssl_verify_client", b"Optional", &[b"no", b"require "]),
+            ("trusted_proxies", b"10/8,unix", &[b"+10/8", b"10/8,", b"local", b"\xff"]),
             ("url_rewrites", b"/a=/b", &[b"/a"]),
             ("websocket_delivery", b"frames", &[b"both"]),
         ];
@@ -565,6 +694,46 @@ mod tests {
                 assert_eq!(options.get(id), OPTIONS[id as usize].1.unwrap_or(c""));
             }
         }
+    }
+
+    #[test]
+    fn a_host_of_a_certificate_is_a_name_with_a_wildcard_in_front_or_none() {
+        let long = format!("{}.example", "x".repeat(63));
+        let longest = format!("{}.{}", "a".repeat(61), vec!["b".repeat(63); 3].join("."));
+        let good =
+            ["a", "a.b", "*.a.b", "*.a", "A.B", "xn--bcher-kva.example", "a_b.c", "1.a", &long];
+        let bad = [
+            "",
+            "*",
+            "*.",
+            "a.",
+            ".a",
+            "a..b",
+            "a.*.b",
+            "**.a",
+            "*a.b",
+            "a b",
+            "-a",
+            "a-",
+            "a/b",
+            "a:1",
+            "1.2.3.4",
+            "[::1]",
+            "::1",
+            "*.1.2.3.4",
+            "bücher.example",
+        ];
+        let too_long = [format!("x{long}"), format!("b{longest}b")];
+        for host in good.into_iter().chain([longest.as_str()]) {
+            assert!(is_server_name(&host.to_ascii_lowercase()), "{host}");
+        }
+        for host in bad.into_iter().chain(too_long.iter().map(String::as_str)) {
+            assert!(!is_server_name(host), "{host}");
+        }
+        let twice = named_files(b"a.b=x,A.b=y").expect_err("twice");
+        assert_eq!(twice, c"A host stands twice in ssl_certificates");
+        let text = named_files(b"a.b=-----BEGIN CERTIFICATE-----").expect_err("text");
+        assert_eq!(text, c"ssl_certificates takes files, and no PEM text");
     }
 
     #[test]
@@ -594,54 +763,6 @@ mod tests {
         assert_eq!(options.get(OptionId::ListeningPort), c"45678");
         options.store_text(OptionId::ListeningPort, None);
         assert_eq!(options.get(OptionId::ListeningPort), c"");
-    }
-
-    #[test]
-    fn a_listening_port_names_one_address() {
-        let bad = "Invalid listening port";
-        let name = "Invalid listening port: names are not looked up, only numbers are taken";
-        let range = "Invalid listening port: a port is a number from 0 to 65535";
-        let table: [(&[u8], Result<&str, &str>); 33] = [
-            (b"8080", Ok("0.0.0.0:8080")),
-            (b"0", Ok("0.0.0.0:0")),
-            (b"00080", Ok("0.0.0.0:80")),
-            (b"65535", Ok("0.0.0.0:65535")),
-            (b"127.0.0.1:8080", Ok("127.0.0.1:8080")),
-            (b"[::1]:8080", Ok("[::1]:8080")),
-            (b"[::]:0", Ok("[::]:0")),
-            (b"[::ffff:1.2.3.4]:1", Ok("[::ffff:1.2.3.4]:1")),
-            (b"65536", Err(range)),
-            (b"99999999999999999999999", Err(range)),
-            (b"127.0.0.1:65536", Err(range)),
-            (b"[::1]:70000", Err(range)),
-            (b"http", Err(name)),
-            (b"localhost", Err(name)),
-            (b"localhost:80", Err(name)),
-            (b"www.example-1.org:80", Err(name)),
-            (b"127.0.0.1:http", Err(name)),
-            (b"", Err(bad)),
-            (b"+80", Err(bad)),
-            (b"-1", Err(bad)),
-            (b":80", Err(bad)),
-            (b"80:", Err(bad)),
-            (b"1.2.3.4", Err(bad)),
-            (b"1.2.3.256:80", Err(bad)),
-            (b"1.2.3:80", Err(bad)),
-            (b"::1:80", Err(bad)),
-            (b"[::1]", Err(bad)),
-            (b"[::1:0", Err(bad)),
-            (b"[1.2.3.4]:80", Err(bad)),
-            (b"80s", Err(bad)),
-            (b" 80", Err(bad)),
-            (b"80,81", Err(bad)),
-            (b"\xff", Err(bad)),
-        ];
-        for (value, expected) in table {
-            let found = parse_listen(value).map(|address| address.to_string());
-            let found = found.map_err(|refusal| refusal.to_str().expect("text"));
-            let expected = expected.map(str::to_owned);
-            assert_eq!(found, expected, "{}", value.escape_ascii());
-        }
     }
 
     #[test]

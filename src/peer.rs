@@ -23,6 +23,14 @@ impl Peer {
     /// The peer of no connection.
     pub const NOBODY: Peer = Peer::V4(Ipv4Addr::UNSPECIFIED, 0);
 
+    /// Returns the peer of an address that was written by [`Peer::address`], and of a port.
+    pub fn from_parts(address: &str, port: u16) -> Option<Peer> {
+        match address.parse::<IpAddr>() {
+            Ok(ip) => Some(SocketAddr::new(ip, port).into()),
+            Err(_) => (address == "unix:").then_some(Peer::Local),
+        }
+    }
+
     /// Returns the Internet address.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
@@ -97,9 +105,12 @@ mod tests {
             let peer = Peer::from(text.parse::<SocketAddr>().expect("an address"));
             assert_eq!(peer.address().to_string(), address, "{text}");
             assert_eq!(peer.to_string(), whole, "{text}");
+            assert_eq!(Peer::from_parts(address, peer.port()), Some(peer));
         }
         assert_eq!(Peer::Local.address().to_string(), "unix:");
         assert_eq!(Peer::Local.to_string(), "unix:");
+        assert_eq!(Peer::from_parts("unix:", 0), Some(Peer::Local));
+        assert_eq!(Peer::from_parts("unix", 0), None);
         assert_eq!((Peer::Local.ip(), Peer::Local.port()), (None, 0));
     }
 }

@@ -21,6 +21,8 @@ use crate::site::dav::{MAX_DOCUMENT, writes};
 pub struct PropfindAnswer {
     propfind: Box<Propfind>,
     outlet: Outlet,
+    /// The memory that is counted for what is known of the directories, in bytes.
+    charged: usize,
 }
 
 /// Keeps a piece of the document in a request, within the limits.
@@ -56,9 +58,7 @@ pub fn work_on(
         // The client would not learn the token of the lock, which could last for days.
         return Progress::Ended(Ended::Broken(Broken::silently()));
     }
-    let user = request.user.clone();
-    let env =
-        Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+    let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
     let outcome = work.advance(&env, &mut cx.sweeper, WORK_PER_TURN);
     // The work may have changed files that were looked at before.
     cx.files.look_again();
@@ -72,9 +72,7 @@ pub fn work_on(
 /// Does the next portion of the end of an upload.
 pub fn store(mut upload: Box<Upload>, request: &mut Request, cx: &mut Context) -> Progress {
     cx.look_at_secrets();
-    let user = request.user.clone();
-    let env =
-        Env { user, secrets: &cx.files.secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+    let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
     let outcome = upload.advance(&env, &mut { WORK_PER_TURN });
     // The upload may have changed files that were looked at before.
     cx.files.look_again();
@@ -100,14 +98,15 @@ fn begin_propfind(
     out: &mut Outbox,
     cx: &mut Context,
 ) -> Progress {
-    if !cx.charge(request, propfind.weight()) {
+    let charged = propfind.weight();
+    if !cx.charge(request, charged) {
         return Progress::Ended(Ended::Failed(503));
     }
     let date = cx.clock.date();
     let extra = &cx.options.config.extra_headers;
     let outlet = write_stream_head(request, 207, XML_TYPE, date, extra, &mut out.bytes);
     let piece = propfind.take();
-    let mut answer = PropfindAnswer { propfind, outlet };
+    let mut answer = PropfindAnswer { propfind, outlet, charged };
     match answer.send(&piece, out) {
         true => Progress::Yields(Source::Propfind(Box::new(answer))),
         false => Progress::Ended(Ended::Broken(Broken::silently())),
@@ -116,10 +115,14 @@ fn begin_propfind(
 
 impl PropfindAnswer {
     /// Sends the next piece of the answer.
-    pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+    pub fn produce(
+        mut self: Box<Self>,
+        request: &mut Request,
+        out: &mut Outbox,
+        cx: &mut Context,
+    ) -> Progress {
         cx.look_at_secrets();
-        let secrets = &cx.files.secrets;
-        let env = Env { secrets, ..Env::new(&cx.options.config, cx.clock.unix) };
+        let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
         let (piece, is_last) = match self.propfind.advance(&env, &mut { WORK_PER_TURN }) {
             Ok(true) => (self.propfind.end(), true),
             Ok(false) => (self.propfind.take(), false),
@@ -129,7 +132,9 @@ impl PropfindAnswer {
                 return Progress::Ended(Ended::Broken(Broken { why, resets }));
             }
         };
-        if !self.send(&piece, out) {
+        let more = self.propfind.weight().saturating_sub(self.charged);
+        self.charged += more;
+        if !cx.charge(request, more) || !self.send(&piece, out) {
             return Progress::Ended(Ended::Broken(Broken::silently()));
         }
         if !is_last {

@@ -18,7 +18,6 @@ use crate::files::listing::{self, Entry, Order};
 use crate::files::merge::Merge;
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
-use crate::site::status_of;
 
 /// The number of names that are read before other connections have their turn.
 const NAMES: usize = 256;
@@ -45,9 +44,9 @@ enum Stage {
 
 /// Begins to read a directory. An answer to HEAD is complete without that.
 pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
-    let reader = match Reader::open(&path) {
+    let reader = match Reader::open(&path, &cx.files.cache.links) {
         Ok(reader) => reader,
-        Err(error) => return Begun::Failed(status_of(&error)),
+        Err(error) => return Begun::Failed(cx.refusal(request.client, &path, &error)),
     };
     if request.head.is_head {
         write_head(request, out, cx);
@@ -114,7 +113,10 @@ fn read_on(
             Some((meta, is_link)) => secrets.hides_found(&full, meta, is_link),
         }
     };
-    let portion = reader.advance(NAMES, &mut is_hidden).map_err(|error| status_of(&error))?;
+    let portion = match reader.advance(NAMES, &mut is_hidden) {
+        Ok(portion) => portion,
+        Err(error) => return Err(cx.refusal(request.client, path, &error)),
+    };
     let Some(portion) = portion else { return Ok(false) };
     let weight = portion.iter().map(Entry::weight).sum();
     match rows.add(portion).is_ok() && cx.charge(request, weight) {

@@ -22,7 +22,8 @@ use crate::dav::work::Work;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
-use crate::site::{Intake, Site, Task};
+use crate::options::Config;
+use crate::site::{Intake, Site, Task, upload_limit};
 
 /// The largest number of bytes that a source adds to the outbox at once. While as many wait there,
 /// it adds none.
@@ -132,7 +133,7 @@ impl Source {
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
-            Source::Propfind(answer) => answer.produce(out, cx),
+            Source::Propfind(answer) => answer.produce(request, out, cx),
             Source::Page(page) => page.produce(request, out, cx),
             Source::Program(gateway) => gateway.produce(request, out, cx),
         }
@@ -185,11 +186,11 @@ impl Plan {
         }
     }
 
-    /// Returns the largest length of the content, where `maximum` is the limit of the server.
-    pub fn content_limit(&self, maximum: u64) -> u64 {
+    /// Returns the largest length of the content.
+    pub fn content_limit(&self, config: &Config) -> u64 {
         match self {
-            Plan::Task(Task::Dav(_)) => maximum.min(crate::site::dav::MAX_DOCUMENT as u64),
-            _ => maximum,
+            Plan::Task(task) => task.content_limit(config),
+            Plan::Program(_) => upload_limit(config),
         }
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::head::HeadWriter;
 use super::{Broken, Ended, Progress, Source};
+use crate::cgi::environment::ClientCertificate;
 use crate::cgi::header::{self, MAX_CGI_HEAD, Parsed};
 use crate::cgi::launch::{Launch, Origin, status_of};
 use crate::cgi::table::{Output, Owner};
@@ -20,6 +21,7 @@ use crate::http::outlet::Outlet;
 use crate::http::request::{Framing, Head, Outcome};
 use crate::shared::slots::Shown;
 use crate::site::{Script, Site};
+use crate::tls::subject;
 
 /// The largest number of redirections of one request by programs.
 const REDIRECTIONS: u8 = 10;
@@ -335,7 +337,12 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         path_translated: translated.as_deref(),
         local: request.local,
         peer: request.client,
+        client: request.client_certificate().map(|certificate| ClientCertificate {
+            subject: subject::of(&certificate),
+            pem: subject::pem(&certificate),
+        }),
         secure: request.is_secure,
+        is_https: request.is_https(),
         error_is_heard: cx.logs.error.is_on(),
     };
     let owner = Owner { index: request.connection, address: request.client };

@@ -5,14 +5,11 @@
 //! `qop`, as before RFC 2617, are refused: they hold no nonce count, so that an eavesdropper could
 //! send them again. The challenge asks for `qop`, which all clients since 1999 send then.
 
-use super::htpasswd::{lines, md5_hex};
+use super::htpasswd::{Ha1, md5_hex};
 use super::nonce::Nonces;
 use super::same_secret;
 use crate::http::request::is_token_byte;
 use crate::http::uri::split_target;
-
-/// MD5 of `user:domain:password`, as lower-case hexadecimal digits.
-pub type Ha1 = [u8; 32];
 
 /// The result of the check of an Authorization field.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +31,14 @@ pub struct Signed<'a> {
     pub target: &'a [u8],
 }
 
-/// Checks the value of an Authorization field. `passwords` are the bytes of a password file, `now`
-/// is the time by the clock of the nonces. Pass no `nonces` for a second check of the same request,
+/// Checks the value of an Authorization field. `find_ha1` returns the hash of a user in the password
+/// file, which need not be read before it is called. `now` is the time by the clock of the nonces. Pass no `nonces` for a second check of the same request,
 /// whose nonce count is used already.
 pub fn check(
     authorization: &[u8],
     request: Signed<'_>,
     domain: &str,
-    passwords: &[u8],
+    find_ha1: impl FnOnce(&[u8]) -> Option<Ha1>,
     nonces: Option<&mut Nonces>,
     now: u64,
 ) -> Authentication {
@@ -51,7 +48,7 @@ pub fn check(
     if credentials.realm != domain.as_bytes() || !same_target(&credentials.uri, request.target) {
         return Authentication::Denied;
     }
-    let ha1 = find_ha1(passwords, domain.as_bytes(), &credentials.username);
+    let ha1 = find_ha1(&credentials.username);
     // The check of an unknown user takes as long as that of a wrong password.
     let expected = credentials.expected_response(&ha1.unwrap_or([b'0'; 32]), request.method);
     let given = credentials.response.to_ascii_lowercase();
@@ -86,22 +83,6 @@ pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
         out.extend_from_slice(b", stale=true");
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// Finds the hash of a user in the bytes of a password file. Malformed lines are skipped.
-pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
-    // A name with a colon would be ambiguous within a line.
-    if user.is_empty() || user.contains(&b':') {
-        return None;
-    }
-    let hash_of = |line: &[u8]| {
-        let line = line.strip_prefix(user)?.strip_prefix(b":")?;
-        let hash = line.strip_prefix(domain)?.strip_prefix(b":")?;
-        let hash = Ha1::try_from(hash.trim_ascii_end()).ok()?;
-        let is_hash = hash.iter().all(u8::is_ascii_hexdigit);
-        is_hash.then(|| hash.map(|digit| digit.to_ascii_lowercase()))
-    };
-    lines(file).find_map(hash_of)
 }
 
 /// Returns whether the client signed the target of its request. It may leave out the scheme and the
@@ -267,6 +248,7 @@ fn count(nc: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::htpasswd::find_ha1;
     use super::*;
     use proptest::prelude::*;
 
@@ -330,7 +312,8 @@ mod tests {
     const GET: Signed<'_> = Signed { method: b"GET", target: b"/a?b" };
 
     fn check_field(field: &str, request: Signed<'_>, nonces: &mut Nonces) -> Authentication {
-        check(field.as_bytes(), request, DOMAIN, &passwords(), Some(nonces), 1000)
+        let find = |user: &[u8]| find_ha1(&passwords(), DOMAIN.as_bytes(), user);
+        check(field.as_bytes(), request, DOMAIN, find, Some(nonces), 1000)
     }
 
     fn granted(user: &str) -> Authentication {

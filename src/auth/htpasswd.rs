@@ -17,9 +17,31 @@ use rustix::io::Errno;
 /// The mark that editors of some systems write in front of a text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// MD5 of `user:domain:password`, as lower-case hexadecimal digits.
+pub type Ha1 = [u8; 32];
+
 /// Returns the lines of a password file, without a byte order mark in front of them.
 pub fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file).split(|&b| b == b'\n')
+}
+
+/// Finds the hash of a user in the bytes of a password file. Malformed lines are skipped. All lines
+/// are looked at, so that the time does not tell whether there is such a user.
+pub fn find_ha1(file: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
+    // A name with a colon would be ambiguous within a line.
+    if user.is_empty() || user.contains(&b':') {
+        return None;
+    }
+    lines(file).fold(None, |found, line| found.or(hash_in(line, domain, user)))
+}
+
+/// Returns the hash in a line, if it is one of this user in this domain.
+pub fn hash_in(line: &[u8], domain: &[u8], user: &[u8]) -> Option<Ha1> {
+    let line = line.strip_prefix(user)?.strip_prefix(b":")?;
+    let hash = line.strip_prefix(domain)?.strip_prefix(b":")?;
+    let hash = Ha1::try_from(hash.trim_ascii_end()).ok()?;
+    let is_hash = hash.iter().all(u8::is_ascii_hexdigit);
+    is_hash.then(|| hash.map(|digit| digit.to_ascii_lowercase()))
 }
 
 /// Computes the MD5 of the joined parts, in lower-case hexadecimal digits.

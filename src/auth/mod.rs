@@ -6,6 +6,7 @@
 
 pub mod digest;
 pub mod htpasswd;
+pub mod index;
 pub mod nonce;
 
 /// Compares two secrets in a time that does not depend on where they differ.

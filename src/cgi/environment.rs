@@ -20,6 +20,14 @@ const INHERITED: [&str; 5] = ["PATH", "PERLLIB", "LD_LIBRARY_PATH", "TMPDIR", "M
 const WITHHELD: [&[u8]; 5] =
     [b"CONTENT_LENGTH", b"CONTENT_TYPE", b"PROXY", b"PROXY_AUTHORIZATION", b"TRANSFER_ENCODING"];
 
+/// The certificate of a client, which was checked.
+pub struct ClientCertificate {
+    /// The subject by RFC 4514.
+    pub subject: String,
+    /// The certificate in PEM.
+    pub pem: String,
+}
+
 /// The facts of a request for a program.
 pub struct MetaVariables<'a> {
     pub head: &'a Head,
@@ -34,7 +42,11 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Whether the connection uses TLS.
+    /// The certificate that the client has shown.
+    pub client: Option<&'a ClientCertificate>,
+    /// Whether the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
+    /// Whether this connection uses TLS.
     pub secure: bool,
     /// The user by digest authentication; empty without it.
     pub user: &'a [u8],
@@ -104,7 +116,7 @@ impl MetaVariables<'_> {
             ("SCRIPT_NAME", self.script_name),
             ("SCRIPT_FILENAME", self.script_file.as_os_str().as_bytes()),
             ("QUERY_STRING", self.query),
-            ("HTTPS", if self.secure { b"on" } else { b"off" }),
+            ("HTTPS", if self.is_https { b"on" } else { b"off" }),
         ];
         for (name, value) in always {
             table.set(name, value);
@@ -118,6 +130,14 @@ impl MetaVariables<'_> {
         if !self.user.is_empty() {
             table.set("REMOTE_USER", self.user);
             table.set("AUTH_TYPE", b"Digest");
+        }
+        if self.secure {
+            let verified: &[u8] = if self.client.is_some() { b"SUCCESS" } else { b"NONE" };
+            table.set("SSL_CLIENT_VERIFY", verified);
+        }
+        if let Some(client) = self.client {
+            table.set("SSL_CLIENT_S_DN", client.subject.as_bytes());
+            table.set("SSL_CLIENT_CERT", client.pem.as_bytes());
         }
         if let Some(length) = self.content_length {
             table.set("CONTENT_LENGTH", length.to_string().as_bytes());
@@ -193,6 +213,8 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
+            client: None,
+            is_https: false,
             secure: false,
             user: b"",
             content_length: None,
@@ -254,6 +276,24 @@ mod tests {
         }
         assert_eq!(value(&table, "PATH"), std::env::var("PATH").ok().as_deref());
         assert_eq!(value(&table, "HOME"), None);
+    }
+
+    #[test]
+    fn a_program_learns_of_the_certificate_of_a_client() {
+        let names = ["SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN", "SSL_CLIENT_CERT"];
+        let client = ClientCertificate { subject: "CN=joe".to_owned(), pem: "pem\n".to_owned() };
+        // The values must outlive the call.
+        let client: &ClientCertificate = Box::leak(Box::new(client));
+        for (secure, certificate, wanted) in [
+            (false, None, [None, None, None]),
+            (true, None, [Some("NONE"), None, None]),
+            (true, Some(client), [Some("SUCCESS"), Some("CN=joe"), Some("pem\n")]),
+        ] {
+            let table = table_of("GET / HTTP/1.1\r\nHost: a\r\n\r\n", |variables| {
+                (variables.secure, variables.client) = (secure, certificate);
+            });
+            assert_eq!(names.map(|name| value(&table, name)), wanted);
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::environment::{self, MetaVariables};
+use super::environment::{self, ClientCertificate, MetaVariables};
 use super::process::Spec;
 use super::table::{Owner, Programs};
 use crate::http::request::Head;
@@ -47,7 +47,11 @@ pub struct Origin<'a> {
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// Set if the connection uses TLS.
+    /// The certificate that the client has shown.
+    pub client: Option<ClientCertificate>,
+    /// Set if the client speaks https, to this server or to a trusted proxy.
+    pub is_https: bool,
+    /// Set if this connection uses TLS.
     pub secure: bool,
     /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
@@ -133,7 +137,7 @@ impl Launch<'_> {
 
     /// Returns the environment of the program.
     fn environment(&self, origin: &Origin<'_>, file: &Path) -> Vec<CString> {
-        let Origin { config, head, bytes, .. } = *origin;
+        let (config, head, bytes) = (origin.config, origin.head, origin.bytes);
         let target = bytes.get(head.target.range()).unwrap_or_default();
         environment::table(&MetaVariables {
             head,
@@ -144,6 +148,8 @@ impl Launch<'_> {
             server_name: &config.auth_domain,
             local: origin.local,
             peer: origin.peer,
+            client: origin.client.as_ref(),
+            is_https: origin.is_https,
             secure: origin.secure,
             user: origin.user,
             content_length: self.content_length,

@@ -14,6 +14,7 @@ use mio::{Registry, Token};
 use super::process::{self, Spec};
 pub use super::program::{Complaint, Output, Owner};
 use super::program::{GRACE_MS, Life, Program, TOKENS_EACH};
+use crate::listening::MAX_ENTRIES;
 use crate::timers::Timers;
 
 /// The first token of programs. Each has [`TOKENS_EACH`].
@@ -278,9 +279,9 @@ impl Programs {
 impl Programs {
     /// Notes an event. Returns false if the token is not that of a program.
     pub fn note_event(&mut self, Token(token): Token) -> bool {
-        // The two highest tokens are the server's own. The numbers of connections use the bits
-        // above these.
-        if !(TOKENS..(usize::MAX - 1).min(u32::MAX as usize)).contains(&token) {
+        // The highest tokens are the server's own. The numbers of connections use the bits above
+        // these.
+        if !(TOKENS..(usize::MAX - MAX_ENTRIES).min(u32::MAX as usize)).contains(&token) {
             return false;
         }
         let (id, kind) = ((token - TOKENS) / TOKENS_EACH, (token - TOKENS) % TOKENS_EACH);

@@ -1,10 +1,10 @@
-//! Connections that must not be served, since TLS was asked for and no certificate is in force.
-//! Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
+//! Connections that must not be served, since TLS was asked for and cannot be spoken as it was asked
+//! for. Each request is answered with 503 (RFC 9110, section 15.6.4), whatever it asks for.
 //!
 //! Refuses to know certificates, which are in `tls/port`.
 
 use super::wire::Received;
-use super::{Conn, Flow, State, Waiting};
+use super::{Conn, Flow, Manner, State, Waiting};
 use crate::exchange::context::Context;
 use crate::http::request::Outcome;
 use crate::tls::port::{Opening, Speech};
@@ -13,11 +13,12 @@ impl Conn {
     /// Bars the connection, as new connections are barred now. A request that came before is
     /// answered.
     pub fn bar(&mut self) {
-        if self.wire.is_secure() {
+        if self.wire.is_secure() || self.manner.speech() == Speech::Plain {
             return;
         }
         match &mut self.state {
             State::Head(waiting) => self.state = State::Barred(*waiting),
+            State::ProxyHeader { is_barred, .. } => *is_barred = true,
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Calling { request, .. }
@@ -39,7 +40,10 @@ impl Conn {
         let State::Barred(waiting) = self.state else {
             return self.cannot_be(cx, "a connection is not barred");
         };
-        match cx.tls.open(Speech::Any) {
+        if self.manner == Manner::Redirect {
+            return self.redirect_next(cx);
+        }
+        match cx.tls.open(self.manner.speech()) {
             Some(Opening::Barred) => {}
             Some(Opening::Plain) => {
                 self.state = State::Head(waiting);
@@ -57,7 +61,11 @@ impl Conn {
         let limit = cx.options.config.max_request_header_bytes;
         let text = cx.input.bytes();
         match text.trim_ascii_start().first() {
-            Some(byte) if !byte.is_ascii_alphabetic() => return Flow::Close,
+            Some(byte) if !byte.is_ascii_alphabetic() => {
+                let reason = cx.tls.reason();
+                self.wire.complain(cx, &format!("{reason}: a client of TLS is closed"));
+                return Flow::Close;
+            }
             Some(_) => {
                 let blank = text.len() - text.trim_ascii_start().len();
                 cx.input.unread.start += blank;
@@ -79,7 +87,8 @@ impl Conn {
 
     /// Answers with 503 and ends the connection.
     fn refuse_barred(&mut self, cx: &mut Context, parsed: bool) -> Flow {
-        self.wire.complain(cx, "no certificate is in force: a request is answered with 503");
+        let reason = cx.tls.reason();
+        self.wire.complain(cx, &format!("{reason}: a request is answered with 503"));
         // The page of the program's error handler would be an answer in plain HTTP, too.
         let handler = cx.error_handler.take();
         let flow = self.refuse(cx, 503, parsed);

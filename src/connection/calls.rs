@@ -201,7 +201,7 @@ impl Conn {
             self.finish(cx, request);
             if goes_on {
                 // Requests that waited behind this one are answered in the next turn.
-                self.wire.make_ready(cx);
+                self.wire.announce(cx);
             }
         } else {
             self.enter(State::Answering(request));
@@ -220,7 +220,7 @@ impl Conn {
                 request.is_last |= !persistent;
                 self.finish(cx, request);
                 // Requests that waited behind this one are answered in the next turn.
-                self.wire.make_ready(cx);
+                self.wire.announce(cx);
             }
             other => {
                 self.state = other;

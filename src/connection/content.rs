@@ -12,6 +12,7 @@ use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
 use crate::exchange::request::{Request, Rest};
 use crate::http::chunked::Step as Chunk;
+use crate::options::Config;
 use crate::site::Intake;
 
 /// Content of which more bytes than this are missing is received straight into its own buffer.
@@ -48,6 +49,14 @@ impl Recipient {
         match self {
             Recipient::Handler(_) => Intake::Keep,
             Recipient::Plan(plan) => plan.intake(),
+        }
+    }
+
+    /// Returns the largest length of the content.
+    fn content_limit(&self, config: &Config) -> u64 {
+        match self {
+            Recipient::Handler(_) => config.max_request_body_bytes as u64,
+            Recipient::Plan(plan) => plan.content_limit(config),
         }
     }
 
@@ -211,7 +220,6 @@ impl Conn {
 
 /// Moves the part of the content that is in the input to its place.
 fn take_arrived(request: &mut Request, recipient: &mut Recipient, cx: &mut Context) -> Taken {
-    let limit = cx.options.config.max_request_body_bytes as u64;
     loop {
         let unread = cx.input.unread.clone();
         let (content, end, announced) = match &mut request.rest {
@@ -242,11 +250,7 @@ fn take_arrived(request: &mut Request, recipient: &mut Recipient, cx: &mut Conte
         let count = end - unread.start;
         cx.input.unread.start = end;
         request.arrived += count as u64;
-        let limit = match recipient {
-            Recipient::Handler(_) => limit,
-            Recipient::Plan(plan) => plan.content_limit(limit),
-        };
-        if announced > limit {
+        if announced > recipient.content_limit(&cx.options.config) {
             return Taken::Refused(413);
         }
         if let Err(status) = append(request, recipient, cx, content) {

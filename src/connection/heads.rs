@@ -99,6 +99,16 @@ impl Conn {
         assert!(!std::mem::take(&mut cx.has_fault), "a fault on purpose");
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
+        if (request.head.names_certificate || request.is_secure)
+            && !request.name_client(self.wire.client_certificate(), self.wire.hears_proxies)
+        {
+            return Flow::Close;
+        }
+        if self.wire.hears_proxies
+            && let Err(status) = self.hear_proxies(cx, &mut request)
+        {
+            return self.fail(cx, request, status);
+        }
         if request.method() == b"CONNECT" {
             // The target is not a path, so that no handler can match.
             let task = Site { request: &mut request, cx }.wrong_method();
@@ -123,7 +133,7 @@ impl Conn {
     /// Copies the head out of the input, which it outlives. `None` means that there is no memory
     /// for it.
     #[inline]
-    fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
+    pub(super) fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
         std::mem::swap(&mut request.head, &mut cx.input.head);
@@ -156,11 +166,11 @@ impl Conn {
         let framing = request.head.framing;
         // RFC 9110, section 10.1.1: a client of HTTP/1.0 does not wait.
         let waits = request.head.expects == Expectation::Continue && request.head.minor > 0;
-        let maximum = cx.options.config.max_request_body_bytes as u64;
-        if matches!(framing, Framing::Length(length) if length > maximum) {
-            return self.fail(cx, request, 413);
-        }
+        let exceeds = |limit| matches!(framing, Framing::Length(length) if length > limit);
         let (recipient, intake) = match handler {
+            Some(_) if exceeds(cx.options.config.max_request_body_bytes as u64) => {
+                return self.fail(cx, request, 413);
+            }
             Some(handler) => (Recipient::Handler(handler), Intake::Keep),
             None => {
                 let mut site = Site { request: &mut request, cx };
@@ -178,6 +188,10 @@ impl Conn {
                 let is_useless = intake == Intake::Discard && waits && cx.input.unread.is_empty();
                 if leaves_at_once && task.is_final() || is_useless {
                     return self.answer(cx, request, task);
+                }
+                if exceeds(task.content_limit(&cx.options.config)) {
+                    task.abandon(cx);
+                    return self.fail(cx, request, 413);
                 }
                 if task.may_run_programs() {
                     request.local = self.wire.local_address();
@@ -206,6 +220,10 @@ impl Conn {
     pub(super) fn refuse(&mut self, cx: &mut Context, status: u16, parsed: bool) -> Flow {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());
+        if self.wire.hears_proxies {
+            // Nobody is named as the client.
+            self.wire.slot.show_peer(self.wire.peer);
+        }
         request.head = Default::default();
         request.rest = Rest::Unread;
         if cx.logs.access.is_on() {
@@ -219,11 +237,11 @@ impl Conn {
 }
 
 /// Returns the access log line of a request.
-fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
+pub(super) fn log_entry(wire: &mut Wire, cx: &mut Context, request: &Request) -> LogEntry {
     let begin = wire.outbox(cx).position();
     let head = request.head_bytes();
     let (line, status_at) = log::AccessLine {
-        peer: wire.peer,
+        peer: request.client,
         user: None,
         time: cx.clock.log_time(),
         method: request.method(),

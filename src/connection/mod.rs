@@ -10,6 +10,8 @@ mod closing;
 mod content;
 mod heads;
 mod messages;
+mod proxied;
+mod redirected;
 mod timeouts;
 mod websocket;
 mod wire;
@@ -31,11 +33,35 @@ use crate::http::response::Answer;
 use crate::peer::Peer;
 use crate::shared::slots::{Content, Slot};
 use crate::tls::Session;
-use crate::tls::port::Opening;
+use crate::tls::port::{Opening, Speech};
 
 /// The largest number of bytes that wait for the output of other connections. More would drive
 /// other data out of the processor's caches.
 const MAX_DEFERRED: usize = 4 * 1024;
+
+/// What the connections of a listening socket get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    Serve(Speech),
+    /// The address of a port that speaks TLS.
+    Redirect,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Manner::Serve(Speech::default())
+    }
+}
+
+impl Manner {
+    /// Returns what is spoken.
+    pub fn speech(self) -> Speech {
+        match self {
+            Manner::Serve(speech) => speech,
+            Manner::Redirect => Speech::Plain,
+        }
+    }
+}
 
 /// A connection.
 pub struct Conn {
@@ -47,13 +73,22 @@ pub struct Conn {
     since: u32,
     /// Set when the request took too long.
     timed_out: bool,
+    /// What the listening socket was told.
+    manner: Manner,
 }
 
 /// The state of a conversation. An idle connection is in `Head`, and owns no buffer.
 enum State {
     /// Waiting for a request, or for the rest of its head.
     Head(Waiting),
-    /// Waiting for a request that must not be served, since TLS was asked for and cannot be spoken.
+    /// Waiting for what a trusted proxy sends first, which may be a header of the PROXY protocol.
+    /// With `is_barred` the connection is `Barred` behind it.
+    ProxyHeader {
+        waiting: Waiting,
+        is_barred: bool,
+    },
+    /// Waiting for a request that must not be served: TLS was asked for and cannot be spoken, or the
+    /// listening socket redirects all requests.
     Barred(Waiting),
     /// Taking the content of a request.
     Content {
@@ -126,7 +161,7 @@ impl State {
     /// Returns the request that is being answered; for a websocket, the request of its handshake.
     fn request(&self) -> Option<&Request> {
         match self {
-            State::Head(_) | State::Barred(_) => None,
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => None,
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Calling { request, .. }
@@ -173,24 +208,35 @@ impl State {
 }
 
 impl Conn {
-    /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`].
+    /// Creates a connection for an accepted socket. `number` is that of [`Conn::number`]; `now` is in
+    /// milliseconds of the server's clock. `is_proxy` says that the peer is a trusted proxy.
     pub fn new(
         slot: &'static Slot,
         socket: TcpStream,
         peer: Peer,
+        is_proxy: bool,
+        manner: Manner,
         opening: Opening,
-        number: u32,
-        now: u32,
+        (number, now): (u32, u32),
     ) -> Self {
         // The TLS handshake has the same time as a request.
         let begun = Waiting { begun: true, ..Waiting::default() };
         let (state, session): (State, Option<Box<Session>>) = match opening {
+            Opening::Plain if manner == Manner::Redirect => {
+                (State::Barred(Waiting::default()), None)
+            }
             Opening::Plain => (State::default(), None),
             Opening::Tls(session) => (State::Head(begun), Some(session)),
             Opening::Barred => (State::Barred(begun), None),
         };
-        let wire = Wire::new(slot, socket, peer, session, now);
-        Self { wire, state, number, since: now, timed_out: false }
+        let mut wire = Wire::new(slot, socket, peer, session, now);
+        wire.hears_proxies = is_proxy;
+        let state = match state {
+            State::Head(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: false },
+            State::Barred(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: true },
+            state => state,
+        };
+        Self { wire, state, number, since: now, timed_out: false, manner }
     }
 
     /// Works until the program is to be called, or there is nothing to do for now.
@@ -203,6 +249,7 @@ impl Conn {
         match &mut self.state {
             State::Head(_) => self.next_head(cx),
             State::Barred(_) => self.turn_down(cx),
+            State::ProxyHeader { .. } => self.take_proxy_header(cx),
             State::Content { .. } | State::Deciding(_) | State::Producing { .. } => {
                 self.drive_request(cx)
             }
@@ -391,6 +438,7 @@ impl Conn {
         {
             // The bytes so far belong to no request.
             waiting.begun = false;
+            self.wire.yields = false;
             self.since = cx.clock.now;
         }
         let Received::Refused { in_plain } = received else { return received };
@@ -440,7 +488,7 @@ impl Conn {
     pub fn end_in_child(&mut self, cx: &mut Context) {
         self.wire.leave_to_parent(cx);
         match std::mem::take(&mut self.state) {
-            State::Head(_) | State::Barred(_) => {}
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => {}
             State::Content { request, .. }
             | State::Producing { request, .. }
             | State::Calling { request, .. }
@@ -462,7 +510,7 @@ impl Conn {
     pub fn end(&mut self, cx: &mut Context) {
         let is_cut = self.is_cut();
         match std::mem::take(&mut self.state) {
-            State::Head(_) | State::Barred(_) => {}
+            State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => {}
             State::Content { mut request, recipient } => {
                 recipient.stop(cx);
                 Self::log_answer(&mut self.wire, cx, &mut request);
@@ -507,6 +555,7 @@ impl Conn {
     fn is_cut(&self) -> bool {
         match &self.state {
             State::Head(_)
+            | State::ProxyHeader { .. }
             | State::Barred(_)
             | State::Draining { .. }
             | State::Lingering { .. } => false,

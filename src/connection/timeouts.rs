@@ -91,7 +91,9 @@ impl Conn {
     /// Returns the number of bytes of content that have arrived, while a request is being received.
     fn receiving(&self) -> Option<u64> {
         match &self.state {
-            State::Head(waiting) | State::Barred(waiting) => waiting.begun.then_some(0),
+            State::Head(waiting) | State::Barred(waiting) | State::ProxyHeader { waiting, .. } => {
+                waiting.begun.then_some(0)
+            }
             State::Content { request, .. } => Some(request.arrived),
             _ => None,
         }
@@ -110,6 +112,10 @@ impl Conn {
 
     /// Ends a request that took too long: answers it with 408, if it has begun.
     pub(super) fn time_out(&mut self, cx: &mut Context) -> Flow {
+        if matches!(self.state, State::ProxyHeader { .. }) {
+            self.wire.complain(cx, "PROXY: the header, or what else comes first, took too long");
+            return Flow::Close;
+        }
         if self.wire.is_handshaking() {
             self.wire.complain(cx, "TLS: the handshake took too long");
             return Flow::Close;

@@ -1,6 +1,8 @@
 //! The header fields of WebDAV (RFC 4918, section 10) but If: parses the text of each to a value,
 //! and writes paths for Location, href and the like. Knows nothing of requests or files.
 
+use std::borrow::Cow;
+
 use crate::http::uri;
 
 /// The value of a field does not follow its grammar. The response is 400.
@@ -59,14 +61,17 @@ pub fn timeout(value: Option<&[u8]>) -> u64 {
     MAX_TIMEOUT
 }
 
-/// Parses the Lock-Token field. Returns the token without its angle brackets.
+/// Parses the Lock-Token field. Returns the token without its angle brackets, which some clients
+/// leave out.
 pub fn lock_token(value: &[u8]) -> Result<&[u8], BadField> {
-    let token = value.trim_ascii().strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
-    token.filter(|token| !token.is_empty() && !token.contains(&b'>')).ok_or(BadField)
+    let value = value.trim_ascii();
+    let token = value.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">")).unwrap_or(value);
+    let is_token = !token.is_empty() && !token.iter().any(|byte| b"<> \t,".contains(byte));
+    if is_token { Ok(token) } else { Err(BadField) }
 }
 
 /// The resource that a URI names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Location {
     /// The decoded path of a resource on this server.
     Here(Vec<u8>),
@@ -76,12 +81,14 @@ pub enum Location {
 
 /// Parses a URI or an absolute path, where `host` is the value of the Host field.
 ///
-/// Dot segments, which the client should have removed, a query and a fragment are refused: a client
-/// that forgot to encode a `#` would otherwise replace a resource that it did not name.
+/// Blanks are taken for encoded ones, and a query, which names no file, is cut off. Dot segments,
+/// which the client should have removed, and a fragment are refused: a client that forgot to encode
+/// a `#` would otherwise replace a resource that it did not name.
 pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField> {
-    let value = value.trim_ascii();
+    let value = encode_blanks(value.trim_ascii());
+    let value = &*value;
     let target = uri::split_target(value).map_err(|_| BadField)?;
-    if target.query.is_some() || target.path == b"*" || value.contains(&b'#') {
+    if target.path == b"*" || value.contains(&b'#') {
         return Err(BadField);
     }
     let mut path = vec![0; target.path.len()];
@@ -96,6 +103,14 @@ pub fn location(value: &[u8], host: Option<&[u8]>) -> Result<Location, BadField>
         return Ok(Location::Elsewhere);
     }
     Ok(Location::Here(path))
+}
+
+/// Percent-encodes the blanks in a URI, which some clients leave as they are.
+fn encode_blanks(value: &[u8]) -> Cow<'_, [u8]> {
+    if !value.contains(&b' ') {
+        return Cow::Borrowed(value);
+    }
+    Cow::Owned(value.split(|byte| *byte == b' ').collect::<Vec<_>>().join(&b"%20"[..]))
 }
 
 /// Returns the host and port of an absolute URI, without user information.
@@ -200,7 +215,8 @@ mod tests {
     #[test]
     fn a_lock_token_stands_in_brackets() {
         assert_eq!(lock_token(b" <urn:uuid:1> "), Ok(&b"urn:uuid:1"[..]));
-        for bad in [&b""[..], b"urn:uuid:1", b"<>", b"<a", b"a>", b"<a><b>"] {
+        assert_eq!(lock_token(b"urn:uuid:1"), Ok(&b"urn:uuid:1"[..]));
+        for bad in [&b""[..], b"<>", b"<a", b"a>", b"<a><b>", b"a b", b"<a b>"] {
             assert_eq!(lock_token(bad), Err(BadField));
         }
     }
@@ -221,9 +237,12 @@ mod tests {
             ("", Err(BadField)),
             ("a", Err(BadField)),
             ("*", Err(BadField)),
-            ("/a?b", Err(BadField)),
+            ("/a?b", here("/a")),
+            ("http://h:1234/a?b=/../c", here("/a")),
             ("/a#b", Err(BadField)),
-            ("/a b", Err(BadField)),
+            ("/a b", here("/a b")),
+            ("http://h:1234/a  b/c d", here("/a  b/c d")),
+            ("http://h:1234 /a", Ok(Location::Elsewhere)),
             ("/a%00", Err(BadField)),
             ("/a%0d%0ab", Err(BadField)),
             ("/a%zz", Err(BadField)),

@@ -61,6 +61,10 @@ pub fn lock(request: &MethodCall, env: &Env<'_>) -> Result<Result<DeepLock, Repl
     if let Kind::Other = target.kind {
         return Err(403.into());
     }
+    // LOCK makes a file where nothing is, and no collection (RFC 4918, section 9.10.4).
+    if !target.exists() && request.path.ends_with(b"/") {
+        return Err(409.into());
+    }
     let Some(home) = &target.home else { return Err(409.into()) };
     let deep = depth == Depth::Infinity && target.is_dir();
     let lock = Lock {

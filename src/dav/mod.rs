@@ -4,6 +4,7 @@
 //! portions, and returns responses as values.
 #![forbid(unsafe_code)]
 
+pub mod appending;
 pub mod bodies;
 pub mod conditions;
 pub mod deletion;
@@ -40,6 +41,7 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::files::links::Links;
 use crate::files::secrets::Secrets;
 use crate::options::Config;
 
@@ -54,14 +56,22 @@ pub struct Env<'a> {
     pub root: Option<PathBuf>,
     /// Files that are hidden because options name them.
     pub secrets: &'a Secrets,
+    /// The symbolic links that are followed.
+    pub links: Links,
 }
 
-static NO_SECRETS: Secrets = Secrets::new();
-
 impl<'a> Env<'a> {
-    pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
+    /// Creates the surroundings of a request of `user`.
+    pub fn of(user: &[u8], config: &'a Config, secrets: &'a Secrets, unix: u64) -> Env<'a> {
         let root = config.document_root.as_ref().and_then(|root| fs::canonicalize(root).ok());
-        Env { config, unix, user: Vec::new(), root, secrets: &NO_SECRETS }
+        Env { config, unix, user: user.to_vec(), root, secrets, links: Links::of(config) }
+    }
+
+    /// Creates the surroundings of a request where no options name files.
+    #[cfg(test)]
+    pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
+        static NO_SECRETS: Secrets = Secrets::new();
+        Env::of(b"", config, &NO_SECRETS, unix)
     }
 }
 

@@ -14,6 +14,7 @@ use super::bodies::Wanted;
 use super::locks::{Lock, write_lock};
 use super::multistatus::write_name;
 use super::store::Properties;
+use super::target::without_slash;
 use super::xml::{DAV, Name, escape};
 use crate::files::known::{entity_tag, http_date, modified_of};
 use crate::files::listing::civil_date;
@@ -35,6 +36,15 @@ const LIVE: [&str; 9] = [
 /// The live properties that are reported only when a request names them.
 const ON_DEMAND: [&str; 2] = ["quota-available-bytes", "quota-used-bytes"];
 
+/// The namespace of properties that clients of Windows set for each file that they store.
+const WIN32: &str = "urn:schemas-microsoft-com:";
+
+/// Returns whether a property stands for the modification time of the file, which clients may set by
+/// it. It is reported when a request names it.
+pub fn is_win32_time(name: &Name) -> bool {
+    name.space == WIN32 && name.local == "Win32LastModifiedTime"
+}
+
 /// The content of the `supportedlock` property (RFC 4918, section 15.10).
 const SUPPORTED: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><D:locktype>\
     <D:write/></D:locktype></D:lockentry><D:lockentry><D:lockscope><D:shared/></D:lockscope>\
@@ -42,6 +52,8 @@ const SUPPORTED: &str = "<D:lockentry><D:lockscope><D:exclusive/></D:lockscope><
 
 /// A resource whose properties are reported.
 pub struct Resource<'a> {
+    /// The decoded path as clients know it.
+    pub path: &'a [u8],
     pub meta: &'a Metadata,
     pub full: &'a Path,
     pub locks: &'a [Lock],
@@ -119,6 +131,11 @@ fn is_displayname(name: &Name) -> bool {
 impl Resource<'_> {
     /// Appends a property. Returns false if there is none of this name.
     fn write(&self, env: &Env<'_>, name: &Name, out: &mut String) -> bool {
+        if is_win32_time(name) {
+            let date = http_date(modified_of(self.meta));
+            let _ = write!(out, "<Z:{0} xmlns:Z=\"{WIN32}\">{date}</Z:{0}>", name.local);
+            return true;
+        }
         if let Some(text) = self.dead.and_then(|dead| dead.get(name)) {
             out.push_str(text);
             return true;
@@ -162,9 +179,14 @@ impl Resource<'_> {
         true
     }
 
-    /// Returns the name of the file for people to read: bytes that are not UTF-8 are replaced.
+    /// Returns the name of the file for people to read: bytes that are not UTF-8 are replaced. It is
+    /// the name that clients use: that of the directory behind the root is nobody's business.
     fn display_name(&self) -> String {
-        self.full.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        let name = match memchr::memrchr(b'/', without_slash(self.path)) {
+            Some(slash) if self.path != b"/" => &without_slash(self.path)[slash + 1..],
+            _ => b"/",
+        };
+        String::from_utf8_lossy(name).into_owned()
     }
 
     /// Returns the time of creation in UTC (RFC 3339), or that of the last modification where the
@@ -204,7 +226,13 @@ mod tests {
         let own = Name { space: "u:1".to_owned(), local: "p".to_owned() };
         let mut dead = Properties::default();
         dead.insert(own.clone(), "<p xmlns=\"u:1\">1</p>".to_owned());
-        let file = Resource { meta: &meta, full: &full, locks: &[], dead: Some(&dead) };
+        let file = Resource {
+            path: b"/x/a&.html",
+            meta: &meta,
+            full: &full,
+            locks: &[],
+            dead: Some(&dead),
+        };
         let live = ["getcontentlength", "getetag", "getlastmodified", "displayname", "none"];
         let mut names: Vec<Name> = live.iter().map(|local| Name::dav(local)).collect();
         names.push(own);
@@ -223,7 +251,7 @@ mod tests {
         assert!(names.contains("<D:getetag/>") && names.contains("<N:p xmlns:N=\"u:1\"/>"));
 
         let meta = fs::metadata(&folder.0).unwrap();
-        let dir = Resource { meta: &meta, full: &folder.0, locks: &[], dead: None };
+        let dir = Resource { path: b"/", meta: &meta, full: &folder.0, locks: &[], dead: None };
         let all = &told(&dir, &Wanted::All(vec![Name::dav("quota-used-bytes")]))[0].1;
         assert!(all.contains("<D:resourcetype><D:collection/></D:resourcetype>"));
         assert!(all.contains("<D:quota-used-bytes>") && !all.contains("getcontentlength"));

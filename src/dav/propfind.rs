@@ -7,7 +7,7 @@
 use std::fs::{self, DirEntry, Metadata, ReadDir};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Env;
 use super::bodies::{Wanted, propfind};
@@ -27,17 +27,35 @@ const COST: usize = 4;
 /// longer.
 const PIECE: usize = 64 * 1024;
 
+/// The largest number of directories inside each other that are reported: each of them is open until
+/// its last member was reported.
+const MAX_LEVELS: usize = 64;
+
 /// A PROPFIND under way. Its response is taken in pieces, so that it takes no more memory for a
 /// larger directory.
 #[derive(Debug)]
 pub struct Propfind {
-    target: Target,
     wanted: Wanted,
     document: Multistatus,
+    /// The directories that are being reported, each a member of the one before it.
+    levels: Vec<Level>,
+    /// Whether the members of the members are reported as well.
+    is_deep: bool,
+}
+
+/// A directory whose members are being reported.
+#[derive(Debug)]
+struct Level {
+    /// The decoded path as clients know it, and that in the file system.
+    path: Vec<u8>,
+    full: PathBuf,
+    /// The path without symbolic links in it.
+    home: Option<PathBuf>,
     rest: ReadDir,
     /// The stored properties and locks of the entries of the directory.
     state: State,
-    /// The locks of depth infinity, which cover every entry.
+    /// The locks of depth infinity that were taken on the directory; for the first one also those
+    /// above it.
     deep: Vec<Lock>,
 }
 
@@ -48,7 +66,7 @@ impl Propfind {
         let depth = request.depth()?;
         let wanted = propfind(&request.body)?;
         let target = request.target(env)?;
-        Propfind::check(&target, depth)?;
+        Propfind::check(env, &target, depth)?;
         let Some(meta) = target.metadata() else { return Err(404.into()) };
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
@@ -59,24 +77,28 @@ impl Propfind {
         }
         let name = target.home.as_ref().map_or(&b""[..], |home| &home.name);
         let dead = state.member(name).map(|member| &member.properties);
-        let resource = Resource { meta, full: &target.full, locks: &locks, dead };
+        let resource =
+            Resource { path: &target.path, meta, full: &target.full, locks: &locks, dead };
         let mut document = Multistatus::new();
         document.properties(&target.href(), &answer(env, &resource, &wanted));
-        let lists = depth == Depth::One && env.config.enable_directory_listing;
+        let lists = depth != Depth::Zero && env.config.enable_directory_listing;
         if !target.is_dir() || !lists {
             return Ok(Err(Reply { body: Some(document.finish()), ..207.into() }));
         }
-        let rest = fs::read_dir(&target.full)?;
+        let rest = env.links.read_dir(&target.full)?;
         let deep = locks.into_iter().filter(|lock| lock.deep).collect();
-        Ok(Ok(Propfind { target, wanted, document, rest, state, deep }))
+        let home = target.home.map(|home| home.dir);
+        let level = Level { path: target.path, full: target.full, home, rest, state, deep };
+        let is_deep = depth == Depth::Infinity;
+        Ok(Ok(Propfind { wanted, document, levels: vec![level], is_deep }))
     }
 
     /// Checks that the target exists and that the depth is allowed.
-    pub fn check(target: &Target, depth: Depth) -> Result<(), Reply> {
+    pub fn check(env: &Env<'_>, target: &Target, depth: Depth) -> Result<(), Reply> {
         if target.metadata().is_none() {
             return Err(404.into());
         }
-        if depth == Depth::Infinity && target.is_dir() {
+        if depth == Depth::Infinity && target.is_dir() && !env.config.dav_depth_infinity {
             return Err(Reply::failed(403, "propfind-finite-depth", &[]));
         }
         Ok(())
@@ -86,12 +108,21 @@ impl Propfind {
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> io::Result<bool> {
         while *budget > 0 && self.document.len() < PIECE {
             *budget = budget.saturating_sub(COST);
-            let Some(entry) = self.rest.next() else { return Ok(true) };
+            let is_first = self.levels.len() == 1;
+            let Some(level) = self.levels.last_mut() else { return Ok(true) };
+            let entry = match level.rest.next() {
+                Some(Ok(entry)) => entry,
+                Some(Err(error)) if is_first => return Err(error),
+                Some(Err(_)) | None => {
+                    self.levels.pop();
+                    continue;
+                }
+            };
             self.document.reserve(PIECE)?;
-            let cost = self.report(env, &entry?);
+            let cost = self.report(env, &entry);
             *budget = budget.saturating_sub(cost);
         }
-        Ok(false)
+        Ok(self.levels.is_empty())
     }
 
     /// Takes the next piece of the response.
@@ -104,26 +135,30 @@ impl Propfind {
         std::mem::take(&mut self.document).finish()
     }
 
-    /// Returns the memory that is needed until the end, in bytes.
+    /// Returns the memory that is needed for what is known of the directories, in bytes.
     pub fn weight(&self) -> usize {
-        self.state.weight()
+        self.levels.iter().map(|level| level.state.weight()).sum()
     }
 
-    /// Reports an entry. Returns the cost of reading its stored properties.
+    /// Reports an entry of the last directory. Returns the cost of reading its stored properties.
     fn report(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
+        let Some(level) = self.levels.last() else { return 0 };
         let name = entry.file_name();
-        let full = self.target.full.join(&name);
+        let full = level.full.join(&name);
         let can_be_asked_for = resolve::can_be_asked_for(name.as_bytes());
         if !can_be_asked_for || resolve::is_hidden(env.config, &full) {
             return 0;
         }
         let Ok(meta) = entry.metadata() else { return 0 };
-        let mut path = self.target.path.clone();
+        let mut path = level.path.clone();
         if !path.ends_with(b"/") {
             path.push(b'/');
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
+            if env.links.bar(&full) {
+                return 0;
+            }
             let target = Target::at(&path, &full);
             return if target.is_secret(env) { 0 } else { self.report_link(env, &target) };
         }
@@ -131,24 +166,52 @@ impl Propfind {
             return 0;
         }
         if meta.is_dir() {
-            let state = match asks_for_another_password(env, &full) {
-                true => State::default(),
-                false => store::load(&full, env.unix).unwrap_or_default(),
-            };
-            self.write(env, &path, &full, &meta, state.member(b""), None);
-            return state.cost();
+            return self.report_dir(env, &path, full, &meta);
         }
         if meta.is_file() {
-            let member = self.state.member(name.as_bytes()).cloned();
+            let member = level.state.member(name.as_bytes()).cloned();
             self.write(env, &path, &full, &meta, member.as_ref(), None);
         }
         0
     }
 
-    /// Reports the file that a symbolic link leads to. Its state is stored beside that file.
+    /// Reports a directory, and with an infinite depth its members next.
+    fn report_dir(&mut self, env: &Env<'_>, path: &[u8], full: PathBuf, meta: &Metadata) -> usize {
+        let is_guarded = asks_for_another_password(env, &full);
+        let state = match is_guarded {
+            true => State::default(),
+            false => store::load(&full, env.unix).unwrap_or_default(),
+        };
+        self.write(env, path, &full, meta, state.member(b""), None);
+        let cost = state.cost();
+        // A pattern may match the path with a slash behind it, by which the members are asked for.
+        if !self.is_deep || is_guarded || resolve::is_hidden(env.config, &full.join("")) {
+            return cost;
+        }
+        if self.levels.len() >= MAX_LEVELS {
+            let mut href = String::new();
+            escape_path(path, &mut href);
+            href.push('/');
+            // What is below it has to be asked for on its own.
+            self.document.status(&href, 507);
+            return cost;
+        }
+        // The members of one that may not be read are nobody's business.
+        let Ok(rest) = env.links.read_dir(&full) else { return cost };
+        let own = state.member(b"").into_iter().flat_map(|member| &member.locks);
+        let deep = own.filter(|lock| lock.deep).cloned().collect();
+        let above = self.levels.last().and_then(|level| level.home.as_ref());
+        let home = above.zip(full.file_name()).map(|(above, name)| above.join(name));
+        self.levels.push(Level { path: path.to_vec(), full, home, rest, state, deep });
+        cost + COST
+    }
+
+    /// Reports the file that a symbolic link leads to. Its state is stored beside that file. The
+    /// members of a directory behind a link are not reported: it may lead to where it lies.
     fn report_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
         let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return 0 };
-        let is_here = self.target.home.as_ref().is_some_and(|here| here.dir == home.dir);
+        let here = self.levels.last().and_then(|level| level.home.as_ref());
+        let is_here = here.is_some_and(|here| *here == home.dir);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if is_here || !asks_for_another_password(env, &home.dir) {
             state = target.state(env).unwrap_or_default();
@@ -169,9 +232,10 @@ impl Propfind {
         locks: Option<Vec<Lock>>,
     ) {
         let own = member.into_iter().flat_map(|member| member.locks.iter().cloned());
-        let locks = locks.unwrap_or_else(|| self.deep.iter().cloned().chain(own).collect());
+        let deep = self.levels.iter().flat_map(|level| level.deep.iter().cloned());
+        let locks = locks.unwrap_or_else(|| deep.chain(own).collect());
         let dead = member.map(|member| &member.properties);
-        let resource = Resource { meta, full, locks: &locks, dead };
+        let resource = Resource { path, meta, full, locks: &locks, dead };
         let mut href = String::new();
         escape_path(path, &mut href);
         if meta.is_dir() {

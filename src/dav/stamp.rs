@@ -6,9 +6,14 @@
 //! may fall into one step. So a complete file gets the time of the fine clock, and no time is given
 //! twice.
 
-use std::fs::{File, FileTimes, Metadata};
+use std::fs::{self, File, FileTimes, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::files::known::entity_tag;
 
@@ -20,9 +25,15 @@ const STEPS: u32 = 3;
 const BACK: u64 = 1_000_000_000;
 
 /// Sets the modification time of a complete file. `old` describes the file that had its name
-/// before.
-pub fn stamp(file: &File, old: Option<&Metadata>) {
-    let time = UNIX_EPOCH + Duration::from_nanos(next(&LAST, nanoseconds(SystemTime::now())));
+/// before. A client may have named the second, in seconds since 1970: then only the fraction is that
+/// of the fine clock.
+pub fn stamp(file: &File, old: Option<&Metadata>, second: Option<u64>) {
+    let now = next(&LAST, nanoseconds(SystemTime::now()));
+    let time = UNIX_EPOCH
+        + match second {
+            None => Duration::from_nanos(now),
+            Some(second) => Duration::new(second, fraction(now)),
+        };
     for step in 0..STEPS {
         // Where this is not allowed, the time that the kernel gave has to suffice.
         if file.set_times(FileTimes::new().set_modified(time + STEP * step)).is_err() {
@@ -33,6 +44,31 @@ pub fn stamp(file: &File, old: Option<&Metadata>) {
             return;
         }
     }
+}
+
+/// Sets the modification time of a file or directory that is in its place to a second that a client
+/// has named. The fraction is that of the fine clock, so that no two contents share an entity tag.
+pub fn set_second(path: &Path, second: u64) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.mtime() == i64::try_from(second).unwrap_or(i64::MAX) {
+        return Ok(());
+    }
+    let now = next(&LAST, nanoseconds(SystemTime::now()));
+    let tv_sec = i64::try_from(second).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_time(path, tv_sec, i64::from(fraction(now)))
+}
+
+/// Sets the modification time of a file or directory.
+pub fn set_time(path: &Path, tv_sec: i64, tv_nsec: i64) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec, tv_nsec: tv_nsec as _ },
+    };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// Returns the part below a second of a time in nanoseconds.
+fn fraction(nanoseconds: u64) -> u32 {
+    (nanoseconds % 1_000_000_000) as u32
 }
 
 fn is_like(new: &Metadata, old: &Metadata) -> bool {
@@ -80,9 +116,9 @@ mod tests {
         let folder = Folder::new();
         let file = File::create(folder.0.join("a")).expect("a file");
         let mut tags = Vec::new();
-        for _ in 0..100 {
+        for second in [None, Some(0), Some(784_111_777)].into_iter().cycle().take(100) {
             let old = file.metadata().expect("its state");
-            stamp(&file, Some(&old));
+            stamp(&file, Some(&old), second);
             tags.push(entity_tag(&file.metadata().expect("its state")));
         }
         tags.sort();

@@ -71,6 +71,10 @@ impl Target {
         if resolve::is_hidden(env.config, &full) || resolve::is_hidden(env.config, plain) {
             return None;
         }
+        // What is behind a link that is not followed does not exist, nor does the link.
+        if env.links.bar(plain) {
+            return None;
+        }
         let target = Target::at(without_slash(path), plain);
         (!target.is_secret(env)).then_some(target)
     }

@@ -215,6 +215,17 @@ pub fn check_size(len: u64) -> io::Result<()> {
     }
 }
 
+/// Checks whether the file system of the directory `dir` may have room for `len` bytes more. Some
+/// do not tell; there a write finds out.
+pub fn check_room(dir: &Path, len: u64) -> io::Result<()> {
+    match rustix::fs::statvfs(dir) {
+        Ok(space) if space.f_blocks > 0 && len > space.f_bfree.saturating_mul(space.f_frsize) => {
+            Err(Errno::NOSPC.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens a regular file for reading. A FIFO or device is not waited for, and is refused.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;

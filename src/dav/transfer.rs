@@ -26,9 +26,10 @@ use super::store::{self, Properties};
 use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
-use super::transfer_rules::{Checked, MAX_SURVEYS, own_place};
+use super::transfer_rules::{Checked, MAX_SURVEYS, Relation, own_place};
 use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy};
 use super::tree_replies::{failures, locked_inside, refused};
+use crate::files::known::modified_of;
 use crate::files::resolve;
 
 /// A COPY or MOVE under way.
@@ -256,13 +257,21 @@ impl Transfer {
         if self.moves {
             from = own_place(source).ok_or(Reply::from(409))?;
             let replaces = target.exists();
-            if !source.is_link && source.etag().is_some() && source.etag() == target.etag() {
+            let relation = self.checked.relation;
+            if relation == Relation::Other
+                && !source.is_link
+                && source.etag().is_some()
+                && source.etag() == target.etag()
+            {
                 // A client that has cached the replaced file must not mistake the new one for it.
-                stamp(&open_file(&from)?, target.metadata());
+                stamp(&open_file(&from)?, target.metadata(), source.metadata().map(modified_of));
             }
-            let moved = match source.is_link {
-                true => move_link(&from, place, replaces),
-                false => move_name(&from, place, replaces),
+            let moved = match relation {
+                Relation::Other if source.is_link => move_link(&from, place, replaces),
+                Relation::Other => move_name(&from, place, replaces),
+                // To rename one name of a file to another does nothing (`rename(2)`).
+                Relation::OtherName => fs::remove_file(&from).map(|()| None),
+                Relation::OtherSpelling => fs::rename(&from, place).map(|()| None),
             };
             match moved {
                 Ok(old) => {
@@ -286,7 +295,7 @@ impl Transfer {
             self.stage = Stage::Tree(copy);
         } else {
             let made = Temporary::create(dir_of(place))?;
-            let copy = FileCopy::new(&from, made.file().try_clone()?)?;
+            let copy = FileCopy::new(&from, made.file().try_clone()?, self.moves)?;
             self.made = Some(Made::File(made));
             self.stage = Stage::File(copy);
         }
@@ -320,7 +329,10 @@ impl Transfer {
         self.checked.renew_target(request, env)?;
         let Checked { target, place, .. } = &self.checked;
         let old = match self.made.take() {
-            Some(Made::File(made)) => install_file(made, place, target)?,
+            Some(Made::File(made)) => {
+                let meta = self.checked.source.metadata().filter(|_| self.moves);
+                install_file(made, place, target, meta.map(modified_of))?
+            }
             Some(Made::Tree(made)) => match install(&made.path, place, target.exists()) {
                 Ok(old) => old,
                 Err(error) => {
@@ -389,7 +401,11 @@ impl Transfer {
         }
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
             // Another client may have made a new file there.
-            Some(home) if home.path().exists() => Ok(()),
+            Some(home)
+                if self.checked.relation != Relation::OtherSpelling && home.path().exists() =>
+            {
+                Ok(())
+            }
             Some(home) => store::update(&home.dir, env.unix, &mut |state| {
                 state.remove(&home.name);
             }),
@@ -413,19 +429,26 @@ impl Transfer {
                 return Some(reply);
             }
         }
-        Some(if self.checked.target.exists() { 204 } else { 201 }.into())
+        let replaces =
+            self.checked.target.exists() && self.checked.relation != Relation::OtherSpelling;
+        Some(if replaces { 204 } else { 201 }.into())
     }
 }
 
-/// Gives a complete copy of a file its name. Returns the path of a directory that was replaced.
-fn install_file(made: Temporary, place: &Path, target: &Target) -> io::Result<Option<PathBuf>> {
+/// Gives a complete copy of a file its name, and the time of a file that is moved. Returns the path of a directory that was replaced.
+fn install_file(
+    made: Temporary,
+    place: &Path,
+    target: &Target,
+    second: Option<u64>,
+) -> io::Result<Option<PathBuf>> {
     let replaces = target.exists();
     if target.is_dir() && !target.is_link {
         let hidden = fresh_name(dir_of(place));
         made.publish(&hidden, false)?;
         return install(&hidden, place, replaces).inspect_err(|_| drop(fs::remove_file(&hidden)));
     }
-    stamp(made.file(), target.metadata());
+    stamp(made.file(), target.metadata(), second);
     made.publish(place, replaces)?;
     Ok(None)
 }

@@ -30,8 +30,21 @@ pub struct Checked {
     /// The path of the destination, without symbolic links in that of its directory.
     pub place: PathBuf,
     pub keys: Keys,
+    pub relation: Relation,
     /// The state of the source that conditions are compared with.
     current: Current,
+}
+
+/// The relation of the destination to the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// It is something else, or nothing.
+    Other,
+    /// It is another name of the file that is moved (a hard link).
+    OtherName,
+    /// It is the name of what is moved in another spelling, on a file system where that makes no
+    /// difference.
+    OtherSpelling,
 }
 
 impl Checked {
@@ -57,9 +70,9 @@ impl Checked {
             return Err(403.into());
         }
         let place = place_of(&target)?;
-        check_places(&source, &target, &place, moves)?;
+        let relation = check_places(&source, &target, &place, moves)?;
         let deep = depth == Depth::Infinity;
-        let checked = Checked { deep, source, target, place, keys, current };
+        let checked = Checked { deep, source, target, place, keys, relation, current };
         checked.check_target(env, &checked.target, overwrite)?;
         if moves && let Some(lock) = checked.source.blocked(env, &checked.keys, true)? {
             return Err(Reply::locked(&lock.href));
@@ -95,7 +108,7 @@ impl Checked {
 
     /// Checks that the destination may be replaced, and that no lock forbids it.
     fn check_target(&self, env: &Env<'_>, target: &Target, overwrite: bool) -> Result<(), Reply> {
-        if target.exists() && !overwrite {
+        if target.exists() && !overwrite && self.relation != Relation::OtherSpelling {
             return Err(412.into());
         }
         // A hidden file must not be replaced together with the directory that it is in.
@@ -140,13 +153,24 @@ pub fn is_unknown_dir(before: &Target, now: &Target) -> bool {
 }
 
 /// Refuses a resource that would replace itself or a directory around it, or go into itself.
-fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> Result<(), Reply> {
+fn check_places(
+    source: &Target,
+    target: &Target,
+    place: &Path,
+    moves: bool,
+) -> Result<Relation, Reply> {
     let real = |path: &Path| fs::canonicalize(path).ok();
     let from = match source.is_link && moves {
         true => own_place(source),
         false => real(&source.full),
     };
     let Some(from) = from else { return Err(404.into()) };
+    if moves && !source.is_link {
+        let relation = relation(source, &from, place);
+        if relation != Relation::Other {
+            return Ok(relation);
+        }
+    }
     let to = real(&target.full);
     let same = from == place || to.as_ref() == Some(&from);
     let inside = source.is_dir() && place.starts_with(&from);
@@ -164,6 +188,28 @@ fn check_places(source: &Target, target: &Target, place: &Path, moves: bool) -> 
     let by_identity = is_around(&from, place) || is_around(place, &from);
     match same || inside || around || undermines || by_identity {
         true => Err(403.into()),
-        false => Ok(()),
+        false => Ok(Relation::Other),
+    }
+}
+
+/// Returns whether both paths name the source. Only what its directory lists is a name of its own: on
+/// some file systems every spelling leads to a file.
+fn relation(source: &Target, from: &Path, place: &Path) -> Relation {
+    let id = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    if from == place || id(from).is_none() || id(from) != id(place) {
+        return Relation::Other;
+    }
+    let is_listed = |path: &Path| {
+        let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok());
+        entries.is_some_and(|entries| {
+            entries.flatten().any(|entry| Some(&*entry.file_name()) == path.file_name())
+        })
+    };
+    let dir = |path: &Path| path.parent().and_then(id);
+    let is_linked = matches!(&source.kind, Kind::File(meta) if meta.nlink() > 1);
+    match (is_listed(from), is_listed(place)) {
+        (true, true) if is_linked => Relation::OtherName,
+        (true, false) if dir(from) == dir(place) => Relation::OtherSpelling,
+        _ => Relation::Other,
     }
 }

@@ -8,24 +8,25 @@
 //! disk (`fsync`), since all other connections would have to wait for that.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, fchown};
+use std::path::Path;
 
 use super::Env;
+use super::appending::{self, Appending};
+use super::locks::Keys;
 use super::method::{MethodCall, Reply};
 use super::patience::Patience;
 use super::stamp::stamp;
 use super::store;
 use super::sweeping::Sweeper;
 use super::target::{Home, Kind, Target};
-use super::temporary::{Temporary, check_size, open_file};
-
-/// The number of bytes that are copied at once.
-const FILE_PIECE: usize = 256 * 1024;
-/// The cost of copying a piece, in units of the budget.
-const FILE_PIECE_COST: usize = 32;
+use super::temporary::{Temporary, check_room, check_size, open_file};
+use super::tree::{FILE_PIECE, FILE_PIECE_COST};
+use crate::files::known::{LAST_DATE, modified_of};
+use crate::http::request::Framing;
 
 /// A PUT under way.
 #[derive(Debug)]
@@ -33,11 +34,12 @@ pub struct Upload {
     request: MethodCall,
     /// The file that the content is written to; `None` once it is in its place.
     made: Option<Temporary>,
-    /// The file offset of the next piece of content.
+    /// The offset in that file of the next piece of content.
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
-    /// The wait for another process that changes properties in the same directory.
+    /// The wait for another process that changes properties in the same directory, or for another
+    /// client whose content is being added to the same file.
     patience: Patience,
 }
 
@@ -46,9 +48,19 @@ pub struct Upload {
 struct Part {
     start: u64,
     end: u64,
-    /// The file as it was, and the ranges of it that are still to be copied.
-    old: Option<File>,
-    gaps: Vec<(u64, u64)>,
+    /// The file as it was; `None` if there was none.
+    old: Option<Metadata>,
+    way: Way,
+}
+
+/// The way in which a part gets into its file.
+#[derive(Debug)]
+enum Way {
+    /// A new file is made of the part and the rest of the old file. The ranges of that are still to
+    /// be copied.
+    Around(Option<File>, Vec<(u64, u64)>),
+    /// The part is added at the end of the file, which may be as long as it likes.
+    Behind(File, Option<(Appending, Keys)>),
 }
 
 impl Upload {
@@ -74,16 +86,28 @@ impl Upload {
             None => None,
         };
         request.may_change(env, &target, !target.exists())?;
+        let announced = match (&part, request.head.framing) {
+            (Some(part), _) => part.end - part.start,
+            (None, Framing::Length(len)) => len,
+            (None, Framing::Chunked | Framing::Empty) => 0,
+        };
+        let end = part.as_ref().map_or(announced, |part| part.end);
+        if env.config.max_upload_bytes.is_some_and(|most| end > most) {
+            return Err(413.into());
+        }
+        // A client learns now that its content has no room, and not when the disk is full.
+        check_size(end)?;
+        check_room(&home.dir, announced)?;
         sweeper.visit(&home.dir, env.unix);
         let made = Some(Temporary::create(&home.dir)?);
-        let position = part.as_ref().map_or(0, |part| part.start);
+        let position = part.as_ref().map_or(0, Part::offset);
         Ok(Upload { request, made, position, part, patience: Patience::default() })
     }
 
     /// Writes a piece of the content.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), Reply> {
         let end = self.position.saturating_add(piece.len() as u64);
-        if self.part.as_ref().is_some_and(|part| end > part.end) {
+        if self.part.as_ref().is_some_and(|part| end > part.offset() + (part.end - part.start)) {
             return Err(400.into());
         }
         self.write_at(piece, self.position)?;
@@ -93,71 +117,135 @@ impl Upload {
 
     fn write_at(&self, piece: &[u8], position: u64) -> io::Result<()> {
         check_size(position.saturating_add(piece.len() as u64))?;
-        match &self.made {
-            Some(made) => made.file().write_all_at(piece, position),
-            None => {
-                debug_assert!(false, "content is written to an upload that is in its place");
-                Err(ErrorKind::NotFound.into())
-            }
-        }
+        self.made()?.file().write_all_at(piece, position)
+    }
+
+    /// Returns the file that the content is written to.
+    fn made(&self) -> io::Result<&Temporary> {
+        debug_assert!(self.made.is_some(), "an upload goes on that is in its place");
+        self.made.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
     }
 
     /// Does the next portion of work after the last content. Returns the response once the file is
     /// in its place.
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
-        if let Some(part) = &self.part
-            && self.position != part.end
-        {
-            return Err(400.into());
+        if let Some(part) = &self.part {
+            if self.position != part.offset() + (part.end - part.start) {
+                return Err(400.into());
+            }
+            if let Way::Behind(..) = part.way {
+                return self.append(env, budget);
+            }
         }
         if !self.fill_gaps(budget)? {
             return Ok(None);
         }
         // The target may have changed while the content arrived, so it is checked again.
-        let target = self.request.target(env)?;
-        if target.is_dir() {
-            return Err(409.into());
-        }
+        let target = self.target(env)?;
         let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
-        if let Some(part) = &self.part
-            && !part.is_of(&target)
-        {
-            return Err(412.into());
-        }
         self.request.may_change(env, &target, !target.exists())?;
         let locked = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
-        let Ok(_lock) = locked else {
-            return match self.patience.lasts(env.unix) {
-                true => {
-                    *budget = 0;
-                    Ok(None)
-                }
-                false => Err(503.into()),
-            };
-        };
-        let Some(made) = self.made.take() else {
-            debug_assert!(false, "an upload that is in its place is completed again");
-            return Err(500.into());
-        };
-        stamp(made.file(), target.metadata());
+        let Ok(_lock) = locked else { return self.wait(env, budget) };
+        let made = self.made.take().ok_or(Reply::from(500))?;
+        let second = mtime(&self.request);
+        stamp(made.file(), target.metadata(), second);
         if let Some(old) = target.metadata() {
             copy_owner_and_mode(made.file(), old);
         }
+        let status = if target.exists() { 204 } else { 201 };
+        let reply = stored(status, made.file(), second);
         made.publish(&dir.join(OsStr::from_bytes(name)), target.exists())?;
         if !target.exists() {
             store::forget(dir, env.unix, name);
         }
-        Ok(Some(if target.exists() { 204 } else { 201 }.into()))
+        Ok(Some(reply))
+    }
+
+    /// Looks at the target again. If the content is a part, the rest must be what it was.
+    fn target(&self, env: &Env<'_>) -> Result<Target, Reply> {
+        let target = self.request.target(env)?;
+        if target.is_dir() {
+            return Err(409.into());
+        }
+        match &self.part {
+            Some(part) if !is_same(part.old.as_ref(), target.metadata()) => Err(412.into()),
+            _ => Ok(target),
+        }
+    }
+
+    /// Waits for another process.
+    fn wait(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
+        *budget = 0;
+        if self.patience.lasts(env.unix) { Ok(None) } else { Err(503.into()) }
+    }
+
+    /// Adds the content, which is complete, to the end of the file.
+    fn append(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<Option<Reply>, Reply> {
+        if !self.is_appending() && !self.begin_to_append(env)? {
+            return self.wait(env, budget);
+        }
+        let Upload { request, made: Some(made), part: Some(part), .. } = self else {
+            return Err(500.into());
+        };
+        let Way::Behind(_, begun @ Some(_)) = &mut part.way else { return Err(500.into()) };
+        if let Some((appending, _)) = begun
+            && !appending.advance(made.file(), budget)?
+        {
+            return Ok(None);
+        }
+        // What is dropped from here on is cut off again.
+        let Some((appending, keys)) = begun.take() else { return Err(500.into()) };
+        let target = request.target(env)?;
+        let id = |meta: &Metadata| (meta.dev(), meta.ino());
+        if target.metadata().map(id) != part.old.as_ref().map(id) {
+            return Err(412.into());
+        }
+        // The entity tag is no longer that of the conditions, but a lock may have come meanwhile.
+        if let Some(lock) = target.blocked(env, &keys, false)? {
+            return Err(Reply::locked(&lock.href));
+        }
+        let second = mtime(request);
+        stamp(appending.file(), part.old.as_ref(), second);
+        let reply = stored(204, appending.file(), second);
+        appending.settle();
+        Ok(Some(reply))
+    }
+
+    fn is_appending(&self) -> bool {
+        let way = self.part.as_ref().map(|part| &part.way);
+        matches!(way, Some(Way::Behind(_, Some(_))))
+    }
+
+    /// Checks the target again, and begins to add the content. Returns false while the content of
+    /// another client is being added.
+    fn begin_to_append(&mut self, env: &Env<'_>) -> Result<bool, Reply> {
+        let Some(Part { start, end, old: Some(old), way: Way::Behind(file, _) }) = &self.part
+        else {
+            return Err(500.into());
+        };
+        let begun = match Appending::begin(file, old, self.made()?.file(), end - start) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => {
+                return Err(412.into());
+            }
+            begun => begun?,
+        };
+        let target = self.target(env)?;
+        let keys = self.request.may_change(env, &target, false)?;
+        if let Some(Part { way: Way::Behind(_, place), .. }) = &mut self.part {
+            *place = Some((begun, keys));
+        }
+        Ok(true)
     }
 
     /// Copies the ranges of the old file outside of the part. Returns true once that is done.
     fn fill_gaps(&mut self, budget: &mut usize) -> io::Result<bool> {
         let mut buf = Vec::new();
         while *budget > 0 {
-            let Some(part) = &mut self.part else { return Ok(true) };
-            let (Some(old), Some((from, to))) = (&part.old, part.gaps.last_mut()) else {
+            let Some(Part { way: Way::Around(Some(old), gaps), .. }) = &mut self.part else {
                 return Ok(true);
             };
+            let Some((from, to)) = gaps.last_mut() else { return Ok(true) };
             if buf.is_empty() {
                 buf.try_reserve_exact(FILE_PIECE)?;
                 buf.resize(FILE_PIECE, 0);
@@ -167,7 +255,7 @@ impl Upload {
             let position = *from;
             *from += count as u64;
             if *from >= *to || count == 0 {
-                part.gaps.pop();
+                gaps.pop();
             }
             *budget = budget.saturating_sub(FILE_PIECE_COST);
             self.write_at(&buf[..count], position)?;
@@ -180,28 +268,68 @@ impl Part {
     /// Parses the Content-Range field, and opens the file that it is a part of.
     fn new(value: &[u8], target: &Target) -> Result<Part, Reply> {
         let (start, end) = content_range(value).ok_or(Reply::from(400))?;
-        let len = target.metadata().map_or(0, |meta| meta.len());
+        let old = target.metadata().cloned();
+        let len = old.as_ref().map_or(0, Metadata::len);
         if start > len {
             // The file would have a hole.
             let fields = format!("Content-Range: bytes */{len}\r\n").into_bytes();
             return Err(Reply { fields, ..416.into() });
         }
-        let old = match target.exists() {
-            true => Some(open_file(&target.full)?),
-            false => None,
+        let way = match &target.home {
+            _ if old.is_none() => Way::Around(None, Vec::new()),
+            Some(home) if start == len => appending::open(&home.path())
+                .filter(|file| is_same(old.as_ref(), file.metadata().ok().as_ref()))
+                .map_or_else(
+                    || around(&target.full, start, end, len),
+                    |f| Ok(Way::Behind(f, None)),
+                )?,
+            _ => around(&target.full, start, end, len)?,
         };
-        let gaps = [(0, start), (end, len)].into_iter().filter(|(from, to)| from < to).collect();
-        Ok(Part { start, end, old, gaps })
+        Ok(Part { start, end, old, way })
+    }
+
+    /// Returns the offset of the part in the file that it is written to.
+    fn offset(&self) -> u64 {
+        match self.way {
+            Way::Around(..) => self.start,
+            Way::Behind(..) => 0,
+        }
     }
 }
 
-impl Part {
-    /// Returns whether the target is still the file that the part belongs to.
-    fn is_of(&self, target: &Target) -> bool {
-        let identity = |meta: &fs::Metadata| (meta.dev(), meta.ino());
-        let old = self.old.as_ref().and_then(|old| old.metadata().ok());
-        old.as_ref().map(identity) == target.metadata().map(identity)
-    }
+/// Opens a file of which all but the bytes from `start` to `end` is copied.
+fn around(path: &Path, start: u64, end: u64, len: u64) -> io::Result<Way> {
+    let gaps = [(0, start), (end, len)].into_iter().filter(|(from, to)| from < to).collect();
+    Ok(Way::Around(Some(open_file(path)?), gaps))
+}
+
+/// Returns whether a file is the same, and has not been written to.
+fn is_same(a: Option<&Metadata>, b: Option<&Metadata>) -> bool {
+    let look =
+        |meta: &Metadata| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
+    a.map(look) == b.map(look)
+}
+
+/// Returns the time of last modification that the client names for the file, in seconds since 1970
+/// (`X-OC-Mtime`, by which clients of ownCloud keep the times of their files). One that makes no
+/// sense is ignored, as by a server that does not know the field.
+fn mtime(request: &MethodCall) -> Option<u64> {
+    let text = std::str::from_utf8(request.field("x-oc-mtime")?).ok()?.trim();
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let second = seconds.parse().ok().filter(|second| *second <= LAST_DATE)?;
+    (is_number(seconds) && is_number(fraction)).then_some(second)
+}
+
+/// Returns the response to an upload, which tells whether the file has the time that the client has
+/// named.
+fn stored(status: u16, file: &File, second: Option<u64>) -> Reply {
+    let has_time = |second| file.metadata().is_ok_and(|meta| modified_of(&meta) == second);
+    let fields = match second {
+        Some(second) if has_time(second) => b"X-OC-MTime: accepted\r\n".to_vec(),
+        _ => Vec::new(),
+    };
+    Reply { fields, ..status.into() }
 }
 
 /// Parses `bytes 0-9/10` or `bytes 0-9/*`. Returns the offset of the first byte, and that behind

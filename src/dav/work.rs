@@ -68,7 +68,7 @@ impl Work {
         request.check_fields()?;
         let target = request.target(env)?;
         match request.method() {
-            b"PROPFIND" => Propfind::check(&target, request.depth()?),
+            b"PROPFIND" => Propfind::check(env, &target, request.depth()?),
             b"PROPPATCH" => {
                 proppatch::home(&target)?;
                 request.may_change(env, &target, false).map(drop)

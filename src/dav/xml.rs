@@ -5,6 +5,7 @@
 //! type is refused, and with it every entity but the five of XML itself, so that nothing grows
 //! while it is read.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use quick_xml::Reader;
@@ -93,7 +94,6 @@ impl Element {
     }
 
     /// Returns the text of the element, without that of its child elements.
-    #[cfg(test)]
     pub fn text(&self) -> String {
         let texts = self.children.iter().filter_map(|node| match node {
             Node::Text(text) => Some(text.as_str()),
@@ -152,8 +152,8 @@ impl Element {
 
 /// Reads a document. Returns its root element.
 pub fn parse(text: &[u8]) -> Result<Element, Malformed> {
-    let text = std::str::from_utf8(text).map_err(|_| Malformed)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = decode(text)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     check_characters(text)?;
     let mut reader = Reader::from_str(text);
     reader.config_mut().expand_empty_elements = true;
@@ -177,6 +177,20 @@ pub fn parse(text: &[u8]) -> Result<Element, Malformed> {
         return Err(Malformed);
     }
     tree.root.ok_or(Malformed)
+}
+
+/// Decodes a document of UTF-8, or of UTF-16 with a byte order mark (RFC 4918, section 19; XML 1.0,
+/// section 4.3.3).
+fn decode(text: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+    let unit: fn([u8; 2]) -> u16 = match text {
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        _ => return std::str::from_utf8(text).map(Cow::Borrowed).map_err(|_| Malformed),
+    };
+    let (pairs, []) = text.as_chunks() else { return Err(Malformed) };
+    let characters = char::decode_utf16(pairs.iter().map(|pair| unit(*pair)));
+    let decoded: Result<String, _> = characters.collect();
+    decoded.map(Cow::Owned).map_err(|_| Malformed)
 }
 
 /// The document as far as it has been read.
@@ -428,6 +442,23 @@ mod tests {
         assert_eq!(names, [("u:2", "b"), ("u:1", "b"), ("", "c")]);
         let root = parsed("\u{feff}<?xml version='1.0'?><!-- c --><D:x xmlns:D='DAV:'/>\n");
         assert!(root.is_dav("x") && !root.is_dav("y"));
+    }
+
+    #[test]
+    fn a_document_may_be_in_either_byte_order_of_utf_16() {
+        let text = "\u{feff}<?xml version='1.0' encoding='UTF-16'?><a>\u{fc}\u{1f600}</a>";
+        let units: Vec<u16> = text.encode_utf16().collect();
+        let little: Vec<u8> = units.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+        let big: Vec<u8> = units.iter().flat_map(|unit| unit.to_be_bytes()).collect();
+        for bytes in [&little, &big] {
+            assert_eq!(parse(bytes).map(|root| root.text()), Ok("\u{fc}\u{1f600}".to_owned()));
+            for end in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..end]), Err(Malformed), "{end}");
+            }
+            // Without its mark it is not known to be one.
+            assert_eq!(parse(&bytes[2..]), Err(Malformed));
+        }
+        assert_eq!(parse(b"\xff\xfe<\0a\0/\0>\0\0\xd8"), Err(Malformed));
     }
 
     #[test]

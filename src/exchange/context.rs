@@ -4,6 +4,8 @@
 //! handed a `Context` cannot reach them.
 
 use std::ffi::{c_char, c_void};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::hidden::Hidden;
@@ -17,10 +19,11 @@ use crate::auth::nonce::Nonces;
 use crate::cgi::table::Programs;
 use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
-use crate::files::cache::Cache;
+use crate::files::cache::{self, Cache};
+use crate::files::links::Links;
 use crate::files::secrets::Place;
 use crate::files::store::Store;
-use crate::log::Logs;
+use crate::log::{Logs, shown};
 use crate::options::{OPTIONS, Options};
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -71,6 +74,8 @@ pub struct Context {
     pub logs: Logs,
     /// The protocol of new connections.
     pub tls: Port,
+    /// The first port that speaks TLS by its letter, to which clients of others are redirected.
+    pub secure_port: Option<u16>,
     /// The contents of connections that the program must not see at present.
     pub hidden: Hidden,
     /// Messages of other threads that were taken from the queue, and that their connections have
@@ -106,6 +111,7 @@ impl Context {
             programs: Programs::new(now),
             logs: Logs::default(),
             tls: Port::default(),
+            secure_port: None,
             hidden: Hidden::default(),
             pending: Vec::new(),
         };
@@ -138,6 +144,14 @@ impl Context {
         let config = &self.options.config;
         let types = config.extra_mime_types.clone();
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+        self.files.cache.links = Links::of(&self.options.config);
+    }
+
+    /// Follows the links that the options say from now on. Cached files are compared with the file
+    /// system again.
+    pub fn renew_links(&mut self) {
+        self.files.cache.links = Links::of(&self.options.config);
+        self.files.look_again();
     }
 
     /// Publishes the limits that other threads have to respect.
@@ -157,6 +171,14 @@ impl Context {
     /// Writes a line about a client to the error log, as [`Context::complain`] does.
     pub fn complain_of(&mut self, client: Peer, what: &str) {
         self.logs.complain(Some(client), what, self.clock.unix);
+    }
+
+    /// Returns the status for a file that cannot be opened, and writes a failure to the error log.
+    pub fn refusal(&mut self, client: Peer, file: &Path, error: &io::Error) -> u16 {
+        if cache::is_failure(error) {
+            self.complain_of(client, &format!("cannot read {}: {error}", shown(file)));
+        }
+        cache::status_of(error)
     }
 
     /// Writes the complaints of CGI programs to the error log.

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::buffers::SMALL_BUFFER;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
@@ -22,7 +25,13 @@ pub struct Request {
     pub client: Peer,
     /// The address that the client has connected to; set only where a CGI program may need it.
     pub local: Option<SocketAddr>,
+    /// Whether the connection uses TLS.
     pub is_secure: bool,
+    /// The first `Client-Cert` field is that of the client's own certificate.
+    pub has_certificate: bool,
+    /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
+    /// what needs TLS.
+    pub told_https: Option<bool>,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -83,6 +92,8 @@ impl Default for Request {
             client: Peer::NOBODY,
             local: None,
             is_secure: false,
+            has_certificate: false,
+            told_https: None,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -118,6 +129,8 @@ impl Request {
             connection: _,
             client: _,
             is_secure: _,
+            has_certificate,
+            told_https,
             local,
             buf,
             head: _,
@@ -137,6 +150,7 @@ impl Request {
             document,
             log,
         } = self;
+        *has_certificate = false;
         *local = None;
         buf.clear();
         path.clear();
@@ -144,6 +158,7 @@ impl Request {
         *rest = Rest::Nothing;
         (*arrived, *charged) = (0, 0);
         (*is_last, *is_spent) = (false, false);
+        *told_https = None;
         user.clear();
         *granted = None;
         *redirections = 0;
@@ -170,6 +185,48 @@ impl Request {
     /// Returns the head as it was sent.
     pub fn head_bytes(&self) -> &[u8] {
         self.buf.get(..self.head.len).unwrap_or_default()
+    }
+
+    /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
+    /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
+    /// Returns false if there is no memory for it.
+    #[cold]
+    pub fn name_client(&mut self, certificate: Option<&[u8]>, is_proxy: bool) -> bool {
+        const NAME: &[u8] = b"Client-Cert\0";
+        if self.head.names_certificate && !is_proxy {
+            let bytes = self.buf.get(..self.head.len).unwrap_or_default();
+            self.head.drop_certificates(bytes);
+        }
+        let Some(certificate) = certificate else { return true };
+        let Request { buf, head, .. } = self;
+        debug_assert!(buf.len() == head.len, "content stands behind the head");
+        let text = STANDARD.encode(certificate);
+        if buf.try_reserve(NAME.len() + text.len() + 3).is_err() {
+            return false;
+        }
+        let place = |start: usize, len: usize| Span { start: start as u32, len: len as u32 };
+        let name = place(buf.len(), NAME.len() - 1);
+        let value = place(buf.len() + NAME.len(), text.len() + 2);
+        for part in [NAME, b":", text.as_bytes(), b":\0"] {
+            buf.extend_from_slice(part);
+        }
+        head.fields.insert(0, Field { name, value });
+        head.len = buf.len();
+        self.has_certificate = true;
+        true
+    }
+
+    /// Returns the certificate of the client, in DER.
+    pub fn client_certificate(&self) -> Option<Vec<u8>> {
+        let value = self.head.value(self.head_bytes(), "client-cert");
+        let text =
+            value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
+        STANDARD.decode(text).ok()
+    }
+
+    /// Returns whether the client speaks https, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.told_https.unwrap_or(self.is_secure)
     }
 
     /// Returns the query of the target.

@@ -6,10 +6,11 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use super::guard::{c_bytes, c_str, guard};
+use super::guard::{c_bytes, c_str, catch};
 use super::hold::Hold;
 use crate::abi::mg_connection;
 use crate::connection::Piece;
+use crate::shared::faults::Quiet;
 use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
 use crate::shared::writes;
@@ -32,7 +33,7 @@ pub unsafe extern "C" fn mg_write(
     buf: *const c_void,
     len: c_int,
 ) -> c_int {
-    guard(0, || {
+    catch(0, || {
         // SAFETY: by the caller's promise.
         let (slot, bytes) = unsafe { (Slot::from_c(conn), c_bytes(buf.cast(), len)) };
         let (Some(slot), Some(bytes)) = (slot, bytes) else {
@@ -46,7 +47,10 @@ pub unsafe extern "C" fn mg_write(
             Some(hold) => {
                 hold.with(|server| server.write(slot, Piece::Raw(bytes))).unwrap_or(false)
             }
-            None => writes::write(slot, bytes),
+            None => {
+                let _quiet = Quiet::begin();
+                writes::write(slot, bytes)
+            }
         };
         if taken { len } else { 0 }
     })
@@ -68,7 +72,7 @@ pub unsafe extern "C" fn mg_websocket_write(
     data: *const c_char,
     data_len: usize,
 ) -> c_int {
-    guard(-1, || {
+    catch(-1, || {
         let Ok(opcode @ 0..=15) = u8::try_from(opcode) else { return -1 };
         let Ok(len) = c_int::try_from(data_len) else { return -1 };
         // SAFETY: by the caller's promise.
@@ -76,7 +80,10 @@ pub unsafe extern "C" fn mg_websocket_write(
         let (Some(slot), Some(data)) = (slot, data) else { return -1 };
         let queued = match slot.hub().and_then(Hold::mine) {
             Some(hold) => hold.with(|server| server.write_frame(slot, opcode, data)).flatten(),
-            None => writes::write_frame(slot, opcode, data),
+            None => {
+                let _quiet = Quiet::begin();
+                writes::write_frame(slot, opcode, data)
+            }
         };
         queued.and_then(|len| c_int::try_from(len).ok()).unwrap_or(-1)
     })
@@ -92,7 +99,7 @@ pub unsafe extern "C" fn mg_websocket_write(
 /// `conn` is NULL or was given to a handler.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mg_send_status(conn: *mut mg_connection, status_code: c_int) {
-    guard((), || {
+    catch((), || {
         if let Some(status) = u16::try_from(status_code).ok().filter(|s| (100..=999).contains(s)) {
             // SAFETY: by the caller's promise.
             unsafe { send(conn, Piece::Status(status)) };
@@ -111,7 +118,7 @@ pub unsafe extern "C" fn mg_send_header(
     name: *const c_char,
     value: *const c_char,
 ) {
-    guard((), || {
+    catch((), || {
         // SAFETY: by the caller's promise.
         let (name, value) = unsafe { (c_str(name), c_str(value)) };
         if let (Some(name), Some(value)) = (name, value) {
@@ -135,7 +142,7 @@ pub unsafe extern "C" fn mg_send_data(
     data: *const c_void,
     data_len: c_int,
 ) {
-    guard((), || {
+    catch((), || {
         // SAFETY: by the caller's promise.
         if let Some(data) = unsafe { c_bytes(data.cast(), data_len) } {
             // SAFETY: as above.

@@ -5,8 +5,17 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `body`. Catches a panic in it, and then returns `failure`.
+use crate::shared::faults::Quiet;
+
+/// Runs `body`. Catches a panic in it, and then returns `failure`. The panic is not printed.
 pub fn guard<T>(failure: T, body: impl FnOnce() -> T) -> T {
+    let _quiet = Quiet::begin();
+    catch(failure, body)
+}
+
+/// Does the same as [`guard`] where a [`Hold`](super::hold::Hold) keeps panics from being printed.
+#[inline]
+pub fn catch<T>(failure: T, body: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or(failure)
 }
 

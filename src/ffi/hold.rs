@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::abi::mg_server;
 use crate::exchange::context::FORKS;
 use crate::server::Server;
+use crate::shared::faults::Quiet;
 use crate::shared::hub::Hub;
 use crate::shared::thread_number;
 
@@ -42,9 +43,21 @@ pub struct Hold {
     hub: &'static Hub,
     /// The word to restore; `None` if this thread used the server already.
     after: Option<u64>,
+    /// Set with `after`.
+    _quiet: Option<Quiet>,
 }
 
 impl Hold {
+    /// Makes a hold that puts `after` back at its end.
+    fn new(hub: &'static Hub, after: u64) -> Self {
+        Self { hub, after: Some(after), _quiet: Some(Quiet::begin()) }
+    }
+
+    /// Makes a hold within another one of this thread.
+    fn within(hub: &'static Hub) -> Self {
+        Self { hub, after: None, _quiet: None }
+    }
+
     /// Takes the server for a short use. Returns `None` while another thread polls.
     pub fn short(hub: &'static Hub) -> Option<Self> {
         forget_parent(hub);
@@ -53,10 +66,10 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | SHORT) {
-                        return Some(Self { hub, after: Some(word) });
+                        return Some(Self::new(hub, word));
                     }
                 }
-                _ if word & !STATE == me() => return Some(Self { hub, after: None }),
+                _ if word & !STATE == me() => return Some(Self::within(hub)),
                 SHORT => std::thread::yield_now(),
                 _ => return None,
             }
@@ -70,10 +83,10 @@ impl Hold {
             return None;
         }
         if word & STATE != IDLE {
-            return Some(Self { hub, after: None });
+            return Some(Self::within(hub));
         }
         // Between polls another thread may take the server over.
-        swap(hub, word, word | SHORT).then_some(Self { hub, after: Some(word) })
+        swap(hub, word, word | SHORT).then(|| Self::new(hub, word))
     }
 
     /// Takes the server for a poll. Returns `None` if a thread polls or walks already.
@@ -84,7 +97,7 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self { hub, after: Some(me()) });
+                        return Some(Self::new(hub, me()));
                     }
                 }
                 SHORT if word & !STATE != me() => std::thread::yield_now(),
@@ -103,11 +116,11 @@ impl Hold {
             match word & STATE {
                 IDLE if mine || word == 0 => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self { hub, after: Some(word) });
+                        return Some(Self::new(hub, word));
                     }
                 }
                 IDLE => return None,
-                _ if mine => return Some(Self { hub, after: None }),
+                _ if mine => return Some(Self::within(hub)),
                 SHORT => std::thread::yield_now(),
                 _ => return None,
             }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use super::guard::{c_str, guard};
+use super::guard::{c_str, catch, guard};
 use super::hold::{self, Hold, hub};
 use crate::abi::IterateFn;
 use crate::abi::{mg_connection, mg_handler_t, mg_server};
@@ -18,6 +18,7 @@ use crate::exchange::context::FORKS;
 use crate::options::{OptionId, lookup};
 use crate::server::walks::Job;
 use crate::server::{Server, Step};
+use crate::shared::faults;
 use crate::shared::hub::{Hub, Message, Param, Ticket};
 use crate::shared::slots::Slot;
 
@@ -32,6 +33,7 @@ use crate::shared::slots::Slot;
 pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server {
     guard(ptr::null_mut(), || {
         prepare_process();
+        faults::keep_quiet();
         // Rust aborts the process when a small allocation fails. If a large one succeeds before,
         // that is unlikely.
         if Vec::<u8>::new().try_reserve_exact(256 * 1024).is_err() {
@@ -91,9 +93,9 @@ pub unsafe extern "C" fn mg_destroy_server(server: *mut *mut mg_server) {
 ///
 /// Returns NULL if the option is set, else a static English sentence that says why not; then the
 /// old value stays. `listening_port` binds at once, `run_as_user` changes the user at once,
-/// and the file that `ssl_certificate` names is read at once, also if it is the same as before. If
-/// it is refused and there is no older one, plain HTTP is answered with 503 from then on, until
-/// a valid one is set or the option is unset.
+/// and the files that `ssl_certificate`, `ssl_certificates` and `ssl_ca_certificate` name are read
+/// at once, also if they are the same as before. If one is refused and there is no older one, plain
+/// HTTP is answered with 503 from then on, until a valid one is set or the option is unset.
 ///
 /// To be called by the thread that polls, between polls or inside handlers. From another thread
 /// during a poll the call is handed to the polling thread and waited for.
@@ -232,10 +234,10 @@ pub unsafe extern "C-unwind" fn mg_poll_server(
 /// Runs a piece of the loop. If it panics, its connection is closed, since the state of the connection
 /// is lost, and the server goes on.
 fn with_server<R>(hold: &Hold, body: impl FnOnce(&mut Server) -> R) -> Option<R> {
-    match guard(Err(()), || Ok(hold.with(body))) {
+    match catch(Err(()), || Ok(hold.with(body))) {
         Ok(result) => result,
         Err(()) => {
-            guard(None, || hold.with(Server::recover));
+            catch(None, || hold.with(|server| server.recover(&faults::take_last())));
             None
         }
     }
@@ -360,7 +362,7 @@ pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
     };
     let walk = Walk { hold, before };
     let begun =
-        guard(None, || walk.hold.with(|server| server.iterate_in_place(func, Param(param))));
+        catch(None, || walk.hold.with(|server| server.iterate_in_place(func, Param(param))));
     let Some((count, walks)) = begun else {
         return -1;
     };
@@ -368,7 +370,7 @@ pub unsafe extern "C-unwind" fn mg_iterate_over_connections(
         return count;
     }
     while let Some(Step::Iterate(conn, func, param)) =
-        guard(None, || walk.hold.with(Server::next_in_place)).flatten()
+        catch(None, || walk.hold.with(Server::next_in_place)).flatten()
     {
         // SAFETY: this is the program's function, with a connection that is open. Nothing of the
         // server is borrowed during the call.
@@ -387,7 +389,7 @@ struct Walk {
 
 impl Drop for Walk {
     fn drop(&mut self) {
-        guard(None, || self.hold.with(|server| server.end_walks(self.before)));
+        catch(None, || self.hold.with(|server| server.end_walks(self.before)));
     }
 }
 
@@ -486,6 +488,20 @@ mod tests {
         }
         let logged = std::fs::read_to_string(&log).expect("a log");
         let _ = std::fs::remove_file(&log);
-        assert_eq!(logged.matches("fault").count(), 1, "{logged}");
+        assert_eq!(logged.matches("a fault of the library").count(), 1, "{logged}");
+        assert!(logged.contains("heads.rs:") && logged.contains("a fault on purpose"), "{logged}");
+    }
+
+    #[test]
+    fn a_fault_of_the_library_is_in_the_log_and_is_printed_nowhere() {
+        let name = "ffi::server::tests::\
+            a_fault_of_the_library_ends_the_connection_that_it_was_in_and_no_other";
+        let tests = std::env::current_exe().expect("this program");
+        let ran = std::process::Command::new(tests).args([name, "--exact", "--nocapture"]).output();
+        let ran = ran.expect("started");
+        let (out, err) =
+            (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && out.contains("1 passed"), "{out}{err}");
+        assert!(!out.contains("panicked") && !err.contains("panicked"), "{out}{err}");
     }
 }

@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,7 @@ use foldhash::fast::RandomState;
 use rustix::io::Errno;
 
 pub use super::known::{Content, Entry, Known};
+use super::links::Links;
 use super::mime::media_type;
 
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
@@ -102,6 +103,8 @@ pub struct Cache {
     budget: usize,
     max_open: usize,
     extra_types: Vec<(String, String)>,
+    /// The symbolic links that are followed.
+    pub links: Links,
     /// The indexes of slots by the bytes of the path: a `Path` is equal to itself with a slash
     /// behind it, but the two name different files.
     indexes: HashMap<Arc<OsStr>, usize, RandomState>,
@@ -127,6 +130,7 @@ impl Cache {
             budget,
             max_open,
             extra_types,
+            links: Links::default(),
             indexes: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -155,7 +159,9 @@ impl Cache {
             {
                 self.asked += 1;
             }
-            if slot.settled && fs::metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity) {
+            if slot.settled
+                && self.links.metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity)
+            {
                 self.use_again(index, look);
                 return Ok(known);
             }
@@ -210,17 +216,17 @@ impl Cache {
     /// Reads a file that is not in the cache.
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
         let small = if self.open < self.max_open { SMALL_FILE } else { MEDIUM_FILE };
-        let loaded = match load(path, small) {
+        let loaded = match load(path, small, &self.links) {
             // No request may fail because the cache holds too many descriptors.
             Err(error) if is_exhaustion(&error) && self.open > 0 => {
                 self.close_files();
-                load(path, small)
+                load(path, small, &self.links)
             }
             loaded => loaded,
         };
         let Loaded { content, meta, is_link, settled } = loaded?;
         let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, is_link, media_type);
+        let known = Known::new(content, &meta, is_link, settled, media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
@@ -322,19 +328,18 @@ struct Loaded {
 }
 
 /// Reads a file. The content of one that is larger than `small` stays in the file.
-fn load(path: &Path, small: u64) -> io::Result<Loaded> {
+fn load(path: &Path, small: u64, links: &Links) -> io::Result<Loaded> {
     // FIFOs and devices are never opened: that could block, or have side effects.
     let mut meta = fs::symlink_metadata(path)?;
     let is_link = meta.is_symlink();
-    if is_link {
-        meta = match fs::metadata(path) {
+    if is_link || links.has_barrier() {
+        meta = match links.metadata(path) {
             Err(error) if is_absence(&error) => return Err(io::ErrorKind::InvalidInput.into()),
             found => found?,
         };
     }
     check_kind(&meta)?;
-    let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits() as i32;
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut file = links.open(path)?;
     // A daemon that has closed its descriptors 0 to 2 may open others in their place.
     if file.as_raw_fd() < 3 {
         file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
@@ -376,6 +381,31 @@ fn check_kind(meta: &Metadata) -> io::Result<()> {
 /// Returns whether an error says that no file has the name.
 pub fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Returns the status for a file that cannot be opened. A file is missing only if the file system
+/// says so: where it fails, clients must not believe that the file is gone, and caches must not
+/// keep that.
+pub fn status_of(error: &io::Error) -> u16 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => 403,
+        // `InvalidInput` is no regular file; see `Cache::get`.
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidInput => 404,
+        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO) => 404,
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => 503,
+            _ => 500,
+        },
+    }
+}
+
+/// Returns whether an error is a failure of the file system or of the machine, which says nothing
+/// about the file.
+pub fn is_failure(error: &io::Error) -> bool {
+    status_of(error) >= 500
 }
 
 /// Returns whether an error says that there are no more descriptors.

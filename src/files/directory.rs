@@ -1,12 +1,13 @@
 //! Reads the entries of a directory in portions (`readdir(3)`), so that a large one does not delay
 //! other connections. Knows nothing of which entries are hidden, nor of how they are shown.
 
-use std::fs::{self, DirEntry, Metadata, ReadDir};
+use std::fs::{DirEntry, Metadata, ReadDir};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::links::Links;
 use super::listing::Entry;
 
 /// The metadata of an entry, if it was read, and whether the entry is a symbolic link.
@@ -15,12 +16,16 @@ pub type Found<'a> = Option<(&'a Metadata, bool)>;
 /// A directory that is being read.
 #[derive(Debug)]
 pub struct Reader {
+    path: PathBuf,
     rest: ReadDir,
+    /// The symbolic links that are followed.
+    links: Links,
 }
 
 impl Reader {
-    pub fn open(path: &Path) -> io::Result<Reader> {
-        Ok(Reader { rest: fs::read_dir(path)? })
+    pub fn open(path: &Path, links: &Links) -> io::Result<Reader> {
+        let rest = links.read_dir(path)?;
+        Ok(Reader { path: path.to_owned(), rest, links: links.clone() })
     }
 
     /// Reads up to `count` entries and leaves out those that are hidden. Returns `None` once all
@@ -42,7 +47,7 @@ impl Reader {
             if is_hidden(name.as_bytes(), None) {
                 continue;
             }
-            let Ok((meta, is_link)) = behind_links(&found) else {
+            let Ok((meta, is_link)) = self.behind_links(&found) else {
                 continue;
             };
             if is_hidden(name.as_bytes(), Some((&meta, is_link))) {
@@ -60,14 +65,14 @@ impl Reader {
         }
         Ok(Some(entries))
     }
-}
 
-/// Returns the metadata after symbolic links were followed, and whether the entry is one.
-fn behind_links(found: &DirEntry) -> io::Result<(Metadata, bool)> {
-    let meta = found.metadata()?;
-    match meta.is_symlink() {
-        true => Ok((fs::metadata(found.path())?, true)),
-        false => Ok((meta, false)),
+    /// Returns the metadata after symbolic links were followed, and whether the entry is one.
+    fn behind_links(&self, found: &DirEntry) -> io::Result<(Metadata, bool)> {
+        let meta = found.metadata()?;
+        match meta.is_symlink() {
+            true => Ok((self.links.metadata(&self.path.join(found.file_name()))?, true)),
+            false => Ok((meta, false)),
+        }
     }
 }
 
@@ -75,6 +80,7 @@ fn behind_links(found: &DirEntry) -> io::Result<(Metadata, bool)> {
 mod tests {
     use super::*;
     use std::ffi::OsStr;
+    use std::fs;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
@@ -97,7 +103,7 @@ mod tests {
         let mut is_hidden = |name: &[u8], found: Found<'_>| {
             name == b"secret" || name == b"large" && found.is_some_and(|(meta, _)| meta.len() > 1)
         };
-        let mut reader = Reader::open(&folder).unwrap();
+        let mut reader = Reader::open(&folder, &Links::default()).unwrap();
         let mut entries = reader.advance(usize::MAX, &mut is_hidden).unwrap().unwrap();
         assert!(reader.advance(1, &mut is_hidden).unwrap().is_none());
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -115,7 +121,7 @@ mod tests {
         assert_eq!(sizes, [5, 5, 1]);
         assert!(entries.iter().all(|entry| entry.modified > 1_500_000_000));
 
-        let mut reader = Reader::open(&folder).unwrap();
+        let mut reader = Reader::open(&folder, &Links::default()).unwrap();
         let mut portions = Vec::new();
         while let Some(portion) = reader.advance(2, &mut |_, _| false).unwrap() {
             assert!(portion.len() <= 2);
@@ -123,6 +129,6 @@ mod tests {
         }
         assert_eq!((portions.len(), portions.concat().len()), (5, 7));
         fs::remove_dir_all(&folder).unwrap();
-        assert!(Reader::open(&folder).is_err());
+        assert!(Reader::open(&folder, &Links::default()).is_err());
     }
 }

@@ -16,7 +16,7 @@ use super::secrets::FileId;
 
 /// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
 /// 5.6.7).
-const LAST_DATE: u64 = 253_402_300_799;
+pub const LAST_DATE: u64 = 253_402_300_799;
 /// The memory that an entry takes besides its content, in bytes, roughly.
 const ENTRY_COST: usize = 512;
 /// The usual length of the fields that describe a file, in bytes.
@@ -36,6 +36,10 @@ pub struct Known {
     /// The time of the last modification, in seconds and nanoseconds: if it or the length differs,
     /// bytes read now do not belong to those read before.
     pub stamp: (i64, i64),
+    /// The time of the last change of the inode, and whether another change is certain to show in these
+    /// times.
+    pub changed: (i64, i64),
+    pub is_settled: bool,
     /// The identity of the file, and whether a symbolic link led to it.
     pub id: FileId,
     pub is_link: bool,
@@ -96,7 +100,13 @@ impl Known {
         Ok(meta.len() == self.len && (meta.mtime(), meta.mtime_nsec()) == self.stamp)
     }
 
-    pub(super) fn new(content: Content, meta: &Metadata, is_link: bool, media_type: &str) -> Known {
+    pub(super) fn new(
+        content: Content,
+        meta: &Metadata,
+        is_link: bool,
+        is_settled: bool,
+        media_type: &str,
+    ) -> Known {
         let modified = modified_of(meta);
         let date = http_date(modified);
         let len = meta.len();
@@ -116,6 +126,8 @@ impl Known {
             len,
             modified,
             stamp: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            is_settled,
             id: FileId::of(meta),
             is_link,
             fields: fields.into_bytes(),

@@ -5,9 +5,11 @@
 pub mod cache;
 pub mod directory;
 pub mod known;
+pub mod links;
 pub mod listing;
 pub mod merge;
 pub mod mime;
+pub mod passwords;
 pub mod representation;
 pub mod resolve;
 pub mod secrets;

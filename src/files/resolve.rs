@@ -13,7 +13,7 @@ use crate::pattern::matched_len;
 
 /// The start of the names of password files. A copy that an interrupted change has left behind has
 /// it, too.
-const PASSWORD_FILE: &str = ".htpasswd";
+pub const PASSWORD_FILE: &str = ".htpasswd";
 
 /// The start of the names under which WebDAV stores properties, locks, and files that are not
 /// complete.

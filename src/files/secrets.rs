@@ -47,14 +47,22 @@ impl FileId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Key,
+    /// The certificates of authorities, if their file holds a key by mistake.
+    Authorities,
     GlobalPasswords,
     DavPasswords,
     AccessLog,
     ErrorLog,
 }
 
-const PLACES: [Place; 5] =
-    [Place::Key, Place::GlobalPasswords, Place::DavPasswords, Place::AccessLog, Place::ErrorLog];
+const PLACES: [Place; 6] = [
+    Place::Key,
+    Place::Authorities,
+    Place::GlobalPasswords,
+    Place::DavPasswords,
+    Place::AccessLog,
+    Place::ErrorLog,
+];
 
 /// The files that one option names.
 #[derive(Debug)]
@@ -92,6 +100,16 @@ impl Secret {
         }
     }
 
+    /// Sets the path. The files that it led to before stay hidden.
+    fn set(&mut self, path: Option<PathBuf>) {
+        self.look();
+        if let Some(before) = self.in_use.take() {
+            self.note(before);
+        }
+        (self.path, self.end) = (path, None);
+        self.look();
+    }
+
     fn is(&self, id: &FileId) -> bool {
         self.found.iter().chain(&self.in_use).any(|known| known.is(id))
     }
@@ -106,6 +124,8 @@ impl Secret {
 #[derive(Debug)]
 pub struct Secrets {
     places: [Secret; PLACES.len()],
+    /// The files of a list of keys. Those of an earlier list that was longer stay behind.
+    keys: Vec<Secret>,
     is_empty: bool,
     /// The look in which the paths were last followed.
     look: u64,
@@ -119,7 +139,13 @@ impl Default for Secrets {
 
 impl Secrets {
     pub const fn new() -> Secrets {
-        Secrets { places: [Secret::NONE; PLACES.len()], is_empty: true, look: 0 }
+        Secrets { places: [Secret::NONE; PLACES.len()], keys: Vec::new(), is_empty: true, look: 0 }
+    }
+
+    /// Returns the files of all options, each with its place.
+    fn all(&self) -> impl Iterator<Item = (Place, &Secret)> {
+        let keys = self.keys.iter().map(|secret| (Place::Key, secret));
+        PLACES.into_iter().zip(&self.places).chain(keys)
     }
 
     /// Returns whether no option has named a file yet.
@@ -130,14 +156,22 @@ impl Secrets {
 
     /// Sets the path of an option. The files that it named before stay hidden.
     pub fn set(&mut self, place: Place, path: Option<PathBuf>) {
-        let secret = &mut self.places[place as usize];
-        secret.look();
-        if let Some(before) = secret.in_use.take() {
-            secret.note(before);
+        self.is_empty &= path.is_none();
+        self.places[place as usize].set(path);
+    }
+
+    /// Sets the paths of a list of keys, each with the file that was read. The files of the list
+    /// before stay hidden.
+    pub fn set_keys(&mut self, files: Vec<(PathBuf, Option<Metadata>)>) {
+        self.is_empty &= files.is_empty();
+        let count = files.len().max(self.keys.len());
+        self.keys.resize_with(count, || Secret::NONE);
+        let mut files = files.into_iter();
+        for secret in &mut self.keys {
+            let (path, read) = files.next().unzip();
+            secret.set(path);
+            secret.in_use = read.flatten().map(|meta| FileId::of(&meta));
         }
-        (secret.path, secret.end) = (path, None);
-        secret.look();
-        self.is_empty &= secret.path.is_none();
     }
 
     /// Notes the file that was read, and that is in use until the option is set again.
@@ -177,7 +211,7 @@ impl Secrets {
             return;
         }
         self.look = look;
-        self.places.iter_mut().for_each(Secret::look);
+        self.places.iter_mut().chain(&mut self.keys).for_each(Secret::look);
     }
 
     /// Returns whether the file `id` at the path `full` is hidden. `is_link` says that the path is
@@ -189,9 +223,10 @@ impl Secrets {
 
     fn knows(&self, full: &Path, id: &FileId, is_link: bool) -> bool {
         let is_named = |path: &Path| self.hides_name(path);
-        self.places.iter().any(|secret| secret.is(id))
+        self.all().any(|(_, secret)| secret.is(id))
             || is_named(full)
-            || is_link && fs::canonicalize(full).is_ok_and(|end| is_named(&end))
+            // A link that cannot be followed may lead to a hidden file.
+            || is_link && fs::canonicalize(full).map_or(true, |end| is_named(&end))
     }
 
     /// Returns whether the file that `meta` describes is hidden. A directory never is.
@@ -217,8 +252,8 @@ impl Secrets {
     /// option has, that of a rotated log, or that of a password file that is about to be replaced.
     pub fn hides_name(&self, full: &Path) -> bool {
         let Some(name) = full.file_name() else { return false };
-        PLACES.iter().zip(&self.places).any(|(place, secret)| {
-            let is_it = |path: &Path| is_like(*place, name, path) && share_directory(full, path);
+        self.all().any(|(place, secret)| {
+            let is_it = |path: &Path| is_like(place, name, path) && share_directory(full, path);
             secret.names().any(is_it)
         })
     }
@@ -226,7 +261,7 @@ impl Secrets {
     /// Returns whether a hidden file lies below the directory `dir`, whose path has no symbolic
     /// links in it: the file would be moved or removed with the directory.
     pub fn lie_below(&self, dir: &Path) -> bool {
-        let mut names = self.places.iter().flat_map(Secret::names);
+        let mut names = self.all().flat_map(|(_, secret)| secret.names());
         names.any(|path| without_links(parent_of(path)).starts_with(dir))
     }
 
@@ -234,7 +269,7 @@ impl Secrets {
     /// the link the file would not be found, and another link in its place would lead to another
     /// file.
     pub fn lie_behind(&self, link: &Path) -> bool {
-        let mut paths = self.places.iter().filter_map(|secret| secret.path.as_ref());
+        let mut paths = self.all().filter_map(|(_, secret)| secret.path.as_ref());
         paths.any(|path| leads_through(path, link, MAX_LINKS))
     }
 }

@@ -8,7 +8,8 @@ use std::io;
 use std::path::Path;
 
 use super::cache::Cache;
-use super::known::Entry;
+use super::known::{Entry, Known};
+use super::passwords::{Passwords, Search};
 use super::secrets::Secrets;
 use super::shortcuts::Shortcuts;
 
@@ -17,6 +18,7 @@ pub struct Store {
     pub cache: Cache,
     pub shortcuts: Shortcuts,
     pub secrets: Secrets,
+    pub passwords: Passwords,
     /// The number of the present look. Each cached file is compared with the file system once in a
     /// look. A new look begins with each turn, and whenever bytes were received or the program was
     /// called: older knowledge may be older than the request that is to be answered.
@@ -31,6 +33,7 @@ impl Default for Store {
             cache: Cache::new(0, 0, Vec::new()),
             shortcuts: Shortcuts::default(),
             secrets: Secrets::new(),
+            passwords: Passwords::default(),
             look: 0,
             asked_in: 0,
         }
@@ -62,6 +65,21 @@ impl Store {
     /// Returns the file at `path`; see [`Cache::get`] for the meaning of errors.
     pub fn get(&mut self, path: &Path) -> io::Result<Entry> {
         self.cache.get(path, self.look)
+    }
+
+    /// Returns whether a symbolic link that is not followed is on the way to a path.
+    pub fn bar(&self, path: &Path) -> bool {
+        self.cache.links.bar(path)
+    }
+
+    /// Looks for a user in a password file that [`Store::get`] has returned in the present look.
+    pub fn find_password(
+        &mut self,
+        file: &Known,
+        domain: &[u8],
+        user: &[u8],
+    ) -> io::Result<Search> {
+        self.passwords.find(file, self.look, domain, user)
     }
 
     /// Returns the file that the path of a request stands for, if it was found before, needs no

@@ -70,6 +70,9 @@ pub struct Head {
     pub upgrade: bool,
     /// The method is HEAD.
     pub is_head: bool,
+    /// There are fields in which a proxy tells of the certificate of its client (RFC 9440); see
+    /// [`Head::drop_certificates`].
+    pub names_certificate: bool,
 }
 
 /// The result of parsing the bytes so far.
@@ -172,7 +175,16 @@ impl Head {
         self.persistent = !rules.close && (minor == 1 || rules.keep_alive);
         self.upgrade = rules.upgrade;
         self.expects = rules.expects;
+        self.names_certificate = rules.names_certificate;
         Outcome::Complete
+    }
+
+    /// Removes the fields in which a proxy tells of the certificate of its client (RFC 9440, section
+    /// 4): from anybody else they are a forgery. `head` holds the bytes of the head.
+    #[cold]
+    pub fn drop_certificates(&mut self, head: &[u8]) {
+        self.fields.retain(|field| !head.get(field.name.range()).is_some_and(is_certificate_name));
+        self.names_certificate = false;
     }
 
     /// Returns the value of the first field called `name`, in lower case. `head` holds the bytes of
@@ -185,7 +197,10 @@ impl Head {
     }
 
     /// Returns name and value of every field. `head` holds the bytes of the head.
-    pub fn pairs<'a>(&self, head: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn pairs<'a>(
+        &self,
+        head: &'a [u8],
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> {
         self.fields.iter().filter_map(|field| {
             let name = head.get(field.name.range())?;
             Some((name, head.get(field.value.range())?))
@@ -269,6 +284,7 @@ struct Rules {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
+    names_certificate: bool,
     expects: Expectation,
 }
 
@@ -299,6 +315,7 @@ impl Rules {
                     self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
+            11 if is_certificate_name(name.as_bytes()) => self.names_certificate = true,
             14 if name.eq_ignore_ascii_case("content-length") => {
                 let length = decimal(value).ok_or(400u16)?;
                 if self.length.is_some_and(|other| other != length) {
@@ -322,6 +339,7 @@ impl Rules {
                     }
                 }
             }
+            17 if is_certificate_name(name.as_bytes()) => self.names_certificate = true,
             _ => {}
         }
         Ok(())
@@ -340,6 +358,19 @@ impl Rules {
             (false, Some(length)) => Ok(Framing::Length(length)),
         }
     }
+}
+
+/// Returns whether a field is `Client-Cert` or `Client-Cert-Chain` (RFC 9440, section 2), or one that
+/// a program cannot tell from these, since `-` and `_` are the same to it, as in variables of CGI.
+fn is_certificate_name(name: &[u8]) -> bool {
+    let is = |known: &[u8]| {
+        let same = |(byte, known): (&u8, &u8)| match byte {
+            b'_' => *known == b'-',
+            byte => byte.eq_ignore_ascii_case(known),
+        };
+        name.len() == known.len() && name.iter().zip(known).all(same)
+    };
+    is(b"client-cert") || is(b"client-cert-chain")
 }
 
 /// Returns the members of a comma-separated list, without the white space around them.
@@ -573,6 +604,33 @@ mod tests {
             let input = format!("GET / HTTP/{version}\r\n{field}\r\n");
             let (outcome, head) = parse(input.as_bytes());
             assert_eq!((outcome, head.persistent), (Outcome::Complete, *persistent), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn fields_that_tell_of_a_certificate_are_known_however_they_are_written() {
+        let forged = [
+            "Client-Cert",
+            "client-cert",
+            "CLIENT_CERT",
+            "Client_Cert-Chain",
+            "client-cert_chain",
+            "Client-Cert-Chain",
+        ];
+        let others = ["Client-Certs", "Client-Cer", "Client--Cert", "X-Client-Cert", "ClientXCert"];
+        for (names, is_forged) in [(&forged[..], true), (&others[..], false)] {
+            for name in names {
+                let input = format!("GET / HTTP/1.1\r\nA: b\r\n{name}: :AA==:\r\nHost: a\r\n\r\n");
+                let (outcome, mut head) = parse(input.as_bytes());
+                assert_eq!(
+                    (outcome, head.names_certificate),
+                    (Outcome::Complete, is_forged),
+                    "{name}"
+                );
+                head.drop_certificates(input.as_bytes());
+                assert_eq!(head.fields.len(), if is_forged { 2 } else { 3 }, "{name}");
+                assert_eq!(head.value(input.as_bytes(), "host"), Some(&b"a"[..]), "{name}");
+            }
         }
     }
 

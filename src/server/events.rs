@@ -9,11 +9,12 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use super::listener;
+use super::sockets;
 use crate::connection::Conn;
+use crate::listening::MAX_ENTRIES;
 
-/// The token of the listening socket.
-pub const LISTENER: Token = Token(usize::MAX - 1);
+/// The token of the first listening socket; those of the others follow.
+const LISTENERS: usize = usize::MAX - MAX_ENTRIES;
 /// The token of the waker for other threads.
 pub const WAKER: Token = Token(usize::MAX);
 /// The mask of a connection's number in its token, which keeps clear of the tokens above.
@@ -92,10 +93,12 @@ impl EventQueue {
         }
     }
 
-    /// Has the kernel announce connections. Returns true if it does so from now on.
-    pub fn watch_listener(&self, fd: i32) -> io::Result<bool> {
+    /// Has the kernel announce connections of a listening socket, by its place among the tokens.
+    /// Returns true if it does so from now on.
+    pub fn watch_listener(&self, fd: i32, place: usize) -> io::Result<bool> {
         let Some(poll) = &self.poll else { return Ok(false) };
-        poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        let token = Token(LISTENERS + place);
+        poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         Ok(true)
     }
 
@@ -113,6 +116,11 @@ impl EventQueue {
 pub fn token_of(conn: &Conn) -> Token {
     let number = u64::from(conn.number) & NUMBERS;
     Token((number << 32 | u64::from(conn.wire.index())) as usize)
+}
+
+/// Returns the place of a listening socket, if the token is that of one.
+pub fn listener_of(Token(token): Token) -> Option<usize> {
+    token.checked_sub(LISTENERS).filter(|place| *place < MAX_ENTRIES)
 }
 
 /// Returns the index in the token of a connection.
@@ -137,7 +145,7 @@ fn reserve_standard() -> Vec<OwnedFd> {
 
 /// Opens a descriptor that can be given up to make room for another.
 pub fn open_spare() -> Option<OwnedFd> {
-    listener::above_standard(open_null()?).ok()
+    sockets::above_standard(open_null()?).ok()
 }
 
 fn open_null() -> Option<OwnedFd> {

@@ -4,26 +4,40 @@
 //! never twice, and never after its number has come to mean another file. Refuses to know options
 //! and connections.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, sockopt};
 
+use super::local_socket::{self, SocketFile};
+use super::sockets::{self, BACKLOG, above_standard};
+use crate::connection::Manner;
+use crate::listening::{Address, Name};
 use crate::peer::Peer;
 
-/// The number of connections that the kernel completes before they are accepted.
-const BACKLOG: i32 = 4096;
+/// The time in milliseconds after which a call that failed is tried again, although nothing says
+/// that it will succeed: what was short may be given back by another process, or by the program.
+pub const RETRY_MS: u32 = 100;
 
 /// One server's use of a listening socket.
 pub struct Listener {
     fd: RawFd,
     /// Device and inode of the socket when it was taken over.
     identity: (u64, u64),
+    /// What its connections get.
+    pub manner: Manner,
+    /// Set if the kernel announces connections.
     pub registered: bool,
+    /// Its place among the tokens of the event queue.
+    pub place: usize,
     /// Set if there may be a connection to accept.
     pub ready: bool,
+    /// Set while nothing is accepted after a failure: the time of the next attempt.
+    pub rests_until: Option<u32>,
 }
 
 /// A descriptor that listeners use, with their number.
@@ -31,24 +45,20 @@ struct Shared {
     fd: RawFd,
     identity: (u64, u64),
     users: usize,
+    /// The name in the file system that this process has made for it.
+    file: Option<SocketFile>,
 }
 
 static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
 
 impl Listener {
-    /// Binds a socket and listens on it.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-        let socket = above_standard(socket)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        if address.is_ipv6() {
-            sockopt::set_ipv6_v6only(&socket, false)?;
-        }
-        rustix::net::bind(&socket, &address)?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Self::adopt(socket.into_raw_fd())
+    /// Binds a socket and listens on it. `mode` is that of a Unix domain socket.
+    pub fn bind(address: &Address, mode: Option<u32>) -> io::Result<Self> {
+        let (socket, file) = match address {
+            Address::Internet(address) => (bind_internet(*address)?, None),
+            Address::Local(name) => local_socket::bind(name, mode)?,
+        };
+        Self::take_over(socket.into_raw_fd(), file)
     }
 
     /// Takes over a bound, listening descriptor, alone or together with servers that use it
@@ -61,9 +71,16 @@ impl Listener {
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         // This check comes before any change: a wrong number may be any file of the program.
         rustix::net::getsockname(borrowed)?;
-        let identity = identity(borrowed)?;
         rustix::io::ioctl_fionbio(borrowed, true)?;
         rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+        Self::take_over(fd, None)
+    }
+
+    /// Takes over a listening descriptor, and with it the name that was made for it.
+    fn take_over(fd: RawFd, file: Option<SocketFile>) -> io::Result<Self> {
+        // SAFETY: as above.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        let identity = identity(borrowed)?;
         // Accepted sockets inherit this option. A Unix socket does not have it.
         let _ = sockopt::set_tcp_nodelay(borrowed, true);
 
@@ -71,9 +88,17 @@ impl Listener {
         shared.retain(|entry| entry.fd != fd || entry.identity == identity);
         match shared.iter_mut().find(|entry| entry.fd == fd) {
             Some(entry) => entry.users += 1,
-            None => shared.push(Shared { fd, identity, users: 1 }),
+            None => shared.push(Shared { fd, identity, users: 1, file }),
         }
-        Ok(Self { fd, identity, registered: false, ready: true })
+        Ok(Self {
+            fd,
+            identity,
+            manner: Manner::default(),
+            registered: false,
+            place: 0,
+            ready: true,
+            rests_until: None,
+        })
     }
 
     /// Returns the number of the descriptor.
@@ -98,9 +123,57 @@ impl Listener {
         entry.fd == self.fd && entry.identity == self.identity
     }
 
-    /// Returns the bound address; `None` for a socket that is not of the Internet family.
-    pub fn address(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(self.as_fd()).ok()?.try_into().ok()
+    /// Returns whether the socket is bound to this address, and still can be reached by it.
+    pub fn is_bound_to(&self, address: &Address) -> bool {
+        match address {
+            Address::Local(Name::Path(path)) => {
+                let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+                let file = shared.iter().find(|entry| self.is(entry)).and_then(|e| e.file.as_ref());
+                file.is_some_and(|file| file.is_at(path))
+            }
+            _ => self.is_valid() && self.address().as_ref() == Some(address),
+        }
+    }
+
+    /// Sets the mode of a Unix domain socket that this process has bound.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.iter().find(|entry| self.is(entry)).and_then(|entry| entry.file.as_ref()) {
+            Some(file) => file.set_mode(mode),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the bound address; `None` for a socket of another kind, or without a name.
+    pub fn address(&self) -> Option<Address> {
+        let address = rustix::net::getsockname(self.as_fd()).ok()?;
+        if address.address_family() != AddressFamily::UNIX {
+            return SocketAddr::try_from(address).ok().map(Address::Internet);
+        }
+        let address = SocketAddrUnix::try_from(address).ok()?;
+        let name = match (address.path_bytes(), address.abstract_name()) {
+            (Some(path), _) => Name::Path(OsStr::from_bytes(path).into()),
+            (None, name) => Name::Abstract(name?.to_vec()),
+        };
+        Some(Address::Local(name))
+    }
+
+    /// Returns the bound Internet address.
+    pub fn internet_address(&self) -> Option<SocketAddr> {
+        match self.address()? {
+            Address::Internet(address) => Some(address),
+            Address::Local(_) => None,
+        }
+    }
+
+    /// Returns whether a connection may be accepted now.
+    pub fn may_accept(&self) -> bool {
+        self.ready && self.rests_until.is_none()
+    }
+
+    /// Accepts nothing for a short time, after a failure that no event will end.
+    pub fn rest(&mut self, now: u32) {
+        self.rests_until = Some(now.wrapping_add(RETRY_MS));
     }
 
     /// Accepts the next connection.
@@ -134,7 +207,10 @@ impl Drop for Listener {
         if shared[at].users > 0 {
             return;
         }
-        let entry = shared.swap_remove(at);
+        let mut entry = shared.swap_remove(at);
+        if let Some(file) = entry.file.take() {
+            file.remove();
+        }
         if identity(self.as_fd()).is_ok_and(|now| now == entry.identity) {
             // SAFETY: no other listener uses the descriptor, and it still is the socket that was
             // taken over.
@@ -143,29 +219,35 @@ impl Drop for Listener {
     }
 }
 
+/// Binds a socket to an Internet address, and listens on it.
+fn bind_internet(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = sockets::open(family)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
 fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::fstat(fd)?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// Moves a descriptor away from 0, 1 and 2, which a daemon closes and reopens.
-pub fn above_standard(fd: OwnedFd) -> io::Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    Ok(rustix::io::fcntl_dupfd_cloexec(&fd, 3)?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::os::fd::AsRawFd as _;
 
     use super::*;
 
     #[test]
     fn a_number_that_means_another_socket_now_is_left_alone_by_who_used_the_old_one() {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let old = Listener::bind(address).expect("bound");
+        let old = Listener::bind(&Address::Internet(address), None).expect("bound");
         let socket = std::net::TcpListener::bind(address).expect("bound");
         // The program closes the socket, and another one gets its number.
         // SAFETY: the old socket is not used by its number any more.

@@ -6,10 +6,15 @@
 //! progress is kept in the server, none on the stack. Refuses to know requests and answers.
 
 mod accept;
+mod certificates;
 mod conns;
 mod events;
 pub mod listener;
+mod local_socket;
+mod ports;
 pub mod settings;
+mod slice;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -22,8 +27,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use self::accept::Acceptor;
+use self::certificates::Certificates;
 use self::conns::Conns;
-use self::events::{EventQueue, LISTENER, WAKER};
+use self::events::{EventQueue, WAKER};
+use self::listener::RETRY_MS;
+use self::slice::Slice;
 use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::connection::Flow;
@@ -43,6 +51,9 @@ pub enum Step {
     Done,
 }
 
+/// The largest number of timers that are acted on in one turn.
+const TIMERS_PER_TURN: usize = 256;
+
 /// A web server.
 pub struct Server {
     /// The state that its connections share.
@@ -51,10 +62,14 @@ pub struct Server {
     /// The connection whose handler runs.
     calling: Option<u32>,
     acceptor: Acceptor,
+    certificates: Certificates,
     queue: EventQueue,
     walks: Walks,
-    /// An empty list, whose memory is used again in each turn.
+    slice: Slice,
+    /// The connections whose timers have come due, and that have not been looked at.
     due: Vec<u32>,
+    /// An empty list, whose memory is used again in each turn.
+    woken: Vec<u32>,
 }
 
 impl Server {
@@ -65,9 +80,12 @@ impl Server {
             conns: Conns::default(),
             calling: None,
             acceptor: Acceptor::default(),
+            certificates: Certificates::default(),
             queue: EventQueue::new(),
             walks: Walks::default(),
+            slice: Slice::default(),
             due: Vec::new(),
+            woken: Vec::new(),
         }
     }
 
@@ -103,9 +121,9 @@ impl Server {
         }
         self.cx.tidy();
         self.cx.spares.buffers.expire(self.cx.clock.now);
-        self.cx.turn.left = self.cx.turn.ready.len();
-        self.cx.turn.batch_time = self.cx.clock.now;
-        self.acceptor.begin_turn();
+        self.cx.turn.begin(self.cx.clock.now);
+        self.acceptor.begin_turn(self.cx.clock.now);
+        self.slice.begin_turn();
     }
 
     /// Closes the connection whose handler an exception has left, and ends walks that were left so.
@@ -118,7 +136,9 @@ impl Server {
 
     /// Returns the milliseconds for which the kernel may let the loop sleep, at most `wait_ms`.
     fn time_to_wait(&self, wait_ms: u32) -> u32 {
-        let is_busy = !self.cx.turn.ready.is_empty()
+        let is_busy = self.cx.turn.goes_on()
+            || !self.cx.pending.is_empty()
+            || !self.due.is_empty()
             || self.cx.programs.is_busy()
             || self.walks.is_busy()
             || !self.cx.turn.sharing.is_empty()
@@ -128,7 +148,7 @@ impl Server {
             return 0;
         }
         let now = self.cx.clock.now;
-        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now)];
+        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now), self.acceptor.wait(now)];
         due.into_iter().flatten().fold(wait_ms, u32::min)
     }
 
@@ -143,27 +163,31 @@ impl Server {
     }
 
     /// Waits for events and notes them, after opening the event queue if need be.
-    fn wait(&mut self, duration: Duration) {
+    fn wait(&mut self, mut duration: Duration) {
+        let retry = Duration::from_millis(u64::from(RETRY_MS));
         if !self.queue.is_open()
             && let Err(error) = self.open_queue()
         {
             self.cx.complain(&format!("cannot make an event queue: {error}"));
-            std::thread::sleep(duration);
+            std::thread::sleep(duration.min(retry));
             return;
         }
-        self.watch_listener();
+        if !self.watch_listeners() {
+            duration = duration.min(retry);
+        }
         let Self { queue, conns, cx, acceptor, .. } = self;
         for event in queue.wait(duration) {
             match event.token() {
                 WAKER => {}
-                LISTENER => acceptor.note_event(),
                 token if cx.programs.note_event(token) => {}
                 token => {
-                    if let Some(conn) = conns.get(events::index_of(token))
+                    if let Some(place) = events::listener_of(token) {
+                        acceptor.note_event(place);
+                    } else if let Some(conn) = conns.get(events::index_of(token))
                         && events::token_of(conn) == token
                         && conn.note_event(event)
                     {
-                        conn.wire.make_ready(cx);
+                        conn.wire.announce(cx);
                     }
                 }
             }
@@ -198,11 +222,12 @@ impl Server {
         }
     }
 
-    /// Acts on the timers of connections that have come due.
+    /// Acts on the timers of connections that have come due, or on a part of them: many connections may
+    /// have begun to be idle at the same time.
     fn expire_timers(&mut self) {
+        self.cx.timers.expire(self.cx.clock.now, &mut self.due);
         let mut due = std::mem::take(&mut self.due);
-        self.cx.timers.expire(self.cx.clock.now, &mut due);
-        for index in due.drain(..) {
+        for index in due.drain(..due.len().min(TIMERS_PER_TURN)) {
             if let Some(conn) = self.conns.get(index)
                 && matches!(conn.timer_due(&mut self.cx), Flow::Close)
             {
@@ -225,14 +250,14 @@ impl Server {
             cx.files.look_again();
             cx.log_complaints();
         }
-        let mut woken = std::mem::take(&mut self.due);
+        let mut woken = std::mem::take(&mut self.woken);
         cx.programs.take_woken(&mut woken);
         for index in woken.drain(..) {
             if let Some(conn) = conns.get(index) {
-                conn.wire.make_ready(cx);
+                conn.wire.announce(cx);
             }
         }
-        self.due = woken;
+        self.woken = woken;
     }
 
     /// Returns the call of a handler for the current connection.
@@ -263,15 +288,18 @@ impl Server {
         self.take_messages();
     }
 
-    /// Closes the connection that a fault of the library was in, after the panic was caught.
-    pub fn recover(&mut self) {
-        if let Some(index) = self.calling.take().or(self.cx.turn.current) {
-            if let Some(conn) = self.conns.get(index) {
-                conn.wire
-                    .complain(&mut self.cx, "a fault of the library: its connection is closed");
-            }
-            self.close(index);
+    /// Closes the connection that a fault of the library was in, after the panic was caught. `what`
+    /// is the text of the panic.
+    pub fn recover(&mut self, what: &str) {
+        let index = self.calling.take().or(self.cx.turn.current);
+        let Some(index) = index.filter(|index| self.conns.get(*index).is_some()) else {
+            return self.cx.complain(&format!("a fault of the library: {what}"));
+        };
+        if let Some(conn) = self.conns.get(index) {
+            let line = format!("a fault of the library, whose connection is closed: {what}");
+            conn.wire.complain(&mut self.cx, &line);
         }
+        self.close(index);
     }
 
     /// Closes a connection at once.
@@ -309,6 +337,7 @@ impl Server {
         self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
         self.acceptor.leave_parent();
+        self.walks.leave_parent();
         for index in self.conns.indices() {
             if let Some(conn) = self.conns.get(index) {
                 conn.end_in_child(&mut self.cx);
@@ -334,7 +363,7 @@ impl Drop for Server {
             self.close(index);
         }
         // Threads were told that these bytes go out.
-        self.take_messages();
+        self.take_all_messages();
         // These requests were complete before the server was destroyed.
         while let Some(index) = self.next_sharing() {
             if let Some(conn) = self.conns.get(index) {

@@ -1,29 +1,17 @@
-//! The immediate effects of setting an option: listening, logs, certificate, user, timers, limits.
+//! The immediate effects of setting an option: logs, user, timers, limits. Those of TLS are in
+//! `certificates`, and those of `listening_port` in `ports`.
 //!
 //! Refuses to know how a value is parsed, which is in `options`.
 
 use std::ffi::{CStr, OsStr};
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-
-use super::listener::Listener;
 use super::{Server, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
-use crate::options::{OptionId, parse_listen};
-use crate::tls::Identity;
-
-/// The error for a port that cannot be bound.
-const CANNOT_BIND: &CStr = c"Cannot bind to port";
-
-/// The number of bytes of a refused certificate file that are searched for a key.
-const MAX_KEY_FILE: u64 = 1 << 20;
+use crate::options::OptionId;
 
 impl Server {
     /// Sets an option. `None` and the empty text reset it. The sentence of an error is meant for
@@ -33,23 +21,11 @@ impl Server {
         self.cx.shown_options[id as usize] = None;
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
-            OptionId::SslCertificate => {
-                let read = value.and_then(|path| std::fs::metadata(OsStr::from_bytes(path)).ok());
-                if let Err(refusal) = self.set_certificate(value) {
-                    // The file may hold a key all the same, for example with a password.
-                    if let Some(read) = read.filter(|_| value.is_some_and(holds_key)) {
-                        self.cx.files.secrets.note(Place::Key, &read);
-                    }
-                    return Err(refusal);
-                }
-                self.cx
-                    .files
-                    .secrets
-                    .set(Place::Key, self.cx.options.config.ssl_certificate.clone());
-                if let Some(read) = read {
-                    self.cx.files.secrets.set_in_use(Place::Key, &read);
-                }
-            }
+            OptionId::SslCaCertificate
+            | OptionId::SslCertificate
+            | OptionId::SslCertificates
+            | OptionId::SslProtocols
+            | OptionId::SslVerifyClient => self.set_tls(id, value)?,
             OptionId::RunAsUser => {
                 if let Some(name) = value {
                     user::become_user(name).map_err(|error| {
@@ -66,28 +42,10 @@ impl Server {
             _ => self.cx.options.set(id, value)?,
         }
         self.cx.files.shortcuts.clear();
+        self.cx.renew_links();
         self.cx.note_logs();
         self.apply(id);
         Ok(())
-    }
-
-    /// Reads the certificate that new connections are shown from now on.
-    fn set_certificate(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
-        let identity = value.map(|path| Identity::load(Path::new(OsStr::from_bytes(path))));
-        match identity.transpose() {
-            Ok(identity) => {
-                self.cx.options.set(OptionId::SslCertificate, value)?;
-                self.cx.tls.show(identity);
-                Ok(())
-            }
-            Err(refusal) => {
-                self.cx.complain(&refusal.detail);
-                if self.cx.tls.fail_closed() {
-                    self.conns.iter_mut().for_each(|conn| conn.bar());
-                }
-                Err(refusal.sentence)
-            }
-        }
     }
 
     /// Puts a new value of an option into effect.
@@ -139,118 +97,6 @@ impl Server {
             _ => self.cx.publish_limits(),
         }
     }
-
-    /// Listens where the option says, or nowhere.
-    fn listen_on(&mut self, value: Option<&[u8]>) -> Result<(), &'static CStr> {
-        let Some(value) = value else {
-            self.replace_listener(None);
-            return self.cx.options.set(OptionId::ListeningPort, None);
-        };
-        let address = parse_listen(value).inspect_err(|refusal| {
-            let value = shown(OsStr::from_bytes(value));
-            self.cx.complain(&format!("listening_port: {value}: {}", refusal.to_string_lossy()));
-        })?;
-        let current = self.acceptor.listener().and_then(Listener::address);
-        if current != Some(address) {
-            let listener = self.bind(address).map_err(|error| {
-                self.cx.complain(&format!("listening_port: cannot bind to {address}: {error}"));
-                CANNOT_BIND
-            })?;
-            self.replace_listener(Some(listener));
-        }
-        self.cx.options.set(OptionId::ListeningPort, Some(value))?;
-        if address.port() == 0 {
-            self.show_address(address.ip(), !value.contains(&b':'));
-        }
-        Ok(())
-    }
-
-    /// Binds a socket, if necessary in place of the server's own, which may be in the way.
-    fn bind(&mut self, address: SocketAddr) -> io::Result<Listener> {
-        let error = match Listener::bind(address) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => error,
-        };
-        let Some(old) = self.acceptor.listener().filter(|old| !old.is_shared()) else {
-            return Err(error);
-        };
-        let Some(old_address) = old.address() else {
-            return Err(error);
-        };
-        if error.kind() != io::ErrorKind::AddrInUse || old_address.port() != address.port() {
-            return Err(error);
-        }
-        self.replace_listener(None);
-        Listener::bind(address).inspect_err(|_| match Listener::bind(old_address) {
-            Ok(listener) => self.replace_listener(Some(listener)),
-            Err(error) => self
-                .cx
-                .complain(&format!("listening_port: cannot bind to {old_address} again: {error}")),
-        })
-    }
-
-    /// Shows the port that the kernel has chosen, in the form in which the program has asked for
-    /// one.
-    fn show_address(&mut self, ip: IpAddr, bare: bool) {
-        let Some(address) = self.acceptor.listener().and_then(Listener::address) else {
-            return;
-        };
-        let text = match bare {
-            true => address.port().to_string(),
-            false => SocketAddr::new(ip, address.port()).to_string(),
-        };
-        self.cx.options.store_text(OptionId::ListeningPort, Some(text.as_bytes()));
-    }
-
-    /// Replaces the listening socket, whose events end.
-    pub(super) fn replace_listener(&mut self, listener: Option<Listener>) {
-        self.cx.shown_options[OptionId::ListeningPort as usize] = None;
-        if let Some(old) = self.acceptor.listener()
-            && old.registered
-            && old.is_valid()
-            && !self.cx.is_unnoticed_child()
-        {
-            self.queue.unwatch_listener(old.fd());
-        }
-        self.acceptor.replace(listener);
-    }
-
-    /// Takes over a listening descriptor; -1 ends listening.
-    pub fn set_listening_socket(&mut self, fd: i32) {
-        if fd == -1 {
-            self.replace_listener(None);
-            self.cx.options.store_text(OptionId::ListeningPort, None);
-            return;
-        }
-        match Listener::adopt(fd) {
-            Ok(listener) => {
-                self.replace_listener(Some(listener));
-                let address = self.acceptor.listener().and_then(Listener::address);
-                if let Some(address) = address {
-                    let bare = address.ip() == IpAddr::from([0, 0, 0, 0]);
-                    self.show_address(address.ip(), bare);
-                }
-            }
-            Err(error) => self.cx.complain(&format!("cannot use descriptor {fd}: {error}")),
-        }
-    }
-
-    /// Returns the listening descriptor, or -1.
-    pub fn listening_socket(&self) -> i32 {
-        self.acceptor.listener().map_or(-1, Listener::fd)
-    }
-}
-
-/// Returns whether a refused certificate file holds a key.
-fn holds_key(path: &[u8]) -> bool {
-    let mut options = OpenOptions::new();
-    // A FIFO must not block the server.
-    options.read(true).custom_flags(OFlags::NONBLOCK.bits() as i32);
-    let Ok(file) = options.open(OsStr::from_bytes(path)) else { return false };
-    let mut text = Vec::new();
-    file.metadata().is_ok_and(|meta| meta.is_file())
-        && file.take(MAX_KEY_FILE).read_to_end(&mut text).is_ok()
-        && memchr::memmem::find(&text, b"PRIVATE KEY-----").is_some()
 }
 
 /// Returns a path that stays the same when the program changes its directory.

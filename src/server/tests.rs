@@ -30,7 +30,7 @@ fn server_and_client(options: &[(&str, &str)]) -> (Box<Server>, TcpStream) {
         let id = lookup(name.as_bytes()).expect("an option");
         server.set_option(id, Some(value.as_bytes())).expect("a good value");
     }
-    let address = server.acceptor.listener().and_then(|listener| listener.address());
+    let address = server.acceptor.listeners().first().and_then(|first| first.internet_address());
     let client = TcpStream::connect(address.expect("bound")).expect("connects");
     client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     (server, client)
@@ -197,13 +197,13 @@ fn a_forked_child_does_not_log_what_its_parent_serves() {
 #[test]
 fn without_an_event_queue_nothing_is_accepted() {
     let (mut server, _client) = server_and_client(&[]);
-    server.acceptor.begin_turn();
+    server.acceptor.begin_turn(0);
     assert!(resume(&mut server).is_none());
     assert_eq!(server.conns.open(), 0);
 }
 
 #[test]
-fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leaves() {
+fn a_client_that_could_be_neither_served_nor_refused_is_served_soon() {
     let (mut server, first) = server_and_client(&[]);
     turns(&mut server, 3);
     assert_eq!(server.conns.open(), 1);
@@ -213,12 +213,13 @@ fn a_client_that_could_be_neither_served_nor_refused_is_served_when_another_leav
     // The connection is announced, but there is no descriptor for it.
     server.begin(10);
     server.acceptor.give_up_spare();
-    server.turn_away();
+    server.turn_away(0);
     assert!(resume(&mut server).is_none());
-    turns(&mut server, 3);
     assert_eq!(server.conns.open(), 1);
+    // Nothing happens but that time passes, and the loop would sleep for longer.
+    server.begin(60_000);
+    assert!(resume(&mut server).or_else(|| next_call(&mut server)).is_some());
     drop(first);
-    assert!(next_call(&mut server).is_some());
 }
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -499,4 +500,138 @@ fn requests_of_one_turn_share_a_look_at_their_file() {
     }
     std::fs::remove_dir_all(&folder).expect("the folder");
     assert!(most > 3, "only {most} in one turn");
+}
+
+/// Has time pass only when the loop looks at the clock: more of it than there is for what goes on, so
+/// that a turn has one item of that.
+fn let_each_item_be_long(server: &mut Server) {
+    server.cx.clock.fake = Some((3_000_000, std::cell::Cell::new(0)));
+}
+
+/// Returns how often the loop has looked at the clock.
+fn looks_at_clock(server: &Server) -> u64 {
+    server.cx.clock.fake.as_ref().map_or(0, |(step, time)| time.get() / step)
+}
+
+#[test]
+fn a_short_request_waits_for_one_item_of_what_goes_on_and_not_for_all() {
+    let (mut server, first) = server_and_client(&[]);
+    server.cx.routes = Routes::default();
+    let mut busy: Vec<TcpStream> = (0..7).map(|_| another(&first)).collect();
+    let mut quick = first;
+    while server.conns.iter().filter(|conn| conn.wire.registered).count() < 8 {
+        turns(&mut server, 1);
+    }
+    let_each_item_be_long(&mut server);
+    for client in &mut busy {
+        client.write_all(&REQUEST.repeat(2000)).expect("sent");
+    }
+    while server.cx.turn.ongoing.list.len() < busy.len() {
+        turns(&mut server, 1);
+    }
+    let mut most = 0;
+    for round in 0..10 {
+        quick.write_all(REQUEST).expect("sent");
+        while server.conns.iter().all(|conn| !conn.wire.queued || conn.wire.yields) {
+            server.begin(0);
+            if server.cx.turn.left > 0 {
+                break;
+            }
+            assert!(resume(&mut server).is_none());
+        }
+        let before = looks_at_clock(&server);
+        most = most.max(server.cx.turn.ongoing.list.len());
+        assert!(resume(&mut server).is_none());
+        // One item began, and at the next look its time was over.
+        assert!(looks_at_clock(&server) - before <= 2, "{round}");
+        assert!(received(&mut quick), "{round}");
+    }
+    assert!(most >= 6, "{most}");
+}
+
+#[test]
+fn a_walk_of_another_thread_lets_requests_in_between_and_visits_each_once() {
+    let (mut server, first) = server_and_client(&[("iterate_over", "all")]);
+    let mut clients: Vec<TcpStream> = (0..9).map(|_| another(&first)).collect();
+    clients.push(first);
+    while server.conns.iter().filter(|conn| conn.wire.registered).count() < 10 {
+        turns(&mut server, 1);
+    }
+    let_each_item_be_long(&mut server);
+    let ticket = Arc::new(Ticket::default());
+    let message = Message::Iterate {
+        func: Some(never_visited),
+        param: Param(ptr::null_mut()),
+        ticket: ticket.clone(),
+    };
+    assert!(server.cx.hub.queue.push(message).is_ok());
+    let (mut visited, mut answered) = (Vec::new(), 0);
+    let start = Instant::now();
+    while server.walks.is_busy() || visited.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(9), "it never ends");
+        if visited.len() == 3 {
+            // One that is to be visited closes, and another one comes.
+            clients.pop();
+            clients.push(another(&clients[0]));
+        }
+        clients[0].write_all(REQUEST).expect("sent");
+        server.begin(1);
+        loop {
+            match server.step() {
+                Step::Call(..) => {
+                    answered += 1;
+                    server.returned(0);
+                }
+                Step::Iterate(conn, ..) => {
+                    visited.push(conn);
+                    // SAFETY: pointers in steps are those of slots.
+                    server.visited(unsafe { Slot::from_c(conn) }.expect("a slot"));
+                }
+                Step::Done => break,
+            }
+        }
+    }
+    visited.sort();
+    let count = visited.len();
+    visited.dedup();
+    assert_eq!(visited.len(), count, "visited twice");
+    assert!((9..=10).contains(&count), "{count}");
+    assert_eq!(ticket.wait(Duration::ZERO), count as c_int);
+    assert!(answered > 0, "the walk kept the loop");
+}
+
+#[test]
+fn the_end_of_a_server_and_a_fork_end_a_walk_that_is_on_its_way() {
+    for forks in [false, true] {
+        let (mut server, first) = server_and_client(&[("iterate_over", "all")]);
+        let _second = another(&first);
+        while server.conns.open() < 2 {
+            turns(&mut server, 1);
+        }
+        let_each_item_be_long(&mut server);
+        let ticket = Arc::new(Ticket::default());
+        let (func, param) = (Some(never_visited as _), Param(ptr::null_mut()));
+        let message = Message::Iterate { func, param, ticket: ticket.clone() };
+        assert!(server.cx.hub.queue.push(message).is_ok());
+        let mut visits = 0;
+        while visits == 0 {
+            server.begin(1);
+            while let Step::Iterate(conn, ..) = server.step() {
+                visits += 1;
+                // SAFETY: pointers in steps are those of slots.
+                server.visited(unsafe { Slot::from_c(conn) }.expect("a slot"));
+            }
+        }
+        assert_eq!(visits, 1);
+        if forks {
+            // The server finds itself in the child of a fork, in which no thread waits.
+            server.cx.forks = server.cx.forks.wrapping_add(1);
+            turns(&mut server, 1);
+            assert!(!server.walks.is_busy());
+            assert_eq!(Arc::strong_count(&ticket), 1);
+        } else {
+            drop(server);
+            assert_eq!(ticket.wait(Duration::ZERO), -1);
+        }
+    }
 }

@@ -1,13 +1,24 @@
-//! The order of work in a turn: each ready connection has its turn, then new ones are accepted,
-//! then jobs of other threads begin.
+//! The order of work in a turn: each connection with fresh events has its turn, then comes what goes
+//! on, in items that are bounded, until the time for that is over (see `slice`).
 //!
 //! Refuses to know what a connection does in its turn.
 
 use std::sync::atomic::Ordering;
 
+use super::slice::Lane;
 use super::{Server, Step};
 use crate::connection::Flow;
-use crate::exchange::turn::{BATCH, BYTES_PER_TURN, REQUESTS_PER_TURN};
+use crate::exchange::turn::{BATCH, BYTES_PER_TURN, REQUESTS_PER_TURN, Turn};
+
+/// What has become of the attempt to go on with something.
+enum Item {
+    /// It has begun, or is done.
+    Begun,
+    /// The function of a walk is to be called.
+    Visit(Step),
+    /// There is nothing that goes on, or no time for it.
+    None,
+}
 
 impl Server {
     /// Works until the program is to be called, or there is nothing to do.
@@ -22,12 +33,12 @@ impl Server {
                     Flow::Close => self.close(index),
                     Flow::Call(handler) => return self.call(index, handler),
                 }
-            } else if let Some(step) = self.next_visit() {
-                self.flush_late();
-                self.cx.log_complaints();
-                return step;
-            } else if !self.activate_next() && !self.begin_request_of_thread() {
-                break;
+            } else if !self.activate_next() {
+                match self.next_item() {
+                    Item::Begun => {}
+                    Item::Visit(step) => return step,
+                    Item::None => break,
+                }
             }
         }
         self.cx.log_complaints();
@@ -65,16 +76,71 @@ impl Server {
         } else if self.cx.turn.left > 0 {
             // The connections that waited have gone, so that the turn goes on with the others.
             self.cx.turn.shares_now = false;
-        } else if let Some(index) = self.accept() {
-            match self.acceptor.may_have_sent() {
-                true => self.activate(index),
-                false => self.watch(index),
-            }
         } else {
-            self.flush_dirty();
             return false;
         }
         true
+    }
+
+    /// Begins the next item of what goes on, unless the time for that is over.
+    fn next_item(&mut self) -> Item {
+        let turn = &self.cx.turn;
+        let busy = [
+            turn.ongoing.is_busy(),
+            turn.handshakes.is_busy(),
+            self.acceptor.may_accept(),
+            self.walks.is_busy(),
+        ];
+        let is_walking = busy[Lane::Walks as usize] && self.cx.turn.dirty.len() < BATCH;
+        if self.slice.is_unused() || !is_walking {
+            // What waits is sent before something that may take long, but for that of a walk, which is
+            // sent together.
+            self.flush_dirty();
+        }
+        if !busy.contains(&true) {
+            return Item::None;
+        }
+        let Some(lane) = self.slice.next(busy, self.cx.clock.precise()) else {
+            self.flush_dirty();
+            return Item::None;
+        };
+        match lane {
+            Lane::Ongoing => self.activate_waiting(|turn| turn.ongoing.take_next()),
+            Lane::Handshakes => self.activate_waiting(|turn| turn.handshakes.take_next()),
+            Lane::Accepts => self.accept_next(),
+            Lane::Walks => {
+                if let Some(step) = self.go_on_for_thread() {
+                    self.flush_late();
+                    self.cx.log_complaints();
+                    return Item::Visit(step);
+                }
+            }
+        }
+        Item::Begun
+    }
+
+    /// Gives a connection that goes on its turn.
+    fn activate_waiting(&mut self, next: impl FnOnce(&mut Turn) -> Option<u32>) {
+        let Some(index) = next(&mut self.cx.turn) else { return };
+        if let Some(conn) = self.conns.get(index) {
+            // Whether it uses up this share, too, decides how its next events are served.
+            conn.wire.yields = conn.wire.is_handshaking();
+        }
+        self.activate(index);
+    }
+
+    /// Accepts a connection, and reads it at once if that is likely to find a request. A TLS handshake
+    /// waits for its turn among others.
+    fn accept_next(&mut self) {
+        let Some(index) = self.accept() else { return };
+        let Some(conn) = self.conns.get(index) else { return };
+        if conn.wire.is_handshaking() {
+            conn.wire.make_ready(&mut self.cx);
+        } else if self.acceptor.may_have_sent() {
+            self.activate(index);
+        } else {
+            self.watch(index);
+        }
     }
 
     /// Makes a connection the current one.

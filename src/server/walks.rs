@@ -16,6 +16,9 @@ use crate::options::{IterateContent, IterateOver};
 use crate::shared::hub::{Message, Param, Ticket};
 use crate::shared::slots::{Content, Generation, Slot};
 
+/// The number of bytes from which the output of a visit is sent at once.
+const MUCH: usize = 32 * 1024;
+
 /// A job of another thread that is not a walk. Its result takes a way of its own.
 pub type Job = Box<dyn FnOnce(&mut Server) + Send>;
 
@@ -23,6 +26,8 @@ pub type Job = Box<dyn FnOnce(&mut Server) + Send>;
 struct Walk {
     list: Vec<(&'static Slot, Generation)>,
     at: usize,
+    /// The number of connections that were visited.
+    visited: usize,
     func: IterateFn,
     param: Param,
     /// The ticket of the thread that waits; `None` for a walk on the I/O thread.
@@ -54,6 +59,12 @@ impl Walks {
             hidden.show_last();
         }
         self.list.retain(|walk| walk.ticket.is_some());
+    }
+
+    /// Drops what threads of the parent wait for, in the child of a fork, which has none of them.
+    pub fn leave_parent(&mut self) {
+        self.requests.clear();
+        self.list.retain(|walk| walk.ticket.is_none());
     }
 
     /// Releases the threads that wait.
@@ -100,7 +111,7 @@ impl Server {
         let count = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
         match func {
             Some(func) => {
-                self.walks.list.push(Walk { list, at: 0, func, param, ticket });
+                self.walks.list.push(Walk { list, at: 0, visited: 0, func, param, ticket });
                 (count, true)
             }
             None => {
@@ -134,15 +145,19 @@ impl Server {
         }
     }
 
-    /// Returns the next call of a walk for which another thread waits.
-    #[inline]
-    pub(super) fn next_visit(&mut self) -> Option<Step> {
-        while !self.walks.list.is_empty() {
-            if let Some(step) = self.visit() {
-                return Some(step);
-            }
+    /// Goes on with a walk or a job for which another thread waits, and returns the call of the program's
+    /// that this takes.
+    pub(super) fn go_on_for_thread(&mut self) -> Option<Step> {
+        let Some(walk) = self.walks.list.last() else {
+            self.begin_request_of_thread();
+            return None;
+        };
+        if walk.ticket.as_ref().is_some_and(|ticket| !ticket.begin()) {
+            // The thread no longer waits, and what its function uses may be gone.
+            self.walks.list.pop();
+            return None;
         }
-        None
+        self.visit()
     }
 
     /// Returns the next call of the innermost walk; `None` at its end, which is reported to its
@@ -156,6 +171,7 @@ impl Server {
                 continue;
             }
             slot.set_seen();
+            walk.visited += 1;
             let step = Step::Iterate(slot.as_c(), walk.func, walk.param.0);
             // The connection whose handler runs shows its own content.
             if self.calling != Some(slot.index() as u32) {
@@ -165,8 +181,8 @@ impl Server {
             }
             return Some(step);
         }
-        if let Some(Walk { ticket: Some(ticket), list, .. }) = self.walks.list.pop() {
-            ticket.finish(c_int::try_from(list.len()).unwrap_or(c_int::MAX));
+        if let Some(Walk { ticket: Some(ticket), visited, .. }) = self.walks.list.pop() {
+            ticket.finish(c_int::try_from(visited).unwrap_or(c_int::MAX));
         }
         None
     }
@@ -178,16 +194,30 @@ impl Server {
         if self.cx.hidden.ends_with(slot) {
             self.cx.hidden.show_last();
         }
+        if let Some(Walk { ticket: Some(ticket), .. }) = self.walks.list.last() {
+            ticket.pause();
+            self.send_much(slot);
+        }
     }
 
-    /// Begins one request of another thread. Returns false if there is none.
-    pub(super) fn begin_request_of_thread(&mut self) -> bool {
+    /// Sends what a walk has written to a connection, unless it is short: the output of many connections
+    /// takes too long to be sent together.
+    fn send_much(&mut self, slot: &'static Slot) {
+        if let Some(conn) = self.conns.of_slot(slot)
+            && conn.wire.backlog() > MUCH
+            && !conn.flush(&mut self.cx)
+        {
+            self.close(slot.index() as u32);
+        }
+    }
+
+    /// Begins one request of another thread.
+    fn begin_request_of_thread(&mut self) {
         match self.walks.requests.pop_front() {
             Some(Message::Iterate { func, param, ticket }) => {
                 if ticket.begin() {
                     self.iterate(func, param, Some(ticket));
                 }
-                true
             }
             Some(Message::Run(run, ticket)) => {
                 if ticket.begin() {
@@ -197,10 +227,8 @@ impl Server {
                     }
                     ticket.finish(0);
                 }
-                true
             }
-            Some(Message::Write { .. } | Message::Complain(_)) => true,
-            None => false,
+            Some(Message::Write { .. } | Message::Complain(_)) | None => {}
         }
     }
 }

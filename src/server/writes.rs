@@ -7,6 +7,11 @@ use crate::connection::Piece;
 use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
 
+/// The largest number of messages that are taken at once, and of their bytes: each may lead to a call
+/// that sends.
+const MESSAGES_AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: usize = 1 << 20;
+
 impl Server {
     /// Takes bytes that the program writes to a connection on the I/O thread. Returns false if they
     /// are refused.
@@ -31,15 +36,33 @@ impl Server {
     }
 
     /// Takes the messages of other threads: bytes go to their connections at once, requests wait
-    /// until no handler runs.
+    /// until no handler runs. Of very many messages, or long ones, a part is taken, and the others in the
+    /// turns that follow.
     pub(super) fn take_messages(&mut self) {
         if self.cx.hub.queue.is_filled() {
             self.cx.hub.queue.take(&mut self.cx.pending);
         }
-        if self.cx.pending.is_empty() {
-            return;
+        if !self.cx.pending.is_empty() {
+            self.take_portion();
         }
-        let mut messages = std::mem::take(&mut self.cx.pending);
+    }
+
+    /// Takes all messages of other threads.
+    pub(super) fn take_all_messages(&mut self) {
+        self.take_messages();
+        while !self.cx.pending.is_empty() {
+            self.take_portion();
+        }
+    }
+
+    fn take_portion(&mut self) {
+        let pending = &mut self.cx.pending;
+        let count = portion(pending);
+        // The others stay in place, since a connection may look for its own.
+        let mut messages = match count == pending.len() {
+            true => std::mem::take(pending),
+            false => pending.drain(..count).collect(),
+        };
         for message in messages.drain(..) {
             match message {
                 Message::Write { slot, .. } => {
@@ -51,9 +74,22 @@ impl Server {
                 request @ (Message::Iterate { .. } | Message::Run(..)) => self.walks.put(request),
             }
         }
-        // The memory of the list is used again, unless new messages are in place by now.
+        // The memory of the list is used again, unless other messages are in place.
         if self.cx.pending.is_empty() {
             self.cx.pending = messages;
         }
     }
+}
+
+/// Returns the number of messages that are taken at once: one at least.
+fn portion(messages: &[Message]) -> usize {
+    let mut bytes = 0;
+    let fits = |message: &&Message| {
+        let has_room = bytes < BYTES_AT_ONCE;
+        if let Message::Write { bytes: more, .. } = message {
+            bytes += more.len();
+        }
+        has_room
+    };
+    messages.iter().take(MESSAGES_AT_ONCE).take_while(fits).count()
 }

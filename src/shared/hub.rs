@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
@@ -161,59 +161,116 @@ pub struct Ticket {
     changed: Condvar,
 }
 
+#[derive(Default, Clone, Copy)]
+struct Progress {
+    state: State,
+    /// The number of times that other work came in between.
+    pauses: u32,
+}
+
 #[derive(Default, Clone, Copy, PartialEq)]
-enum Progress {
+enum State {
     #[default]
     Queued,
+    /// The I/O thread is at it.
     Begun,
+    /// The I/O thread does something else before it goes on.
+    Paused,
     Withdrawn,
     Finished(i32),
 }
 
 impl Ticket {
-    /// Begins the request, on the I/O thread. Returns false if it was withdrawn meanwhile.
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the request or goes on with it, on the I/O thread. Returns false if it was withdrawn
+    /// meanwhile.
     pub fn begin(&self) -> bool {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if *progress != Progress::Queued {
-            return false;
+        let mut progress = self.lock();
+        let is_wanted = !matches!(progress.state, State::Withdrawn | State::Finished(_));
+        if is_wanted {
+            progress.state = State::Begun;
         }
-        *progress = Progress::Begun;
-        true
+        is_wanted
+    }
+
+    /// Notes that other work comes before the request goes on, on the I/O thread.
+    pub fn pause(&self) {
+        let mut progress = self.lock();
+        if progress.state == State::Begun {
+            progress.state = State::Paused;
+            progress.pauses = progress.pauses.wrapping_add(1);
+        }
     }
 
     /// Reports the result, on the I/O thread.
     pub fn finish(&self, result: i32) {
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        *progress = Progress::Finished(result);
+        self.lock().state = State::Finished(result);
         self.changed.notify_all();
     }
 
-    /// Waits for the result. A request that is not begun within `timeout` is withdrawn, and the
-    /// result is -1; the end of a request that has begun is awaited without a limit. A `timeout` of
-    /// zero is no limit.
+    /// Waits for the result. A request that is not begun within `timeout` is withdrawn, and the result
+    /// is -1; so is one with which the I/O thread does not go on for so long, since a handler that came
+    /// in between may wait for something that the waiting thread holds. While the I/O thread is at it,
+    /// its end is awaited without a limit. A `timeout` of zero is no limit.
     pub fn wait(&self, timeout: Duration) -> i32 {
-        let start = Instant::now();
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut start = Instant::now();
+        let mut progress = self.lock();
+        let mut pauses = progress.pauses;
         loop {
-            match *progress {
-                Progress::Finished(result) => return result,
-                Progress::Queued if !timeout.is_zero() => {
-                    let left = timeout.saturating_sub(start.elapsed());
-                    if left.is_zero() {
-                        *progress = Progress::Withdrawn;
-                        return -1;
-                    }
-                    progress = self
-                        .changed
-                        .wait_timeout(progress, left)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
-                Progress::Queued | Progress::Begun => {
-                    progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
-                }
-                Progress::Withdrawn => return -1,
+            match progress.state {
+                State::Finished(result) => return result,
+                State::Withdrawn => return -1,
+                State::Queued | State::Begun | State::Paused => {}
             }
+            if progress.pauses != pauses || progress.state == State::Begun {
+                (pauses, start) = (progress.pauses, Instant::now());
+            }
+            if timeout.is_zero() {
+                progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                progress.state = State::Withdrawn;
+                return -1;
+            }
+            let waited = self.changed.wait_timeout(progress, left);
+            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_withdrawn_while_nothing_runs_for_it_and_never_while_something_does() {
+        const SHORT: Duration = Duration::from_millis(1);
+        let ticket = Ticket::default();
+        assert_eq!(ticket.wait(SHORT), -1);
+        assert!(!ticket.begin());
+
+        let ticket = Ticket::default();
+        assert!(ticket.begin());
+        ticket.pause();
+        assert_eq!(ticket.wait(SHORT), -1);
+        assert!(!ticket.begin());
+
+        let ticket = Arc::new(Ticket::default());
+        assert!(ticket.begin());
+        let waiting = std::thread::spawn({
+            let ticket = ticket.clone();
+            move || ticket.wait(SHORT)
+        });
+        for _ in 0..20 {
+            std::thread::sleep(SHORT);
+            assert!(ticket.begin());
+        }
+        ticket.finish(7);
+        assert_eq!(waiting.join().expect("no panic"), 7);
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Knows neither the server nor its connections. Memory orderings are those of C11.
 
+pub mod faults;
 pub mod hub;
 pub mod pool;
 pub mod queue;

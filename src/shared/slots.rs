@@ -197,9 +197,7 @@ impl Slot {
         let mut public = blank();
         public.server_param = param;
         public.remote_port = c_int::from(peer.port());
-        let mut text = AddressText { bytes: &mut public.remote_ip, len: 0 };
-        // The longest textual address has 45 bytes, so that it always fits.
-        let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.address()));
+        write_address(&mut public.remote_ip, peer);
         // SAFETY: the slot is not in use, and only the I/O thread writes here.
         unsafe { *self.public.get() = public };
         self.hub.store(ptr::from_ref(hub).cast_mut(), Ordering::Release);
@@ -208,6 +206,28 @@ impl Slot {
         self.backlog.store(0, Ordering::Relaxed);
         let generation = GENERATIONS.fetch_add(1, Ordering::Relaxed);
         self.state.store(generation << FLAGS | OPEN, Ordering::Release);
+    }
+
+    /// Shows another client to the program, on the I/O thread: a proxy speaks for it.
+    pub fn show_peer(&self, peer: Peer) {
+        let mut text = [0; 48];
+        write_address(&mut text, peer);
+        let out = self.public.get();
+        // SAFETY: as in `show_request`.
+        unsafe {
+            (*out).remote_ip = text;
+            (*out).remote_port = c_int::from(peer.port());
+        }
+    }
+
+    /// Returns the client that the program is shown, on the I/O thread.
+    pub fn shown_peer(&self) -> Option<Peer> {
+        let out = self.public.get();
+        // SAFETY: only the I/O thread writes here, and no reference to `public` exists.
+        let (text, port) = unsafe { ((*out).remote_ip, (*out).remote_port) };
+        let bytes = text.map(|byte| byte as u8);
+        let text = str::from_utf8(bytes.split(|byte| *byte == 0).next()?).ok()?;
+        Peer::from_parts(text, u16::try_from(port).ok()?)
     }
 
     /// Ends a connection: from now on every pointer to it finds it closed. Returns whether the
@@ -433,6 +453,13 @@ fn blank() -> mg_connection {
     }
 }
 
+/// Writes an address into the public structure, where the bytes are zero.
+fn write_address(bytes: &mut [c_char; 48], peer: Peer) {
+    let mut text = AddressText { bytes, len: 0 };
+    // The longest textual address has 45 bytes, so that it always fits.
+    let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{}", peer.address()));
+}
+
 /// The text of an address in the public structure.
 struct AddressText<'a> {
     bytes: &'a mut [c_char; 48],
@@ -457,6 +484,17 @@ mod tests {
     use super::super::pool::acquire;
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_client_that_is_shown_is_the_one_that_was_named() {
+        let slot = acquire().expect("memory");
+        slot.open(Hub::acquire(), 0, Peer::V6([0xff; 16].into(), 1), ptr::null_mut());
+        for peer in [Peer::V4([1, 2, 3, 4].into(), 5), Peer::Local, Peer::V6([9; 16].into(), 0)] {
+            slot.show_peer(peer);
+            assert_eq!(slot.shown_peer(), Some(peer));
+        }
+        slot.close();
+    }
 
     #[test]
     fn a_slot_stays_open_while_a_writer_holds_its_lock() {

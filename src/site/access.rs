@@ -3,18 +3,17 @@
 //!
 //! Refuses to know how credentials are computed, which is in `auth/digest`.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::{Site, Task, without_slash};
 use crate::auth::digest::{self, Authentication};
+use crate::auth::htpasswd::Ha1;
 use crate::auth::nonce::Nonces;
+use crate::dav::fields::{Location, location};
 use crate::exchange::request::Request;
-use crate::files::cache::{Content, Known, is_absence};
+use crate::files::cache::{Known, is_absence, is_failure, status_of};
 use crate::files::resolve;
-use crate::http::uri;
 
 /// The lifetime of a nonce of digest authentication, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -74,9 +73,11 @@ impl Site<'_> {
         let Ok(granting) = self.cx.files.get(granting) else { return false };
         let domain = self.cx.options.config.auth_domain.as_bytes();
         let request = &*self.request;
-        let hash = |file: &Known| {
-            let bytes = content_of(file).ok()?;
-            digest::find_ha1(&bytes, domain, &request.user)
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut hash = |file: &Known| {
+            let search = files.find_password(file, domain, &request.user).ok()?;
+            turn.spend_on_reading(search.read);
+            search.found
         };
         hash(&granting).is_some_and(|known| hash(other) == Some(known))
     }
@@ -86,14 +87,13 @@ impl Site<'_> {
         let request = &mut *self.request;
         let head = request.head_bytes();
         let destination = request.head.value(head, "destination").unwrap_or_default();
-        let Ok(target) = uri::split_target(destination) else { return false };
-        let mut path = vec![0; target.path.len()];
-        let Ok(len) = uri::decode_path(target.path, &mut path) else { return false };
+        let host = request.head.value(head, "host");
+        let Ok(Location::Here(path)) = location(destination, host) else { return false };
         let directory = |path: &[u8]| {
             let path = path.strip_suffix(b"/").unwrap_or(path);
             memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
         };
-        directory(&path[..len]) == directory(&request.path)
+        directory(&path) == directory(&request.path)
     }
 
     /// Checks that the password file holds the user of the request. If there is no such file and
@@ -107,10 +107,6 @@ impl Site<'_> {
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(file, &error)),
         };
-        let bytes = match content_of(&passwords) {
-            Ok(bytes) => bytes,
-            Err(error) => return Err(self.refuse_everybody(file, &error)),
-        };
         let now = u64::from(self.cx.clock.now) / 1000;
         if self.cx.nonces.is_none() {
             self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
@@ -122,7 +118,24 @@ impl Site<'_> {
             return Err(redirect_to_target(request));
         }
         let domain = &self.cx.options.config.auth_domain;
-        match check_credentials(request, &bytes, domain, nonces, now) {
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut failure = None;
+        let find_ha1 = |user: &[u8]| match files.find_password(&passwords, domain.as_bytes(), user)
+        {
+            Ok(search) => {
+                turn.spend_on_reading(search.read);
+                search.found
+            }
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        };
+        let checked = check_credentials(request, find_ha1, domain, nonces, now);
+        if let Some(error) = failure {
+            return Err(self.refuse_everybody(file, &error));
+        }
+        match checked {
             Authentication::Granted { user } => {
                 request.log_user(&user);
                 request.user = user;
@@ -144,7 +157,8 @@ impl Site<'_> {
         self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
     }
 
-    /// Refuses every user, since the password file cannot be read.
+    /// Refuses every user, since the password file cannot be read. The user is not asked for
+    /// another password where that is no more than a failure of the moment.
     fn refuse_everybody(&mut self, file: &Path, error: &io::Error) -> Task {
         let name = crate::log::shown(file);
         let why = match error.kind() {
@@ -153,7 +167,10 @@ impl Site<'_> {
         };
         self.cx
             .complain_of(self.request.client, &format!("cannot read passwords from {name}: {why}"));
-        self.challenge(false)
+        match is_failure(error) {
+            true => Task::Reply(status_of(error)),
+            false => self.challenge(false),
+        }
     }
 
     /// Returns the answer 401, with a challenge.
@@ -183,7 +200,7 @@ fn redirect_to_target(request: &mut Request) -> Task {
 /// Checks the credentials of a request.
 fn check_credentials(
     request: &Request,
-    passwords: &[u8],
+    find_ha1: impl FnOnce(&[u8]) -> Option<Ha1>,
     domain: &str,
     nonces: &mut Nonces,
     now: u64,
@@ -203,20 +220,5 @@ fn check_credentials(
         target: head.get(request.head.target.range()).unwrap_or_default(),
     };
     let nonces = Some(nonces).filter(|_| !request.is_spent);
-    digest::check(authorization, signed, domain, passwords, nonces, now)
-}
-
-/// Returns all bytes of a small file.
-fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
-    match &known.content {
-        Content::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-        Content::Open(file) => {
-            let mut bytes = Vec::new();
-            let len = usize::try_from(known.len).unwrap_or(usize::MAX);
-            bytes.try_reserve_exact(len)?;
-            bytes.resize(len, 0);
-            file.read_exact_at(&mut bytes, 0)?;
-            Ok(Cow::Owned(bytes))
-        }
-    }
+    digest::check(authorization, signed, domain, find_ha1, nonces, now)
 }

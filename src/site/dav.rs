@@ -57,13 +57,10 @@ impl Site<'_> {
             }
             return Task::Dav(Box::new(Work::new(call)));
         }
-        let user = request.user.clone();
-        let env = Env {
-            user,
-            secrets: &self.cx.files.secrets,
-            ..Env::new(&self.cx.options.config, self.cx.clock.unix)
-        };
-        match Upload::begin(call, &env, &mut self.cx.sweeper) {
+        let cx = &mut *self.cx;
+        let (config, secrets) = (&cx.options.config, &cx.files.secrets);
+        let env = Env::of(&request.user, config, secrets, cx.clock.unix);
+        match Upload::begin(call, &env, &mut cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(reply)),
         }
@@ -71,8 +68,8 @@ impl Site<'_> {
 
     /// Returns the work, or the refusal in which it would end whatever the content is.
     pub fn check_dav_early(&mut self, work: Box<Work>) -> Task {
-        let user = self.request.user.clone();
-        let env = Env { user, ..Env::new(&self.cx.options.config, self.cx.clock.unix) };
+        let (config, secrets) = (&self.cx.options.config, &self.cx.files.secrets);
+        let env = Env::of(&self.request.user, config, secrets, self.cx.clock.unix);
         match work.refusal(&env) {
             Some(reply) => Task::Reply(self.take_reply(reply)),
             None => Task::Dav(work),

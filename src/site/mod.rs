@@ -19,7 +19,7 @@ use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
-use crate::files::cache::Entry;
+use crate::files::cache::{Entry, is_failure};
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
@@ -65,6 +65,18 @@ impl Task {
         }
     }
 
+    /// Returns the largest length of the content. Only content that is kept in memory has to fit into
+    /// `max_request_body_bytes`.
+    pub fn content_limit(&self, config: &Config) -> u64 {
+        let kept = config.max_request_body_bytes as u64;
+        match self {
+            Task::Dav(_) => kept.min(dav::MAX_DOCUMENT as u64),
+            Task::Put(_) => upload_limit(config),
+            Task::Run(script) if script.knows_length => upload_limit(config),
+            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) | Task::Run(_) => kept,
+        }
+    }
+
     /// Returns whether a CGI program may be run, which learns the addresses of both ends.
     pub fn may_run_programs(&self) -> bool {
         matches!(self, Task::Run(_) | Task::Page(..))
@@ -81,6 +93,11 @@ impl Task {
     pub fn is_final(&self) -> bool {
         matches!(self, Task::Reply(300..))
     }
+}
+
+/// Returns the largest length of content that goes to a file or a program as it arrives.
+pub fn upload_limit(config: &Config) -> u64 {
+    config.max_upload_bytes.unwrap_or(u64::MAX)
 }
 
 /// The place in the file system that the path of a request names.
@@ -165,6 +182,13 @@ impl Site<'_> {
     /// Checks the password that the place requires.
     fn ask_for_password(&mut self, place: &Place) -> Result<(), Task> {
         let is_required = self.cx.options.config.global_auth_file.is_some();
+        // Behind a link that is not followed nothing is, no password file either.
+        if !is_required
+            && place.found.is_err()
+            && place.passwords.parent().is_some_and(|dir| self.cx.files.bar(dir))
+        {
+            return Err(Task::Reply(404));
+        }
         self.authorise(&place.passwords, is_required)
     }
 
@@ -196,7 +220,7 @@ impl Site<'_> {
             }
             Err(_) if is_dir && !self.request.path.ends_with(b"/") => self.redirect_to_directory(),
             Err(_) if is_dir => self.decide_directory(full, reads),
-            Err(error) => Task::Reply(status_of(&error)),
+            Err(error) => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
         }
     }
 
@@ -301,8 +325,13 @@ impl Site<'_> {
             if let Some(script) = self.script(&page, Vec::new(), name.as_bytes(), &found) {
                 return self.decide_script(script, reads);
             }
-            if let Ok(known) = found {
-                return self.decide_file(&page, known, reads);
+            match found {
+                Ok(known) => return self.decide_file(&page, known, reads),
+                // The list would hide that there is a page.
+                Err(error) if is_failure(&error) => {
+                    return Task::Reply(self.cx.refusal(self.request.client, &page, &error));
+                }
+                Err(_) => {}
             }
         }
         if !self.cx.options.config.enable_directory_listing {
@@ -421,16 +450,5 @@ fn write_escaped(text: &[u8], stays: impl Fn(u8) -> bool, out: &mut Vec<u8>) {
             let digit = |value: u8| b"0123456789ABCDEF"[usize::from(value)];
             out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
         }
-    }
-}
-
-/// Returns the status for a file that cannot be opened.
-pub fn status_of(error: &io::Error) -> u16 {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => 403,
-        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::MFILE | Errno::NFILE) => 503,
-            _ => 404,
-        },
     }
 }

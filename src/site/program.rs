@@ -29,6 +29,9 @@ impl Site<'_> {
     /// Returns the program that a path leads through, and the rest of the path.
     pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
         let (file, rest) = resolve::split_at_file(full)?;
+        if self.cx.files.bar(&file) {
+            return None;
+        }
         let path = &self.request.path;
         let name = path.strip_suffix(rest.as_slice()).unwrap_or(path).to_vec();
         resolve::matches(&self.cx.options.config.cgi_pattern, &file, &name).then_some((file, rest))
@@ -47,7 +50,8 @@ impl Site<'_> {
             Ok(_) => true,
             // The file may be executable without being readable.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                std::fs::metadata(full).is_ok_and(|meta| meta.is_file())
+                let links = &self.cx.files.cache.links;
+                links.metadata(full).is_ok_and(|meta| meta.is_file())
             }
             Err(_) => !info.is_empty(),
         };

@@ -1,20 +1,38 @@
-//! The stand-in for `engine` in a library built without TLS: types of which no value can exist, so
-//! that the compiler removes the code that uses them.
+//! The stand-in for `engine` and `identity` in a library built without TLS: types of which no value
+//! can exist, so that the compiler removes the code that uses them.
 //!
-//! Owns the refusal of the option `ssl_certificate`. Knows no protocol.
-
-use std::path::Path;
+//! Owns the refusal of certificates. Knows no protocol.
 
 use super::records::Records;
+use super::setup::{Pem, Setup};
 use super::{Refusal, Taken};
 
 /// A certificate and its key, of which no value exists.
+#[derive(Clone)]
+pub enum Certificate {}
+
+impl Certificate {
+    pub fn load(option: &str, _: &Pem<'_>) -> Result<Certificate, Refusal> {
+        Err(Refusal::not_built(option))
+    }
+}
+
+/// Authorities, of which no value exists.
+#[derive(Clone)]
+pub enum Authorities {}
+
+impl Authorities {
+    pub fn load(option: &str, _: &Pem<'_>) -> Result<Authorities, Refusal> {
+        Err(Refusal::not_built(option))
+    }
+}
+
+/// What new connections share, of which no value exists.
 pub enum Identity {}
 
 impl Identity {
-    pub fn load(_: &Path) -> Result<Identity, Refusal> {
-        let detail = "ssl_certificate: this library was built without TLS".to_owned();
-        Err(Refusal { sentence: c"TLS is not built into this library", detail })
+    pub fn new(_: &Setup) -> Result<Identity, Refusal> {
+        Err(Refusal::not_built("TLS"))
     }
 
     pub fn begin(&self) -> Option<Engine> {
@@ -40,6 +58,10 @@ impl Engine {
     }
 
     pub fn seal_end(&mut self, _: &mut [u8], _: &mut Records) {
+        match *self {}
+    }
+
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
         match *self {}
     }
 }

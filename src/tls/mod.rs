@@ -7,21 +7,31 @@
 #![forbid(unsafe_code)]
 
 #[cfg(not(feature = "tls"))]
-#[path = "absent.rs"]
-mod engine;
+mod absent;
+mod der;
 #[cfg(feature = "tls")]
 mod engine;
+#[cfg(feature = "tls")]
+mod identity;
 #[cfg(feature = "tls")]
 mod pem;
 pub mod port;
 pub mod records;
+pub mod setup;
+pub mod subject;
 #[cfg(feature = "tls")]
 mod tickets;
 
 use std::ffi::CStr;
 
+#[cfg(not(feature = "tls"))]
+use self::absent::Engine;
+#[cfg(not(feature = "tls"))]
+pub use self::absent::{Authorities, Certificate, Identity};
+#[cfg(feature = "tls")]
 use self::engine::Engine;
-pub use self::engine::Identity;
+#[cfg(feature = "tls")]
+pub use self::identity::{Authorities, Certificate, Identity};
 use self::records::Records;
 
 /// The longest incomplete record or handshake message in bytes that is stored. Records are at most
@@ -31,12 +41,20 @@ const MAX_PARTIAL: usize = 20 * 1024;
 /// piece of a file, with the head of the answer in front of it.
 const PORTION: usize = 80 * 1024;
 
-/// The reason why a certificate is refused.
+/// The reason why a setting is refused.
 pub struct Refusal {
     /// The sentence for the program.
     pub sentence: &'static CStr,
     /// The line for the error log, which says more.
     pub detail: String,
+}
+
+impl Refusal {
+    /// Returns the refusal of a library that was built without TLS.
+    pub fn not_built(option: &str) -> Refusal {
+        let detail = format!("{option}: this library was built without TLS");
+        Refusal { sentence: c"TLS is not built into this library", detail }
+    }
 }
 
 /// The result of reading some input.
@@ -90,6 +108,11 @@ impl Session {
     /// Returns whether no record has been received.
     pub fn is_fresh(&self) -> bool {
         self.state == State::Fresh
+    }
+
+    /// Returns the certificate that the client has shown, in DER, once the handshake is complete.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        self.engine.peer_certificate().filter(|_| !self.is_handshaking())
     }
 
     /// Returns whether an incomplete record is stored.

@@ -6,6 +6,8 @@
 
 use std::ffi::CStr;
 
+use super::der::{CONTEXT_0, INTEGER, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element};
+
 /// A section of a file.
 pub struct Section<'a> {
     pub label: &'a [u8],
@@ -78,14 +80,6 @@ const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const P384: &[u8] = &[0x2b, 0x81, 4, 0, 0x22];
 
-// Tags of DER.
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 2;
-const OBJECT_IDENTIFIER: u8 = 6;
-const OCTET_STRING: u8 = 4;
-/// The tag `[0]`, constructed.
-const CONTEXT_0: u8 = 0xa0;
-
 /// Returns the reason why rustls refuses a key that is not malformed.
 pub fn fault_of_key(label: &[u8], der: &[u8]) -> &'static CStr {
     match label {
@@ -147,22 +141,6 @@ pub fn fault_of_certificate(der: &[u8]) -> &'static CStr {
         Some(([2], _)) => c"The certificate cannot be used",
         _ => c"The certificate is not of version 3",
     }
-}
-
-/// Splits `der` into the content of its first element, if that has this tag, and the rest.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (found, rest) = der.split_first()?;
-    let (first, mut rest) = rest.split_first()?;
-    let mut len = usize::from(*first);
-    if *first >= 0x80 {
-        let digits;
-        (digits, rest) = rest.split_at_checked(usize::from(*first & 0x7f))?;
-        if digits.len() > 4 {
-            return None;
-        }
-        len = digits.iter().fold(0, |len, digit| len << 8 | usize::from(*digit));
-    }
-    rest.split_at_checked(len).filter(|_| *found == tag)
 }
 
 #[cfg(test)]

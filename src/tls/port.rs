@@ -22,8 +22,8 @@ enum Speaks {
     #[default]
     Plain,
     Tls(Identity),
-    /// None: TLS was asked for, but the certificate was refused and no older one is in force.
-    Nothing,
+    /// None: TLS was asked for, but cannot be spoken as it was asked for. The text says why.
+    Nothing(&'static str),
 }
 
 /// The beginning of a connection.
@@ -51,7 +51,7 @@ impl Port {
         match (&self.speaks, speech) {
             (_, Speech::Plain) | (Speaks::Plain, Speech::Any) => Some(Opening::Plain),
             (Speaks::Tls(identity), _) => Session::open(identity).map(Opening::Tls),
-            (Speaks::Nothing, _) => Some(Opening::Barred),
+            (Speaks::Nothing(_), _) => Some(Opening::Barred),
             // The certificate is still to be set.
             (Speaks::Plain, Speech::Tls) => None,
         }
@@ -62,14 +62,18 @@ impl Port {
         self.speaks = identity.map_or(Speaks::Plain, Speaks::Tls);
     }
 
-    /// Bars new connections, since a setting for TLS was refused, unless a certificate is in force.
-    /// Returns true if new connections spoke plain HTTP before. Without the feature `tls`, they
-    /// never speak anything else.
-    pub fn fail_closed(&mut self) -> bool {
-        if !cfg!(feature = "tls") || !matches!(self.speaks, Speaks::Plain) {
-            return false;
+    /// Bars new connections, since a setting for TLS was refused, for the reason that the error log
+    /// shows. Returns true if new connections spoke plain HTTP before.
+    pub fn fail_closed(&mut self, reason: &'static str) -> bool {
+        let before = std::mem::replace(&mut self.speaks, Speaks::Nothing(reason));
+        matches!(before, Speaks::Plain)
+    }
+
+    /// Returns the reason for which new connections are barred.
+    pub fn reason(&self) -> &'static str {
+        match self.speaks {
+            Speaks::Nothing(reason) => reason,
+            Speaks::Plain | Speaks::Tls(_) => "",
         }
-        self.speaks = Speaks::Nothing;
-        true
     }
 }

@@ -23,6 +23,9 @@ use rustls::server::ProducesTickets;
 const PERIOD: u64 = 6 * 60 * 60;
 /// The largest number of periods, about 90 years, that are derived one by one when the clock jumps.
 const MAX_STEPS: u64 = 1 << 17;
+/// The longest state in bytes for which a ticket is made. The certificates of a client are in it, and
+/// clients do not take tickets of any length.
+const MAX_STATE: usize = 8 * 1024;
 /// The length of the period number, which stands in front of the nonce and the encrypted state.
 const NAME_LEN: usize = size_of::<u64>();
 
@@ -72,6 +75,9 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        if plain.len() > MAX_STATE {
+            return None;
+        }
         self.with(|keys| keys.seal(plain))
     }
 

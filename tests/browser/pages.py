@@ -2,7 +2,10 @@
 
 import contextlib
 import hashlib
+import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 DIR = pathlib.Path(sys.argv[1])
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEADLINE = 30
 
 
@@ -81,6 +85,71 @@ def two_tabs_chat(driver):
         driver.close()
         driver.switch_to.window(first)
         until(driver, lambda d: "ben has left" in text_of(d, "lines"))
+
+
+@contextlib.contextmanager
+def a_cluster():
+    """Starts the chat over several servers; yields its address, and process ids by name."""
+    command = [str(ROOT / "examples/cluster/run"), "-c", str(DIR / "cluster")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            pids = {}
+            for line in program.stdout:
+                member = re.match(r"(?:server )?(\w+): pid (\d+), port (\d+)$", line)
+                if member:
+                    pids[member[1]] = int(member[2])
+                if line.startswith("Listening on "):
+                    break
+            yield line.split()[-1], pids
+        finally:
+            program.terminate()
+            assert program.wait(DEADLINE) == 0, program.returncode
+
+
+def a_page_goes_on_at_another_server(driver):
+    with a_cluster() as (address, pids):
+        tabs = {}
+        for name in ("anna", "ben"):
+            driver.switch_to.new_window("tab")
+            driver.get(f"{address}?room=test&name={name}")
+            until(driver, lambda d: "In room" in text_of(d, "state"))
+            tabs[name] = driver.current_window_handle
+
+        def look_at(name):
+            driver.switch_to.window(tabs[name])
+
+        def lines(which):
+            return [line.text for line in driver.find_elements(By.CSS_SELECTOR, f"li{which}")]
+
+        def say(name, text):
+            look_at(name)
+            driver.find_element(By.ID, "text").send_keys(text, Keys.ENTER)
+
+        def server(name):
+            look_at(name)
+            return text_of(driver, "server").removeprefix("server ")
+
+        first = server("anna")
+        assert first != server("ben")
+        say("ben", "Hello <b>Anna</b> \u00e4\u4e16")
+        until(driver, lambda d: lines(".mine") and not lines(".waits"))
+        look_at("anna")
+        until(driver, lambda d: "Hello <b>Anna</b> \u00e4\u4e16" in text_of(d, "lines"))
+        os.kill(pids[first], signal.SIGKILL)
+        until(driver, lambda d: text_of(d, "server") not in ("no server", f"server {first}"))
+        until(driver, lambda d: "In room" in text_of(d, "state"))
+        say("anna", "I am still here")
+        look_at("ben")
+        until(driver, lambda d: "I am still here" in text_of(d, "lines"))
+        os.kill(pids["redis"], signal.SIGTERM)
+        until(driver, lambda d: "cut off" in text_of(d, "state"))
+        say("ben", "Nobody hears this")
+        until(driver, lambda d: any("Not delivered" in line for line in lines(".lost")))
+        driver.save_screenshot(str(DIR / "cluster.png"))
+        for name in tabs:
+            look_at(name)
+            driver.close()
+        driver.switch_to.window(driver.window_handles[0])
 
 
 def the_plot_moves(driver):
@@ -163,6 +232,7 @@ for dark in (False, True):
     with browser(dark) as driver:
         for test in (
             two_tabs_chat,
+            a_page_goes_on_at_another_server,
             the_plot_moves,
             a_listing_sorts,
             a_password_opens_a_page_and_all_that_it_loads,

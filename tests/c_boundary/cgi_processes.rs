@@ -105,7 +105,7 @@ fn a_large_body_reaches_the_program_whole_however_it_is_framed() {
 fn the_limit_of_bodies_holds() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", &format!("{HEAD}; cat"));
-    let server = serve(&scratch, &["max_request_body_bytes=10"]);
+    let server = serve(&scratch, &["max_request_body_bytes=10", "max_upload_bytes=10"]);
     let cases = [
         ("Content-Length: 10", "0123456789", 200),
         ("Content-Length: 11", "", 413),

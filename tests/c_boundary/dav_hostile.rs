@@ -99,7 +99,6 @@ fn fields_without_sense_are_refused() {
             ("COPY", "/a", format!("Destination: /{absurd}\r\n"), 403),
             ("MKCOL", "/c", format!("If: {}\r\n", "(".repeat(5000)), 400),
             ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a>)".repeat(1000) + "x"), 400),
-            ("MKCOL", "/c", format!("If: {}\r\n", "(Not <a:b>)".repeat(65)), 400),
             ("UNLOCK", "/a", "Lock-Token: <a\r\n".to_owned(), 400),
             ("COPY", "/a", "Destination: /b\r\nDestination: /c\r\n".to_owned(), 400),
             ("PROPFIND", "/d", "Depth: 0\r\nDepth: 1\r\n".to_owned(), 400),

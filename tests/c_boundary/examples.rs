@@ -1,6 +1,9 @@
 //! The programs in `examples/`, linked in both ways, started and driven.
 
-use crate::support::{Client, Link, Program, Scratch, command_for, compile_example};
+use crate::support::{
+    Client, Link, Program, Scratch, Websocket, command_for, compile_example, for_each,
+};
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpStream;
 
 /// Starts an example on a free port, lets `drive` talk to it, and ends it as a user would.
@@ -36,11 +39,75 @@ fn hello_greets() {
 }
 
 #[test]
-fn hello_says_why_it_cannot_start() {
-    let program = compile_example("hello.c", Link::Shared);
-    let output = command_for(&program).arg("no port").output().expect("it runs");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+fn an_example_says_why_it_cannot_start() {
+    let examples = [
+        "cgi.c",
+        "chat.c",
+        "dashboard.c",
+        "deferred.c",
+        "events.c",
+        "form.c",
+        "hello.c",
+        "https.c",
+        "multi_threaded.c",
+        "prefork.c",
+        "static_files.c",
+        "upload.c",
+    ];
+    for_each(
+        examples,
+        |file| (*file).to_owned(),
+        |file| {
+            let program = compile_example(file, Link::Shared);
+            let output = command_for(&program).arg("no port").output().expect("it runs");
+            assert_eq!(output.status.code(), Some(1));
+            assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+        },
+    );
+}
+
+#[test]
+fn each_example_has_its_line_and_its_command_in_the_list() {
+    let folder = crate::support::root().join("examples");
+    let list = std::fs::read_to_string(folder.join("README.md")).expect("the list");
+    for entry in std::fs::read_dir(&folder).expect("a folder") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name in ASCII");
+        let is_program = name.ends_with(".c") || name.ends_with(".cpp") || name == "cluster";
+        let lines = list.lines().filter(|line| line.contains(&format!("[{name}]({name}")));
+        let with_command =
+            lines.filter(|line| line.contains("| `make build/") || line.contains("/run`"));
+        assert_eq!(with_command.count(), usize::from(is_program), "{name}");
+    }
+}
+
+#[test]
+fn chat_tells_each_room_what_its_guests_say() {
+    each_linkage("chat.c", &["examples/chat"], |port| {
+        let enter = |names: &str| {
+            let mut socket = Websocket::open(port, "/chat");
+            socket.text(names);
+            socket
+        };
+        let mut anna = enter("r\u{f6}\u{f6}m\tanna");
+        anna.expect_text("join\tanna\t");
+        let mut ben = enter("r\u{f6}\u{f6}m\tb\ten");
+        ben.expect_text("join\tb en\t");
+        let mut carl = enter("other\tcarl");
+        carl.expect_text("join\tcarl\t");
+        ben.text("hello \u{4e16}");
+        anna.expect_text("join\tb en\t").expect_text("say\tb en\thello \u{4e16}");
+        ben.expect_text("say\tb en\thello \u{4e16}");
+        carl.text("nobody else is here").expect_text("say\tcarl\tnobody else is here");
+        drop(ben);
+        anna.expect_text("leave\tb en\t");
+        // What is not UTF-8 must not reach the others: it would end their connections.
+        let mut bad = Websocket::open(port, "/chat");
+        bad.frame(0x81, b"r\xc3\xb6\xc3\xb6m\tn\xff").expect_close(1007);
+        for bad in ["", "room", "room\t", "\tname", &format!("room\t{}", "n".repeat(81))] {
+            enter(bad).expect(0x88, 1000_u16.to_be_bytes());
+        }
+        anna.text("still here").expect_text("say\tanna\tstill here");
+    });
 }
 
 #[test]
@@ -120,6 +187,41 @@ fn multi_threaded_answers_from_each_of_its_servers() {
             assert_eq!(client.ask("GET / HTTP/1.1\r\n\r\n").text(), first);
         }
     });
+}
+
+#[test]
+fn prefork_loses_no_client_that_waits_when_a_worker_dies() {
+    for args in [&["0", "3"][..], &["0", "3", "own"]] {
+        let mut program = Program::start_file(&compile_example("prefork.c", Link::Shared), args);
+        let port = program.expect_start("Listening on http://127.0.0.1:");
+        let port = port.trim_end_matches('/').parse().expect("a port");
+        let worker = |answer: &str| -> (u32, i32) {
+            let words: Vec<&str> = answer.split([' ', ',', '\n']).collect();
+            let &["Answered", "by", "worker", number, "", "process", pid, ""] = &words[..] else {
+                panic!("{answer:?}")
+            };
+            (number.parse().expect("a number"), pid.parse().expect("a process"))
+        };
+        let (number, pid) = worker(&get(port, "/").text());
+        let pid = Pid::from_raw(pid).expect("a process");
+        // While it is stopped, clients wait at its socket, if it has one.
+        kill_process(pid, Signal::STOP).expect("stopped");
+        let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(port)).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\n\r\n");
+        }
+        kill_process(pid, Signal::KILL).expect("killed");
+        program.expect_line(&format!("Worker {number} has ended and is started again"));
+        let mut seen = std::collections::BTreeSet::new();
+        for client in &mut clients {
+            seen.insert(worker(&client.response().text()).0);
+        }
+        // At a socket of their own all have some; at a shared one the first may take them all.
+        let are_many = seen.len() > 1 || !args.contains(&"own");
+        assert!(are_many && seen.iter().all(|number| *number < 3), "{seen:?}");
+        program.terminate("TERM");
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "a worker still listens");
+    }
 }
 
 #[test]

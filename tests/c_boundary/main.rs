@@ -15,18 +15,25 @@ mod abi;
 mod answers;
 mod cgi;
 mod cgi_processes;
+mod cluster;
+mod dav_depth;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;
 mod dav_meanwhile;
 mod dav_moves;
+mod dav_names;
+mod dav_parts;
 mod dav_properties;
+mod dav_times;
+mod dav_tolerance;
 mod dav_trees;
 mod dav_uploads;
 mod early_answers;
 mod errors;
 mod event_loop;
 mod examples;
+mod failing_files;
 mod freshness;
 mod helpers;
 mod hostile;
@@ -47,14 +54,19 @@ mod send_family;
 mod sending;
 mod ssi;
 mod static_files;
+mod symlinks;
 mod targets;
 mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
+mod tls_clients;
+#[cfg(feature = "tls")]
 mod tls_closed;
 #[cfg(feature = "tls")]
 mod tls_hostile;
+#[cfg(feature = "tls")]
+mod tls_names;
 #[cfg(feature = "tls")]
 mod tls_records;
 mod traces;

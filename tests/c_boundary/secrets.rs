@@ -255,3 +255,57 @@ fn a_key_below_the_root_is_hidden_and_certificates_are_not() {
     assert_eq!(statuses(&["key.pem", "server.pem", "ca.pem"]), [404, 404, 200]);
     server.program.stop();
 }
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_keys_of_a_list_are_hidden_and_authorities_are_not() {
+    needs!("openssl");
+    use crate::support::{Authority, Sealed};
+    let authority = Authority::get();
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.join(&format!("root/{name}"));
+    for name in ["a", "b", "c", "d", "e"] {
+        scratch.write(&format!("root/{name}.pem"), authority.read("ec.pem"));
+    }
+    scratch.write("root/ca.pem", authority.read("ca.pem"));
+    hard_link(path("b.pem"), path("hard")).expect("a link");
+    let mut server = Server::start(&[
+        &format!("document_root={}", scratch.join("root")),
+        &format!("ssl_certificates=a.x={},b.x={}", path("a.pem"), path("b.pem")),
+        &format!("ssl_ca_certificate={}", path("ca.pem")),
+        "ssl_verify_client=optional",
+    ]);
+    let port = server.port;
+    let statuses = |names: &[&str]| -> Vec<String> {
+        let ask = |name: &&str| {
+            let request = format!("GET /{name} HTTP/1.0\r\n\r\n");
+            let text = Sealed::new(None).ask(port, "a.x", &request).text;
+            text.split(' ').nth(1).unwrap_or_default().to_owned()
+        };
+        names.iter().map(ask).collect()
+    };
+    let mut set = |name: &str, value: &str| {
+        server.tell(&format!("io set {name} {value}"));
+        server.program.expect_start(&format!("set {name}: "))
+    };
+    let all = ["a.pem", "b.pem", "hard", "c.pem", "ca.pem"];
+    assert_eq!(statuses(&all), ["404", "404", "404", "200", "200"]);
+    // One is renewed by a rename, and the list gets shorter: what was a key stays hidden.
+    rename(path("b.pem"), path("old")).expect("renamed");
+    scratch.write("root/b.pem", authority.read("rsa.pem"));
+    assert_eq!(statuses(&["b.pem", "old", "hard"]), ["404"; 3]);
+    assert_eq!(set("ssl_certificates", &format!("a.x={}", path("c.pem"))), "NULL");
+    assert_eq!(statuses(&["a.pem", "b.pem", "old", "hard", "c.pem"]), ["404"; 5]);
+    assert_eq!(statuses(&["ca.pem"]), ["200"]);
+    // What is refused may hold keys all the same, in each entry, and where authorities should be.
+    let list = format!("a.x={},b.x={}", path("d.pem"), path("none.pem"));
+    assert_ne!(set("ssl_certificates", &list), "NULL");
+    assert_eq!(statuses(&["d.pem", "c.pem", "ca.pem"]), ["404", "404", "200"]);
+    assert_eq!(set("ssl_ca_certificate", &path("e.pem")), "NULL");
+    assert_eq!(statuses(&["e.pem", "ca.pem"]), ["404", "200"]);
+    let key = authority.read("other.key");
+    scratch.write("root/key.pem", key);
+    assert_ne!(set("ssl_ca_certificate", &path("key.pem")), "NULL");
+    assert_eq!(statuses(&["key.pem", "e.pem", "ca.pem"]), ["404", "404", "200"]);
+    server.program.stop();
+}

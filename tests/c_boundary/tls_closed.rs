@@ -1,8 +1,8 @@
 //! A certificate that was refused does not make a server speak plain HTTP.
 
 use crate::support::{
-    Authority, Client, Program, Scratch, Server, Tunnel, client_config, exchange, for_each, open,
-    request, shown, until,
+    Authority, Client, Program, Scratch, Sealed, Server, Tunnel, client_config, exchange, for_each,
+    open, request, shown, until,
 };
 
 const ALIVE: &str = "GET /alive HTTP/1.1\r\n\r\n";
@@ -201,4 +201,138 @@ fn who_says_nothing_where_no_certificate_is_in_force_is_left_after_the_time_of_a
     }
     assert!(!server.program.unclaimed_lines().iter().any(|line| line.starts_with("ERROR")));
     server.program.stop();
+}
+
+const ASK: &str = "GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n";
+
+/// Neither plain HTTP nor TLS is spoken, and the error log says why.
+#[track_caller]
+fn assert_barred(port: u16, scratch: &Scratch, reason: &str) {
+    assert_closed(port);
+    let mut client = Client::connect(port);
+    client.try_send(hello());
+    assert!(client.rest_or_reset().is_empty());
+    let log = scratch.read("error.log");
+    for end in ["a request is answered with 503", "a client of TLS is closed"] {
+        assert!(log.contains(&format!(" {reason}: {end}\n")), "{log}");
+    }
+}
+
+#[track_caller]
+fn assert_tls(port: u16) {
+    let talk = Sealed::new(Some("joe")).ask(port, "localhost", ASK);
+    assert!(talk.text.ends_with("alive"), "{talk:?}");
+    assert_eq!(Client::connect(port).ask(ALIVE).status, 400);
+}
+
+#[test]
+fn a_refused_authority_or_version_closes_the_port_also_beside_a_good_certificate() {
+    needs!("openssl");
+    let authority = Authority::get();
+    let (ec, trusted) = (authority.identity("ec"), authority.trusted());
+    let cases = [
+        (
+            "ssl_ca_certificate",
+            "/nonexistent/ca.pem",
+            trusted.as_str(),
+            "ssl_ca_certificate was refused, and none is in force",
+        ),
+        (
+            "ssl_protocols",
+            "1.4",
+            "1.3",
+            "ssl_protocols was refused, and no value of it is in force",
+        ),
+    ];
+    for (name, bad, good, reason) in cases {
+        let scratch = Scratch::new();
+        let log = format!("error_log_file={}", scratch.join("error.log"));
+        let mut server = Server::start(&[&log]);
+        let port = server.port;
+        let mut idle = server.client();
+        assert_eq!(idle.ask(ALIVE).text(), "alive");
+        // Without a certificate, and before one.
+        assert_ne!(set(&mut server, name, bad), "NULL");
+        assert_barred(port, &scratch, reason);
+        assert_eq!(idle.ask(ALIVE).status, 503);
+        assert_eq!(set(&mut server, "ssl_certificate", &ec), "NULL");
+        assert_barred(port, &scratch, reason);
+        // A good value opens it, and one that is refused while a good one is in force does not
+        // close it.
+        assert_eq!(set(&mut server, name, good), "NULL");
+        assert_tls(port);
+        assert_ne!(set(&mut server, name, bad), "NULL");
+        assert_tls(port);
+        // Unset, the refused value is still to be told of a new one.
+        assert_eq!(set(&mut server, name, ""), "NULL");
+        assert_tls(port);
+        assert_ne!(set(&mut server, name, bad), "NULL");
+        assert_barred(port, &scratch, reason);
+        assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
+        assert_barred(port, &scratch, reason);
+        assert_eq!(set(&mut server, "ssl_certificate", &ec), "NULL");
+        assert_eq!(set(&mut server, name, ""), "NULL");
+        assert_tls(port);
+        assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
+        assert_plain(port);
+        server.stop();
+    }
+}
+
+#[test]
+fn to_require_a_certificate_without_an_authority_closes_the_port() {
+    needs!("openssl");
+    let authority = Authority::get();
+    let (ec, trusted) = (authority.identity("ec"), authority.trusted());
+    let reason = "ssl_verify_client is require, and no ssl_ca_certificate is set";
+    let scratch = Scratch::new();
+    let log = format!("error_log_file={}", scratch.join("error.log"));
+    let certificate = format!("ssl_certificate={ec}");
+    let mut server = Server::start(&[&log, &certificate]);
+    let port = server.port;
+    assert_tls(port);
+    assert_eq!(set(&mut server, "ssl_verify_client", "require"), "NULL");
+    assert_barred(port, &scratch, reason);
+    // The order of the options does not matter.
+    assert_eq!(set(&mut server, "ssl_ca_certificate", &trusted), "NULL");
+    assert_tls(port);
+    assert_eq!(set(&mut server, "ssl_ca_certificate", ""), "NULL");
+    assert_barred(port, &scratch, reason);
+    for value in ["optional", ""] {
+        assert_eq!(set(&mut server, "ssl_verify_client", value), "NULL");
+        assert_tls(port);
+    }
+    // What is refused here leaves what was stricter.
+    assert_ne!(set(&mut server, "ssl_verify_client", "never"), "NULL");
+    assert_tls(port);
+    server.program.stop();
+}
+
+#[test]
+fn a_refused_list_of_names_closes_the_port_unless_there_is_a_certificate() {
+    needs!("openssl");
+    let scratch = Scratch::new();
+    let ec = Authority::get().identity("ec");
+    let log = format!("error_log_file={}", scratch.join("error.log"));
+    let mut server = Server::start(&[&log]);
+    let port = server.port;
+    for bad in ["localhost=/nonexistent/none.pem", "localhost", "127.0.0.1=x"] {
+        assert_ne!(set(&mut server, "ssl_certificates", bad), "NULL");
+        assert_barred(port, &scratch, "no certificate is in force");
+    }
+    assert_eq!(set(&mut server, "ssl_certificate", &ec), "NULL");
+    assert_tls(port);
+    assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
+    assert_barred(port, &scratch, "no certificate is in force");
+    let good = format!("localhost={ec}");
+    assert_eq!(set(&mut server, "ssl_certificates", &good), "NULL");
+    assert_tls(port);
+    // With one in force, the other one may be refused.
+    assert_ne!(set(&mut server, "ssl_certificate", "/nonexistent/none.pem"), "NULL");
+    assert_tls(port);
+    assert_eq!(set(&mut server, "ssl_certificates", ""), "NULL");
+    assert_barred(port, &scratch, "no certificate is in force");
+    assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
+    assert_plain(port);
+    server.stop();
 }

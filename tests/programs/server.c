@@ -230,6 +230,16 @@ static int perform_elsewhere(struct mg_connection *conn, char *step) {
   return errand.result;
 }
 
+static char *content_of(const char *name) {
+  FILE *file = fopen(name, "rb");
+  char *buf = calloc(1, 1 << 20);
+  CHECK(file != NULL && buf != NULL);
+  if (file == NULL || buf == NULL) exit(1);
+  CHECK(fread(buf, 1, (1 << 20) - 1, file) > 0);
+  fclose(file);
+  return buf;
+}
+
 /* Carries one step out and returns what the called function returned. */
 static int perform(struct mg_connection *conn, char *step, int last) {
   char *verb = next_word(&step), *word, *buf;
@@ -289,6 +299,16 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     word = next_word(&step);
     text = mg_set_option(server, word, step);
     SAY("set %s: %s", word, text ? text : "NULL");
+  } else if (strcmp(verb, "set_text") == 0) { /* to what is in a file */
+    word = next_word(&step);
+    buf = content_of(step);
+    text = mg_set_option(server, word, buf);
+    memset(buf, 'X', strlen(buf));
+    free(buf);
+    SAY("set %s: %s", word, text ? text : "NULL");
+  } else if (strcmp(verb, "field") == 0) {
+    text = mg_get_header(conn, step);
+    mg_printf_data(conn, "%s", text ? text : "NULL");
   } else if (strcmp(verb, "get") == 0) {
     text = mg_get_option(server, step);
     SAY("get %s: %s", step, text ? text : "NULL");

@@ -8,6 +8,7 @@
 mod sealed;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -48,14 +49,19 @@ pub struct Wire {
     pub eof: bool,
     /// Set after a reset, or when both directions are shut.
     pub gone: bool,
+    /// Set if the peer is a trusted proxy: the fields that name clients are read.
+    pub hears_proxies: bool,
     /// Set if the kernel announces events of the socket.
     pub registered: bool,
     /// Set if the kernel may keep the last bytes back until the connection is shut.
     held_back: bool,
     /// Set if only received bytes keep the connection from being idle, and sent ones do not.
     pub lives_by_input: bool,
-    /// Set if the connection is in the list of those that will have a turn.
+    /// Set if the connection is in a list of those that will have a turn.
     pub queued: bool,
+    /// Set if events of the connection wait behind those of others: its last share of a turn was not
+    /// enough, or its TLS handshake is not complete.
+    pub yields: bool,
     /// Set if the connection is in the list of those with new output.
     pub dirty: bool,
     /// The time of the last traffic, in milliseconds of the server's clock.
@@ -115,10 +121,12 @@ impl Wire {
             read_closed: false,
             eof: false,
             gone: false,
+            hears_proxies: false,
             registered: false,
             held_back: false,
             lives_by_input: false,
             queued: false,
+            yields: session.is_some(),
             dirty: false,
             last_active: now,
             input: Box::default(),
@@ -136,7 +144,12 @@ impl Wire {
     /// Writes a line about this client to the error log, unless the same line came too often in
     /// this second.
     pub fn complain(&self, cx: &mut Context, what: &str) {
-        cx.complain_of(self.peer, what);
+        let client = match self.hears_proxies {
+            // The client of the present request, or of the handshake of a websocket.
+            true => self.slot.shown_peer().unwrap_or(self.peer),
+            false => self.peer,
+        };
+        cx.complain_of(client, what);
     }
 
     /// Returns whether the connection has its turn.
@@ -145,12 +158,27 @@ impl Wire {
         cx.turn.current == Some(self.index())
     }
 
-    /// Gives the connection a turn, the present one or the next.
+    /// Gives the connection a turn, since there is something new for it.
     #[inline]
-    pub fn make_ready(&mut self, cx: &mut Context) {
-        if !self.queued {
+    pub fn announce(&mut self, cx: &mut Context) {
+        if self.yields {
+            self.make_ready(cx);
+        } else if !self.queued {
             self.queued = true;
             cx.turn.ready.push_back(self.index());
+        }
+    }
+
+    /// Gives the connection a turn behind those that have fresh events.
+    pub fn make_ready(&mut self, cx: &mut Context) {
+        self.yields |= self.is_current(cx) && cx.turn.is_spent();
+        if !self.queued {
+            self.queued = true;
+            let list = match self.is_handshaking() {
+                true => &mut cx.turn.handshakes,
+                false => &mut cx.turn.ongoing,
+            };
+            list.list.push_back(self.index());
         }
     }
 
@@ -206,6 +234,11 @@ impl Wire {
         self.session.is_some()
     }
 
+    /// Returns the certificate that the client has shown, in DER.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        self.session.as_ref()?.peer_certificate()
+    }
+
     /// Returns whether a part of a TLS record has arrived.
     pub fn has_partial_record(&self) -> bool {
         self.session.as_ref().is_some_and(|session| session.has_partial())
@@ -237,6 +270,43 @@ impl Wire {
         self.receive_plain(cx)
     }
 
+    /// Looks at the bytes that have arrived, at most `limit` of them, and leaves them in the socket.
+    /// Returns their place in the shared input, which is to have no unread bytes.
+    pub fn peek(&mut self, cx: &mut Context, limit: usize) -> Result<Range<usize>, Received> {
+        debug_assert!(cx.input.unread.is_empty());
+        cx.input.clear();
+        if self.eof {
+            return Err(Received::End);
+        }
+        if !self.readable {
+            return Err(Received::Nothing);
+        }
+        let space = cx.input.buf.get_mut(..limit).ok_or(Received::Lost)?;
+        match receive(&self.socket, space, RecvFlags::PEEK) {
+            Ok(0) => {
+                (self.eof, self.readable) = (true, false);
+                Err(Received::End)
+            }
+            Ok(count) => {
+                cx.turn.spend(count);
+                Ok(0..count)
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Err(Received::Nothing)
+            }
+            Err(_) => Err(Received::Lost),
+        }
+    }
+
+    /// Takes `len` bytes that were looked at out of the socket. Returns false if the connection has
+    /// failed.
+    pub fn skip(&mut self, cx: &mut Context, len: usize) -> bool {
+        self.last_active = cx.clock.now;
+        let Some(space) = cx.input.buf.get_mut(..len) else { return false };
+        receive(&self.socket, space, RecvFlags::empty()) == Ok(len)
+    }
+
     /// Receives input that is discarded, and so need not be decrypted.
     pub fn receive_unsealed(&mut self, cx: &mut Context) -> Received {
         match () {
@@ -255,7 +325,7 @@ impl Wire {
         let end = cx.input.buf.len() - 1;
         let space = &mut cx.input.buf[cx.input.unread.end..end];
         let room = space.len();
-        match receive(&self.socket, space) {
+        match receive(&self.socket, space, RecvFlags::empty()) {
             Ok(0) => {
                 self.eof = true;
                 self.readable = false;
@@ -494,9 +564,9 @@ impl Wire {
 }
 
 /// Receives into `space`, and repeats the call after a signal.
-fn receive(socket: &TcpStream, space: &mut [u8]) -> rustix::io::Result<usize> {
+fn receive(socket: &TcpStream, space: &mut [u8], flags: RecvFlags) -> rustix::io::Result<usize> {
     loop {
-        match rustix::net::recv(socket, &mut *space, RecvFlags::empty()) {
+        match rustix::net::recv(socket, &mut *space, flags) {
             Ok((count, _)) => return Ok(count),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),

@@ -7,7 +7,7 @@
 //! ones before. Refuses to know how records are encrypted, which is in the room `tls`.
 
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Received, Wire, receive};
 use crate::exchange::context::Context;
@@ -68,7 +68,7 @@ impl Wire {
             }
             let records = &mut cx.tls.received;
             let begin = session.begin_input(records);
-            let count = match receive(&self.socket, &mut records[begin..]) {
+            let count = match receive(&self.socket, &mut records[begin..], RecvFlags::empty()) {
                 Ok(0) => {
                     (self.eof, self.readable) = (true, false);
                     return Received::End;

@@ -18,11 +18,13 @@ use crate::dav::set_aside::{Kind, sweep};
 use crate::dav::stamp::stamp;
 use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
+use crate::files::known::modified_of;
+use crate::files::resolve::PASSWORD_FILE;
 
 /// The number of bytes that are copied at once.
 pub const FILE_PIECE: usize = 256 * 1024;
 /// The cost of copying a piece, in units of the budget. A directory entry costs 1.
-const FILE_PIECE_COST: usize = 32;
+pub const FILE_PIECE_COST: usize = 32;
 
 /// A file that is being copied.
 #[derive(Debug)]
@@ -32,18 +34,22 @@ pub struct FileCopy {
     /// The number of bytes left to copy, fixed at the start: a file that grows meanwhile would have
     /// no end.
     left: u64,
+    /// The second of the last modification that the copy gets; `None` is now.
+    second: Option<u64>,
 }
 
 impl FileCopy {
-    /// Creates the copy of the file at `from` into `to`, which gets the same mode.
-    pub fn new(from: &Path, to: File) -> io::Result<FileCopy> {
+    /// Creates the copy of the file at `from` into `to`, which gets the same mode, and with `moves`
+    /// the same time.
+    pub fn new(from: &Path, to: File, moves: bool) -> io::Result<FileCopy> {
         let from = open_file(from)?;
         let meta = from.metadata()?;
         check_size(meta.len())?;
         let mode = meta.permissions().mode() & 0o777;
         // Not every file system has modes, so a failure is no error.
         let _ = to.set_permissions(fs::Permissions::from_mode(mode));
-        Ok(FileCopy { from, to, left: meta.len() })
+        let second = moves.then(|| modified_of(&meta));
+        Ok(FileCopy { from, to, left: meta.len(), second })
     }
 
     /// Copies at least one piece. Returns true once all is copied.
@@ -55,7 +61,7 @@ impl FileCopy {
             let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
-                stamp(&self.to, None);
+                stamp(&self.to, None, self.second);
                 return Ok(true);
             }
             if *budget == 0 {
@@ -147,8 +153,10 @@ impl TreeCopy {
         if is_own(name.as_bytes()) {
             return self.pass_own(from, name);
         }
+        // Without the file that guards it, a copy of a directory would show what is in it.
+        let is_needed = self.whole || name == PASSWORD_FILE;
         if left_out {
-            return if self.whole { Err(Errno::PERM.into()) } else { Ok(0) };
+            return if is_needed { Err(Errno::PERM.into()) } else { Ok(0) };
         }
         if kind.is_dir() {
             let entries = read_entries(from)?;
@@ -158,12 +166,12 @@ impl TreeCopy {
             return Ok(cost);
         } else if kind.is_file() {
             let to = above_standard(File::create_new(to)?)?;
-            self.file = Some((FileCopy::new(from, to)?, from.to_path_buf()));
+            self.file = Some((FileCopy::new(from, to, self.whole)?, from.to_path_buf()));
         } else if kind.is_symlink() && self.whole {
             std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
         } else if kind.is_symlink() {
             copy_link(from, &to)?;
-        } else if self.whole {
+        } else if is_needed {
             // A device, FIFO or socket cannot be copied.
             return Err(Errno::PERM.into());
         }

@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::vec::IntoIter;
 
-pub use self::copying::{FileCopy, TreeCopy, Uncopied, copy_link};
+pub use self::copying::{FILE_PIECE, FILE_PIECE_COST, FileCopy, TreeCopy, Uncopied, copy_link};
 pub use self::removal::{Discard, Removal};
 pub use self::survey::Survey;
 use super::store::STATE;

@@ -11,6 +11,8 @@ mod dav;
 mod needs;
 mod program;
 mod scratch;
+#[cfg(feature = "tls")]
+mod sealed;
 mod server;
 mod toolchain;
 #[cfg(feature = "tls")]
@@ -18,15 +20,18 @@ mod tunnel;
 mod websocket;
 
 #[cfg(feature = "tls")]
-pub use certificates::Authority;
+pub use certificates::{Authority, pem};
 pub use client::{Client, Response, exchange};
 pub use dav::{Dav, LOCK};
 pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
-pub use scratch::{Elsewhere, Scratch};
+pub use scratch::{Elsewhere, Mounted, Scratch};
+#[cfg(feature = "tls")]
+pub use sealed::{Sealed, Talk, leaf};
 pub use server::{Server, request};
 pub use toolchain::{
-    Link, compile_example, compile_program, compiles, has_32_bits, library, root, tool,
+    Link, compile_example, compile_program, compile_with, compiles, has_32_bits, library, root,
+    tool,
 };
 #[cfg(feature = "tls")]
 pub use tunnel::{Tunnel, client_config, open};

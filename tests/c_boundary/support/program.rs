@@ -39,6 +39,18 @@ impl Program {
         Program::start_file(&compile_program(file, Link::Shared), args)
     }
 
+    /// Starts `tests/programs/<file>` under strace, which makes system calls fail as `faults` say: options of
+    /// strace, such as `["-P", "/a/path", "-e", "inject=openat:error=EIO"]`.
+    pub fn start_failing(file: &str, faults: &[&str], args: &[&str]) -> Program {
+        super::needs::assert_named("strace");
+        let mut strace = Command::new("strace");
+        // The tracer is not the parent, so that the program is the child that is known here.
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(faults);
+        strace.arg(compile_program(file, Link::Shared));
+        strace.args(args);
+        Self::start_command(file, strace)
+    }
+
     /// Starts a compiled program.
     pub fn start_file(path: &Path, args: &[&str]) -> Program {
         let mut command = if under_valgrind() {
@@ -52,8 +64,14 @@ impl Program {
         } else {
             command_for(path)
         };
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let name = path.display().to_string();
+        command.args(args);
+        Program::start_command(&path.display().to_string(), command)
+    }
+
+    /// Starts what is no compiled program, as a script.
+    pub fn start_command(name: &str, mut command: Command) -> Program {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let name = name.to_owned();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -66,7 +84,10 @@ impl Program {
         let stderr = std::thread::spawn(move || {
             let mut text = Vec::new();
             let _ = stderr.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
+            let text = String::from_utf8_lossy(&text);
+            // A note of strace about a path of its options.
+            let is_note = |line: &&str| line.starts_with("strace: Requested path ");
+            text.split_inclusive('\n').filter(|line| !is_note(line)).collect()
         });
         let stdin = child.stdin.take();
         Program { name, child, stdin, lines, unclaimed: Vec::new(), stderr: Some(stderr) }

@@ -82,3 +82,41 @@ impl Drop for Scratch {
         let _ = std::fs::remove_dir_all(&self.path);
     }
 }
+
+/// A file system that is mounted in a scratch folder, and gone with this value.
+pub struct Mounted {
+    path: String,
+}
+
+impl Mounted {
+    /// Mounts one on a folder that it makes. `None` where that is not allowed, as without root.
+    pub fn on(scratch: &Scratch, name: &str, kind: &str, options: &str) -> Option<Mounted> {
+        Mounted::of(scratch, name, kind, options, "none")
+    }
+
+    /// The same of a device or an image.
+    pub fn of(
+        scratch: &Scratch,
+        name: &str,
+        kind: &str,
+        options: &str,
+        source: &str,
+    ) -> Option<Mounted> {
+        let path = scratch.join(name);
+        std::fs::create_dir_all(&path).expect("a folder to mount on");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", kind, "-o", options, source, &path]);
+        let done = mount.output().is_ok_and(|output| output.status.success());
+        if !done {
+            eprintln!("not tried, since nothing may be mounted: {kind}");
+        }
+        done.then(|| Mounted { path })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // What is still open must not keep it: it is gone for everybody at once.
+        let _ = std::process::Command::new("umount").args(["-l", &self.path]).status();
+    }
+}

@@ -18,6 +18,15 @@ impl Server {
         Server { program, port }
     }
 
+    /// The same under strace, which makes system calls fail; see [`Program::start_failing`].
+    pub fn start_failing(faults: &[&str], args: &[&str]) -> Server {
+        let mut all = vec!["listening_port=127.0.0.1:0"];
+        all.extend(args);
+        let mut program = Program::start_failing("server.c", faults, &all);
+        let port = program.port();
+        Server { program, port }
+    }
+
     /// A new connection to it.
     pub fn client(&self) -> Client {
         Client::connect(self.port)

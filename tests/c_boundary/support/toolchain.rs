@@ -76,6 +76,13 @@ pub fn compile_example(file: &str, link: Link) -> PathBuf {
     compile(&root().join("examples").join(file), link)
 }
 
+/// Compiles and links a program of several files once; gives its path. `name` is to be one that no
+/// program of one file has, and `more` what the linker is told in addition.
+pub fn compile_with(name: &str, sources: &[&str], more: &[&str], link: Link) -> PathBuf {
+    let sources: Vec<PathBuf> = sources.iter().map(|source| root().join(source)).collect();
+    once(Path::new(name), link, || compile_now(name, &sources, more, link))
+}
+
 /// Whether `source` compiles without a warning under these flags; the compiler's words if not.
 pub fn compiles(compiler: &str, source: &Path, flags: &[&str]) -> Result<(), String> {
     let mut command = Command::new(compiler);
@@ -86,16 +93,21 @@ pub fn compiles(compiler: &str, source: &Path, flags: &[&str]) -> Result<(), Str
 type Outcome = Result<PathBuf, String>;
 
 fn compile(source: &Path, link: Link) -> PathBuf {
+    let name = source.file_name().expect("a file").to_string_lossy().replace('.', "-");
+    once(source, link, || compile_now(&name, &[source.to_owned()], &[], link))
+}
+
+fn once(key: &Path, link: Link, compile: impl FnOnce() -> Outcome) -> PathBuf {
     type Once = Arc<OnceLock<Outcome>>;
     static COMPILED: Mutex<Option<HashMap<(PathBuf, Link), Once>>> = Mutex::new(None);
     let once = COMPILED
         .lock()
         .expect("list of compiled programs")
         .get_or_insert_default()
-        .entry((source.to_owned(), link))
+        .entry((key.to_owned(), link))
         .or_default()
         .clone();
-    match once.get_or_init(|| compile_now(source, link)) {
+    match once.get_or_init(compile) {
         Ok(program) => program.clone(),
         Err(message) => panic!("{message}"),
     }
@@ -103,16 +115,15 @@ fn compile(source: &Path, link: Link) -> PathBuf {
 
 /// The program is made under a private name and moved into place, since other runs of the tests
 /// may be executing the previous one.
-fn compile_now(source: &Path, link: Link) -> Outcome {
+fn compile_now(name: &str, sources: &[PathBuf], more: &[&str], link: Link) -> Outcome {
     let folder = work_dir().join("bin");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    let stem = source.file_name().expect("a file").to_string_lossy().replace('.', "-");
     let linkage = if link == Link::Shared { "shared" } else { "static" };
-    let program = folder.join(format!("{stem}-{linkage}"));
+    let program = folder.join(format!("{name}-{linkage}"));
     let fresh = private_name(&program);
-    let mut command = compiler(source);
+    let mut command = compiler(&sources[0]);
     command.args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-I"]).arg(root().join("include"));
-    command.arg("-o").arg(&fresh).arg(source);
+    command.arg("-o").arg(&fresh).args(sources);
     command.args(extra_flags().split_whitespace());
     match link {
         Link::Shared => {
@@ -125,6 +136,7 @@ fn compile_now(source: &Path, link: Link) -> Outcome {
             command.arg(library(link)).args(["-lpthread", "-ldl", "-lm"]);
         }
     }
+    command.args(more);
     run(&mut command)?;
     std::fs::rename(&fresh, &program).map_err(|error| error.to_string())?;
     Ok(program)

@@ -152,6 +152,20 @@ impl Websocket {
         Websocket { client, head }
     }
 
+    /// Opens a websocket through a proxy, which writes the fields in its own way.
+    #[track_caller]
+    pub fn open_through_proxy(port: u16, target: &str) -> Websocket {
+        let mut client = Client::connect(port);
+        client.send(handshake(target, ""));
+        let head = client.take_through("\r\n\r\n");
+        let accept = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("Sec-WebSocket-Accept").then_some(value)
+        });
+        assert!(head.starts_with("HTTP/1.1 101 ") && accept == Some(ACCEPT), "{head}");
+        Websocket { client, head }
+    }
+
     /// Sends bytes as they stand.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Websocket {
         self.client.send(bytes);
