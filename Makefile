@@ -110,6 +110,10 @@ cadaver:
 gio:
 	tests/gio/run
 
+# The clients that people have, for their files and for programs: rclone, davfs2, gio and others.
+drives:
+	tests/drives/run --long
+
 # An hour of mixed load with rude clients, and a crowd of slow ones; SOAK_SECONDS=20 for a short look.
 soak:
 	tests/soak/run $(or $(SOAK_SECONDS),3600)
@@ -152,5 +156,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio \
+.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
   soak header install uninstall clean

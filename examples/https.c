@@ -1,9 +1,10 @@
-/* A server that speaks TLS. The second argument is a PEM file with private key and certificate; a
- * hangup signal reads it again, as whoever renews certificates wants it.
+/* A server that speaks TLS. The first argument is a list of ports: the one with the letter s speaks
+ * TLS, the one with r sends all who come there by plain HTTP. The second is a PEM file with private
+ * key and certificate; a hangup signal reads it again, as whoever renews certificates wants it.
  *
  *   openssl req -x509 -newkey rsa:2048 -nodes -days 365 -subj /CN=localhost \
  *     -keyout key.pem -out cert.pem && cat key.pem cert.pem > server.pem
- *   cc https.c -o https -lmongoose && ./https 8443 server.pem
+ *   cc https.c -o https -lmongoose && ./https 8443s,8080r server.pem
  */
 #include <signal.h>
 #include <stdio.h>
@@ -39,14 +40,14 @@ int main(int argc, char *argv[]) {
   struct mg_server *server = mg_create_server(NULL);
   const char *certificate = argc > 2 ? argv[2] : "server.pem";
   int ready = set(server, "ssl_certificate", certificate) &&
-              set(server, "listening_port", argc > 1 ? argv[1] : "8443");
+              set(server, "listening_port", argc > 1 ? argv[1] : "8443s,8080r");
 
   mg_add_uri_handler(server, "/", hello);
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   signal(SIGHUP, on_signal);
   if (ready) {
-    printf("Listening on https://127.0.0.1:%s/\n", mg_get_option(server, "listening_port"));
+    printf("Listening on %s\n", mg_get_option(server, "listening_port"));
     fflush(stdout);
   }
   while (ready && !stop) {

@@ -196,8 +196,8 @@ int mg_get_listening_socket(struct mg_server *server);
  * returns when that is done. On the polling thread itself, and while no thread has polled yet, it
  * runs in place.
  *
- * Returns the number of connections; -1 for NULL, when the polling thread has not begun within
- * `iterate_timeout_ms`, or when the server is destroyed.
+ * Returns the number of connections that were visited; -1 for NULL, when the polling thread has not
+ * begun within `iterate_timeout_ms` or does not go on for so long, or when the server is destroyed.
  */
 int mg_iterate_over_connections(struct mg_server *server, void (*func)(struct mg_connection *conn,
                                                                        void *param), void *param);

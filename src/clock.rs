@@ -28,6 +28,9 @@ pub struct Clock {
     /// that time.
     #[cfg(test)]
     pub fake: Option<(u64, std::cell::Cell<u64>)>,
+    /// In a test, the milliseconds at which the clock stands still.
+    #[cfg(test)]
+    pub held: Option<u32>,
 }
 
 impl Clock {
@@ -43,6 +46,8 @@ impl Clock {
             log_time_of: u64::MAX,
             #[cfg(test)]
             fake: None,
+            #[cfg(test)]
+            held: None,
         };
         clock.update();
         clock
@@ -59,6 +64,10 @@ impl Clock {
 
     /// Returns the milliseconds since the server was made, at this moment.
     pub fn read(&self) -> u32 {
+        #[cfg(test)]
+        if let Some(held) = self.held {
+            return held;
+        }
         monotonic_ms().wrapping_sub(self.start) as u32
     }
 

@@ -44,6 +44,7 @@ options! {
     DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
     DeferredAnswers = c"deferred_answers", Some(c"get");
     DocumentRoot = c"document_root", None;
+    EnableBasicAuth = c"enable_basic_auth", Some(c"no");
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
     EnablePrecompressed = c"enable_precompressed", Some(c"no");
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
@@ -82,6 +83,25 @@ options! {
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
     WebsocketPingIntervalMs = c"websocket_ping_interval_ms", Some(c"5000");
     WebsocketProtocols = c"websocket_protocols", None;
+}
+
+/// The connections on which Basic authentication is offered and accepted, beside Digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BasicAuth {
+    No,
+    Tls,
+    Always,
+}
+
+impl BasicAuth {
+    /// Returns whether Basic is offered and accepted on a connection, which uses TLS or does not.
+    pub fn holds(self, is_secure: bool) -> bool {
+        match self {
+            BasicAuth::No => false,
+            BasicAuth::Tls => is_secure,
+            BasicAuth::Always => true,
+        }
+    }
 }
 
 /// The requests that stay open when their handler writes nothing.
@@ -160,6 +180,7 @@ pub struct Config {
     pub dav_depth_infinity: bool,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
+    pub enable_basic_auth: BasicAuth,
     pub enable_directory_listing: bool,
     pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
@@ -225,6 +246,7 @@ impl Default for Config {
             dav_depth_infinity: false,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
+            enable_basic_auth: BasicAuth::No,
             enable_directory_listing: true,
             enable_precompressed: false,
             enable_ssi_exec: false,
@@ -295,6 +317,12 @@ impl Config {
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
             }
             Id::DocumentRoot => self.document_root = path(value),
+            Id::EnableBasicAuth => {
+                let words =
+                    [("no", BasicAuth::No), ("tls", BasicAuth::Tls), ("always", BasicAuth::Always)];
+                let refusal = c"Option value must be no, tls or always";
+                self.enable_basic_auth = word(value, &words, refusal)?;
+            }
             Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
             Id::EnablePrecompressed => self.enable_precompressed = yes(value),
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),

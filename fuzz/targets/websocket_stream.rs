@@ -26,6 +26,7 @@ fn events<'a>(receiver: &mut Receiver, pieces: impl Iterator<Item = &'a [u8]>) -
                     assert_eq!(consumed, input.len() - at, "all of the input is taken in");
                     break;
                 }
+                Step::Pause { consumed } => at += consumed,
                 Step::Message { wsbits, opcode, payload, consumed } => {
                     note(format!("message {wsbits:02x} {opcode}"), payload, consumed);
                 }

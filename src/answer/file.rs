@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use mio::net::TcpStream;
 use rustix::buffer::spare_capacity;
-use rustix::io::Errno;
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::head::HeadWriter;
 use super::{Begun, Broken, Ended, PIECE, Progress, Source};
@@ -40,6 +42,8 @@ pub struct FileBody {
     checked: u64,
     /// Set if the kernel cannot move this file to the socket by itself.
     copies: bool,
+    /// The time since which the disk has been reading what comes next, in milliseconds of the clock.
+    reading: Option<u32>,
 }
 
 /// The parts of a file that an answer has.
@@ -98,7 +102,15 @@ pub fn begin(
     }
     // While content arrived, turns may have passed since the last look at the file.
     let checked = if request.arrived == 0 { cx.files.look() } else { 0 };
-    let body = FileBody { known: file.known, range: first, more, tail, checked, copies: false };
+    let body = FileBody {
+        known: file.known,
+        range: first,
+        more,
+        tail,
+        checked,
+        copies: false,
+        reading: None,
+    };
     Begun::Source(Source::File(Box::new(body)))
 }
 
@@ -179,10 +191,23 @@ fn random_token() -> String {
 
 /// Stands for a file that has changed since its head was sent.
 pub const CHANGED: Errno = Errno::STALE;
+/// Stands for bytes that the disk has to read first.
+pub const NOT_CACHED: Errno = Errno::INPROGRESS;
+
+/// The distance in bytes at which a file is probed for what is in the page cache.
+const PROBE_STEP: u64 = 256 << 10;
+/// The number of bytes that the disk is asked to read ahead.
+const READ_AHEAD: u64 = 2 << 20;
+/// The longest time in milliseconds for which a disk is waited for without holding the loop. Where the
+/// cache never has what was asked for, the bytes are read nevertheless.
+const PATIENCE_MS: u32 = 1000;
 
 impl FileBody {
     /// Copies the next piece to the outbox.
     pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+        if !self.is_cached(PIECE as u64, cx.clock.now) {
+            return Progress::Reads(Source::File(self));
+        }
         match self.read(&mut out.bytes, cx.files.look()) {
             Ok(count) => {
                 cx.turn.spend(count);
@@ -211,14 +236,40 @@ impl FileBody {
         left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
     }
 
-    /// Sends at most `share` bytes of the file.
+    /// Returns whether the next `len` bytes of the file can be read without waiting for the disk, as far
+    /// as a few probes tell. If not, the disk is asked to read them.
+    fn is_cached(&mut self, len: u64, now: u32) -> bool {
+        let Content::Open(file) = &self.known.content else { return true };
+        let end = self.range.end.min(self.range.start.saturating_add(len));
+        let mut at = self.range.start;
+        while at < end {
+            if !has_page(file, at) {
+                let since = *self.reading.get_or_insert_with(|| {
+                    // If this fails, the bytes are read when the time is over.
+                    let len = NonZeroU64::new(READ_AHEAD);
+                    let _ = rustix::fs::fadvise(file, at, len, Advice::WillNeed);
+                    now
+                });
+                return now.wrapping_sub(since) > PATIENCE_MS;
+            }
+            at += PROBE_STEP;
+        }
+        self.reading = None;
+        true
+    }
+
+    /// Sends at most `share` bytes of the file. `now` is in milliseconds of the clock.
     pub fn transfer(
         &mut self,
         socket: &TcpStream,
         share: usize,
         look: u64,
+        now: u32,
     ) -> rustix::io::Result<usize> {
         self.check(look).map_err(|_| CHANGED)?;
+        if !self.is_cached(share as u64, now) {
+            return Err(NOT_CACHED);
+        }
         let Content::Open(file) = &self.known.content else { return Err(CHANGED) };
         let left = usize::try_from(self.range.end - self.range.start).unwrap_or(usize::MAX);
         let mut offset = self.range.start;
@@ -290,6 +341,14 @@ fn append_from(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> io::R
     read
 }
 
+/// Returns whether a byte of a file can be read without waiting for the disk, as far as the file system
+/// can tell.
+fn has_page(file: &File, at: u64) -> bool {
+    let mut byte = [0];
+    let bufs = &mut [IoSliceMut::new(&mut byte)];
+    !matches!(rustix::io::preadv2(file, bufs, at, ReadWriteFlags::NOWAIT), Err(Errno::AGAIN))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,7 +367,7 @@ mod tests {
         more: VecDeque<(Vec<u8>, Range<u64>)>,
         tail: Vec<u8>,
     ) -> FileBody {
-        FileBody { known, range, more, tail, checked: 1, copies: false }
+        FileBody { known, range, more, tail, checked: 1, copies: false, reading: None }
     }
 
     #[test]

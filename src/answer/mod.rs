@@ -49,6 +49,10 @@ pub enum Begun {
     Source(Source),
     /// The answer is a short one with this status, most often an error.
     Failed(u16),
+    /// The answer is 401, and waits until this time.
+    Denied {
+        until: u32,
+    },
 }
 
 /// The result of continuing an answer. A source that is not returned has ended.
@@ -59,6 +63,8 @@ pub enum Progress {
     Yields(Source),
     /// The source waits for a CGI program.
     Waits(Source),
+    /// It waits for the disk.
+    Reads(Source),
     Ended(Ended),
 }
 
@@ -103,6 +109,7 @@ const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it wa
 pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {
     match task {
         Task::Reply(status) => Begun::Failed(status),
+        Task::Deny { until } => Begun::Denied { until },
         Task::File(file) => file::begin(file, request, out, cx),
         Task::List(path) => listing::begin(path, request, out, cx),
         Task::Dav(work) => Begun::Source(Source::Work(work)),

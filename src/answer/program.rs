@@ -334,15 +334,17 @@ fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usi
         head: &request.head,
         bytes: request.head_bytes(),
         user: &request.user,
+        scheme: request.scheme.name(),
+        takes_basic: config.enable_basic_auth.holds(request.is_secure),
         path_translated: translated.as_deref(),
         local: request.local,
         peer: request.client,
+        is_https: request.is_https(),
+        secure: request.is_secure,
         client: request.client_certificate().map(|certificate| ClientCertificate {
             subject: subject::of(&certificate),
             pem: subject::pem(&certificate),
         }),
-        secure: request.is_secure,
-        is_https: request.is_https(),
         error_is_heard: cx.logs.error.is_on(),
     };
     let owner = Owner { index: request.connection, address: request.client };

@@ -7,7 +7,7 @@
 
 use super::htpasswd::{Ha1, md5_hex};
 use super::nonce::Nonces;
-use super::same_secret;
+use super::{same_secret, write_realm};
 use crate::http::request::is_token_byte;
 use crate::http::uri::split_target;
 
@@ -67,16 +67,9 @@ pub fn check(
 
 /// Appends the WWW-Authenticate field that asks for credentials.
 pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
-    out.extend_from_slice(b"WWW-Authenticate: Digest realm=\"");
-    for &byte in domain.as_bytes() {
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            // A field value cannot contain control bytes.
-            _ if byte.is_ascii_control() => {}
-            _ => out.push(byte),
-        }
-    }
-    out.extend_from_slice(b"\", qop=\"auth\", algorithm=MD5, nonce=\"");
+    out.extend_from_slice(b"WWW-Authenticate: Digest ");
+    write_realm(out, domain);
+    out.extend_from_slice(b", qop=\"auth\", algorithm=MD5, nonce=\"");
     out.extend_from_slice(nonce.as_bytes());
     out.push(b'"');
     if stale {

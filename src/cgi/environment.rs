@@ -42,14 +42,17 @@ pub struct MetaVariables<'a> {
     pub server_name: &'a str,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// The certificate that the client has shown.
-    pub client: Option<&'a ClientCertificate>,
     /// Whether the client speaks https, to this server or to a trusted proxy.
     pub is_https: bool,
-    /// Whether this connection uses TLS.
+    /// Whether the connection uses TLS.
     pub secure: bool,
-    /// The user by digest authentication; empty without it.
+    /// The certificate that the client has shown.
+    pub client: Option<&'a ClientCertificate>,
+    /// The user that was accepted, and by which scheme; empty without a password.
     pub user: &'a [u8],
+    pub scheme: &'a str,
+    /// Whether the connection takes Basic authentication: such credentials are then for this server.
+    pub takes_basic: bool,
     /// The length of the content, if there is content.
     pub content_length: Option<u64>,
     pub document_root: &'a Path,
@@ -129,7 +132,7 @@ impl MetaVariables<'_> {
         }
         if !self.user.is_empty() {
             table.set("REMOTE_USER", self.user);
-            table.set("AUTH_TYPE", b"Digest");
+            table.set("AUTH_TYPE", self.scheme.as_bytes());
         }
         if self.secure {
             let verified: &[u8] = if self.client.is_some() { b"SUCCESS" } else { b"NONE" };
@@ -161,13 +164,21 @@ impl MetaVariables<'_> {
         }
     }
 
+    /// Returns whether credentials are none of the program's business, with the value of their
+    /// field. Clients send those of Basic to all paths below one that has asked for them (RFC 7617,
+    /// section 2.2), so also to programs in places that are not guarded.
+    fn is_for_server(&self, authorization: &[u8]) -> bool {
+        let scheme = authorization.get(..5).unwrap_or_default();
+        !self.user.is_empty() || self.takes_basic && scheme.eq_ignore_ascii_case(b"Basic")
+    }
+
     /// Returns the fields of the request under the names of variables. Several fields of the same
     /// name are joined (RFC 9110, section 5.3; for cookies RFC 9113, section 8.2.3).
     fn fields(&self) -> Vec<(String, Vec<u8>)> {
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
         for (name, value) in self.head.pairs(self.bytes) {
             let Some(name) = variable(name) else { continue };
-            let is_secret = name == "AUTHORIZATION" && !self.user.is_empty();
+            let is_secret = name == "AUTHORIZATION" && self.is_for_server(value);
             if is_secret || WITHHELD.contains(&name.as_bytes()) {
                 continue;
             }
@@ -213,10 +224,12 @@ mod tests {
             server_name: "mydomain.com",
             local: Some("[::ffff:127.0.0.1]:8080".parse().expect("an address")),
             peer: Peer::V4([10, 0, 0, 1].into(), 99),
-            client: None,
             is_https: false,
             secure: false,
+            client: None,
             user: b"",
+            scheme: "Digest",
+            takes_basic: false,
             content_length: None,
             document_root: Path::new("/www"),
             script_name: b"/a/x.cgi",
@@ -333,6 +346,12 @@ mod tests {
         // The program does not need credentials that the server has checked.
         let table = table_of(head, |variables| variables.user = b"joe");
         assert_eq!(value(&table, "HTTP_AUTHORIZATION"), None);
+        // Nor does it get a password that is for another path of this server.
+        for (field, withheld) in [("Basic abc", true), ("bASIC abc", true), ("Bearer abc", false)] {
+            let head = head.replace("Basic abc", field);
+            let table = table_of(&head, |variables| variables.takes_basic = true);
+            assert_eq!(value(&table, "HTTP_AUTHORIZATION").is_none(), withheld, "{field}");
+        }
     }
 
     #[test]

@@ -41,18 +41,21 @@ pub struct Origin<'a> {
     pub head: &'a Head,
     /// The bytes of the head.
     pub bytes: &'a [u8],
-    /// The name that digest authentication has accepted.
+    /// The user that was accepted, and by which scheme.
     pub user: &'a [u8],
+    pub scheme: &'a str,
+    /// Set if the connection takes Basic authentication.
+    pub takes_basic: bool,
     /// The file that `info` of the launch would name.
     pub path_translated: Option<&'a Path>,
     pub local: Option<SocketAddr>,
     pub peer: Peer,
-    /// The certificate that the client has shown.
-    pub client: Option<ClientCertificate>,
     /// Set if the client speaks https, to this server or to a trusted proxy.
     pub is_https: bool,
-    /// Set if this connection uses TLS.
+    /// Set if the connection uses TLS.
     pub secure: bool,
+    /// The certificate that the client has shown.
+    pub client: Option<ClientCertificate>,
     /// Set if there is an error log for complaints of the program.
     pub error_is_heard: bool,
 }
@@ -148,10 +151,12 @@ impl Launch<'_> {
             server_name: &config.auth_domain,
             local: origin.local,
             peer: origin.peer,
-            client: origin.client.as_ref(),
             is_https: origin.is_https,
             secure: origin.secure,
+            client: origin.client.as_ref(),
             user: origin.user,
+            scheme: origin.scheme,
+            takes_basic: origin.takes_basic,
             content_length: self.content_length,
             document_root: &absolute(config.document_root.as_deref().unwrap_or(Path::new("/"))),
             script_name: self.name,

@@ -8,13 +8,14 @@ use super::wire::Transferred;
 use super::{Conn, Flow, State};
 use crate::answer::file::FileBody;
 use crate::answer::head::write_short_answer;
-use crate::answer::{self, Begun, Broken, Ended, PIECE, Progress, Source};
+use crate::answer::{self, Begun, Broken, Ended, PIECE, Plan, Progress, Source};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::exchange::turn::BATCH;
 use crate::site::{Site, Task};
 
 use super::calls::{Purpose, begin_answer, show};
+use super::content::Recipient;
 
 impl Conn {
     /// Decides on a complete request, at once or together with the requests of others.
@@ -36,6 +37,10 @@ impl Conn {
     #[inline]
     pub(super) fn decide_now(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
         let task = Site { request: &mut request, cx }.decide();
+        if task.may_run_programs() && request.is_complete() {
+            // As if content had just come.
+            return self.end_content(cx, request, Recipient::Plan(Box::new(Plan::Task(task))));
+        }
         self.perform(cx, request, task)
     }
 
@@ -59,6 +64,7 @@ impl Conn {
         match answer::begin(task, &mut request, self.wire.outbox(cx), cx) {
             Begun::Complete => self.finish(cx, request),
             Begun::Failed(status) => self.fail(cx, request, status),
+            Begun::Denied { until } => self.put_denial_off(cx, request, until),
             Begun::Source(source) => {
                 self.enter(State::Producing { request, source });
                 Flow::Again
@@ -127,6 +133,10 @@ impl Conn {
         match progress {
             Progress::More(source) => self.keep_producing(request, source, Flow::Again),
             Progress::Waits(source) => self.keep_producing(request, source, Flow::Leave),
+            Progress::Reads(source) => {
+                self.wire.come_back(cx);
+                self.keep_producing(request, source, Flow::Leave)
+            }
             Progress::Yields(source) => {
                 self.wire.make_ready(cx);
                 self.keep_producing(request, source, Flow::Leave)

@@ -21,6 +21,7 @@ impl Conn {
             State::ProxyHeader { is_barred, .. } => *is_barred = true,
             State::Content { request, .. }
             | State::Deciding(request)
+            | State::Denying { request, .. }
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Producing { request, .. } => request.is_last = true,

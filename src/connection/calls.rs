@@ -80,6 +80,9 @@ impl Conn {
         self.wire.lives_by_input = true;
         slot.hide_message();
         slot.become_websocket();
+        if let Some(deflate) = deflate {
+            slot.set_window_bits(deflate.window_bits());
+        }
         slot.set_takes_frames(true);
         self.set_timer(cx);
         Flow::Again

@@ -186,7 +186,7 @@ impl Conn {
     }
 
     /// Passes a request on whose content is complete.
-    fn end_content(
+    pub(super) fn end_content(
         &mut self,
         cx: &mut Context,
         request: Box<Request>,
@@ -195,6 +195,12 @@ impl Conn {
         match recipient {
             Recipient::Handler(handler) => self.call_handler(cx, request, handler),
             Recipient::Plan(plan) => match *plan {
+                Plan::Task(task) if task.may_run_programs() && cx.turn.is_fresh => {
+                    // To start a program takes as long as many requests.
+                    self.wire.make_ready(cx);
+                    let recipient = Recipient::Plan(Box::new(Plan::Task(task)));
+                    self.keep_content(request, recipient, Flow::Leave)
+                }
                 Plan::Task(task) => self.answer(cx, request, task),
                 Plan::Program(mut gateway) => {
                     gateway.end_content(cx);

@@ -100,7 +100,7 @@ impl Conn {
         // Also for CONNECT, so that the error handler sees the request.
         let is_located = request.locate();
         if (request.head.names_certificate || request.is_secure)
-            && !request.name_client(self.wire.client_certificate(), self.wire.hears_proxies)
+            && !request.name_client(self.wire.client_certificate(), self.is_believed(cx))
         {
             return Flow::Close;
         }

@@ -123,13 +123,13 @@ impl Conn {
             State::Websocket(websocket)
             | State::Draining { websocket: Some(websocket), .. }
             | State::Lingering { websocket: Some(websocket), .. } => {
-                websocket.take_message(&mut self.wire, cx, &bytes, role);
+                websocket.take_message(&mut self.wire, cx, bytes, role);
             }
             // Bytes that are unchecked when the handler returns are taken under the slot's lock.
             State::Calling { answer, .. } if role == Role::Unchecked => answer.hold(bytes),
             _ if role == Role::Unchecked => {}
             _ => {
-                if queue(&mut self.wire, cx, &bytes)
+                if queue(&mut self.wire, cx, bytes)
                     && let Role::End { persistent } = role
                 {
                     self.finish_late(cx, persistent);
@@ -151,13 +151,11 @@ pub(super) fn open_message(slot: &Slot, message: Message) -> Option<(Vec<u8>, Ro
 
 /// Queues bytes of another thread, which has been told that they are sent. Returns false if there
 /// is no memory for them: an answer with a gap must not go on.
-pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: &[u8]) -> bool {
-    let out = wire.outbox(cx);
-    if out.bytes.try_reserve(bytes.len()).is_err() {
+pub(super) fn queue(wire: &mut Wire, cx: &mut Context, bytes: Vec<u8>) -> bool {
+    if !wire.outbox(cx).append(bytes) {
         give_up(wire, cx);
         return false;
     }
-    out.bytes.extend_from_slice(bytes);
     wire.mark_dirty(cx);
     true
 }

@@ -8,6 +8,7 @@ mod barred;
 mod calls;
 mod closing;
 mod content;
+mod denials;
 mod heads;
 mod messages;
 mod proxied;
@@ -26,6 +27,7 @@ use self::websocket::WebsocketFlow;
 pub use self::wire::{Received, Wire};
 use crate::abi::Handler;
 use crate::answer::Source;
+use crate::auth::guesses::time_left;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Record;
 use crate::exchange::request::Request;
@@ -77,6 +79,10 @@ pub struct Conn {
     manner: Manner,
 }
 
+// An idle connection costs little more than this.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Conn>() <= 144);
+
 /// The state of a conversation. An idle connection is in `Head`, and owns no buffer.
 enum State {
     /// Waiting for a request, or for the rest of its head.
@@ -109,6 +115,11 @@ enum State {
     Producing {
         request: Box<Request>,
         source: Source,
+    },
+    /// Waiting until this time with the answer 401, so that passwords cannot be tried fast.
+    Denying {
+        request: Box<Request>,
+        until: u32,
     },
     /// About to end, since the answer cannot be completed.
     Broken(Box<Request>),
@@ -167,6 +178,7 @@ impl State {
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Broken(request)
+            | State::Denying { request, .. }
             | State::Producing { request, .. } => Some(request),
             State::Websocket(websocket) => Some(&websocket.request),
             State::Draining { websocket, .. } | State::Lingering { websocket, .. } => {
@@ -253,6 +265,8 @@ impl Conn {
             State::Content { .. } | State::Deciding(_) | State::Producing { .. } => {
                 self.drive_request(cx)
             }
+            State::Denying { until, .. } if time_left(*until, cx.clock.now) > 0 => Flow::Leave,
+            State::Denying { .. } => self.drive_request(cx),
             State::Calling { .. } | State::Answering(_) => Flow::Leave,
             State::Broken(_) => Flow::Close,
             State::Websocket(websocket) => {
@@ -270,6 +284,7 @@ impl Conn {
             State::Content { request, recipient } => self.take_content(cx, request, recipient),
             State::Deciding(request) => self.decide_now(cx, request),
             State::Producing { request, source } => self.produce(cx, request, source),
+            State::Denying { request, .. } => self.deny(cx, request),
             other => {
                 self.state = other;
                 self.cannot_be(cx, "a request was lost")
@@ -330,7 +345,8 @@ impl Conn {
         let unblocked = event.is_writable() && !wire.writable;
         wire.writable |= event.is_writable();
         // While an answer is given late, nothing is read before it is complete.
-        let reads = wire.readable && !matches!(self.state, State::Answering(_));
+        let is_late = matches!(self.state, State::Answering(_) | State::Denying { .. });
+        let reads = wire.readable && !is_late;
         reads || unblocked || wire.gone
     }
 
@@ -492,6 +508,7 @@ impl Conn {
             State::Content { request, .. }
             | State::Producing { request, .. }
             | State::Calling { request, .. }
+            | State::Denying { request, .. }
             | State::Deciding(request)
             | State::Broken(request)
             | State::Answering(request) => cx.recycle(request),
@@ -534,7 +551,9 @@ impl Conn {
                 Self::log_answer(&mut self.wire, cx, &mut request);
                 cx.recycle(request);
             }
-            State::Deciding(mut request) | State::Broken(mut request) => {
+            State::Denying { mut request, .. }
+            | State::Deciding(mut request)
+            | State::Broken(mut request) => {
                 Self::log_answer(&mut self.wire, cx, &mut request);
                 cx.recycle(request);
             }
@@ -562,9 +581,10 @@ impl Conn {
             // An endless answer has no other end. Of one with a length or chunks the client sees that it is cut.
             State::Answering(_) => false,
             State::Websocket(websocket) => websocket.is_calling(),
-            State::Content { request, .. } | State::Deciding(request) | State::Broken(request) => {
-                request.status != 0
-            }
+            State::Content { request, .. }
+            | State::Denying { request, .. }
+            | State::Deciding(request)
+            | State::Broken(request) => request.status != 0,
             State::Producing { request, source } => source.makes_output() || request.status != 0,
             State::Calling { .. } => true,
         }

@@ -8,7 +8,7 @@
 
 use super::heads::log_entry;
 use super::wire::Received;
-use super::{Conn, Flow, State, Waiting};
+use super::{Conn, Flow, Manner, State, Waiting};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::http::forwarded::{self, Told, Unlike};
@@ -59,7 +59,6 @@ impl Conn {
             waiting.begun = true;
             self.since = cx.clock.now;
         }
-        self.set_timer(cx);
         Flow::Leave
     }
 
@@ -80,13 +79,19 @@ impl Conn {
         };
         self.since = cx.clock.now;
         // The TLS handshake has the same time as a request.
-        let begun = is_barred || self.wire.is_secure();
+        let begun = self.wire.is_secure() || is_barred && self.manner != Manner::Redirect;
         let waiting = Waiting { begun, ..Waiting::default() };
         self.state = match is_barred {
             true => State::Barred(waiting),
             false => State::Head(waiting),
         };
         Flow::Again
+    }
+
+    /// Returns whether the word of the peer about its clients counts.
+    pub(super) fn is_believed(&self, cx: &Context) -> bool {
+        let trusted = cx.options.config.trusted_proxies.as_ref();
+        self.wire.hears_proxies && trusted.is_some_and(|trusted| trusted.contains(self.wire.peer))
     }
 
     /// Finds out for whom a trusted proxy sends a request, and shows that client. Returns the

@@ -44,11 +44,16 @@ impl Conn {
         self.state = State::default();
         let Some(mut request) = self.take_head(cx) else { return Flow::Close };
         request.is_last = true;
-        let status = match (cx.secure_port, request.locate()) {
+        let heard = match self.wire.hears_proxies {
+            true => self.hear_proxies(cx, &mut request),
+            false => Ok(()),
+        };
+        let status = match (cx.secure_port, request.locate(), heard) {
+            (_, _, Err(status)) => status,
             // The list of ports has changed since the client connected.
-            (None, _) => 503,
-            (_, false) => 400,
-            (Some(port), true) => match secure_address(&request, port) {
+            (None, _, _) => 503,
+            (_, false, _) => 400,
+            (Some(port), true, _) => match secure_address(&request, port) {
                 Some(address) => {
                     for part in [b"Location: ", &address[..], b"\r\nCache-Control: no-store\r\n"] {
                         request.fields.extend_from_slice(part);

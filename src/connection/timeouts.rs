@@ -18,7 +18,7 @@ const BYTES_PER_TIMEOUT: u64 = 16_384;
 impl Conn {
     /// Sets the timer anew after a change of a timeout.
     pub fn timeouts_changed(&mut self, cx: &mut Context) {
-        if !matches!(self.state, State::Lingering { .. }) {
+        if !matches!(self.state, State::Lingering { .. } | State::Denying { .. }) {
             self.set_timer(cx);
         }
     }
@@ -51,6 +51,9 @@ impl Conn {
                     Flow::Leave
                 }
             };
+        }
+        if let State::Denying { until, .. } = self.state {
+            return self.denial_due(cx, until);
         }
         if let Some(websocket) = self.state.websocket_mut() {
             let flow = Websocket::timer_due(websocket, &mut self.wire, cx);

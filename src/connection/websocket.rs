@@ -28,6 +28,8 @@ const MAX_BACKLOG: usize = 1 << 20;
 /// The payload of a frame of at least this many bytes is sent without a copy in the outbox: from
 /// there on, the copy costs more than one call for several frames saves.
 const GATHER_FROM: usize = 12 * 1024;
+/// The largest number of bytes of a frame that are sent by the function that writes it.
+const SEND_AT_ONCE: usize = 1 << 20;
 /// The time in milliseconds in which a client has to answer a Close frame of the program's. After one of the
 /// library's own the connection lingers, as after any last answer.
 const CLOSING_MS: u32 = 5_000;
@@ -171,7 +173,9 @@ impl Websocket {
         let after = self.receiver.buffered();
         cx.recount(before, after);
         cx.turn.requests = cx.turn.requests.saturating_sub(1);
+        cx.turn.spend(after.saturating_sub(before));
         if let Step::More { consumed }
+        | Step::Pause { consumed }
         | Step::Message { consumed, .. }
         | Step::Ping { consumed, .. }
         | Step::Pong { consumed, .. }
@@ -188,6 +192,10 @@ impl Websocket {
                 }
                 return None;
             }
+            Step::Pause { .. } if cx.buffered > cx.options.config.max_buffered_bytes => {
+                self.fail(wire, cx, TRY_AGAIN_LATER)
+            }
+            Step::Pause { .. } => WebsocketFlow::Again,
             Step::Close { code, payload, .. } => {
                 self.deliver(wire, cx, 0x80 | frame::CLOSE, payload, start, Some(code))
             }
@@ -375,7 +383,7 @@ impl Websocket {
         match &self.deflate {
             Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
             None => {
-                let is_first = out.bytes.is_empty();
+                let is_first = out.is_empty();
                 frame::write_header(&mut out.bytes, opcode, data.len(), false);
                 let sent = match is_first && data.len() >= GATHER_FROM && is_plain && *writable {
                     true => send_with_header(socket, writable, out, data),
@@ -420,13 +428,13 @@ impl Websocket {
     fn take_messages_in_order(&mut self, wire: &mut Wire, cx: &mut Context) {
         for message in cx.messages_for(wire.slot) {
             if let Some((bytes, role)) = open_message(wire.slot, message) {
-                self.take_message(wire, cx, &bytes, role);
+                self.take_message(wire, cx, bytes, role);
             }
         }
     }
 
     /// Takes a frame, or raw bytes, that another thread has written.
-    pub fn take_message(&mut self, wire: &mut Wire, cx: &mut Context, bytes: &[u8], role: Role) {
+    pub fn take_message(&mut self, wire: &mut Wire, cx: &mut Context, bytes: Vec<u8>, role: Role) {
         if self.sent_close.is_some() {
             return;
         }
@@ -440,16 +448,18 @@ impl Websocket {
             return;
         };
         let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
-        if out.bytes.try_reserve(bytes.len()).is_err() {
-            super::messages::give_up(wire, cx);
-            return;
-        }
-        match &self.deflate {
-            Some(deflate) => {
+        let is_queued = match &self.deflate {
+            Some(deflate) if out.bytes.try_reserve(bytes.len()).is_ok() => {
                 let data = bytes.get(header_len..).unwrap_or_default();
                 cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
+                true
             }
-            None => out.bytes.extend_from_slice(bytes),
+            Some(_) => false,
+            None => out.append(bytes),
+        };
+        if !is_queued {
+            super::messages::give_up(wire, cx);
+            return;
         }
         if opcode == frame::CLOSE {
             self.note_close(wire, cx);
@@ -529,12 +539,13 @@ fn send_with_header(
     data: &[u8],
 ) -> usize {
     let header = out.len();
-    let parts = [IoSlice::new(out.pending()), IoSlice::new(data)];
+    let share = data.get(..SEND_AT_ONCE).unwrap_or(data);
+    let parts = [IoSlice::new(out.pending()), IoSlice::new(share)];
     let flags = SendFlags::NOSIGNAL;
     let Ok(count) = sendmsg(socket, &parts, &mut SendAncillaryBuffer::default(), flags) else {
         return 0;
     };
-    if count < header + data.len() {
+    if count < header + share.len() {
         *writable = false;
     }
     let sent = count.saturating_sub(header);

@@ -56,8 +56,7 @@ impl Checked {
         if !source.exists() {
             return Err(404.into());
         }
-        let is_bad_depth = depth == Depth::One || moves && depth == Depth::Zero;
-        if source.is_dir() && is_bad_depth {
+        if source.is_dir() && moves && depth != Depth::Infinity {
             return Err(400.into());
         }
         let target = request.destination(env)?;
@@ -71,7 +70,9 @@ impl Checked {
         }
         let place = place_of(&target)?;
         let relation = check_places(&source, &target, &place, moves)?;
-        let deep = depth == Depth::Infinity;
+        // A COPY of a depth of 1 is not known to RFC 4918, section 9.8.3; the client that sends it for
+        // each folder, webdavclient3, means all of it.
+        let deep = depth != Depth::Zero;
         let checked = Checked { deep, source, target, place, keys, relation, current };
         checked.check_target(env, &checked.target, overwrite)?;
         if moves && let Some(lock) = checked.source.blocked(env, &checked.keys, true)? {

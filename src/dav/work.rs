@@ -20,7 +20,7 @@ use super::transfer::Transfer;
 pub struct Work {
     request: MethodCall,
     stage: Stage,
-    /// The wait for another process that changes the same properties.
+    /// The present wait for another process that changes the same properties.
     patience: Patience,
 }
 
@@ -111,7 +111,8 @@ impl Work {
                     return Some(Outcome::Reply(reply));
                 }
                 Ok(Some(reply)) | Err(reply) => return Some(Outcome::Reply(reply)),
-                Ok(None) => {}
+                // The work went on, so that the next wait is another one.
+                Ok(None) => self.patience = Patience::default(),
             }
         }
         None
@@ -185,5 +186,41 @@ impl Work {
             }
             Err(reply) => Ok(Some(reply)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dav::set_aside::{Held, Kind};
+    use crate::http::request::Head;
+    use crate::options::Config;
+    use crate::test_folder::Folder;
+    use std::fs;
+
+    #[test]
+    fn each_wait_for_another_process_has_its_own_time() {
+        let folder = Folder::new();
+        for name in ["d/x/z", "d/y"] {
+            fs::create_dir_all(folder.0.join(name)).unwrap();
+        }
+        let config = Config { document_root: Some(folder.0.clone()), ..Config::default() };
+        let bytes = b"DELETE /d HTTP/1.1\r\n\r\n".to_vec();
+        let mut head = Head::default();
+        head.parse(&bytes, bytes.len());
+        let request = MethodCall { path: b"/d".to_vec(), head, bytes, body: Vec::new() };
+        let (mut work, mut sweeper) = (Work::new(request), Sweeper::default());
+        let hold = |name: &str| Held::take(&folder.0.join(name), Kind::Source).unwrap();
+        let held = hold("d/x");
+        assert!(work.advance(&Env::new(&config, 100), &mut sweeper, 50).is_none(), "it waits");
+        held.put_back().unwrap();
+        // The directory itself is searched, and nothing of what is in it.
+        assert!(work.advance(&Env::new(&config, 101), &mut sweeper, 1).is_none());
+        let held = [hold("d/x/z")];
+        assert!(work.advance(&Env::new(&config, 110), &mut sweeper, 50).is_none(), "once more");
+        let end = work.advance(&Env::new(&config, 113), &mut sweeper, 50);
+        assert!(matches!(end, Some(Outcome::Reply(Reply { status: 503, .. }))), "{end:?}");
+        drop(held);
+        assert!(folder.0.join("d/y").exists());
     }
 }

@@ -15,6 +15,7 @@ use super::request::Request;
 use super::spares::Spares;
 use super::turn::Turn;
 use crate::abi::Handler;
+use crate::auth::guesses::Guesses;
 use crate::auth::nonce::Nonces;
 use crate::cgi::table::Programs;
 use crate::clock::Clock;
@@ -65,6 +66,8 @@ pub struct Context {
     pub files: Store,
     /// The nonces of digest authentication, made when the first password is needed.
     pub nonces: Option<Nonces>,
+    /// The wrong passwords that wait for their answers.
+    pub guesses: Guesses,
     pub deflater: Deflater,
     /// The next request comes upon a fault of the library.
     #[cfg(test)]
@@ -104,6 +107,7 @@ impl Context {
             buffered: 0,
             files: Store::default(),
             nonces: None,
+            guesses: Guesses::default(),
             deflater: Deflater::new(),
             #[cfg(test)]
             has_fault: false,

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::buffers::SMALL_BUFFER;
+use crate::auth::Scheme;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -27,11 +28,11 @@ pub struct Request {
     pub local: Option<SocketAddr>,
     /// Whether the connection uses TLS.
     pub is_secure: bool,
-    /// The first `Client-Cert` field is that of the client's own certificate.
-    pub has_certificate: bool,
     /// Whether the client speaks https, if a trusted proxy told that. It is no reason to accept
     /// what needs TLS.
     pub told_https: Option<bool>,
+    /// The first `Client-Cert` field is that of the client's own certificate.
+    pub has_certificate: bool,
     /// The head, followed by the content. The buffer does not move while the program may look at
     /// it.
     pub buf: Vec<u8>,
@@ -47,10 +48,11 @@ pub struct Request {
     pub charged: usize,
     /// Set if the connection ends with the answer, whatever else the request says.
     pub is_last: bool,
-    /// The user that digest authentication has accepted, and the password file that holds the user.
+    /// The user that was accepted, by which scheme, and the password file that holds the user.
     pub user: Vec<u8>,
+    pub scheme: Scheme,
     pub granted: Option<PathBuf>,
-    /// Set once this request has used up the count of its nonce.
+    /// Set once the credentials were accepted: the count of their nonce is used up.
     pub is_spent: bool,
     /// The number of times that a CGI program redirected the request to another path.
     pub redirections: u8,
@@ -92,8 +94,8 @@ impl Default for Request {
             client: Peer::NOBODY,
             local: None,
             is_secure: false,
-            has_certificate: false,
             told_https: None,
+            has_certificate: false,
             buf: Vec::new(),
             head: Head::default(),
             path: Vec::new(),
@@ -103,6 +105,7 @@ impl Default for Request {
             charged: 0,
             is_last: false,
             user: Vec::new(),
+            scheme: Scheme::Digest,
             granted: None,
             is_spent: false,
             redirections: 0,
@@ -129,8 +132,8 @@ impl Request {
             connection: _,
             client: _,
             is_secure: _,
-            has_certificate,
             told_https,
+            has_certificate,
             local,
             buf,
             head: _,
@@ -141,6 +144,7 @@ impl Request {
             charged,
             is_last,
             user,
+            scheme,
             granted,
             is_spent,
             redirections,
@@ -160,6 +164,7 @@ impl Request {
         (*is_last, *is_spent) = (false, false);
         *told_https = None;
         user.clear();
+        *scheme = Scheme::Digest;
         *granted = None;
         *redirections = 0;
         (*status, *head_len) = (0, 0);
@@ -187,10 +192,15 @@ impl Request {
         self.buf.get(..self.head.len).unwrap_or_default()
     }
 
+    /// Returns whether the client speaks https, to this server or to a trusted proxy.
+    pub fn is_https(&self) -> bool {
+        self.told_https.unwrap_or(self.is_secure)
+    }
+
     /// Puts the certificate of the client, in DER, in front of the fields (RFC 9440, section 2), and
     /// removes what the client itself says in such fields, unless it `is_proxy` whose word counts.
     /// Returns false if there is no memory for it.
-    #[cold]
+    #[inline(never)]
     pub fn name_client(&mut self, certificate: Option<&[u8]>, is_proxy: bool) -> bool {
         const NAME: &[u8] = b"Client-Cert\0";
         if self.head.names_certificate && !is_proxy {
@@ -222,11 +232,6 @@ impl Request {
         let text =
             value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
         STANDARD.decode(text).ok()
-    }
-
-    /// Returns whether the client speaks https, to this server or to a trusted proxy.
-    pub fn is_https(&self) -> bool {
-        self.told_https.unwrap_or(self.is_secure)
     }
 
     /// Returns the query of the target.

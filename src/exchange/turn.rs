@@ -51,10 +51,14 @@ pub struct Turn {
     pub ongoing: Waiting,
     /// The connections whose TLS handshake goes on.
     pub handshakes: Waiting,
+    /// The connections that wait for the disk, and look again in a moment.
+    pub reading: Vec<u32>,
     /// The number of entries of `ready` that belong to this turn.
     pub left: usize,
     /// The connection that has its turn.
     pub current: Option<u32>,
+    /// Set if the current connection has its turn before those that go on.
+    pub is_fresh: bool,
     /// The number of requests that the current connection may still have answered.
     pub requests: usize,
     /// The number of bytes that the current connection may still move.
@@ -80,8 +84,10 @@ impl Turn {
             ready: VecDeque::new(),
             ongoing: Waiting::default(),
             handshakes: Waiting::default(),
+            reading: Vec::new(),
             left: 0,
             current: None,
+            is_fresh: false,
             requests: 0,
             bytes: 0,
             dirty: Vec::new(),
@@ -107,6 +113,7 @@ impl Turn {
     /// Begins a turn. `now` is in milliseconds of the clock.
     pub fn begin(&mut self, now: u32) {
         self.left = self.ready.len();
+        self.ongoing.list.extend(self.reading.drain(..));
         self.ongoing.begin_turn();
         self.handshakes.begin_turn();
         self.batch_time = now;

@@ -339,8 +339,8 @@ pub unsafe extern "C" fn mg_get_listening_socket(server: *mut mg_server) -> c_in
 /// returns when that is done. On the polling thread itself, and while no thread has polled yet, it
 /// runs in place.
 ///
-/// Returns the number of connections; -1 for NULL, when the polling thread has not begun within
-/// `iterate_timeout_ms`, or when the server is destroyed.
+/// Returns the number of connections that were visited; -1 for NULL, when the polling thread has not
+/// begun within `iterate_timeout_ms` or does not go on for so long, or when the server is destroyed.
 ///
 /// # Safety
 /// `server` is NULL or from `mg_create_server`, and may be destroyed meanwhile.

@@ -17,6 +17,16 @@ use crate::shared::slots::Slot;
 
 /// The largest number of connections that are accepted in one turn, before others have theirs.
 const ACCEPTS_PER_TURN: usize = 128;
+/// What Linux passes on from the network when a client is accepted: it is about that client alone.
+const NETWORK_ERRORS: [i32; 7] = [
+    libc::ENETDOWN,
+    libc::ENOPROTOOPT,
+    libc::EHOSTDOWN,
+    libc::ENONET,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::ENETUNREACH,
+];
 /// The weight of a successful read against one in vain. Reading a connection as soon as it is
 /// accepted pays unless it is in vain much more often than not.
 const FIRST_READ_GAIN: u32 = 3;
@@ -203,6 +213,7 @@ impl Server {
                     Some(libc::EMFILE | libc::ENFILE) => self.turn_away(at),
                     // The client left while it waited, or a signal came.
                     Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
+                    Some(error) if NETWORK_ERRORS.contains(&error) => {}
                     _ => {
                         listener.rest(self.cx.clock.now);
                         self.cx.complain(&format!("cannot accept: {error}"));

@@ -51,6 +51,8 @@ pub enum Step {
     Done,
 }
 
+/// The milliseconds after which connections that wait for the disk look again.
+const READING_MS: u32 = 2;
 /// The largest number of timers that are acted on in one turn.
 const TIMERS_PER_TURN: usize = 256;
 
@@ -120,6 +122,7 @@ impl Server {
             self.tend_programs();
         }
         self.cx.tidy();
+        self.cx.deflater.forget_last();
         self.cx.spares.buffers.expire(self.cx.clock.now);
         self.cx.turn.begin(self.cx.clock.now);
         self.acceptor.begin_turn(self.cx.clock.now);
@@ -148,7 +151,13 @@ impl Server {
             return 0;
         }
         let now = self.cx.clock.now;
-        let due = [self.cx.timers.wait(now), self.cx.programs.wait(now), self.acceptor.wait(now)];
+        let reading = (!self.cx.turn.reading.is_empty()).then_some(READING_MS);
+        let due = [
+            self.cx.timers.wait(now),
+            self.cx.programs.wait(now),
+            self.acceptor.wait(now),
+            reading,
+        ];
         due.into_iter().flatten().fold(wait_ms, u32::min)
     }
 
@@ -174,6 +183,10 @@ impl Server {
         }
         if !self.watch_listeners() {
             duration = duration.min(retry);
+        }
+        if !self.cx.programs.is_watched() {
+            // There may have been no descriptor for it.
+            self.let_programs_be_watched();
         }
         let Self { queue, conns, cx, acceptor, .. } = self;
         for event in queue.wait(duration) {
@@ -374,7 +387,9 @@ impl Drop for Server {
             // Answers are sent as far as the socket takes them at once: a handler may answer and
             // destroy the server.
             if let Some(conn) = self.conns.get(index) {
-                conn.flush(&mut self.cx);
+                while conn.flush(&mut self.cx) && conn.wire.backlog() > 0 && conn.wire.writable {
+                    conn.wire.queued = false;
+                }
             }
             self.close(index);
         }

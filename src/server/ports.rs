@@ -24,8 +24,8 @@ const NO_TLS: &CStr = c"Invalid listening port: this library is built without TL
 struct Exchange {
     /// The sockets so far. A place is empty once its socket is in the new list, or closed.
     old: Vec<Option<Listener>>,
-    /// The new list: the sockets, and the places that they had.
-    new: Vec<(Listener, Option<usize>)>,
+    /// The new list, as far as it is there: the sockets, and the places that they had before.
+    new: Vec<Option<(Listener, Option<usize>)>>,
     /// The addresses of old sockets that were closed, with all that is needed to open them again.
     closed: Vec<(usize, Address, Manner)>,
 }
@@ -64,14 +64,16 @@ impl Server {
         let old = self.acceptor.take().into_iter().map(Some).collect();
         let mut exchange = Exchange { old, new: Vec::new(), closed: Vec::new() };
         // What stays is known before anything is closed that is in the way.
-        let kept: Vec<_> = entries.iter().map(|entry| exchange.keep(entry)).collect();
-        for (entry, kept) in entries.iter().zip(kept) {
-            if let Some(kept) = kept {
-                exchange.new.push(kept);
+        for entry in entries {
+            let kept = exchange.keep(entry);
+            exchange.new.push(kept);
+        }
+        for (at, entry) in entries.iter().enumerate() {
+            if exchange.new.get(at).is_some_and(Option::is_some) {
                 continue;
             }
             match self.bind(&mut exchange, entry) {
-                Ok(listener) => exchange.new.push((listener, None)),
+                Ok(listener) => exchange.new[at] = Some((listener, None)),
                 Err(error) => {
                     let address = &entry.address;
                     let what = format!("listening_port: cannot bind to {address}: {error}");
@@ -85,7 +87,8 @@ impl Server {
         self.unwatch_listeners(old.iter().flatten());
         drop(old);
         let has_letters = listening::has_letters(entries);
-        let mut listeners: Vec<Listener> = new.into_iter().map(|(listener, _)| listener).collect();
+        let listeners = new.into_iter().flatten().map(|(listener, _)| listener);
+        let mut listeners: Vec<Listener> = listeners.collect();
         for (listener, entry) in listeners.iter_mut().zip(entries) {
             listener.manner = manner_of(entry, has_letters);
             if let Some(Err(error)) = entry.mode.map(|mode| listener.set_mode(mode)) {
@@ -136,7 +139,7 @@ impl Server {
     /// Returns to the sockets so far, and opens those again that were closed.
     fn undo(&mut self, exchange: Exchange) {
         let Exchange { mut old, new, closed } = exchange;
-        for (listener, place) in new {
+        for (listener, place) in new.into_iter().flatten() {
             // What was bound in vain is closed before.
             if let Some(place) = place.and_then(|place| old.get_mut(place)) {
                 *place = Some(listener);

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use super::walks::Job;
 use super::{Server, Step};
 use crate::abi::mg_connection;
+use crate::auth::htpasswd::md5_hex;
 use crate::connection::Piece;
 use crate::options::lookup;
 use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message, Param, Ticket};
 use crate::shared::slots::Slot;
 use crate::shared::writes;
+use crate::test_folder::Folder;
 
 unsafe extern "C-unwind" fn never_called(_: *mut mg_connection) -> c_int {
     0
@@ -634,4 +636,74 @@ fn the_end_of_a_server_and_a_fork_end_a_walk_that_is_on_its_way() {
             assert_eq!(ticket.wait(Duration::ZERO), -1);
         }
     }
+}
+
+#[test]
+fn eight_wrong_passwords_of_an_address_wait_for_half_a_second_and_what_follows_is_put_off() {
+    let folder = Folder::new();
+    let hash = md5_hex(&[b"joe:mydomain.com:secret"]);
+    let line = format!("joe:mydomain.com:{}\n", String::from_utf8_lossy(&hash));
+    let passwords = folder.write("passwords", &line);
+    folder.write("a.txt", "guarded");
+    let (mut server, first) = server_and_client(&[
+        ("document_root", folder.0.to_str().expect("text")),
+        ("global_auth_file", passwords.to_str().expect("text")),
+        ("enable_basic_auth", "always"),
+    ]);
+    server.cx.routes = Routes::default();
+    let start = server.cx.clock.now;
+    server.cx.clock.held = Some(start);
+
+    let ask = |mut client: &TcpStream, credentials: &str| {
+        let request = format!("GET /a.txt HTTP/1.1\r\nAuthorization: Basic {credentials}\r\n\r\n");
+        client.write_all(request.as_bytes()).expect("sent");
+    };
+    // The status that has come, if one has.
+    let status = |mut client: &TcpStream| {
+        client.set_nonblocking(true).expect("a mode");
+        let mut buf = [0; 4096];
+        let len = client.read(&mut buf).unwrap_or(0);
+        String::from_utf8_lossy(&buf[..len]).get(9..12).map(str::to_owned)
+    };
+    let answered = |server: &mut Server, client: &TcpStream| {
+        let begin = Instant::now();
+        loop {
+            turns(server, 1);
+            if let Some(status) = status(client) {
+                return status;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(9), "no answer");
+        }
+    };
+    let (wrong, right) = ("am9lOndyb25n", "am9lOnNlY3JldA==");
+    let waiting: Vec<TcpStream> = (0..8).map(|_| another(&first)).collect();
+    for client in &waiting {
+        ask(client, wrong);
+    }
+    while server.conns.iter().filter(|conn| conn.request().is_some()).count() < waiting.len() {
+        turns(&mut server, 1);
+    }
+    // Neither a wrong password nor the right one is looked at now, and nobody else waits.
+    for (credentials, expected) in [(wrong, "429"), (right, "429"), ("", "429")] {
+        let client = another(&first);
+        ask(&client, credentials);
+        assert_eq!(answered(&mut server, &client), expected, "{credentials}");
+    }
+    let mut stranger = another(&first);
+    stranger.write_all(b"GET /a.txt HTTP/1.1\r\n\r\n").expect("sent");
+    assert_eq!(answered(&mut server, &stranger), "401");
+
+    server.cx.clock.held = Some(start + 499);
+    turns(&mut server, 5);
+    assert!(waiting.iter().all(|client| status(client).is_none()), "answered too early");
+    ask(&first, right);
+    assert_eq!(answered(&mut server, &first), "429");
+
+    // The timers have a tick of 32 ms.
+    server.cx.clock.held = Some(start + 600);
+    for client in &waiting {
+        assert_eq!(answered(&mut server, client), "401");
+    }
+    ask(&first, right);
+    assert_eq!(answered(&mut server, &first), "200");
 }

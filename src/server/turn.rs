@@ -127,6 +127,7 @@ impl Server {
             conn.wire.yields = conn.wire.is_handshaking();
         }
         self.activate(index);
+        self.cx.turn.is_fresh = false;
     }
 
     /// Accepts a connection, and reads it at once if that is likely to find a request. A TLS handshake
@@ -154,6 +155,7 @@ impl Server {
             return;
         }
         cx.turn.current = Some(index);
+        cx.turn.is_fresh = true;
         cx.turn.requests = REQUESTS_PER_TURN;
         cx.turn.bytes = BYTES_PER_TURN;
         if conn.has_output() && !conn.flush(cx) {

@@ -27,6 +27,10 @@ const ANSWERABLE: u64 = 2;
 const FRAMES: u64 = 4;
 /// The program has seen the connection: any of its threads may hold the pointer from now on.
 const SEEN: u64 = 8;
+/// The place of the base-2 logarithm of the window with which messages to the client are compressed;
+/// 0 if they are not.
+const WINDOW_AT: u32 = 4;
+const WINDOW: u64 = 15 << WINDOW_AT;
 /// The number of bits of the state word below the generation.
 const FLAGS: u32 = 8;
 
@@ -106,6 +110,19 @@ impl Slot {
         let state = self.state.load(Ordering::Relaxed);
         let flag = if takes { FRAMES } else { 0 };
         self.state.store(state & !FRAMES | flag, Ordering::Release);
+    }
+
+    /// Returns the base-2 logarithm of the window with which messages are compressed, if they are.
+    pub fn window_bits(&self) -> Option<u8> {
+        let bits = (self.state.load(Ordering::Acquire) & WINDOW) >> WINDOW_AT;
+        (bits > 0).then_some(bits as u8)
+    }
+
+    /// Sets the window with which messages are compressed.
+    pub fn set_window_bits(&self, bits: u8) {
+        let state = self.state.load(Ordering::Relaxed);
+        let bits = u64::from(bits) << WINDOW_AT & WINDOW;
+        self.state.store(state & !WINDOW | bits, Ordering::Release);
     }
 
     /// Marks the connection as a websocket.

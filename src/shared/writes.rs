@@ -9,7 +9,11 @@ use std::sync::atomic::Ordering;
 use super::hub::{Hub, Message, Role};
 use super::slots::Slot;
 use crate::http::response::Written;
+use crate::websocket::deflate::Deflater;
 use crate::websocket::frame;
+
+/// The shortest payload in bytes that is compressed by the thread that writes it.
+const LONG: usize = 64 << 10;
 
 /// Takes raw bytes of a thread that does not hold the server. Returns false if they are refused.
 pub fn write(slot: &'static Slot, bytes: &[u8]) -> bool {
@@ -67,6 +71,18 @@ fn has_room(slot: &Slot, hub: &Hub, len: usize) -> bool {
 pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize> {
     let generation = slot.open_generation()?;
     let hub = slot.hub()?;
+    // The I/O thread, which serves others, has no time to compress a long message. Nor has it for the
+    // lock, which is therefore taken later.
+    let long = match slot.window_bits() {
+        Some(bits)
+            if matches!(opcode, frame::TEXT | frame::BINARY)
+                && data.len() >= LONG
+                && has_room(slot, hub, data.len()) =>
+        {
+            Some(compressed(opcode, data, bits)?)
+        }
+        _ => None,
+    };
     let _guard = slot.lock_answer();
     // This is the second check, under the lock that closing takes, too.
     if slot.open_generation() != Some(generation) || !slot.takes_frames() {
@@ -76,18 +92,32 @@ pub fn write_frame(slot: &'static Slot, opcode: u8, data: &[u8]) -> Option<usize
     if !has_room(slot, hub, len) {
         return None;
     }
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).ok()?;
-    frame::write_header(&mut bytes, opcode, data.len(), false);
-    let header_len = bytes.len();
-    bytes.extend_from_slice(data);
+    let (bytes, role) = match long {
+        Some(bytes) => (bytes, Role::Part),
+        None => {
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(len).ok()?;
+            frame::write_header(&mut bytes, opcode, data.len(), false);
+            let header_len = bytes.len();
+            bytes.extend_from_slice(data);
+            (bytes, Role::Frame { header_len })
+        }
+    };
     if opcode == frame::CLOSE {
         slot.set_takes_frames(false);
     }
     let charged = bytes.len();
-    let role = Role::Frame { header_len };
     let message = Message::Write { slot, generation, bytes, charged, role };
     push(hub, slot, message, charged).then_some(charged)
+}
+
+/// Returns a frame that is compressed if that makes it shorter. `None` means that there is no memory.
+fn compressed(opcode: u8, data: &[u8], bits: u8) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(data.len() + frame::MAX_HEADER).ok()?;
+    Deflater::new().write_frame_of_any_length(&mut bytes, opcode, data, bits);
+    bytes.shrink_to_fit();
+    Some(bytes)
 }
 
 /// Puts a message of `charged` bytes into the queue. False if there is no memory for it. The slot is locked.

@@ -1,19 +1,23 @@
 //! Access control: which requests need a password, and which files the user may see or change (RFC
-//! 7616).
+//! 9110, section 11).
 //!
-//! Refuses to know how credentials are computed, which is in `auth/digest`.
+//! Refuses to know how credentials are checked, which is in the room `auth`.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::{Site, Task, without_slash};
+use crate::auth::Scheme;
+use crate::auth::basic;
 use crate::auth::digest::{self, Authentication};
 use crate::auth::htpasswd::Ha1;
 use crate::auth::nonce::Nonces;
 use crate::dav::fields::{Location, location};
 use crate::exchange::request::Request;
+use crate::exchange::turn::Turn;
 use crate::files::cache::{Known, is_absence, is_failure, status_of};
 use crate::files::resolve;
+use crate::files::store::Store;
 
 /// The lifetime of a nonce of digest authentication, in seconds.
 const NONCE_LIFETIME: u64 = 300;
@@ -107,45 +111,102 @@ impl Site<'_> {
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(file, &error)),
         };
-        let now = u64::from(self.cx.clock.now) / 1000;
-        if self.cx.nonces.is_none() {
-            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
-        }
-        let Some(nonces) = self.cx.nonces.as_mut() else { return Err(Task::Reply(503)) };
-        let request = &mut *self.request;
-        if request.redirections > 0 {
+        if self.request.redirections > 0 {
             // The credentials are for another path: the client has to ask for this one itself.
-            return Err(redirect_to_target(request));
+            return Err(redirect_to_target(self.request));
         }
+        let Some(authorization) = authorization(self.request) else {
+            return Err(self.challenge(false));
+        };
+        match basic::credentials(&authorization) {
+            Some(credentials) if self.takes_basic() => {
+                self.authorise_basic(file, &passwords, credentials)
+            }
+            _ => self.authorise_digest(file, &passwords, &authorization),
+        }
+    }
+
+    /// Checks credentials of digest authentication by the password file `passwords`.
+    fn authorise_digest(
+        &mut self,
+        file: &Path,
+        passwords: &Known,
+        authorization: &[u8],
+    ) -> Result<(), Task> {
+        let now = u64::from(self.cx.clock.now) / 1000;
+        let Some(nonces) = made(&mut self.cx.nonces) else { return Err(Task::Reply(503)) };
+        let request = &*self.request;
+        let signed = digest::Signed { method: request.method(), target: request.target() };
+        let nonces = Some(nonces).filter(|_| !request.is_spent);
         let domain = &self.cx.options.config.auth_domain;
         let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
-        let mut failure = None;
-        let find_ha1 = |user: &[u8]| match files.find_password(&passwords, domain.as_bytes(), user)
-        {
-            Ok(search) => {
-                turn.spend_on_reading(search.read);
-                search.found
-            }
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
-        };
-        let checked = check_credentials(request, find_ha1, domain, nonces, now);
-        if let Some(error) = failure {
+        let mut users = Users { turn, files, passwords, domain, failure: None };
+        let find_ha1 = |user: &[u8]| users.find(user);
+        let checked = digest::check(authorization, signed, domain, find_ha1, nonces, now);
+        if let Some(error) = users.failure {
             return Err(self.refuse_everybody(file, &error));
         }
         match checked {
             Authentication::Granted { user } => {
-                request.log_user(&user);
-                request.user = user;
-                request.granted = Some(file.to_owned());
-                request.is_spent = true;
+                self.grant(user, Scheme::Digest, file);
                 Ok(())
             }
             Authentication::Denied => Err(self.challenge(false)),
             Authentication::Stale => Err(self.challenge(true)),
         }
+    }
+
+    /// Checks credentials of Basic authentication. A wrong password is answered late. Nor is a
+    /// right one looked at while too many answers wait: else a guess would have its result at once.
+    fn authorise_basic(
+        &mut self,
+        file: &Path,
+        passwords: &Known,
+        credentials: &[u8],
+    ) -> Result<(), Task> {
+        let (client, now) = (self.request.client, self.cx.clock.now);
+        // What was accepted at the head is no guess when its content has come.
+        if !self.request.is_spent && self.cx.guesses.may_try(client, now).is_err() {
+            return Err(self.put_off_guesses());
+        }
+        let domain = &self.cx.options.config.auth_domain;
+        let (turn, files) = (&mut self.cx.turn, &mut self.cx.files);
+        let mut users = Users { turn, files, passwords, domain, failure: None };
+        let user = basic::check(credentials, domain, |user| users.find(user));
+        if let Some(error) = users.failure {
+            return Err(self.refuse_everybody(file, &error));
+        }
+        if let Some(user) = user {
+            self.grant(user, Scheme::Basic, file);
+            return Ok(());
+        }
+        match self.cx.guesses.note(client, now) {
+            Ok(until) => Err(match self.challenge(false) {
+                Task::Reply(401) => Task::Deny { until },
+                task => task,
+            }),
+            Err(_) => Err(self.put_off_guesses()),
+        }
+    }
+
+    /// Returns the answer to a client that has sent too many wrong passwords (RFC 6585, section 4).
+    fn put_off_guesses(&mut self) -> Task {
+        self.request.fields.extend_from_slice(b"Retry-After: 1\r\n");
+        Task::Reply(429)
+    }
+
+    /// Notes that the user of the request is in the password file.
+    fn grant(&mut self, user: Vec<u8>, scheme: Scheme, file: &Path) {
+        let request = &mut *self.request;
+        request.log_user(&user);
+        (request.user, request.scheme) = (user, scheme);
+        request.granted = Some(file.to_owned());
+        request.is_spent = true;
+    }
+
+    /// Returns whether Basic authentication is offered and accepted on the connection.
+    fn takes_basic(&self) -> bool {
+        self.cx.options.config.enable_basic_auth.holds(self.request.is_secure)
     }
 
     /// Returns whether the user may see a file, as far as its password file says.
@@ -173,17 +234,19 @@ impl Site<'_> {
         }
     }
 
-    /// Returns the answer 401, with a challenge.
+    /// Returns the answer 401, with a challenge for each scheme, in fields of their own: old clients
+    /// do not find the second one in a list. Some take the first one that they know, so that the
+    /// stronger one comes first (RFC 9110, section 11.6.1).
     fn challenge(&mut self, stale: bool) -> Task {
         let now = u64::from(self.cx.clock.now) / 1000;
-        if self.cx.nonces.is_none() {
-            self.cx.nonces = Nonces::new(NONCE_LIFETIME).ok();
-        }
-        let Some(nonces) = self.cx.nonces.as_mut() else { return Task::Reply(503) };
+        let Some(nonces) = made(&mut self.cx.nonces) else { return Task::Reply(503) };
         let nonce = nonces.issue(now);
-        let mut field = Vec::new();
-        digest::challenge(&mut field, &self.cx.options.config.auth_domain, &nonce, stale);
-        self.request.fields.extend_from_slice(&field);
+        let takes_basic = self.takes_basic();
+        let (fields, domain) = (&mut self.request.fields, &self.cx.options.config.auth_domain);
+        digest::challenge(fields, domain, &nonce, stale);
+        if takes_basic {
+            basic::challenge(fields, domain);
+        }
         Task::Reply(401)
     }
 }
@@ -197,28 +260,48 @@ fn redirect_to_target(request: &mut Request) -> Task {
     Task::Reply(302)
 }
 
-/// Checks the credentials of a request.
-fn check_credentials(
-    request: &Request,
-    find_ha1: impl FnOnce(&[u8]) -> Option<Ha1>,
-    domain: &str,
-    nonces: &mut Nonces,
-    now: u64,
-) -> Authentication {
-    let head = request.head_bytes();
+/// Returns the nonces of the server, which are made when the first password is needed. `None` means
+/// that the kernel gives no random numbers.
+fn made(nonces: &mut Option<Nonces>) -> Option<&mut Nonces> {
+    if nonces.is_none() {
+        *nonces = Nonces::new(NONCE_LIFETIME).ok();
+    }
+    nonces.as_mut()
+}
+
+/// Returns the value of the Authorization field. Of two fields it is unclear which one counts.
+fn authorization(request: &Request) -> Option<Vec<u8>> {
     let mut fields = request
         .head
-        .pairs(head)
+        .pairs(request.head_bytes())
         .filter(|(name, _)| name.eq_ignore_ascii_case(b"authorization"))
         .map(|(_, value)| value);
-    // Of two fields it is unclear which one counts.
-    let (Some(authorization), None) = (fields.next(), fields.next()) else {
-        return Authentication::Denied;
-    };
-    let signed = digest::Signed {
-        method: head.get(request.head.method.range()).unwrap_or_default(),
-        target: head.get(request.head.target.range()).unwrap_or_default(),
-    };
-    let nonces = Some(nonces).filter(|_| !request.is_spent);
-    digest::check(authorization, signed, domain, find_ha1, nonces, now)
+    let (Some(authorization), None) = (fields.next(), fields.next()) else { return None };
+    Some(authorization.to_vec())
+}
+
+/// The users in a password file, of whom one is looked for.
+struct Users<'a> {
+    turn: &'a mut Turn,
+    files: &'a mut Store,
+    passwords: &'a Known,
+    domain: &'a str,
+    /// The reason why the file could not be read.
+    failure: Option<io::Error>,
+}
+
+impl Users<'_> {
+    /// Returns the hash of a user.
+    fn find(&mut self, user: &[u8]) -> Option<Ha1> {
+        match self.files.find_password(self.passwords, self.domain.as_bytes(), user) {
+            Ok(search) => {
+                self.turn.spend_on_reading(search.read);
+                search.found
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                None
+            }
+        }
+    }
 }

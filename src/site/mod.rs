@@ -30,6 +30,10 @@ use crate::options::Config;
 pub enum Task {
     /// A status, with the fields that the request holds for it: an error or a redirection.
     Reply(u16),
+    /// The answer 401 to a wrong password, which is not told before this time.
+    Deny {
+        until: u32,
+    },
     File(Representation),
     /// A directory that is listed.
     List(PathBuf),
@@ -58,7 +62,9 @@ impl Task {
     /// Returns the use that the task has for the content.
     pub fn intake(&self) -> Intake {
         match self {
-            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) => Intake::Discard,
+            Task::Reply(_) | Task::Deny { .. } | Task::File(_) | Task::List(_) | Task::Page(..) => {
+                Intake::Discard
+            }
             Task::Dav(_) | Task::Put(_) => Intake::Stream,
             Task::Run(script) if script.knows_length => Intake::Stream,
             Task::Run(_) => Intake::Keep,
@@ -73,7 +79,12 @@ impl Task {
             Task::Dav(_) => kept.min(dav::MAX_DOCUMENT as u64),
             Task::Put(_) => upload_limit(config),
             Task::Run(script) if script.knows_length => upload_limit(config),
-            Task::Reply(_) | Task::File(_) | Task::List(_) | Task::Page(..) | Task::Run(_) => kept,
+            Task::Reply(_)
+            | Task::Deny { .. }
+            | Task::File(_)
+            | Task::List(_)
+            | Task::Page(..)
+            | Task::Run(_) => kept,
         }
     }
 
@@ -91,7 +102,7 @@ impl Task {
 
     /// Returns whether the answer is a refusal or a redirection, which needs no content.
     pub fn is_final(&self) -> bool {
-        matches!(self, Task::Reply(300..))
+        matches!(self, Task::Reply(300..) | Task::Deny { .. })
     }
 }
 
@@ -228,7 +239,11 @@ impl Site<'_> {
     /// files and passwords may have changed meanwhile.
     pub fn decide_again(&mut self, task: Task) -> Task {
         // Other refusals stand as they were decided at the head, and are in the log.
-        let stands = matches!(task, Task::Reply(status) if !matches!(status, 301 | 403 | 404));
+        let stands = match task {
+            Task::Reply(status) => !matches!(status, 301 | 403 | 404),
+            Task::Deny { .. } => true,
+            _ => false,
+        };
         if self.request.arrived == 0 || stands {
             return task;
         }

@@ -18,6 +18,13 @@ pub const INFLATER_BYTES: usize = 40 << 10;
 
 /// The shortest payload in bytes that is compressed: shorter ones gain nothing.
 const MIN_COMPRESSED: usize = 32;
+/// The longest payload in bytes that the polling thread compresses.
+const MAX_COMPRESSED: usize = 1 << 20;
+/// The shortest payload in bytes that is compared with the one before.
+const REMEMBERED: usize = 512;
+/// The number of samples that are taken of a long payload, and their length in bytes.
+const SAMPLES: usize = 4;
+const SAMPLE: usize = 16 << 10;
 /// The largest capacity in bytes of a scratch buffer that is kept after use.
 const KEEP_CAPACITY: usize = 64 << 10;
 
@@ -70,6 +77,11 @@ impl Deflate {
             client_takeover: client_no_takeover.is_none(),
             server_window_bits: server_bits.flatten().and_then(window_bits),
         })
+    }
+
+    /// Returns the base-2 logarithm of the window of the server.
+    pub fn window_bits(&self) -> u8 {
+        self.server_window_bits.unwrap_or(15)
     }
 
     /// Appends the value of the Sec-WebSocket-Extensions field of the response.
@@ -203,6 +215,17 @@ pub struct Deflater {
     /// The compressor and its window bits, created when first needed.
     compress: Option<(u8, Compress)>,
     scratch: Vec<u8>,
+    /// The last long frame of this turn.
+    last: Option<Box<Last>>,
+}
+
+/// A frame, and what it was made of.
+#[derive(Debug, Default)]
+struct Last {
+    opcode: u8,
+    bits: u8,
+    payload: Vec<u8>,
+    frame: Vec<u8>,
 }
 
 impl Deflater {
@@ -212,7 +235,8 @@ impl Deflater {
     }
 
     /// Appends a frame, compressed if that makes a message shorter. `out` must have room for the
-    /// frame without compression.
+    /// frame without compression. A very long message is not compressed, since nobody else would be
+    /// served meanwhile.
     pub fn write_frame(
         &mut self,
         out: &mut Vec<u8>,
@@ -220,8 +244,26 @@ impl Deflater {
         payload: &[u8],
         deflate: &Deflate,
     ) {
+        let bits = deflate.window_bits();
+        if payload.len() > MAX_COMPRESSED {
+            frame::write_header(out, opcode, payload.len(), false);
+            out.extend_from_slice(payload);
+        } else if payload.len() >= REMEMBERED {
+            self.write_again(out, opcode, payload, bits);
+        } else {
+            self.write_frame_of_any_length(out, opcode, payload, bits);
+        }
+    }
+
+    /// Appends a frame as [`Deflater::write_frame`] does, without a limit.
+    pub fn write_frame_of_any_length(
+        &mut self,
+        out: &mut Vec<u8>,
+        opcode: u8,
+        payload: &[u8],
+        bits: u8,
+    ) {
         let is_message = matches!(opcode, frame::TEXT | frame::BINARY);
-        let bits = deflate.server_window_bits.unwrap_or(15);
         if is_message && payload.len() >= MIN_COMPRESSED && self.compress(payload, bits) {
             frame::write_header(out, opcode, self.scratch.len(), true);
             out.extend_from_slice(&self.scratch);
@@ -235,8 +277,61 @@ impl Deflater {
         }
     }
 
+    /// Appends a frame. One that is the same as the last one is not compressed again: what is written to
+    /// many connections is compressed once, since no context is taken over.
+    fn write_again(&mut self, out: &mut Vec<u8>, opcode: u8, payload: &[u8], bits: u8) {
+        let is_same =
+            |last: &Last| (last.opcode, last.bits) == (opcode, bits) && last.payload == payload;
+        if let Some(last) = self.last.as_ref().filter(|last| is_same(last)) {
+            out.extend_from_slice(&last.frame);
+            return;
+        }
+        let begin = out.len();
+        self.write_frame_of_any_length(out, opcode, payload, bits);
+        let frame = out.get(begin..).unwrap_or_default();
+        let mut last = self.last.take().unwrap_or_default();
+        last.payload.clear();
+        last.frame.clear();
+        if last.payload.try_reserve(payload.len()).is_ok()
+            && last.frame.try_reserve(frame.len()).is_ok()
+        {
+            (last.opcode, last.bits) = (opcode, bits);
+            last.payload.extend_from_slice(payload);
+            last.frame.extend_from_slice(frame);
+            self.last = Some(last);
+        }
+    }
+
+    /// Forgets the last long frame, so that its memory is free.
+    #[inline]
+    pub fn forget_last(&mut self) {
+        if self.last.is_some() {
+            self.last = None;
+        }
+    }
+
+    /// Returns whether a long message has a part that can be compressed, as far as a few samples tell:
+    /// noise takes longer to compress than anything else.
+    fn is_promising(&mut self, payload: &[u8], bits: u8) -> bool {
+        if payload.len() < 2 * SAMPLES * SAMPLE {
+            return true;
+        }
+        (0..SAMPLES).any(|n| {
+            let at = (payload.len() - SAMPLE) / (SAMPLES - 1) * n;
+            let promises =
+                payload.get(at..at + SAMPLE).is_some_and(|part| self.deflate(part, bits));
+            self.scratch.clear();
+            promises
+        })
+    }
+
     /// Compresses a message into the scratch buffer. Returns false if it does not become shorter.
     fn compress(&mut self, payload: &[u8], bits: u8) -> bool {
+        self.is_promising(payload, bits) && self.deflate(payload, bits)
+    }
+
+    /// Compresses bytes as [`Deflater::compress`] does, without samples.
+    fn deflate(&mut self, payload: &[u8], bits: u8) -> bool {
         // A block that cannot be compressed becomes longer.
         let bound = payload.len() + payload.len() / 8 + 64;
         if self.scratch.try_reserve_exact(bound).is_err() {
@@ -372,7 +467,7 @@ mod tests {
     fn frame_of(payload: &[u8], server_window_bits: Option<u8>) -> Vec<u8> {
         let agreed = Deflate { client_takeover: true, server_window_bits };
         let mut out = Vec::new();
-        Deflater::new().write_frame(&mut out, 2, payload, &agreed);
+        Deflater::new().write_frame_of_any_length(&mut out, 2, payload, agreed.window_bits());
         out
     }
 
@@ -410,6 +505,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_again_is_compressed_once() {
+        let agreed = Deflate { client_takeover: true, server_window_bits: None };
+        let payload = b"the same again and ".repeat(2000);
+        let mut deflater = Deflater::new();
+        let mut write = |payload: &[u8], opcode: u8, agreed: &Deflate| {
+            let mut out = b"before".to_vec();
+            let total = deflater.compress.as_ref().map_or(0, |(_, compress)| compress.total_in());
+            deflater.write_frame(&mut out, opcode, payload, agreed);
+            let after = deflater.compress.as_ref().map_or(0, |(_, compress)| compress.total_in());
+            // The compressor counts from 0 for each message.
+            deflater.compress.iter_mut().for_each(|(_, compress)| compress.reset());
+            (out.split_off(6), after != total)
+        };
+        let (first, is_new) = write(&payload, 1, &agreed);
+        assert!(is_new);
+        assert_eq!(write(&payload, 1, &agreed), (first.clone(), false));
+        let (binary, is_new) = write(&payload, 2, &agreed);
+        assert!(is_new && binary[1..] == first[1..]);
+        let narrow = Deflate { server_window_bits: Some(9), ..agreed };
+        assert!(write(&payload, 2, &narrow).1);
+        assert!(write(&payload[1..], 2, &narrow).1);
+        assert_eq!(write(&payload, 1, &agreed).0, first);
+    }
+
+    #[test]
     fn messages_that_do_not_get_shorter_do_no_harm_to_those_behind_them() {
         let mut state = 1u32;
         let mut noise = |len: usize| -> Vec<u8> {
@@ -428,13 +548,18 @@ mod tests {
             for payload in [noise(len), half] {
                 let mut out = Vec::new();
                 deflater.write_frame(&mut out, 2, &payload, &agreed);
+                let compressed = out[0] == 0xc2;
+                let is_short = payload.len() <= MAX_COMPRESSED;
+                assert_eq!(compressed, payload.ends_with(b"--") && is_short, "{len}");
+                out.clear();
+                deflater.write_frame_of_any_length(&mut out, 2, &payload, 15);
+                let compressed = out[0] == 0xc2;
+                assert_eq!(compressed, payload.ends_with(b"--"), "{len}");
                 let header_len = match out[1] {
                     126 => 4,
                     127 => 10,
                     _ => 2,
                 };
-                let compressed = out[0] == 0xc2;
-                assert_eq!(compressed, payload.ends_with(b"--"), "{len}");
                 if compressed {
                     let mut inflater = Inflater::new();
                     let sent = inflated(&mut inflater, &out[header_len..], payload.len());

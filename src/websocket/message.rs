@@ -22,6 +22,11 @@ const TOO_BIG: u16 = 1009;
 /// The status code for a message for which there is no memory.
 pub const TRY_AGAIN_LATER: u16 = 1013;
 
+/// The number of bytes of a compressed message that are inflated at once: to a thousand times as many at
+/// most. And the number of inflated bytes behind which a step pauses.
+const INFLATED_AT_ONCE: usize = 512;
+const INFLATED_PER_STEP: usize = 128 << 10;
+
 /// The unit in which data is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unit {
@@ -45,6 +50,11 @@ pub enum Payload {
 pub enum Step {
     /// The whole input is consumed, and there is no event in it.
     More {
+        consumed: usize,
+    },
+    /// There may be an event in the rest of the input. Enough work is done for one step: a few bytes may
+    /// inflate to very many.
+    Pause {
         consumed: usize,
     },
     /// A message, or a frame of a message. `wsbits` is FIN with the opcode of the message, or the
@@ -178,6 +188,7 @@ impl Receiver {
     pub fn step(&mut self, input: &mut [u8]) -> Step {
         self.release();
         let mut at = 0;
+        let before = self.content.len();
         let stepped = loop {
             let (header, seen) = match self.state {
                 State::Closed => {
@@ -196,8 +207,11 @@ impl Receiver {
                 },
             };
             let left = header.len - seen;
-            let len =
+            let mut len =
                 usize::try_from(left).map_or(input.len() - at, |left| left.min(input.len() - at));
+            if !header.is_control() && self.message.is_some_and(|message| message.compressed) {
+                len = len.min(INFLATED_AT_ONCE);
+            }
             let piece = Piece {
                 range: at..at + len,
                 is_whole: seen == 0 && len as u64 == left,
@@ -217,7 +231,10 @@ impl Receiver {
                 self.data(&header, piece, input)
             };
             match step {
-                Ok(None) if is_last => {}
+                Ok(None) if self.content.len().saturating_sub(before) > INFLATED_PER_STEP => {
+                    break Ok(Step::Pause { consumed: at });
+                }
+                Ok(None) if is_last || at < input.len() => {}
                 Ok(None) => {
                     break Ok(Step::More { consumed: input.len() });
                 }

@@ -169,7 +169,9 @@ fn a_copy_and_a_move_go_where_they_are_told() {
             ("MOVE", "/b", "/none", "", 404),
             ("COPY", "/d", "/d1", "", 201),
             ("COPY", "/d/", "/d2/", "Depth: 0\r\n", 201),
-            ("COPY", "/d", "/d3", "Depth: 1\r\n", 400),
+            // Who sends this means all of it.
+            ("COPY", "/d", "/d3", "Depth: 1\r\n", 201),
+            ("MOVE", "/d", "/d4", "Depth: 1\r\n", 400),
             ("COPY", "/d", "/f", "Overwrite: F\r\n", 412),
             ("COPY", "/d", "/f", "", 204),
             ("MOVE", "/d1", "/d2", "", 204),
@@ -183,7 +185,8 @@ fn a_copy_and_a_move_go_where_they_are_told() {
             assert_eq!(dav.status(method, from, &fields, ""), *status);
         },
     );
-    assert_eq!(dav.names(""), ["a", "c", "c d", "d", "f"]);
+    assert_eq!(dav.names(""), ["a", "c", "c d", "d", "d3", "f"]);
+    assert_eq!(dav.read("d3/e/y"), "y");
     assert_eq!(
         (dav.names("c"), dav.names("c/e")),
         (vec!["e".into(), "x".into()], vec!["y".into()])

@@ -273,10 +273,15 @@ fn https_reads_its_certificate_again_when_it_is_told_to() {
     };
     for link in [Link::Shared, Link::Static] {
         renew("ec");
-        let mut program = Program::start_file(&compile_example("https.c", link), &["0", &path]);
-        let port = program.expect_start("Listening on https://127.0.0.1:");
-        let port = port.trim_end_matches('/').parse().expect("a port");
-        let tunnel = Tunnel::to(port);
+        let mut program = Program::start_file(&compile_example("https.c", link), &["0s,0r", &path]);
+        let ports = program.expect_start("Listening on ");
+        let (secure, plain) = ports.split_once(',').expect("two ports");
+        let port = |text: &str| text.trim_end_matches(['s', 'r']).parse::<u16>().expect("a port");
+        let mut client = Client::connect(port(plain));
+        let answer = client.ask("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let place = format!("https://localhost:{}/a", port(secure));
+        assert_eq!((answer.status, answer.field("Location")), (308, Some(&*place)));
+        let tunnel = Tunnel::to(port(secure));
         assert_eq!(get(tunnel.port, "/").text(), "Nobody else can read this, 127.0.0.1.\n");
         renew("rsa");
         program.signal("HUP");

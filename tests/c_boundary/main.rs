@@ -13,6 +13,7 @@ use support::lacks;
 
 mod abi;
 mod answers;
+mod basic_auth;
 mod cgi;
 mod cgi_processes;
 mod cluster;
@@ -40,13 +41,19 @@ mod hostile;
 mod keep_alive;
 mod limits;
 mod listings;
+mod local_sockets;
 mod logs;
 mod options;
 mod password_files;
 mod passwords;
 mod paths;
 mod persistence;
+mod ports;
+mod proxies;
+mod proxy_programs;
 mod ranges;
+#[cfg(feature = "tls")]
+mod redirections;
 mod representations;
 mod requests;
 mod secrets;

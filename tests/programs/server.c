@@ -10,7 +10,12 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "check.h"
@@ -205,6 +210,37 @@ static mg_handler_t handler_named(const char *name) {
                                        : NULL;
 }
 
+/* The port to which a socket is bound; 0 if it has none. */
+static int port_of_socket(int sock) {
+  struct sockaddr_in address;
+  socklen_t len = sizeof(address);
+  memset(&address, 0, sizeof(address));
+  if (getsockname(sock, (struct sockaddr *) &address, &len) != 0) return 0;
+  return address.sin_family == AF_INET ? ntohs(address.sin_port) : 0;
+}
+
+static int bind_local(const char *path) {
+  struct sockaddr_un address;
+  int sock = socket(AF_UNIX, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof(address));
+  address.sun_family = AF_UNIX;
+  strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+  CHECK(bind(sock, (struct sockaddr *) &address, sizeof(address)) == 0);
+  CHECK(listen(sock, 16) == 0);
+  return sock;
+}
+
+static int run_child(int destroys) {
+  int status = -1;
+  pid_t child = fork();
+  if (child == 0) {
+    if (destroys) mg_destroy_server(&server);
+    _exit(0);
+  }
+  CHECK(waitpid(child, &status, 0) == child);
+  return status;
+}
+
 static int perform(struct mg_connection *conn, char *step, int last);
 
 struct errand {
@@ -295,6 +331,8 @@ static int perform(struct mg_connection *conn, char *step, int last) {
   } else if (strcmp(verb, "strings") == 0) {
     SAY("%s method=%s uri=%s query=%s headers=%d", step, conn->request_method, conn->uri,
         conn->query_string ? conn->query_string : "NULL", conn->num_headers);
+  } else if (strcmp(verb, "peer") == 0) {
+    SAY("%s peer=%s %d", step, conn->remote_ip, conn->remote_port);
   } else if (strcmp(verb, "set") == 0) {
     word = next_word(&step);
     text = mg_set_option(server, word, step);
@@ -332,6 +370,17 @@ static int perform(struct mg_connection *conn, char *step, int last) {
     SAY("pushed %d", len);
   } else if (strcmp(verb, "listener") == 0) {
     SAY("listener %s", mg_get_listening_socket(server) == -1 ? "none" : "open");
+  } else if (strcmp(verb, "listener_port") == 0) { /* that of the socket which others may share */
+    SAY("listener_port %d", port_of_socket(mg_get_listening_socket(server)));
+  } else if (strcmp(verb, "adopt") == 0) { /* a Unix domain socket that the program has bound */
+    mg_set_listening_socket(server, bind_local(step));
+    SAY("adopted");
+  } else if (strcmp(verb, "umask") == 0) {
+    umask((mode_t) strtol(step, NULL, 8));
+  } else if (strcmp(verb, "go") == 0) {
+    CHECK(chdir(step) == 0);
+  } else if (strcmp(verb, "child") == 0) { /* one that destroys its copy, or only exits */
+    SAY("child ended with %d", run_child(strcmp(step, "destroys") == 0));
   } else if (strcmp(verb, "unlisten") == 0) {
     mg_set_listening_socket(server, -1);
   } else if (strcmp(verb, "spoil") == 0) {
@@ -513,6 +562,19 @@ static void live_with(const char *habit) {
   }
 }
 
+/* Listens on a Unix domain socket that the program itself has opened. */
+static void listen_at(const char *path) {
+  struct sockaddr_un address;
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  memset(&address, 0, sizeof(address));
+  address.sun_family = AF_UNIX;
+  CHECK(strlen(path) < sizeof(address.sun_path));
+  strcpy(address.sun_path, path);
+  CHECK(bind(listener, (struct sockaddr *) &address, sizeof(address)) == 0);
+  CHECK(listen(listener, 16) == 0);
+  mg_set_listening_socket(server, listener);
+}
+
 int main(int argc, char *argv[]) {
   int i, step = 0;
   struct rlimit limit;
@@ -553,6 +615,8 @@ int main(int argc, char *argv[]) {
         CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
       } else if (strcmp(argv[i], "--error") == 0) {
         error_steps[num_error_steps++] = value;
+      } else if (strcmp(argv[i], "--unix") == 0) {
+        listen_at(value);
       } else if (strcmp(argv[i], "--habit") == 0) {
         live_with(value);
       } else if (strcmp(argv[i], "--error-returns") == 0) {

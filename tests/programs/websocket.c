@@ -325,6 +325,8 @@ static int perform(struct mg_connection *conn, char *step) {
     SAY("%s", step);
   } else if (strcmp(verb, "strings") == 0) {
     SAY("strings %s", ((struct seen *) conn->connection_param)->text);
+  } else if (strcmp(verb, "peer") == 0) {
+    SAY("%s peer=%s %d", step, conn->remote_ip, conn->remote_port);
   } else if (strcmp(verb, "set") == 0) {
     word = next_word(&step);
     problem = mg_set_option(server, word, step);

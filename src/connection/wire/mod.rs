@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::answer::file::{CHANGED, FileBody};
+use crate::answer::file::{CHANGED, FileBody, NOT_CACHED};
 use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
 use crate::exchange::outbox::Outbox;
@@ -27,10 +27,11 @@ use crate::shared::pool;
 use crate::shared::slots::Slot;
 use crate::tls::Session;
 
-/// The largest number of bytes of a file that the kernel moves for one connection in one turn. It
-/// exceeds the share of other work, since filling a socket at once costs much less than filling it
-/// in turns.
-const TRANSFER_PER_TURN: usize = 8 << 20;
+/// The largest number of bytes of a file that the kernel moves at once.
+const TRANSFER_AT_ONCE: usize = 512 << 10;
+/// The largest number of bytes that are sent at once, before others have their turn: while the client
+/// reads, a socket takes any number.
+const SEND_AT_ONCE: usize = 1 << 20;
 
 /// The socket, with its input and output.
 pub struct Wire {
@@ -179,6 +180,14 @@ impl Wire {
                 false => &mut cx.turn.ongoing,
             };
             list.list.push_back(self.index());
+        }
+    }
+
+    /// Gives the connection a turn in a moment, since the disk reads what it needs.
+    pub fn come_back(&mut self, cx: &mut Context) {
+        if !self.queued {
+            self.queued = true;
+            cx.turn.reading.push(self.index());
         }
     }
 
@@ -422,12 +431,16 @@ impl Wire {
     fn send_plain(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
         let Some(out) = self.out.as_mut() else { return true };
         while !out.is_empty() && self.writable {
-            match rustix::net::send(&self.socket, out.pending(), flags | SendFlags::NOSIGNAL) {
+            if out.len() > SEND_AT_ONCE {
+                return self.send_share(cx, flags);
+            }
+            let pending = out.pending();
+            match rustix::net::send(&self.socket, pending, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     if !self.lives_by_input {
                         self.last_active = cx.clock.now;
                     }
-                    if count < out.len() {
+                    if count < pending.len() {
                         // A short write means that the socket is full. An event announces room.
                         self.writable = false;
                     }
@@ -439,6 +452,46 @@ impl Wire {
             }
         }
         true
+    }
+
+    /// Sends a share of very many bytes. The others follow in turns of their own. Returns false if the
+    /// connection has failed.
+    #[cold]
+    fn send_share(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
+        if self.queued {
+            // It has had its share, or will have it soon.
+            return true;
+        }
+        let Some(out) = self.out.as_mut() else { return true };
+        out.divide_long();
+        let mut left = SEND_AT_ONCE;
+        while left > 0 && self.writable && !out.is_empty() {
+            let pending = out.pending();
+            let share = &pending[..pending.len().min(left)];
+            match rustix::net::send(&self.socket, share, flags | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    if !self.lives_by_input {
+                        self.last_active = cx.clock.now;
+                    }
+                    self.writable = count == share.len();
+                    left -= count;
+                    out.consume(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.writable = false,
+                Err(_) => return false,
+            }
+        }
+        self.go_on_sending(cx);
+        true
+    }
+
+    /// Gives the connection another turn if its socket takes more.
+    fn go_on_sending(&mut self, cx: &mut Context) {
+        if self.writable {
+            self.yields = true;
+            self.make_ready(cx);
+        }
     }
 
     /// Corrects the count of queued bytes, and logs the answers that are sent now.
@@ -485,15 +538,19 @@ impl Wire {
         if !self.writable || self.backlog() > 0 {
             return Transferred::Nothing;
         }
-        match file.transfer(&self.socket, TRANSFER_PER_TURN, cx.files.look()) {
+        match file.transfer(&self.socket, TRANSFER_AT_ONCE, cx.files.look(), cx.clock.now) {
             Ok(count) => {
                 self.outbox(cx).pass(count);
                 self.last_active = cx.clock.now;
                 // A second attempt at once would send small pieces to a socket that is nearly full.
-                let whole = count == TRANSFER_PER_TURN || !file.is_transfer();
+                let whole = count == TRANSFER_AT_ONCE || !file.is_transfer();
                 self.writable = whole || takes_more(&self.socket);
                 cx.turn.spend(count);
                 Transferred::Bytes
+            }
+            Err(NOT_CACHED) => {
+                self.come_back(cx);
+                Transferred::Nothing
             }
             Err(Errno::AGAIN) => {
                 self.writable = false;

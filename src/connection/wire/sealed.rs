@@ -15,6 +15,8 @@ use crate::exchange::input::SCRATCH;
 
 /// The number of bytes of records that are received and decrypted at once.
 const RECORDS: usize = SCRATCH * 3 / 4;
+/// The number of bytes from which others have their turn while a connection encrypts and sends.
+const SEAL_AT_ONCE: usize = 512 << 10;
 
 /// The answer to a client that speaks plain HTTP instead of TLS.
 const NOT_PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\
@@ -152,8 +154,20 @@ impl Wire {
         }
         let Some(session) = self.session.as_deref_mut() else { return true };
         let records = &mut cx.tls.sealed;
+        let is_long = self.out.as_ref().is_some_and(|out| out.len() > SEAL_AT_ONCE);
+        // One that waits for its turn has had its share, or will have it soon.
+        let mut left = if is_long && self.queued { 0 } else { SEAL_AT_ONCE };
+        if is_long && let Some(out) = self.out.as_mut() {
+            out.divide_long();
+        }
         while self.writable {
-            let plain = self.out.as_ref().map_or(&[][..], |out| out.pending());
+            if left == 0 {
+                self.go_on_sending(cx);
+                break;
+            }
+            let out = self.out.as_ref();
+            let plain = out.map_or(&[][..], |out| out.pending());
+            let is_last = is_last && !out.is_some_and(|out| out.is_divided());
             if session.fill(plain, is_last, records).is_err() {
                 return false;
             }
@@ -169,6 +183,7 @@ impl Wire {
                     if count < records.as_slice().len() {
                         self.writable = false;
                     }
+                    left = left.saturating_sub(count);
                     let done = session.sent(records.as_slice(), count);
                     let is_empty = self.out.as_mut().is_none_or(|out| {
                         out.consume(done);

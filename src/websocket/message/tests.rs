@@ -43,6 +43,10 @@ fn run<'a>(
                     assert_eq!(at + consumed, piece.len(), "leftovers");
                     break;
                 }
+                Step::Pause { consumed } => {
+                    at += consumed;
+                    continue;
+                }
                 Step::Message { wsbits, opcode, payload, consumed } => {
                     (Message(wsbits, opcode, bytes(payload)), consumed)
                 }
@@ -374,4 +378,33 @@ proptest! {
         prop_assert_eq!(&run(&mut receiver(), pieces).0, &expected);
         prop_assert_eq!(&run(&mut receiver(), stream.chunks(1)).0, &expected);
     }
+}
+
+#[test]
+fn a_step_inflates_a_bounded_number_of_bytes() {
+    let agreed =
+        super::super::deflate::Deflate { client_takeover: false, server_window_bits: None };
+    let bomb = vec![0; 8 << 20];
+    let mut frame = Vec::new();
+    super::super::deflate::Deflater::new().write_frame_of_any_length(&mut frame, 2, &bomb, 15);
+    assert_eq!(frame[..2], [0xc2, 126]);
+    let mut input = masked(0xc2, &frame[4..]);
+    let mut receiver = Receiver::new(Unit::Message, bomb.len(), Some(agreed));
+    let (mut at, mut before, mut steps) = (0, 0, 0);
+    loop {
+        let step = receiver.step(&mut input[at..]);
+        let inflated = receiver.buffered();
+        assert!(inflated - before < 1 << 20, "{inflated}");
+        (before, steps) = (inflated, steps + 1);
+        match step {
+            Step::Pause { consumed } => at += consumed,
+            Step::Message { payload: Payload::Own, consumed, .. } => {
+                assert_eq!(at + consumed, input.len());
+                break;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    assert!(steps > 8, "{steps}");
+    assert!(receiver.own() == [bomb, vec![0]].concat());
 }

@@ -3,6 +3,9 @@
 use super::{deadline, shown};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// One connection to a server.
@@ -53,9 +56,37 @@ impl Client {
         let address = SocketAddr::new(address, port);
         let stream = TcpStream::connect_timeout(&address, deadline())
             .unwrap_or_else(|error| panic!("connect to {address}: {error}"));
+        Client::of(stream)
+    }
+
+    fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(deadline())).expect("a read deadline");
         stream.set_write_timeout(Some(deadline())).expect("a write deadline");
+        Client { stream, received: Vec::new(), was_reset: false }
+    }
+
+    /// Connects over IPv4 from this address of the machine.
+    pub fn connect_from(source: Ipv4Addr, port: u16) -> Client {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of this machine");
+        connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).expect("a connection");
+        Client::of(socket.into())
+    }
+
+    /// Connects to a Unix domain socket; the name of an abstract one begins with `@`.
+    pub fn connect_local(name: &str) -> Client {
+        let stream = match name.strip_prefix('@') {
+            Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name)
+                .and_then(|address| UnixStream::connect_addr(&address)),
+            None => UnixStream::connect(name),
+        };
+        let stream = stream.unwrap_or_else(|error| panic!("connect to {name}: {error}"));
+        stream.set_read_timeout(Some(deadline())).expect("a read deadline");
+        stream.set_write_timeout(Some(deadline())).expect("a write deadline");
+        // What is done with it is the same for all streams.
+        let stream = TcpStream::from(OwnedFd::from(stream));
         Client { stream, received: Vec::new(), was_reset: false }
     }
 

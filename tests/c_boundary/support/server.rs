@@ -18,6 +18,13 @@ impl Server {
         Server { program, port }
     }
 
+    /// The same without a port: `args` say where it listens.
+    pub fn start_local(args: &[&str]) -> Server {
+        let mut program = Program::start("server.c", args);
+        program.expect_start("PORT ");
+        Server { program, port: 0 }
+    }
+
     /// The same under strace, which makes system calls fail; see [`Program::start_failing`].
     pub fn start_failing(faults: &[&str], args: &[&str]) -> Server {
         let mut all = vec!["listening_port=127.0.0.1:0"];
