@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use mongoose::options::{Protocols, VerifyClient};
+use mongoose::tls::records::Records;
 use mongoose::tls::setup::{Pem, Setup};
 use mongoose::tls::{Authorities, Certificate, Identity, Session};
 use rustls::pki_types::pem::PemObject as _;
@@ -19,7 +20,7 @@ const IDENTITY: &[u8] = include_bytes!("identity.pem");
 /// The length of the server's buffer for records.
 const WIRE: usize = 48 * 1024;
 /// The longest input that a session may keep.
-const KEPT: usize = 24 * 1024;
+const KEPT: usize = 20 * 1024;
 /// Steps after which everything has arrived.
 const PATIENCE: usize = 1000;
 
@@ -133,14 +134,15 @@ impl World {
 
     /// The server's socket takes so many bytes.
     fn flush(&mut self, count: usize) {
-        let mut records = Vec::new();
+        let mut records = Records::default();
         if self.server.fill(&self.outbox, false, &mut records).is_err() {
             assert!(self.has_failed || self.has_ended);
             return;
         }
+        let records = records.as_slice();
         let count = count.min(records.len());
         self.to_client.extend_from_slice(&records[..count]);
-        let done = self.server.sent(&records, count);
+        let done = self.server.sent(records, count);
         self.outbox.drain(..done);
     }
 
