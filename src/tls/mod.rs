@@ -175,13 +175,16 @@ impl Session {
         let rest = wire.get(taken.consumed..).unwrap_or_default();
         if rest.is_empty() || taken.ended {
             self.partial = Vec::new();
-        } else if rest.len() >= MAX_PARTIAL || self.partial.try_reserve(rest.len()).is_err() {
+            return Ok(taken.ended);
+        }
+        // What was stored is part of the rest. A handshake that is never completed takes no more
+        // room than it has to.
+        self.partial.clear();
+        if rest.len() >= MAX_PARTIAL || self.partial.try_reserve_exact(rest.len()).is_err() {
             self.state = State::Failed;
             return Err("a message is too long".to_owned());
-        } else {
-            self.partial.clear();
-            self.partial.extend_from_slice(rest);
         }
+        self.partial.extend_from_slice(rest);
         Ok(taken.ended)
     }
 

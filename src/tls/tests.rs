@@ -70,7 +70,7 @@ fn outcome(identity: &Identity, input: &[u8], piece: usize) -> Result<usize, Str
         wire[begin..begin + count].copy_from_slice(&input[..count]);
         input = &input[count..];
         session.receive(&mut wire[..begin + count], |_| panic!("no content was sent"))?;
-        assert!(session.partial.len() < MAX_PARTIAL);
+        assert!(session.partial.capacity() < MAX_PARTIAL);
     }
     let mut records = Records::default();
     session.fill(&[], false, &mut records)?;
