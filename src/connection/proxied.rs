@@ -102,7 +102,11 @@ impl Conn {
         cx: &mut Context,
         request: &mut Request,
     ) -> Result<(), u16> {
-        let Some(trusted) = &cx.options.config.trusted_proxies else { return Ok(()) };
+        let Some(trusted) = &cx.options.config.trusted_proxies else {
+            // An earlier request may have shown a client that is not believed any more.
+            self.wire.slot.show_peer(self.wire.peer);
+            return Ok(());
+        };
         let fields = request.head.pairs(request.head_bytes());
         let told = forwarded::read(fields, self.wire.peer, trusted);
         let told = match told {

@@ -19,6 +19,8 @@ pub mod port;
 pub mod records;
 pub mod setup;
 pub mod subject;
+#[cfg(all(test, feature = "tls"))]
+mod tests;
 #[cfg(feature = "tls")]
 mod tickets;
 
@@ -34,8 +36,9 @@ use self::engine::Engine;
 pub use self::identity::{Authorities, Certificate, Identity};
 use self::records::Records;
 
-/// The longest incomplete record or handshake message in bytes that is stored. Records are at most
-/// 18 KiB long (RFC 5246, section 6.2.3).
+/// The longest handshake message in bytes, with the headers of its records, in however many pieces it
+/// arrives; and so the longest input that is stored. Records are at most 18 KiB long (RFC 5246,
+/// section 6.2.3).
 const MAX_PARTIAL: usize = 20 * 1024;
 /// The number of bytes that are encrypted at a time, before the socket has taken their records: a
 /// piece of a file, with the head of the answer in front of it.
@@ -155,7 +158,7 @@ impl Session {
     /// record. The content is shorter than `wire`. Returns whether the client has sent
     /// `close_notify`. After an error, whose text is for the log, the connection must end.
     pub fn receive(&mut self, wire: &mut [u8], sink: impl FnMut(&[u8])) -> Result<bool, String> {
-        let (taken, is_open) = match self.engine.take(wire, &mut self.unsent, sink) {
+        let (taken, is_open) = match self.take(wire, sink) {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.state = State::Failed;
@@ -172,14 +175,38 @@ impl Session {
         let rest = wire.get(taken.consumed..).unwrap_or_default();
         if rest.is_empty() || taken.ended {
             self.partial = Vec::new();
-        } else if rest.len() > MAX_PARTIAL || self.partial.try_reserve(rest.len()).is_err() {
+            return Ok(taken.ended);
+        }
+        // What was stored is part of the rest. A handshake that is never completed takes no more
+        // room than it has to.
+        self.partial.clear();
+        if rest.len() >= MAX_PARTIAL || self.partial.try_reserve_exact(rest.len()).is_err() {
             self.state = State::Failed;
             return Err("a message is too long".to_owned());
-        } else {
-            self.partial.clear();
-            self.partial.extend_from_slice(rest);
         }
+        self.partial.extend_from_slice(rest);
         Ok(taken.ended)
+    }
+
+    /// Reads the records of `wire`, never more of them at a time than could have been stored: what
+    /// arrives at once is treated as what arrives in pieces.
+    fn take(
+        &mut self,
+        wire: &mut [u8],
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(Taken, bool), String> {
+        let mut consumed = 0;
+        loop {
+            let rest = wire.get_mut(consumed..).unwrap_or_default();
+            let is_all = rest.len() <= MAX_PARTIAL;
+            let end = rest.len().min(MAX_PARTIAL);
+            let piece = rest.get_mut(..end).unwrap_or_default();
+            let (taken, is_open) = self.engine.take(piece, &mut self.unsent, &mut sink)?;
+            consumed += taken.consumed;
+            if is_all || taken.ended || taken.consumed == 0 {
+                return Ok((Taken { consumed, ..taken }, is_open));
+            }
+        }
     }
 
     /// Fills `records` with the next records to send: stored ones, then some of `plain`, which is
