@@ -278,7 +278,8 @@ pub fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
         Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => {
             match fs::symlink_metadata(to) {
                 Ok(_) => Err(ErrorKind::AlreadyExists.into()),
-                Err(_) => fs::rename(from, to),
+                Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
+                Err(error) => Err(error),
             }
         }
         result => Ok(result?),
