@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering;
 use crate::abi::mg_server;
 use crate::exchange::context::FORKS;
 use crate::server::Server;
-use crate::shared::faults::Quiet;
 use crate::shared::hub::Hub;
 use crate::shared::thread_number;
 
@@ -28,6 +27,14 @@ fn me() -> u64 {
     thread_number::current() << 2
 }
 
+/// Returns whether this thread uses a server. Also true if that cannot be found out.
+pub fn is_inside() -> bool {
+    Hub::any(|hub| {
+        let word = hub.holder.load(Ordering::Relaxed);
+        word & STATE != IDLE && word & !STATE == me()
+    })
+}
+
 /// Returns the hub behind a pointer that C holds.
 ///
 /// # Safety
@@ -43,21 +50,9 @@ pub struct Hold {
     hub: &'static Hub,
     /// The word to restore; `None` if this thread used the server already.
     after: Option<u64>,
-    /// Set with `after`.
-    _quiet: Option<Quiet>,
 }
 
 impl Hold {
-    /// Makes a hold that puts `after` back at its end.
-    fn new(hub: &'static Hub, after: u64) -> Self {
-        Self { hub, after: Some(after), _quiet: Some(Quiet::begin()) }
-    }
-
-    /// Makes a hold within another one of this thread.
-    fn within(hub: &'static Hub) -> Self {
-        Self { hub, after: None, _quiet: None }
-    }
-
     /// Takes the server for a short use. Returns `None` while another thread polls.
     pub fn short(hub: &'static Hub) -> Option<Self> {
         forget_parent(hub);
@@ -66,10 +61,10 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | SHORT) {
-                        return Some(Self::new(hub, word));
+                        return Some(Self { hub, after: Some(word) });
                     }
                 }
-                _ if word & !STATE == me() => return Some(Self::within(hub)),
+                _ if word & !STATE == me() => return Some(Self { hub, after: None }),
                 SHORT => std::thread::yield_now(),
                 _ => return None,
             }
@@ -83,10 +78,10 @@ impl Hold {
             return None;
         }
         if word & STATE != IDLE {
-            return Some(Self::within(hub));
+            return Some(Self { hub, after: None });
         }
         // Between polls another thread may take the server over.
-        swap(hub, word, word | SHORT).then(|| Self::new(hub, word))
+        swap(hub, word, word | SHORT).then(|| Self { hub, after: Some(word) })
     }
 
     /// Takes the server for a poll. Returns `None` if a thread polls or walks already.
@@ -97,7 +92,7 @@ impl Hold {
             match word & STATE {
                 IDLE => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self::new(hub, me()));
+                        return Some(Self { hub, after: Some(me()) });
                     }
                 }
                 SHORT if word & !STATE != me() => std::thread::yield_now(),
@@ -116,11 +111,11 @@ impl Hold {
             match word & STATE {
                 IDLE if mine || word == 0 => {
                     if swap(hub, word, me() | LONG) {
-                        return Some(Self::new(hub, word));
+                        return Some(Self { hub, after: Some(word) });
                     }
                 }
                 IDLE => return None,
-                _ if mine => return Some(Self::within(hub)),
+                _ if mine => return Some(Self { hub, after: None }),
                 SHORT => std::thread::yield_now(),
                 _ => return None,
             }

@@ -33,7 +33,7 @@ use crate::shared::slots::Slot;
 pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server {
     guard(ptr::null_mut(), || {
         prepare_process();
-        faults::keep_quiet();
+        faults::keep_quiet(hold::is_inside);
         // Rust aborts the process when a small allocation fails. If a large one succeeds before,
         // that is unlikely.
         if Vec::<u8>::new().try_reserve_exact(256 * 1024).is_err() {

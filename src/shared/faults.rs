@@ -37,15 +37,16 @@ impl Drop for Quiet {
     }
 }
 
-/// Keeps panics within the library from being printed. Those of the program, if it is written in
-/// Rust, are reported as before.
-pub fn keep_quiet() {
+/// Keeps panics within the library from being printed: where a [`Quiet`] call runs, and where
+/// `is_inside` says so, which costs nothing until then. Those of the program, if it is written in
+/// Rust, are reported as before, unless they are in a handler.
+pub fn keep_quiet(is_inside: fn() -> bool) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = take_hook();
-        set_hook(Box::new(move |info| match DEPTH.get() {
-            0 => before(info),
-            _ => note(info),
+        set_hook(Box::new(move |info| match DEPTH.get() > 0 || is_inside() {
+            true => note(info),
+            false => before(info),
         }));
     });
 }
@@ -74,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_program_is_none_of_the_library() {
-        keep_quiet();
+        keep_quiet(|| false);
         let panics = |text: &'static str| std::panic::catch_unwind(|| panic!("{text}")).is_err();
         let quiet = Quiet::begin();
         assert!(panics("a fault of the library"));
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut() {
-        keep_quiet();
+        keep_quiet(|| false);
         let quiet = Quiet::begin();
         let text = "\u{e9}".repeat(MAX_TEXT);
         assert!(std::panic::catch_unwind(|| panic!("{text}")).is_err());

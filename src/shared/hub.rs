@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
@@ -86,6 +86,9 @@ pub struct Hub {
 /// with an old pointer must not reach the clients of a later server.
 const QUARANTINE: usize = 4096;
 
+/// The hubs of the servers that there are.
+static IN_USE: Mutex<Vec<&'static Hub>> = Mutex::new(Vec::new());
+
 /// Hubs of servers that have ended, the oldest first.
 static HUBS: Mutex<VecDeque<&'static Hub>> = Mutex::new(VecDeque::new());
 
@@ -132,7 +135,18 @@ impl Hub {
             word.store(list.expose_provenance(), Ordering::Relaxed);
         }
         hub.queue.open();
+        IN_USE.lock().unwrap_or_else(PoisonError::into_inner).push(hub);
         hub
+    }
+
+    /// Returns whether `holds` is true of the hub of a server; also if the list of them is in use.
+    pub fn any(holds: impl Fn(&Hub) -> bool) -> bool {
+        let in_use = match IN_USE.try_lock() {
+            Ok(in_use) => in_use,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return true,
+        };
+        in_use.iter().any(|hub| holds(hub))
     }
 
     /// Gives a hub back. Closes its queue, and releases the threads that wait.
@@ -140,6 +154,9 @@ impl Hub {
         for message in self.queue.close() {
             message.withdraw();
         }
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        in_use.retain(|hub| !ptr::eq(*hub, self));
+        drop(in_use);
         HUBS.lock().unwrap_or_else(PoisonError::into_inner).push_back(self);
     }
 }

@@ -92,10 +92,11 @@ impl Cluster {
         (0..count).map(|number| self.enter(&format!("guest{number}"))).collect()
     }
 
-    /// All ends with the script, which ends as after Ctrl-C.
+    /// All ends with the script, which ends as after Ctrl-C. (The signal of that is ignored by all
+    /// that a shell starts in the background, and so by all that this test starts, too.)
     fn stop(self) {
         let members: Vec<Member> = self.servers.iter().map(|(_, member)| *member).collect();
-        self.run.terminate("INT");
+        self.run.terminate("TERM");
         for member in members {
             assert!(!std::fs::exists(format!("/proc/{}", member.pid)).unwrap_or(false));
         }

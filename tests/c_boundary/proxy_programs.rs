@@ -276,20 +276,25 @@ fn clients_that_share_a_connection_of_a_proxy_stay_apart() {
     )]);
     for proxy in [&nginx, &haproxy] {
         let before = scratch.read("access").lines().count();
-        for round in 0..3 {
-            for (place, source) in [ONE, OTHER].into_iter().enumerate() {
+        let mut expected = Vec::new();
+        // A proxy may not have put the connection aside in time for the next client.
+        let mut shared = 0;
+        while shared < 3 {
+            assert!(expected.len() < 400, "the proxy does not share its connection");
+            for source in [ONE, OTHER] {
                 let mut client = Client::connect_from(source, proxy.ports[0]);
                 let head = |path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
                 // The number of requests on the connection of the proxy.
-                let count = client.ask(head("/count")).text();
-                assert_eq!(count, (2 * round + place + 1).to_string());
+                let count: usize = client.ask(head("/count")).text().parse().expect("a number");
+                shared += usize::from(source == OTHER && count > 1);
                 assert_eq!(client.ask(head("/peer")).text(), format!("{source} 0"));
+                expected.extend([source.to_string(), source.to_string()]);
             }
         }
-        until("the log has all", || scratch.read("access").lines().count() == before + 12);
+        let wanted = before + expected.len();
+        until("the log has all", || scratch.read("access").lines().count() == wanted);
         let log = scratch.read("access");
         let clients = log.lines().skip(before).filter_map(|line| line.split(' ').next());
-        let expected = ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3"].repeat(3);
         assert_eq!(clients.collect::<Vec<_>>(), expected);
     }
     server.stop();
