@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::{Entries, read_entries};
 use crate::dav::set_aside::{Held, Kind, empty};
 use crate::dav::store::STATE;
@@ -120,7 +122,7 @@ impl Removal {
             && path.file_name() != Some(OsStr::new(STATE))
             && changed_of(&fs::symlink_metadata(path)?) > begun
         {
-            return Err(ErrorKind::AlreadyExists.into());
+            return Err(Errno::EXIST.into());
         }
         fs::remove_file(path)
     }
@@ -280,6 +282,27 @@ mod tests {
             while !removal.advance(&mut 1) {}
             assert_eq!(shown(&outside), ["1", "2", "3"], "{portions}");
         }
+    }
+
+    #[test]
+    fn what_was_changed_after_it_was_copied_stays() {
+        let folder = Folder::new();
+        let (root, copy) = (folder.0.join("root"), folder.0.join("copy"));
+        fs::create_dir_all(root.join("d")).unwrap();
+        for name in ["a", "d/b", "d/c"] {
+            fs::write(root.join(name), "old").unwrap();
+        }
+        fs::create_dir(&copy).unwrap();
+        let changed = |path: &Path| changed_of(&fs::symlink_metadata(path).unwrap());
+        let begun = changed(&copy);
+        // The clock of a file system may tick slowly.
+        while changed(&root.join("d/b")) <= begun {
+            fs::write(root.join("d/b"), "new").unwrap();
+        }
+        let mut removal = Removal::of_copied(root.clone(), begun);
+        while !removal.advance(&mut 1) {}
+        assert_eq!(removal.failures, [(b"d/b".to_vec(), 409)]);
+        assert_eq!(shown(&root), ["d", "d/b"]);
     }
 
     #[test]
