@@ -433,6 +433,19 @@ impl Conn {
         is_well
     }
 
+    /// Sends as much as the socket takes, in as many shares as it takes.
+    pub fn flush_all(&mut self, cx: &mut Context) {
+        loop {
+            self.wire.queued = false;
+            let before = self.wire.backlog();
+            let is_well = self.flush(cx);
+            // Where nothing was sent, another attempt would not help.
+            if !is_well || !self.wire.writable || self.wire.backlog() >= before {
+                return;
+            }
+        }
+    }
+
     /// Receives behind the unread input, while a request is waited for.
     #[inline]
     fn receive(&mut self, cx: &mut Context) -> Received {

@@ -3,6 +3,7 @@
 //! Refuses to know the connections, the kernel's event queue and the listening socket: code that is
 //! handed a `Context` cannot reach them.
 
+use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
 use std::io;
 use std::path::Path;
@@ -83,7 +84,7 @@ pub struct Context {
     pub hidden: Hidden,
     /// Messages of other threads that were taken from the queue, and that their connections have
     /// not received yet.
-    pub pending: Vec<Message>,
+    pub pending: VecDeque<Message>,
 }
 
 impl Context {
@@ -117,7 +118,7 @@ impl Context {
             tls: Port::default(),
             secure_port: None,
             hidden: Hidden::default(),
-            pending: Vec::new(),
+            pending: VecDeque::new(),
         };
         let timeout = context.options.config.cgi_timeout_ms;
         context.programs.set_timeout(timeout, now);
@@ -252,11 +253,19 @@ impl Context {
         if self.hub.queue.is_filled() {
             self.hub.queue.take(&mut self.pending);
         }
-        let is_own = |message: &mut Message| match message {
+        let is_own = |message: &Message| match message {
             Message::Write { slot: other, .. } => std::ptr::eq(*other, slot),
             _ => false,
         };
-        self.pending.extract_if(.., is_own).collect()
+        let mut own = Vec::new();
+        for _ in 0..self.pending.len() {
+            match self.pending.pop_front() {
+                Some(message) if is_own(&message) => own.push(message),
+                Some(message) => self.pending.push_back(message),
+                None => break,
+            }
+        }
+        own
     }
 
     /// Writes the access log line of an answer whose bytes are sent up to the position `taken` of

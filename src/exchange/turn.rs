@@ -2,7 +2,8 @@
 //! output is sent together.
 //!
 //! Connections with fresh events come first. Those that go on, since their share was not enough, wait
-//! in lists of their own: how many of them there are makes no difference to a short request. Refuses to know the connections themselves, of which it holds indices.
+//! in lists of their own: how many of them there are makes no difference to a short request. Refuses to
+//! know the connections themselves, of which it holds indices.
 
 use std::collections::VecDeque;
 
@@ -113,7 +114,9 @@ impl Turn {
     /// Begins a turn. `now` is in milliseconds of the clock.
     pub fn begin(&mut self, now: u32) {
         self.left = self.ready.len();
-        self.ongoing.list.extend(self.reading.drain(..));
+        if !self.reading.is_empty() {
+            self.ongoing.list.extend(self.reading.drain(..));
+        }
         self.ongoing.begin_turn();
         self.handshakes.begin_turn();
         self.batch_time = now;

@@ -44,6 +44,8 @@ pub(super) struct Acceptor {
     spare_fd: Option<OwnedFd>,
     /// Set while `max_connections` are open.
     is_full: bool,
+    /// Set if a call of a listener may be put off.
+    rests: bool,
     /// The number of connections that may still be accepted in this turn.
     left: usize,
     /// The number of connections accepted so far.
@@ -59,6 +61,7 @@ impl Default for Acceptor {
             next: 0,
             spare_fd: None,
             is_full: false,
+            rests: false,
             left: 0,
             accepted: 0,
             first_reads: 1,
@@ -106,9 +109,13 @@ impl Acceptor {
     /// Allows the connections of another turn, and the calls that are due again.
     pub fn begin_turn(&mut self, now: u32) {
         self.left = ACCEPTS_PER_TURN;
+        if !self.rests {
+            return;
+        }
         for listener in &mut self.listeners {
             listener.rests_until = listener.rests_until.filter(|until| is_ahead(*until, now));
         }
+        self.rests = self.listeners.iter().any(|listener| listener.rests_until.is_some());
     }
 
     /// Returns whether there may be a connection to accept.
@@ -124,6 +131,9 @@ impl Acceptor {
 
     /// Returns the milliseconds until a call that failed is due again.
     pub fn wait(&self, now: u32) -> Option<u32> {
+        if !self.rests {
+            return None;
+        }
         let until = self.listeners.iter().filter_map(|listener| listener.rests_until);
         until.map(|until| if is_ahead(until, now) { until.wrapping_sub(now) } else { 0 }).min()
     }
@@ -216,6 +226,7 @@ impl Server {
                     Some(error) if NETWORK_ERRORS.contains(&error) => {}
                     _ => {
                         listener.rest(self.cx.clock.now);
+                        self.acceptor.rests = true;
                         self.cx.complain(&format!("cannot accept: {error}"));
                     }
                 },
@@ -239,7 +250,10 @@ impl Server {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => listener.ready = false,
             // Descriptors may be free again without an event.
-            Err(_) => listener.rest(self.cx.clock.now),
+            Err(_) => {
+                listener.rest(self.cx.clock.now);
+                acceptor.rests = true;
+            }
         }
         acceptor.open_spare();
         match accepted {

@@ -151,14 +151,20 @@ impl Server {
             return 0;
         }
         let now = self.cx.clock.now;
-        let reading = (!self.cx.turn.reading.is_empty()).then_some(READING_MS);
-        let due = [
-            self.cx.timers.wait(now),
-            self.cx.programs.wait(now),
-            self.acceptor.wait(now),
-            reading,
-        ];
-        due.into_iter().flatten().fold(wait_ms, u32::min)
+        let mut wait = wait_ms;
+        if let Some(due) = self.cx.timers.wait(now) {
+            wait = wait.min(due);
+        }
+        if let Some(due) = self.cx.programs.wait(now) {
+            wait = wait.min(due);
+        }
+        if let Some(due) = self.acceptor.wait(now) {
+            wait = wait.min(due);
+        }
+        if !self.cx.turn.reading.is_empty() {
+            wait = wait.min(READING_MS);
+        }
+        wait
     }
 
     /// Writes what waits for the logs.
@@ -239,6 +245,13 @@ impl Server {
     /// have begun to be idle at the same time.
     fn expire_timers(&mut self) {
         self.cx.timers.expire(self.cx.clock.now, &mut self.due);
+        if !self.due.is_empty() {
+            self.act_on_timers();
+        }
+    }
+
+    #[inline(never)]
+    fn act_on_timers(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         for index in due.drain(..due.len().min(TIMERS_PER_TURN)) {
             if let Some(conn) = self.conns.get(index)
@@ -387,9 +400,7 @@ impl Drop for Server {
             // Answers are sent as far as the socket takes them at once: a handler may answer and
             // destroy the server.
             if let Some(conn) = self.conns.get(index) {
-                while conn.flush(&mut self.cx) && conn.wire.backlog() > 0 && conn.wire.writable {
-                    conn.wire.queued = false;
-                }
+                conn.flush_all(&mut self.cx);
             }
             self.close(index);
         }

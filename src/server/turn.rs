@@ -97,7 +97,7 @@ impl Server {
             // sent together.
             self.flush_dirty();
         }
-        if !busy.contains(&true) {
+        if busy == [false; 4] {
             return Item::None;
         }
         let Some(lane) = self.slice.next(busy, self.cx.clock.precise()) else {

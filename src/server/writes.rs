@@ -2,15 +2,17 @@
 //!
 //! Refuses to know what a connection does with them.
 
+use std::collections::VecDeque;
+
 use super::Server;
 use crate::connection::Piece;
 use crate::shared::hub::Message;
 use crate::shared::slots::Slot;
 
 /// The largest number of messages that are taken at once, and of their bytes: each may lead to a call
-/// that sends.
+/// that sends, or has to be compressed.
 const MESSAGES_AT_ONCE: usize = 256;
-const BYTES_AT_ONCE: usize = 1 << 20;
+const BYTES_AT_ONCE: usize = 256 << 10;
 
 impl Server {
     /// Takes bytes that the program writes to a connection on the I/O thread. Returns false if they
@@ -56,14 +58,9 @@ impl Server {
     }
 
     fn take_portion(&mut self) {
-        let pending = &mut self.cx.pending;
-        let count = portion(pending);
-        // The others stay in place, since a connection may look for its own.
-        let mut messages = match count == pending.len() {
-            true => std::mem::take(pending),
-            false => pending.drain(..count).collect(),
-        };
-        for message in messages.drain(..) {
+        for _ in 0..portion(&self.cx.pending) {
+            // The others stay in place, since a connection may look for its own.
+            let Some(message) = self.cx.pending.pop_front() else { return };
             match message {
                 Message::Write { slot, .. } => {
                     if let Some(conn) = self.conns.of_slot(slot) {
@@ -74,15 +71,11 @@ impl Server {
                 request @ (Message::Iterate { .. } | Message::Run(..)) => self.walks.put(request),
             }
         }
-        // The memory of the list is used again, unless other messages are in place.
-        if self.cx.pending.is_empty() {
-            self.cx.pending = messages;
-        }
     }
 }
 
 /// Returns the number of messages that are taken at once: one at least.
-fn portion(messages: &[Message]) -> usize {
+fn portion(messages: &VecDeque<Message>) -> usize {
     let mut bytes = 0;
     let fits = |message: &&Message| {
         let has_room = bytes < BYTES_AT_ONCE;

@@ -94,13 +94,13 @@ impl<M, W: Wake> Queue<M, W> {
     }
 
     /// Moves all messages to the end of `into`, in order.
-    pub fn take(&self, into: &mut Vec<M>) {
+    pub fn take(&self, into: &mut impl Extend<M>) {
         if !self.is_filled() {
             return;
         }
         let mut inner = self.lock();
         self.filled.store(false, Ordering::Release);
-        into.append(&mut inner.messages);
+        into.extend(inner.messages.drain(..));
     }
 
     /// Wakes the consumer without a message. Does not wait for the lock without a limit: the call
@@ -149,7 +149,7 @@ mod tests {
         assert!(queue.push(1).is_ok());
         queue.set_waker(Some(Count(wakes.clone())));
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
-        queue.take(&mut Vec::new());
+        queue.take(&mut Vec::<i32>::new());
         queue.set_waker(Some(Count(wakes.clone())));
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
     }

@@ -372,3 +372,78 @@ fn destroying_the_server_releases_walks_that_wait() {
     }
     server.program.stop();
 }
+
+/// The handler of a request runs before the program says `last`, with which longer work ends.
+fn answered_before(server: &mut WebsocketServer, client: &mut Client, last: &str) {
+    server.program.expect_line("HTTP GET /events");
+    assert!(!server.program.has_come_before(last), "the request had to wait");
+    assert_eq!(client.response().text(), "plain");
+}
+
+#[test]
+fn a_request_is_answered_in_the_middle_of_a_walk_of_another_thread() {
+    const LEN: usize = 256 << 10;
+    let mut server = WebsocketServer::start(&[]);
+    let mut sockets: Vec<Websocket> =
+        (0..as_many_as(200, 20)).map(|_| server.open("/events")).collect();
+    let mut client = Client::connect(server.port);
+    server.step(&format!("elsewhere fillall {LEN}"), "waiting");
+    // The thread that polls is inside the walk.
+    client.send_through("GET /events HTTP/1.1\r\n\r\n");
+    server.tell("go");
+    answered_before(&mut server, &mut client, "iterated");
+    server.expect_line(&format!("iterated {0} called {0}", sockets.len()));
+    for socket in &mut sockets {
+        let frame = socket.next();
+        assert_eq!((frame.first_byte, frame.payload.len()), (0x82, LEN));
+        assert!(frame.payload.iter().all(|byte| *byte == b'x'));
+    }
+    server.stop();
+}
+
+#[test]
+fn a_request_is_answered_while_messages_of_a_websocket_inflate() {
+    let mut server = WebsocketServer::start(&["websocket_deflate=yes"]);
+    let mut holder = server.open("/events");
+    let extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut socket = Websocket::open_with(server.port, "/events", extension);
+    let mut client = Client::connect(server.port);
+    holder.text("do wait");
+    server.expect_line("waiting");
+    let len = as_many_as(32 << 20, 4 << 20);
+    let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut bomb = Vec::with_capacity(1 << 20);
+    compress
+        .compress_vec(&vec![b'z'; len], &mut bomb, flate2::FlushCompress::Sync)
+        .expect("compressed");
+    assert!(bomb.ends_with(&[0, 0, 0xff, 0xff]));
+    bomb.truncate(bomb.len() - 4);
+    // Both are there when the thread that polls goes on, and the long one came first.
+    socket.client.send_through(frame(0xc2, &bomb));
+    client.send_through("GET /events HTTP/1.1\r\n\r\n");
+    server.tell("go");
+    answered_before(&mut server, &mut client, "EVENT");
+    let event = server.program.expect_start("EVENT 82");
+    assert!(event.contains(&format!(" {len} ")), "{event}");
+    server.stop();
+}
+
+#[test]
+fn a_request_is_answered_while_a_long_queue_is_sent() {
+    const MIB: usize = 1 << 20;
+    let mut server = WebsocketServer::start(&[]);
+    let mut socket = server.open_kept("a");
+    let count = as_many_as(64, 8);
+    server.step(&format!("to a fill 2 {}", count * MIB), &format!("wrote {}", count * MIB + 10));
+    let mut client = Client::connect(server.port);
+    client.send("GET /events HTTP/1.1\r\n\r\n");
+    // The rest of the queue is not read before the answer is there.
+    assert_eq!(client.response().text(), "plain");
+    let frame = socket.next();
+    assert_eq!((frame.first_byte, frame.payload.len()), (0x82, count * MIB));
+    assert!(frame.payload.iter().all(|byte| *byte == b'x'));
+    // The connection goes on behind it.
+    server.step("to a write 1 behind", "wrote 8");
+    socket.expect_text("behind");
+    server.stop();
+}

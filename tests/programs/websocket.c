@@ -41,7 +41,17 @@ static pthread_t spawned[MAX_SPAWNED];
 static int num_spawned;
 static volatile pid_t latest_spawned;
 
+static int perform(struct mg_connection *conn, char *step);
 static int perform_all(struct mg_connection *conn, char *steps);
+
+/* Until another thread carries "go" out. */
+static void wait_for_go(void) {
+  pthread_mutex_lock(&lock);
+  SAY("waiting");
+  while (!may_go) pthread_cond_wait(&changed, &lock);
+  may_go = 0;
+  pthread_mutex_unlock(&lock);
+}
 
 static void keep(const char *key, struct mg_connection *conn) {
   int i;
@@ -167,6 +177,7 @@ struct walk {
   int count, nested;
   const char *text;
   struct mg_connection *own; /* whose handler walks, or to whom is written */
+  size_t len;
 };
 
 static void visit(struct mg_connection *conn, void *param) {
@@ -190,7 +201,7 @@ static void visit_content(struct mg_connection *conn, void *param) {
 }
 
 static void visit_nested(struct mg_connection *conn, void *param) {
-  struct walk *walk = (struct walk *) param, inner = {{NULL}, 0, 0, NULL, NULL};
+  struct walk *walk = (struct walk *) param, inner = {{NULL}, 0, 0, NULL, NULL, 0};
   visit(conn, param);
   CHECK_INT(mg_iterate_over_connections(server, visit, &inner), inner.count);
   walk->nested += inner.count;
@@ -200,6 +211,13 @@ static void visit_text(struct mg_connection *conn, void *param) {
   struct walk *walk = (struct walk *) param;
   visit(conn, param);
   CHECK_INT(mg_websocket_write(conn, 1, walk->text, strlen(walk->text)), strlen(walk->text) + 2);
+}
+
+static void visit_fill(struct mg_connection *conn, void *param) {
+  struct walk *walk = (struct walk *) param;
+  visit(conn, param);
+  CHECK(mg_websocket_write(conn, 2, walk->text, walk->len) > 0);
+  if (walk->count == 10) wait_for_go();
 }
 
 /* Tells one connection of each that is visited. */
@@ -222,8 +240,14 @@ static void visit_close(struct mg_connection *conn, void *param) {
   CHECK_INT(mg_websocket_write(conn, 1, "late", 4), -1);
 }
 
+static void *perform_elsewhere(void *step) {
+  perform(NULL, (char *) step);
+  free(step);
+  return NULL;
+}
+
 static void *iterate_and_tell(void *unused) {
-  struct walk walk = {{NULL}, 0, 0, NULL, NULL};
+  struct walk walk = {{NULL}, 0, 0, NULL, NULL, 0};
   int result;
   (void) unused;
   latest_spawned = (pid_t) syscall(SYS_gettid);
@@ -267,7 +291,7 @@ static void *push(void *param) {
 
 /* Carries one step out; what it returns is for the handler to return. */
 static int perform(struct mg_connection *conn, char *step) {
-  struct walk walk = {{NULL}, 0, 0, NULL, NULL};
+  struct walk walk = {{NULL}, 0, 0, NULL, NULL, 0};
   static int numbers[PUSHERS];
   pthread_t threads[PUSHERS];
   char *verb = next_word(&step), *word, *buf, value[32];
@@ -368,12 +392,19 @@ static int perform(struct mg_connection *conn, char *step) {
     }
   } else if (strcmp(verb, "asleep") == 0) { /* until the spawned thread waits */
     while (latest_spawned == 0 || !sleeps(latest_spawned)) sched_yield();
-  } else if (strcmp(verb, "wait") == 0) { /* until another thread carries "go" out */
-    pthread_mutex_lock(&lock);
-    SAY("waiting");
-    while (!may_go) pthread_cond_wait(&changed, &lock);
-    may_go = 0;
-    pthread_mutex_unlock(&lock);
+  } else if (strcmp(verb, "wait") == 0) {
+    wait_for_go();
+  } else if (strcmp(verb, "elsewhere") == 0) { /* the rest, on a thread of its own */
+    if (num_spawned < MAX_SPAWNED) {
+      pthread_create(&spawned[num_spawned++], NULL, perform_elsewhere, strdup(step));
+    }
+  } else if (strcmp(verb, "fillall") == 0) { /* fillall LENGTH: a walk that waits in its tenth visit */
+    walk.len = (size_t) atoi(step);
+    walk.text = buf = (char *) malloc(walk.len);
+    memset(buf, 'x', walk.len);
+    i = mg_iterate_over_connections(server, visit_fill, &walk);
+    free(buf);
+    SAY("iterated %d called %d", i, walk.count);
   } else if (strcmp(verb, "go") == 0) {
     pthread_mutex_lock(&lock);
     may_go = 1;

@@ -112,6 +112,11 @@ impl Program {
         line[start.len()..].to_owned()
     }
 
+    /// Whether a line that begins so came before the one that was last waited for.
+    pub fn has_come_before(&self, start: &str) -> bool {
+        self.unclaimed.iter().any(|line| line.starts_with(start))
+    }
+
     /// Takes the lines that have been printed so far and that nobody has waited for.
     pub fn unclaimed_lines(&mut self) -> Vec<String> {
         self.unclaimed.extend(self.lines.try_iter());
