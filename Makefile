@@ -56,7 +56,7 @@ test:
 # What the tests use beyond a compiler and make; without it some of them are skipped.
 test-deps:
 	$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y --no-upgrade \
-	  $$(sed -n 's/^[^# ][^ ]* \([^ ]*\).*/\1/p' tests/tools)
+	  $$(sed -n 's/^[^# ][^ ]* \([^- ][^ ]*\).*/\1/p' tests/tools)
 
 # The C programs of the tests under valgrind.
 valgrind:

@@ -103,7 +103,7 @@ impl Delete {
         if !self.locked.is_empty() {
             return Err(locked_inside(&self.locked));
         }
-        let place = own_place(&self.target).ok_or(Reply::from(409))?;
+        let place = own_place(&self.target)?.ok_or(Reply::from(409))?;
         if lock_log::was_one_in(&place, self.seen) {
             if self.surveys >= MAX_SURVEYS {
                 return Err(503.into());

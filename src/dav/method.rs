@@ -55,9 +55,13 @@ impl From<u16> for Reply {
 
 impl From<io::Error> for Reply {
     fn from(error: io::Error) -> Reply {
-        let complaint = Unreadable::behind(&error).map(Unreadable::to_string);
         let busy = error.kind() == ErrorKind::WouldBlock;
-        Reply { busy, complaint, ..status_of(&error).into() }
+        let status = status_of(&error);
+        let complaint = match Unreadable::behind(&error) {
+            Some(unreadable) => Some(unreadable.to_string()),
+            None => (status >= 500 && !busy).then(|| error.to_string()),
+        };
+        Reply { busy, complaint, ..status.into() }
     }
 }
 
@@ -114,7 +118,7 @@ impl MethodCall {
 
     /// Returns the target of the request; 404 if the path cannot name a file.
     pub fn target(&self, env: &Env<'_>) -> Result<Target, Reply> {
-        Target::look_up(env, &self.path).ok_or_else(|| 404.into())
+        Target::look_up(env, &self.path)?.ok_or_else(|| 404.into())
     }
 
     /// Returns the target that the Destination field names (RFC 4918, section 10.3).
@@ -122,7 +126,7 @@ impl MethodCall {
         let value = self.field("destination").ok_or(Reply::from(400))?;
         match location(value, self.field("host"))? {
             Location::Elsewhere => Err(502.into()),
-            Location::Here(path) => Target::look_up(env, &path).ok_or_else(|| 403.into()),
+            Location::Here(path) => Target::look_up(env, &path)?.ok_or_else(|| 403.into()),
         }
     }
 
@@ -154,7 +158,7 @@ impl MethodCall {
         let mut states = States::new(env.unix, MAX_STATE_BYTES);
         let holds = field.holds(|path| match path {
             Some(path) if without_slash(path) != target.path => {
-                let other = Target::look_up(env, path);
+                let other = Target::look_up(env, path)?;
                 other.map_or(Ok(Current::default()), |other| other.current(env, &mut states))
             }
             _ => current(&mut states),

@@ -75,6 +75,23 @@ impl<'a> Env<'a> {
     }
 }
 
+/// Returns whether an error says nothing about a file: the file system or the machine failed, and may
+/// know better in a moment.
+pub fn is_failure(error: &io::Error) -> bool {
+    let cause = store::Unreadable::behind(error).map_or(error, store::Unreadable::cause);
+    cause.raw_os_error().is_some() && status_of(cause) >= 500
+}
+
+/// Returns what was found, or `None` where the file system says that there is nothing, or nothing for
+/// this process. That the file system fails stays an error.
+pub fn known<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_failure(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Returns the status that reports an error of the file system to the client.
 pub fn status_of(error: &io::Error) -> u16 {
     if let Some(unreadable) = store::Unreadable::behind(error) {

@@ -9,7 +9,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Env;
 use super::bodies::{Wanted, propfind};
 use super::fields::{Depth, escape_path};
 use super::locks::Lock;
@@ -18,6 +17,7 @@ use super::multistatus::Multistatus;
 use super::properties::{Resource, answer};
 use super::store::{self, Member, State};
 use super::target::{Target, locks_on};
+use super::{Env, known};
 use crate::files::cache::is_absence;
 use crate::files::resolve;
 
@@ -71,9 +71,9 @@ impl Propfind {
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if behind.is_none_or(|home| !asks_for_another_password(env, &home.dir)) {
-            // A state that cannot be read is no reason to hide the other properties.
-            state = target.state(env).unwrap_or_default();
-            locks = target.locks(env).unwrap_or_default();
+            // A state that may not be read is no reason to hide the other properties.
+            state = known(target.state(env))?.unwrap_or_default();
+            locks = known(target.locks(env))?.unwrap_or_default();
         }
         let name = target.home.as_ref().map_or(&b""[..], |home| &home.name);
         let dead = state.member(name).map(|member| &member.properties);
@@ -108,18 +108,18 @@ impl Propfind {
     pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> io::Result<bool> {
         while *budget > 0 && self.document.len() < PIECE {
             *budget = budget.saturating_sub(COST);
-            let is_first = self.levels.len() == 1;
             let Some(level) = self.levels.last_mut() else { return Ok(true) };
             let entry = match level.rest.next() {
                 Some(Ok(entry)) => entry,
-                Some(Err(error)) if is_first => return Err(error),
-                Some(Err(_)) | None => {
+                // A list without some of its members would look as if they were gone.
+                Some(Err(error)) => return Err(error),
+                None => {
                     self.levels.pop();
                     continue;
                 }
             };
             self.document.reserve(PIECE)?;
-            let cost = self.report(env, &entry);
+            let cost = self.report(env, &entry)?;
             *budget = budget.saturating_sub(cost);
         }
         Ok(self.levels.is_empty())
@@ -141,29 +141,29 @@ impl Propfind {
     }
 
     /// Reports an entry of the last directory. Returns the cost of reading its stored properties.
-    fn report(&mut self, env: &Env<'_>, entry: &DirEntry) -> usize {
-        let Some(level) = self.levels.last() else { return 0 };
+    fn report(&mut self, env: &Env<'_>, entry: &DirEntry) -> io::Result<usize> {
+        let Some(level) = self.levels.last() else { return Ok(0) };
         let name = entry.file_name();
         let full = level.full.join(&name);
         let can_be_asked_for = resolve::can_be_asked_for(name.as_bytes());
         if !can_be_asked_for || resolve::is_hidden(env.config, &full) {
-            return 0;
+            return Ok(0);
         }
-        let Ok(meta) = entry.metadata() else { return 0 };
+        let Some(meta) = known(entry.metadata())? else { return Ok(0) };
         let mut path = level.path.clone();
         if !path.ends_with(b"/") {
             path.push(b'/');
         }
         path.extend_from_slice(name.as_bytes());
         if meta.is_symlink() {
-            if env.links.bar(&full) {
-                return 0;
+            if env.links.bar(&full)? {
+                return Ok(0);
             }
-            let target = Target::at(&path, &full);
-            return if target.is_secret(env) { 0 } else { self.report_link(env, &target) };
+            let target = Target::at(&path, &full)?;
+            return if target.is_secret(env) { Ok(0) } else { self.report_link(env, &target) };
         }
         if env.secrets.hides_found(&full, &meta, false) {
-            return 0;
+            return Ok(0);
         }
         if meta.is_dir() {
             return self.report_dir(env, &path, full, &meta);
@@ -172,21 +172,27 @@ impl Propfind {
             let member = level.state.member(name.as_bytes()).cloned();
             self.write(env, &path, &full, &meta, member.as_ref(), None);
         }
-        0
+        Ok(0)
     }
 
     /// Reports a directory, and with an infinite depth its members next.
-    fn report_dir(&mut self, env: &Env<'_>, path: &[u8], full: PathBuf, meta: &Metadata) -> usize {
+    fn report_dir(
+        &mut self,
+        env: &Env<'_>,
+        path: &[u8],
+        full: PathBuf,
+        meta: &Metadata,
+    ) -> io::Result<usize> {
         let is_guarded = asks_for_another_password(env, &full);
         let state = match is_guarded {
             true => State::default(),
-            false => store::load(&full, env.unix).unwrap_or_default(),
+            false => known(store::load(&full, env.unix))?.unwrap_or_default(),
         };
         self.write(env, path, &full, meta, state.member(b""), None);
         let cost = state.cost();
         // A pattern may match the path with a slash behind it, by which the members are asked for.
         if !self.is_deep || is_guarded || resolve::is_hidden(env.config, &full.join("")) {
-            return cost;
+            return Ok(cost);
         }
         if self.levels.len() >= MAX_LEVELS {
             let mut href = String::new();
@@ -194,32 +200,32 @@ impl Propfind {
             href.push('/');
             // What is below it has to be asked for on its own.
             self.document.status(&href, 507);
-            return cost;
+            return Ok(cost);
         }
         // The members of one that may not be read are nobody's business.
-        let Ok(rest) = env.links.read_dir(&full) else { return cost };
+        let Some(rest) = known(env.links.read_dir(&full))? else { return Ok(cost) };
         let own = state.member(b"").into_iter().flat_map(|member| &member.locks);
         let deep = own.filter(|lock| lock.deep).cloned().collect();
         let above = self.levels.last().and_then(|level| level.home.as_ref());
         let home = above.zip(full.file_name()).map(|(above, name)| above.join(name));
         self.levels.push(Level { path: path.to_vec(), full, home, rest, state, deep });
-        cost + COST
+        Ok(cost + COST)
     }
 
     /// Reports the file that a symbolic link leads to. Its state is stored beside that file. The
     /// members of a directory behind a link are not reported: it may lead to where it lies.
-    fn report_link(&mut self, env: &Env<'_>, target: &Target) -> usize {
-        let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return 0 };
+    fn report_link(&mut self, env: &Env<'_>, target: &Target) -> io::Result<usize> {
+        let (Some(meta), Some(home)) = (target.metadata(), &target.home) else { return Ok(0) };
         let here = self.levels.last().and_then(|level| level.home.as_ref());
         let is_here = here.is_some_and(|here| *here == home.dir);
         let (mut state, mut locks) = (State::default(), Vec::new());
         if is_here || !asks_for_another_password(env, &home.dir) {
-            state = target.state(env).unwrap_or_default();
-            locks = locks_on(env, &home.dir, &home.name).unwrap_or_default();
+            state = known(target.state(env))?.unwrap_or_default();
+            locks = known(locks_on(env, &home.dir, &home.name))?.unwrap_or_default();
         }
         let member = state.member(&home.name);
         self.write(env, &target.path, &target.full, meta, member, Some(locks));
-        state.cost()
+        Ok(state.cost())
     }
 
     fn write(

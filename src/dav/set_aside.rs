@@ -277,8 +277,9 @@ pub fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, flags) {
         Err(Errno::INVAL | Errno::NOSYS) if flags == RenameFlags::NOREPLACE => {
             match fs::symlink_metadata(to) {
-                Ok(_) => Err(ErrorKind::AlreadyExists.into()),
-                Err(_) => fs::rename(from, to),
+                Ok(_) => Err(Errno::EXIST.into()),
+                Err(error) if error.kind() == ErrorKind::NotFound => fs::rename(from, to),
+                Err(error) => Err(error),
             }
         }
         result => Ok(result?),

@@ -19,6 +19,8 @@
 //! a whole, under a lock on the directory (`flock(2)`), so that servers of several processes do not
 //! lose each other's changes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -299,33 +301,30 @@ pub struct States {
     now: u64,
     /// The number of bytes that may still be read.
     left: u64,
-    known: Vec<(PathBuf, State)>,
+    known: HashMap<PathBuf, State>,
 }
 
 impl States {
     /// Creates an empty set. At most `maximum` bytes are read for all directories together.
     pub fn new(now: u64, maximum: u64) -> States {
-        States { now, left: maximum, known: Vec::new() }
+        States { now, left: maximum, known: HashMap::new() }
     }
 
     /// Returns the state of the directory `dir`, as [`load`] does.
     pub fn get(&mut self, dir: &Path) -> io::Result<&State> {
-        let index = match self.known.iter().position(|(known, _)| known == dir) {
-            Some(index) => index,
-            None => {
-                let state = match fs::metadata(dir.join(STATE)) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
-                    found => {
-                        let len = found.map_or(0, |meta| meta.len());
-                        self.left = self.left.checked_sub(len).ok_or(ErrorKind::OutOfMemory)?;
-                        load(dir, self.now)?
-                    }
-                };
-                self.known.push((dir.to_path_buf(), state));
-                self.known.len() - 1
+        let place = match self.known.entry(dir.to_path_buf()) {
+            Entry::Occupied(known) => return Ok(known.into_mut()),
+            Entry::Vacant(place) => place,
+        };
+        let state = match fs::metadata(dir.join(STATE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => State::default(),
+            found => {
+                let len = found.map_or(0, |meta| meta.len());
+                self.left = self.left.checked_sub(len).ok_or(ErrorKind::OutOfMemory)?;
+                load(dir, self.now)?
             }
         };
-        Ok(&self.known[index].1)
+        Ok(place.insert(state))
     }
 }
 

@@ -14,7 +14,7 @@ use super::conditions::Current;
 use super::fields::escape_path;
 use super::locks::{Keys, Lock, directories_above};
 use super::store::{self, State, States};
-use super::{Env, status_of};
+use super::{Env, is_failure, known, status_of};
 use crate::files::known::entity_tag;
 use crate::files::resolve;
 
@@ -62,41 +62,47 @@ impl Home {
 }
 
 impl Target {
-    /// Looks up a decoded path. Returns `None` if it is hidden, or if it stands for no file at all.
-    pub fn look_up(env: &Env<'_>, path: &[u8]) -> Option<Target> {
-        let full = resolve::full_path(env.config, path)?;
+    /// Looks up a decoded path. Returns `None` if it is hidden, or if it stands for no file at all. It is
+    /// an error that the file system fails: that must not pass for a file that is missing.
+    pub fn look_up(env: &Env<'_>, path: &[u8]) -> io::Result<Option<Target>> {
+        let Some(full) = resolve::full_path(env.config, path) else { return Ok(None) };
         let plain = Path::new(OsStr::from_bytes(without_slash(full.as_os_str().as_bytes())));
         // The patterns of hidden files are compared with and without the slash at the end, since
         // both paths name the same file.
         if resolve::is_hidden(env.config, &full) || resolve::is_hidden(env.config, plain) {
-            return None;
+            return Ok(None);
         }
         // What is behind a link that is not followed does not exist, nor does the link.
-        if env.links.bar(plain) {
-            return None;
+        if env.links.bar(plain)? {
+            return Ok(None);
         }
-        let target = Target::at(without_slash(path), plain);
-        (!target.is_secret(env)).then_some(target)
+        let target = Target::at(without_slash(path), plain)?;
+        Ok((!target.is_secret(env)).then_some(target))
     }
 
     /// Looks at the file `full`, which clients know as `path`.
-    pub fn at(path: &[u8], full: &Path) -> Target {
+    pub fn at(path: &[u8], full: &Path) -> io::Result<Target> {
         let full = full.to_path_buf();
-        let is_link = fs::symlink_metadata(&full).is_ok_and(|meta| meta.is_symlink());
+        let is_link = known(fs::symlink_metadata(&full))?.is_some_and(|meta| meta.is_symlink());
         let kind = match fs::metadata(&full) {
             Ok(meta) if meta.is_dir() => Kind::Dir(meta),
             Ok(meta) if meta.is_file() => Kind::File(meta),
             Err(error) if !is_link && is_missing(&error) => Kind::Missing,
+            Err(error) if is_failure(&error) => return Err(error),
             Ok(_) | Err(_) => Kind::Other,
         };
+        let real = |path: &Path| known(fs::canonicalize(path));
         let home = match kind {
-            Kind::Dir(_) => fs::canonicalize(&full).ok().map(|dir| Home { dir, name: Vec::new() }),
-            Kind::File(_) => fs::canonicalize(&full).ok().and_then(|real| home_of(&real)),
-            Kind::Missing | Kind::Other => home_of(&full)
-                .and_then(|home| Some(Home { dir: fs::canonicalize(&home.dir).ok()?, ..home })),
+            Kind::Dir(_) => real(&full)?.map(|dir| Home { dir, name: Vec::new() }),
+            Kind::File(_) => real(&full)?.and_then(|real| home_of(&real)),
+            Kind::Missing | Kind::Other => match home_of(&full) {
+                Some(home) => real(&home.dir)?.map(|dir| Home { dir, ..home }),
+                None => None,
+            },
         };
-        let home = home.filter(|home| home.dir.is_dir());
-        Target { path: path.to_vec(), full, kind, is_link, home }
+        let dir = home.as_ref().map(|home| known(fs::metadata(&home.dir))).transpose()?.flatten();
+        let home = home.filter(|_| dir.is_some_and(|meta| meta.is_dir()));
+        Ok(Target { path: path.to_vec(), full, kind, is_link, home })
     }
 
     /// Returns whether the target is hidden because an option names it.
@@ -152,9 +158,11 @@ impl Target {
     }
 
     /// Returns the directory that holds the name, without symbolic links in its path, if it exists.
-    pub fn parent(&self) -> Option<PathBuf> {
-        let home = home_of(&self.full)?;
-        fs::canonicalize(home.dir).ok()
+    pub fn parent(&self) -> io::Result<Option<PathBuf>> {
+        match home_of(&self.full) {
+            Some(home) => known(fs::canonicalize(home.dir)),
+            None => Ok(None),
+        }
     }
 
     /// Reads the stored state of the target and its neighbours.
@@ -193,7 +201,8 @@ impl Target {
 
     /// Returns the locks that cover the symbolic link, if the target is one.
     fn link_locks(&self, env: &Env<'_>, states: &mut States) -> io::Result<Vec<Lock>> {
-        match self.parent().zip(self.full.file_name()).filter(|_| self.is_link) {
+        let parent = if self.is_link { self.parent()? } else { None };
+        match parent.zip(self.full.file_name()) {
             Some((dir, name)) => locks_among(states, env, &dir, name.as_bytes()),
             None => Ok(Vec::new()),
         }
@@ -225,7 +234,7 @@ impl Target {
         if !membership {
             return Ok(None);
         }
-        let Some(parent) = self.parent() else { return Ok(None) };
+        let Some(parent) = self.parent()? else { return Ok(None) };
         Ok(keys.blocked_by(&locks_on(env, &parent, b"")?).cloned())
     }
 }
@@ -334,12 +343,12 @@ mod tests {
         let config = Config { document_root: Some(folder.0.clone()), ..Config::default() };
         let env = Env::new(&config, 0);
         for (path, home, href) in table {
-            let target = Target::look_up(&env, path.as_bytes()).unwrap();
+            let target = Target::look_up(&env, path.as_bytes()).unwrap().unwrap();
             assert_eq!(target.home, home, "{path}");
             assert_eq!(target.href(), href, "{path}");
         }
         for hidden in ["/.mongoose-dav", "/.Mongoose-DAV.1/x", "/d/.htpasswd", "*"] {
-            assert!(Target::look_up(&env, hidden.as_bytes()).is_none(), "{hidden}");
+            assert!(Target::look_up(&env, hidden.as_bytes()).unwrap().is_none(), "{hidden}");
         }
     }
 }

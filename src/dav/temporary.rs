@@ -156,7 +156,9 @@ impl TemporaryDir {
             // A sweep may have removed it before the lock is taken.
             let held = match File::open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                opened => above_standard(opened?)?,
+                opened => {
+                    opened.and_then(above_standard).inspect_err(|_| drop(fs::remove_dir(&path)))?
+                }
             };
             if lock(&held) != Owner::Theirs && path.exists() {
                 return Ok(TemporaryDir { path, _held: held });

@@ -5,9 +5,13 @@
 //! until then the destination stays as it was. A move to another file system first renames its
 //! source to a hidden name, so that the tree removed at the end is the tree that was copied; if the
 //! move fails, the source is put back.
+//!
+//! A directory of a lower layer of overlayfs cannot be renamed at all (`EXDEV`). As a source it is
+//! copied where it is, and what was changed since then is not removed. As a destination it is removed
+//! where it is, once the copy is complete.
 
 use std::ffi::OsString;
-use std::fs::{self, FileType};
+use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -27,7 +31,7 @@ use super::sweeping::Sweeper;
 use super::target::Target;
 use super::temporary::{Temporary, TemporaryDir, fresh_name, open_file};
 use super::transfer_rules::{Checked, MAX_SURVEYS, Relation, own_place};
-use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy};
+use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy, changed_of};
 use super::tree_replies::{failures, locked_inside, refused};
 use crate::files::known::modified_of;
 use crate::files::resolve;
@@ -45,12 +49,24 @@ pub struct Transfer {
     surveys: usize,
     /// The source of a move while it is being copied.
     held: Option<Held>,
+    /// Set if the source cannot be held: its path, and the time when the copy was begun by the clock of
+    /// the file system.
+    unheld: Option<(PathBuf, (i64, i64))>,
+    /// Whether the directory at the destination had to be removed first.
+    is_cleared: bool,
     made: Option<Made>,
     properties: Properties,
     /// The removals at the end: of the file that was replaced, and of the source of a move that had
     /// to be copied.
     replaced: Option<Removal>,
-    source: Option<Discard>,
+    source: Option<Leaving>,
+}
+
+/// The removal of the source of a move that had to be copied.
+#[derive(Debug)]
+enum Leaving {
+    Held(Discard),
+    InPlace(Removal),
 }
 
 /// The step that comes next.
@@ -61,6 +77,8 @@ enum Stage {
     Survey(Vec<(Survey, bool)>),
     File(FileCopy),
     Tree(TreeCopy),
+    /// Removes the directory at the destination, which cannot be renamed.
+    Clear(Removal),
     /// The file is in its place, and its properties follow: the wait for another process, and
     /// whether they are at the destination already.
     Carry(Patience, bool),
@@ -74,6 +92,11 @@ enum Stage {
 enum Made {
     File(Temporary),
     Tree(TemporaryDir),
+    /// A complete file under a hidden name, which is locked as long as this one is open.
+    Hidden {
+        path: PathBuf,
+        _lock: File,
+    },
 }
 
 impl Transfer {
@@ -94,6 +117,8 @@ impl Transfer {
             seen: 0,
             surveys: 0,
             held: None,
+            unheld: None,
+            is_cleared: false,
             made: None,
             properties: Properties::default(),
             replaced: None,
@@ -120,6 +145,10 @@ impl Transfer {
                     Err(error) => Err(error.into()),
                 },
                 Stage::Tree(_) => self.copy_tree(request, env, budget),
+                Stage::Clear(removal) => match removal.advance(budget) {
+                    true => self.cleared(request, env),
+                    false => return Ok(None),
+                },
                 Stage::Carry(..) => {
                     if !self.carry(env) {
                         *budget = 0;
@@ -158,8 +187,10 @@ impl Transfer {
         if let Some(replaced) = self.replaced {
             sweeper.remove(replaced);
         }
-        if let Some(source) = self.source {
-            sweeper.discard(source);
+        match self.source {
+            Some(Leaving::Held(source)) => sweeper.discard(source),
+            Some(Leaving::InPlace(source)) => sweeper.remove(source),
+            None => {}
         }
     }
 
@@ -170,20 +201,20 @@ impl Transfer {
             // If this fails now, a sweep does it later.
             let _ = held.put_back();
         }
-        match self.made.take() {
-            Some(Made::Tree(made)) => {
-                self.stage = Stage::Undo(Removal::of_hidden(made.path), reply);
-                Ok(())
-            }
-            Some(Made::File(_)) | None => Err(reply),
-        }
+        let path = match self.made.take() {
+            Some(Made::Tree(made)) => made.path,
+            Some(Made::Hidden { path, .. }) => path,
+            Some(Made::File(_)) | None => return Err(reply),
+        };
+        self.stage = Stage::Undo(Removal::of_hidden(path), reply);
+        Ok(())
     }
 
     /// Begins a survey of the trees that will be moved or replaced.
     fn begin_survey(&mut self) {
         let Checked { source, target, .. } = &self.checked;
         let mut surveys = Vec::new();
-        if self.moves && self.made.is_none() && source.is_dir() && !source.is_link {
+        if self.is_source_there() && source.is_dir() && !source.is_link {
             surveys.push((Survey::new(source.full.clone()), true));
         }
         if target.is_dir() && !target.is_link {
@@ -192,6 +223,11 @@ impl Transfer {
         self.seen = lock_log::count();
         self.surveys += 1;
         self.stage = Stage::Survey(surveys);
+    }
+
+    /// Returns whether other clients find the source of a move, and may lock what is in it.
+    fn is_source_there(&self) -> bool {
+        self.moves && (self.made.is_none() || self.unheld.is_some())
     }
 
     /// Continues the survey, and begins the next step when it is complete.
@@ -234,8 +270,8 @@ impl Transfer {
     fn must_survey_again(&mut self) -> Result<bool, Reply> {
         let Checked { source, target, place, .. } = &self.checked;
         let is_dir = |target: &Target| target.is_dir() && !target.is_link;
-        let own = own_place(source)
-            .filter(|_| self.moves && self.made.is_none() && is_dir(source))
+        let own = own_place(source)?
+            .filter(|_| self.is_source_there() && is_dir(source))
             .is_some_and(|tree| lock_log::was_one_in(&tree, self.seen));
         let others = is_dir(target) && lock_log::was_one_in(place, self.seen);
         if !own && !others {
@@ -255,7 +291,7 @@ impl Transfer {
         let Checked { source, target, place, .. } = &self.checked;
         let mut from = source.full.clone();
         if self.moves {
-            from = own_place(source).ok_or(Reply::from(409))?;
+            from = own_place(source)?.ok_or(Reply::from(409))?;
             let replaces = target.exists();
             let relation = self.checked.relation;
             if relation == Relation::Other
@@ -280,9 +316,16 @@ impl Transfer {
                     return Ok(());
                 }
                 Err(error) if is(&error, Errno::XDEV) && !source.is_link => {
-                    let held = Held::take(&from, Kind::Source)?;
-                    from = held.path();
-                    self.held = Some(held);
+                    match Held::take(&from, Kind::Source) {
+                        Ok(held) => {
+                            from = held.path();
+                            self.held = Some(held);
+                        }
+                        Err(error) if is(&error, Errno::XDEV) && source.is_dir() => {
+                            self.unheld = Some((from.clone(), (i64::MAX, 0)));
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -290,6 +333,9 @@ impl Transfer {
         if source.is_dir() {
             let made = TemporaryDir::create(dir_of(place))?;
             let to = made.path.clone();
+            if let Some((_, begun)) = &mut self.unheld {
+                *begun = changed_of(&fs::symlink_metadata(&to)?);
+            }
             self.made = Some(Made::Tree(made));
             let copy = TreeCopy::new(from, to, self.checked.deep, self.moves)?;
             self.stage = Stage::Tree(copy);
@@ -328,29 +374,63 @@ impl Transfer {
         }
         self.checked.renew_target(request, env)?;
         let Checked { target, place, .. } = &self.checked;
-        let old = match self.made.take() {
-            Some(Made::File(made)) => {
-                let meta = self.checked.source.metadata().filter(|_| self.moves);
-                install_file(made, place, target, meta.map(modified_of))?
+        let replaces_dir = target.is_dir() && !target.is_link;
+        let path = match self.made.take() {
+            Some(Made::File(made)) if replaces_dir => {
+                let (hidden, file) = (fresh_name(dir_of(place)), made.file().try_clone()?);
+                made.publish(&hidden, false)?;
+                self.made = Some(Made::Hidden { path: hidden.clone(), _lock: file });
+                Some(hidden)
             }
-            Some(Made::Tree(made)) => match install(&made.path, place, target.exists()) {
-                Ok(old) => old,
-                Err(error) => {
-                    // The copy is removed before the response is sent.
-                    self.made = Some(Made::Tree(made));
-                    return Err(error.into());
+            Some(Made::File(made)) => {
+                let second = self.checked.source.metadata().filter(|_| self.moves);
+                stamp(made.file(), target.metadata(), second.map(modified_of));
+                made.publish(place, target.exists())?;
+                None
+            }
+            // If this fails, the copy is removed before the response is sent.
+            other => {
+                self.made = other;
+                match &self.made {
+                    Some(Made::Tree(made)) => Some(made.path.clone()),
+                    Some(Made::Hidden { path, .. }) => Some(path.clone()),
+                    Some(Made::File(_)) | None => {
+                        debug_assert!(false, "a copy is complete that was never begun");
+                        return Err(500.into());
+                    }
                 }
-            },
-            None => {
-                debug_assert!(false, "a copy is complete that was never begun");
-                return Err(500.into());
             }
         };
+        let old = match path.map(|path| install(&path, place, target.exists())) {
+            Some(Err(error)) if is(&error, Errno::XDEV) && replaces_dir => {
+                self.stage = Stage::Clear(Removal::new(place.clone()));
+                return Ok(());
+            }
+            installed => installed.transpose()?.flatten(),
+        };
+        self.made = None;
         // From now on other clients may lock it.
-        self.source = self.held.take().map(Discard::of);
+        self.source = match (self.held.take(), self.unheld.take()) {
+            (Some(held), _) => Some(Leaving::Held(Discard::of(held))),
+            (None, Some((path, begun))) => Some(Leaving::InPlace(Removal::of_copied(path, begun))),
+            (None, None) => None,
+        };
         self.replaced = old.map(Removal::of_hidden);
         self.stage = Stage::Carry(Patience::since(env.unix), false);
         Ok(())
+    }
+
+    /// Gives the complete copy its name, once the directory at the destination is removed.
+    fn cleared(&mut self, request: &MethodCall, env: &Env<'_>) -> Result<(), Reply> {
+        let Stage::Clear(removal) = &self.stage else {
+            debug_assert!(false, "a destination is removed in another stage");
+            return Err(500.into());
+        };
+        if !removal.failures.is_empty() {
+            return Err(failures(&self.checked.target, &removal.failures));
+        }
+        self.is_cleared = true;
+        self.copied(request, env)
     }
 
     /// Reads the properties that go with a file to the destination.
@@ -402,7 +482,8 @@ impl Transfer {
         match source.home.as_ref().filter(|home| !home.name.is_empty()) {
             // Another client may have made a new file there.
             Some(home)
-                if self.checked.relation != Relation::OtherSpelling && home.path().exists() =>
+                if self.checked.relation != Relation::OtherSpelling
+                    && home.path().try_exists()? =>
             {
                 Ok(())
             }
@@ -422,35 +503,23 @@ impl Transfer {
             self.replaced = None;
         }
         if let Some(source) = &mut self.source {
-            let left = source.advance(budget)?;
+            let left = match source {
+                Leaving::Held(source) => source.advance(budget)?,
+                Leaving::InPlace(source) => {
+                    source.advance(budget).then_some(source.failures.as_slice())?
+                }
+            };
             if !left.is_empty() {
                 let reply = failures(&self.checked.source, left);
                 self.source = None;
                 return Some(reply);
             }
         }
-        let replaces =
+        let is_there =
             self.checked.target.exists() && self.checked.relation != Relation::OtherSpelling;
+        let replaces = self.is_cleared || is_there;
         Some(if replaces { 204 } else { 201 }.into())
     }
-}
-
-/// Gives a complete copy of a file its name, and the time of a file that is moved. Returns the path of a directory that was replaced.
-fn install_file(
-    made: Temporary,
-    place: &Path,
-    target: &Target,
-    second: Option<u64>,
-) -> io::Result<Option<PathBuf>> {
-    let replaces = target.exists();
-    if target.is_dir() && !target.is_link {
-        let hidden = fresh_name(dir_of(place));
-        made.publish(&hidden, false)?;
-        return install(&hidden, place, replaces).inspect_err(|_| drop(fs::remove_file(&hidden)));
-    }
-    stamp(made.file(), target.metadata(), second);
-    made.publish(place, replaces)?;
-    Ok(None)
 }
 
 /// Returns whether a file in the tree `from` is hidden there and would not be in the tree `to`, or

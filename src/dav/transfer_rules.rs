@@ -6,16 +6,17 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Env;
 use super::conditions::Current;
 use super::fields::Depth;
 use super::locks::Keys;
 use super::method::{MAX_STATE_BYTES, MethodCall, Reply};
 use super::store::States;
 use super::target::{Kind, Target};
+use super::{Env, known};
 
 /// The largest number of surveys of the same trees, which are repeated when locks were taken
 /// meanwhile.
@@ -100,7 +101,7 @@ impl Checked {
         }
         self.keys = request.if_field(env, &self.source, &|_| Ok(self.current.clone()))?;
         self.check_target(env, &target, request.overwrite()?)?;
-        if fs::symlink_metadata(&self.source.full).is_ok() {
+        if known(fs::symlink_metadata(&self.source.full))?.is_some() {
             check_places(&self.source, &target, &self.place, false)?;
         }
         self.target = target;
@@ -132,7 +133,10 @@ fn place_of(target: &Target) -> Result<PathBuf, Reply> {
     let Some(name) = target.full.file_name().filter(|_| target.path != b"/") else {
         return Err(403.into());
     };
-    let Some(dir) = target.parent().filter(|dir| dir.is_dir()) else { return Err(409.into()) };
+    let Some(dir) = target.parent()? else { return Err(409.into()) };
+    if !known(fs::metadata(&dir))?.is_some_and(|meta| meta.is_dir()) {
+        return Err(409.into());
+    }
     if let Kind::Other = target.kind {
         return Err(403.into());
     }
@@ -141,8 +145,9 @@ fn place_of(target: &Target) -> Result<PathBuf, Reply> {
 
 /// Returns the path of the target itself, even if that is a symbolic link, without symbolic links
 /// in the path of its directory.
-pub fn own_place(target: &Target) -> Option<PathBuf> {
-    target.parent().zip(target.full.file_name()).map(|(dir, name): (_, &OsStr)| dir.join(name))
+pub fn own_place(target: &Target) -> io::Result<Option<PathBuf>> {
+    let parent = target.parent()?;
+    Ok(parent.zip(target.full.file_name()).map(|(dir, name): (_, &OsStr)| dir.join(name)))
 }
 
 /// Returns whether the path names a directory now, not a link to one, that is not the one before:
@@ -160,33 +165,28 @@ fn check_places(
     place: &Path,
     moves: bool,
 ) -> Result<Relation, Reply> {
-    let real = |path: &Path| fs::canonicalize(path).ok();
+    let real = |path: &Path| known(fs::canonicalize(path));
     let from = match source.is_link && moves {
-        true => own_place(source),
-        false => real(&source.full),
+        true => own_place(source)?,
+        false => real(&source.full)?,
     };
     let Some(from) = from else { return Err(404.into()) };
     if moves && !source.is_link {
-        let relation = relation(source, &from, place);
+        let relation = relation(source, &from, place)?;
         if relation != Relation::Other {
             return Ok(relation);
         }
     }
-    let to = real(&target.full);
+    let to = real(&target.full)?;
     let same = from == place || to.as_ref() == Some(&from);
     let inside = source.is_dir() && place.starts_with(&from);
     let around = from.starts_with(place);
     // A link must not replace the file that it leads to, nor a directory around that.
-    let led_to = real(&source.full).filter(|_| source.is_link);
+    let led_to = if source.is_link { real(&source.full)? } else { None };
     let undermines = moves && led_to.is_some_and(|led_to| led_to.starts_with(place));
     // One directory may have several paths, where it is mounted twice or where case makes no
     // difference.
-    let of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let is_around = |outer: &Path, inner: &Path| {
-        let outer = of(outer);
-        outer.is_some() && inner.ancestors().any(|path| of(path) == outer)
-    };
-    let by_identity = is_around(&from, place) || is_around(place, &from);
+    let by_identity = is_around(&from, place)? || is_around(place, &from)?;
     match same || inside || around || undermines || by_identity {
         true => Err(403.into()),
         false => Ok(Relation::Other),
@@ -195,22 +195,41 @@ fn check_places(
 
 /// Returns whether both paths name the source. Only what its directory lists is a name of its own: on
 /// some file systems every spelling leads to a file.
-fn relation(source: &Target, from: &Path, place: &Path) -> Relation {
-    let id = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    if from == place || id(from).is_none() || id(from) != id(place) {
-        return Relation::Other;
+fn relation(source: &Target, from: &Path, place: &Path) -> io::Result<Relation> {
+    let (there, other) = (identity(from)?, identity(place)?);
+    if from == place || there.is_none() || there != other {
+        return Ok(Relation::Other);
     }
     let is_listed = |path: &Path| {
-        let entries = path.parent().and_then(|dir| fs::read_dir(dir).ok());
-        entries.is_some_and(|entries| {
-            entries.flatten().any(|entry| Some(&*entry.file_name()) == path.file_name())
-        })
+        let entries = path.parent().map(|dir| known(fs::read_dir(dir))).transpose()?;
+        for entry in entries.flatten().into_iter().flatten() {
+            if Some(&*entry?.file_name()) == path.file_name() {
+                return Ok(true);
+            }
+        }
+        Ok::<_, io::Error>(false)
     };
-    let dir = |path: &Path| path.parent().and_then(id);
+    let dir = |path: &Path| path.parent().map_or(Ok(None), identity);
     let is_linked = matches!(&source.kind, Kind::File(meta) if meta.nlink() > 1);
-    match (is_listed(from), is_listed(place)) {
+    Ok(match (is_listed(from)?, is_listed(place)?) {
         (true, true) if is_linked => Relation::OtherName,
-        (true, false) if dir(from) == dir(place) => Relation::OtherSpelling,
+        (true, false) if dir(from)? == dir(place)? => Relation::OtherSpelling,
         _ => Relation::Other,
+    })
+}
+
+/// Returns device and inode of the file at the path, if there is one.
+fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    Ok(known(fs::symlink_metadata(path))?.map(|meta| (meta.dev(), meta.ino())))
+}
+
+/// Returns whether `outer` is the directory `inner`, or one above it, under whatever path.
+fn is_around(outer: &Path, inner: &Path) -> io::Result<bool> {
+    let Some(outer) = identity(outer)? else { return Ok(false) };
+    for path in inner.ancestors() {
+        if identity(path)? == Some(outer) {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }

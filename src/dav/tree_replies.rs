@@ -3,7 +3,9 @@
 //!
 //! Knows nothing of how a tree is removed or copied.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use super::fields::escape_path;
 use super::method::Reply;
@@ -11,6 +13,8 @@ use super::multistatus::Multistatus;
 use super::status_of;
 use super::target::Target;
 use super::tree::Uncopied;
+use crate::http::status::reason;
+use crate::log::shown;
 
 /// Returns the response to a tree that cannot be copied.
 pub fn refused(source: &Target, uncopied: &Uncopied) -> Reply {
@@ -19,7 +23,10 @@ pub fn refused(source: &Target, uncopied: &Uncopied) -> Reply {
         // The file vanished while its directory was copied. A tree without it has never existed.
         404 => failures(source, &[(inside.as_bytes().to_vec(), 409)]),
         status @ (403 | 409) => failures(source, &[(inside.as_bytes().to_vec(), status)]),
-        status => status.into(),
+        status => {
+            let complaint = Some(format!("{}: {}", shown(&uncopied.inside), uncopied.error));
+            Reply { complaint, ..status.into() }
+        }
     }
 }
 
@@ -43,5 +50,10 @@ pub fn failures(target: &Target, failures: &[(Vec<u8>, u16)]) -> Reply {
         escape_path(inside, &mut href);
         document.status(&href, *status);
     }
-    Reply { body: Some(document.finish()), ..207.into() }
+    let failed = failures.iter().find(|(_, status)| *status >= 500);
+    let complaint = failed.map(|(inside, status)| {
+        let path = Path::new(OsStr::from_bytes(inside));
+        format!("{status} {} for {}", reason(*status), shown(path))
+    });
+    Reply { body: Some(document.finish()), complaint, ..207.into() }
 }

@@ -62,11 +62,14 @@ impl Links {
         self.barrier.is_some()
     }
 
-    /// Returns whether a link that is not followed is on the way to the path. Nothing need be there.
-    pub fn bar(&self, path: &Path) -> bool {
-        self.barrier
-            .as_ref()
-            .is_some_and(|barrier| barrier.find(path).is_err_and(|e| is_barred(&e)))
+    /// Returns whether a link that is not followed is on the way to the path. Nothing need be there. It
+    /// is an error that the file system fails, so that nobody knows.
+    pub fn bar(&self, path: &Path) -> io::Result<bool> {
+        match self.barrier.as_ref().map(|barrier| barrier.find(path)) {
+            Some(Err(error)) if is_barred(&error) => Ok(true),
+            Some(Err(error)) if !is_answer(&error) => Err(error),
+            None | Some(_) => Ok(false),
+        }
     }
 
     /// Returns the metadata of what is at the path.
@@ -103,6 +106,13 @@ impl Links {
 /// each other.
 fn is_barred(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Returns whether an error says something about the path, and not that the file system fails.
+fn is_answer(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    let is_absence = matches!(errno, Some(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG));
+    is_absence || matches!(errno, None | Some(Errno::ACCESS | Errno::PERM))
 }
 
 /// Returns a path by which the file of a descriptor can be opened once more.
@@ -250,17 +260,17 @@ mod tests {
                     None => root.join(path),
                 };
                 let expected = [without, same][column];
-                assert_eq!(links.bar(&full), !expected, "{path} {policy:?}");
+                assert_eq!(links.bar(&full).unwrap(), !expected, "{path} {policy:?}");
                 let mut text = String::new();
                 let opened = links.open(&full).map(|mut file| file.read_to_string(&mut text));
                 assert_eq!(opened.is_ok(), expected, "{path} {policy:?}");
                 assert_eq!(text, if expected { "text" } else { "" });
                 assert_eq!(links.metadata(&full).is_ok(), expected, "{path} {policy:?}");
             }
-            assert_eq!(links.bar(&root.join("foreign")), column == 0 || !is_own);
+            assert_eq!(links.bar(&root.join("foreign")).unwrap(), column == 0 || !is_own);
             assert_eq!(links.read_dir(&root.join("dir/")).is_ok(), column == 1);
             assert_eq!(links.read_dir(&root.join("d")).unwrap().count(), 2);
-            assert!(!links.bar(&root.join("none")) && !links.bar(&root.join("d/none")));
+            assert!(["none", "d/none"].iter().all(|name| !links.bar(&root.join(name)).unwrap()));
             let error = links.metadata(&root.join("none/x")).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
             let error = links.metadata(&root.join("d/a/")).unwrap_err();
@@ -278,7 +288,7 @@ mod tests {
             assert_eq!(id(&other.join("")), id(&other));
         }
         let all = links(&folder, FollowSymlinks::Yes);
-        assert!(!all.bar(&root.join("again")) && all.open(&root.join("out")).is_ok());
+        assert!(!all.bar(&root.join("again")).unwrap() && all.open(&root.join("out")).is_ok());
     }
 
     #[test]

@@ -67,8 +67,8 @@ impl Store {
         self.cache.get(path, self.look)
     }
 
-    /// Returns whether a symbolic link that is not followed is on the way to a path.
-    pub fn bar(&self, path: &Path) -> bool {
+    /// Returns whether a symbolic link that is not followed is on the way to a path; see [`Links::bar`].
+    pub fn bar(&self, path: &Path) -> io::Result<bool> {
         self.cache.links.bar(path)
     }
 

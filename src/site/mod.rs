@@ -196,7 +196,10 @@ impl Site<'_> {
         // Behind a link that is not followed nothing is, no password file either.
         if !is_required
             && place.found.is_err()
-            && place.passwords.parent().is_some_and(|dir| self.cx.files.bar(dir))
+            && place
+                .passwords
+                .parent()
+                .is_some_and(|dir| matches!(self.cx.files.bar(dir), Ok(true)))
         {
             return Err(Task::Reply(404));
         }

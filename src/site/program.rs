@@ -29,7 +29,7 @@ impl Site<'_> {
     /// Returns the program that a path leads through, and the rest of the path.
     pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
         let (file, rest) = resolve::split_at_file(full)?;
-        if self.cx.files.bar(&file) {
+        if !matches!(self.cx.files.bar(&file), Ok(false)) {
             return None;
         }
         let path = &self.request.path;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Dav, Elsewhere, as_many_as, until};
+use crate::support::{Client, Dav, Elsewhere, Mounted, Scratch, as_many_as, until};
 
 fn fill(dav: &Dav, folder: &str, files: usize) {
     for n in 0..files {
@@ -267,5 +267,90 @@ fn a_link_that_cannot_be_taken_away_replaces_nothing() {
     assert!(dav.transfer("MOVE", "/self/exe", "/d/f") >= 400);
     assert_eq!(dav.read("d/f"), "f");
     assert_eq!(dav.names("d"), ["f"]);
+    dav.stop();
+}
+
+/// A server on an overlay, whose lower layer has folders that cannot be renamed.
+fn on_layers() -> (Dav, Mounted) {
+    let scratch = Scratch::new();
+    for name in ["low/d/deep/x", "low/d/a", "low/to/old", "low/other/y"] {
+        scratch.write(name, format!("of {name}"));
+    }
+    for name in ["up", "work"] {
+        std::fs::create_dir_all(scratch.join(name)).expect("a folder");
+    }
+    let [low, up, work] = ["low", "up", "work"].map(|name| scratch.join(name));
+    let layers = format!("lowerdir={low},upperdir={up},workdir={work}");
+    let disk = Mounted::on(&scratch, "root", "overlay", &layers);
+    let log = format!("error_log_file={}", scratch.join("errors"));
+    let dav = Dav::start_in(scratch, &[&log]);
+    let rename = |from: &str| {
+        let path = |name: &str| dav.scratch.join(&format!("root/{name}"));
+        std::fs::rename(path(from), path("elsewhere")).map_err(|error| error.raw_os_error())
+    };
+    assert_eq!(rename("d"), Err(Some(18)), "EXDEV: this is what the test is about");
+    (dav, disk)
+}
+
+#[test]
+fn folders_of_a_lower_layer_are_moved_and_replaced_like_others() {
+    needs!("mount-overlay");
+    let (dav, _disk) = on_layers();
+    let set = "<D:propertyupdate xmlns:D='DAV:' xmlns:Z='z:'><D:set><D:prop><Z:a>kept</Z:a></D:prop>\
+        </D:set></D:propertyupdate>";
+    assert_eq!(dav.status("PROPPATCH", "/d/a", "", set), 207);
+    assert_eq!(dav.status("PROPPATCH", "/d/deep", "", set), 207);
+    symlink("a", dav.scratch.join("root/d/link")).expect("a link");
+    assert_eq!(dav.transfer("MOVE", "/d", "/new"), 201);
+    assert!(!dav.exists("d") && dav.read("new/deep/x") == "of low/d/deep/x");
+    assert_eq!(dav.read("new/link"), "of low/d/a");
+    for path in ["/new/a", "/new/deep"] {
+        assert!(dav.propfind(path, "0", "").text().contains("kept"), "{path}");
+    }
+    // Over a folder that cannot be renamed, by one that can and by one that cannot.
+    assert_eq!(dav.status("MOVE", "/new", "Destination: /to\r\nOverwrite: F\r\n", ""), 412);
+    assert_eq!(dav.transfer("MOVE", "/new", "/to"), 204);
+    assert_eq!((dav.read("to/a").as_str(), dav.exists("to/old")), ("of low/d/a", false));
+    assert_eq!(dav.transfer("COPY", "/to", "/other"), 204);
+    assert!(dav.read("other/deep/x") == "of low/d/deep/x" && !dav.exists("other/y"));
+    assert_eq!(dav.names(""), ["other", "to"]);
+    dav.stop();
+
+    let (dav, _disk) = on_layers();
+    assert_eq!(dav.transfer("MOVE", "/d", "/to"), 204);
+    assert_eq!((dav.read("to/a").as_str(), dav.names("to").len()), ("of low/d/a", 2));
+    // A file over a folder, too.
+    dav.write("file", "text");
+    assert_eq!(dav.transfer("COPY", "/file", "/other"), 204);
+    assert_eq!(
+        (dav.read("other").as_str(), dav.names("")),
+        ("text", strings(["file", "other", "to"]))
+    );
+    dav.stop();
+}
+
+fn strings<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_locked_folder_of_a_lower_layer_stays() {
+    needs!("mount-overlay");
+    let (dav, _disk) = on_layers();
+    let token = dav.lock("/d/deep/x", "");
+    let answer = dav.ask("MOVE", "/d", "Destination: /new\r\n", "");
+    assert!(answer.status == 207 && answer.text().contains(" 423 "), "{}", answer.head);
+    let token_of_old = dav.lock("/to/old", "");
+    let keys = format!("If: </d/deep/x> (<{token}>)\r\n");
+    let answer = dav.ask("MOVE", "/d", &format!("Destination: /to\r\n{keys}"), "");
+    assert!(answer.status == 207 && answer.text().contains(" 423 "), "{}", answer.head);
+    assert_eq!(
+        (dav.read("d/a").as_str(), dav.read("to/old").as_str()),
+        ("of low/d/a", "of low/to/old")
+    );
+    assert_eq!(dav.unfinished(""), Vec::<String>::new());
+    let keys = format!("If: </d/deep/x> (<{token}>) </to/old> (<{token_of_old}>)\r\n");
+    assert_eq!(dav.status("MOVE", "/d", &format!("Destination: /to\r\n{keys}"), ""), 204);
+    assert_eq!(dav.read("to/deep/x"), "of low/d/deep/x");
     dav.stop();
 }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
-use crate::support::{Dav, Mounted, Scratch};
+use crate::support::{Dav, Mounted, Scratch, outside};
 
 #[test]
 fn a_move_to_another_name_of_a_file_takes_the_first_name_away() {
@@ -41,15 +41,13 @@ fn a_move_to_another_name_of_a_file_takes_the_first_name_away() {
 
 #[test]
 fn a_name_may_change_its_case_where_that_makes_no_difference() {
+    needs!("mkfs.vfat", "mount-vfat");
     let scratch = Scratch::new();
     let image = scratch.join("image");
     std::fs::File::create(&image).and_then(|file| file.set_len(4 << 20)).expect("an image");
-    let made = Command::new("mkfs.vfat").arg(&image).output();
-    if !made.is_ok_and(|output| output.status.success()) {
-        eprintln!("not tried, since mkfs.vfat is missing");
-        return;
-    }
-    let Some(_disk) = Mounted::of(&scratch, "root", "vfat", "loop", &image) else { return };
+    let made = outside("mkfs.vfat").arg(&image).env("PATH", "/usr/sbin:/sbin:/usr/bin").output();
+    assert!(made.expect("mkfs.vfat").status.success());
+    let _disk = Mounted::of(&scratch, "root", "vfat", "loop", &image);
     let dav = Dav::start_in(scratch, &[]);
     dav.write("File", "text").write("Dir/a", "text");
     for (from, to) in [("/File", "/FILE"), ("/Dir", "/dir")] {

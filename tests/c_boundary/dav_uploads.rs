@@ -298,7 +298,7 @@ fn a_full_disk_is_told_and_leaves_the_old_file() {
     }
     assert_eq!(dav.status("PUT", "/b", "", &long), 507);
     let errors = dav.scratch.read("errors");
-    assert!(errors.contains(" PUT failed: 507 Insufficient Storage\n"), "{errors}");
+    assert!(errors.contains(" PUT failed: 507 Insufficient Storage: File too large"), "{errors}");
     assert_eq!((dav.read("a").as_str(), dav.names("")), ("old", vec!["a".to_owned()]));
     assert_eq!(dav.status("PUT", "/a", "", &long[..100_000]), 204);
     // Nor does a copy that does not fit replace anything.

@@ -18,6 +18,7 @@ mod cgi;
 mod cgi_processes;
 mod cluster;
 mod dav_depth;
+mod dav_failing;
 mod dav_hostile;
 mod dav_locks;
 mod dav_loss;

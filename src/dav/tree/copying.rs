@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::{Entries, is_own, read_entries};
+use crate::dav::known;
 use crate::dav::set_aside::{Kind, sweep};
 use crate::dav::stamp::stamp;
 use crate::dav::store;
@@ -199,7 +200,10 @@ fn inside(root: &Path, path: &Path) -> PathBuf {
 
 /// Copies a symbolic link. The copy leads to the same file.
 pub fn copy_link(from: &Path, to: &Path) -> io::Result<()> {
-    let end = fs::canonicalize(from).or_else(|_| fs::read_link(from))?;
+    let end = match known(fs::canonicalize(from))? {
+        Some(end) => end,
+        None => fs::read_link(from)?,
+    };
     std::os::unix::fs::symlink(end, to)
 }
 

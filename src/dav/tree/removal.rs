@@ -4,16 +4,19 @@
 //! Checks in each portion that its directories are still those that it entered, so that a link in
 //! the place of one does not lead it out of the tree. Knows nothing of locks.
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::{Entries, read_entries};
 use crate::dav::set_aside::{Held, Kind, empty};
-use crate::dav::status_of;
 use crate::dav::store::STATE;
+use crate::dav::{is_failure, status_of};
 
 /// The largest number of failures that are reported.
 const MAX_FAILURES: usize = 100;
@@ -26,6 +29,11 @@ fn identity(dir: &Path) -> io::Result<(u64, u64)> {
     }
 }
 
+/// Returns when a file or its metadata was last changed.
+pub fn changed_of(meta: &Metadata) -> (i64, i64) {
+    (meta.ctime(), meta.ctime_nsec())
+}
+
 /// The removal of a file, or of a directory with its content.
 #[derive(Debug)]
 pub struct Removal {
@@ -35,6 +43,8 @@ pub struct Removal {
     /// Whether it has a hidden name and is not to come back: then the modes of its directories need
     /// not be respected.
     is_hidden: bool,
+    /// The time after which a file that was changed stays.
+    changed: Option<(i64, i64)>,
     /// The files that could not be removed: the path below the root of the removal, and the status.
     /// A directory that stays only because of its content is not among them.
     pub failures: Vec<(Vec<u8>, u16)>,
@@ -53,12 +63,18 @@ struct Level {
 impl Removal {
     pub fn new(root: PathBuf) -> Removal {
         let (levels, failures) = (Vec::new(), Vec::new());
-        Removal { root, levels, begun: false, is_hidden: false, failures }
+        Removal { root, levels, begun: false, is_hidden: false, changed: None, failures }
     }
 
     /// Creates the removal of a directory that has a hidden name and is not to come back.
     pub fn of_hidden(root: PathBuf) -> Removal {
         Removal { is_hidden: true, ..Removal::new(root) }
+    }
+
+    /// Creates the removal of a directory that was copied from the time `begun` on. What was changed
+    /// since then may not be in the copy, and stays.
+    pub fn of_copied(root: PathBuf, begun: (i64, i64)) -> Removal {
+        Removal { changed: Some(begun), ..Removal::new(root) }
     }
 
     /// Does the next portion. Returns true once all is done. `budget` is the work that may still be
@@ -95,20 +111,41 @@ impl Removal {
             let path = level.dir.join(name);
             match kind.is_dir() {
                 true => self.enter(path),
-                false => self.tried(fs::remove_file(&path), &path),
+                false => self.tried(self.remove_file(&path), &path),
             }
         }
         self.levels.is_empty()
     }
 
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        if let Some(begun) = self.changed
+            && path.file_name() != Some(OsStr::new(STATE))
+            && changed_of(&fs::symlink_metadata(path)?) > begun
+        {
+            return Err(Errno::EXIST.into());
+        }
+        fs::remove_file(path)
+    }
+
     /// Leaves directories that were replaced after they were entered: through a link in such a
     /// place, files elsewhere would be removed.
     fn leave_replaced(&mut self) {
-        let is_there =
-            |level: &Level| identity(&level.dir).is_ok_and(|found| found == level.identity);
-        if let Some(at) = self.levels.iter().position(|level| !is_there(level)) {
+        for at in 0..self.levels.len() {
+            let Level { dir, identity: entered, .. } = &self.levels[at];
+            let found = identity(dir);
+            if found.as_ref().is_ok_and(|found| found == entered) {
+                continue;
+            }
+            let dir = dir.clone();
             // A file that has come there shows when the directory around it is removed.
             self.levels.truncate(at);
+            // Where the file system fails, what is there is not removed.
+            if let Err(error) = found
+                && is_failure(&error)
+            {
+                self.tried(Err(error), &dir);
+            }
+            return;
         }
     }
 
@@ -245,6 +282,27 @@ mod tests {
             while !removal.advance(&mut 1) {}
             assert_eq!(shown(&outside), ["1", "2", "3"], "{portions}");
         }
+    }
+
+    #[test]
+    fn what_was_changed_after_it_was_copied_stays() {
+        let folder = Folder::new();
+        let (root, copy) = (folder.0.join("root"), folder.0.join("copy"));
+        fs::create_dir_all(root.join("d")).unwrap();
+        for name in ["a", "d/b", "d/c"] {
+            fs::write(root.join(name), "old").unwrap();
+        }
+        fs::create_dir(&copy).unwrap();
+        let changed = |path: &Path| changed_of(&fs::symlink_metadata(path).unwrap());
+        let begun = changed(&copy);
+        // The clock of a file system may tick slowly.
+        while changed(&root.join("d/b")) <= begun {
+            fs::write(root.join("d/b"), "new").unwrap();
+        }
+        let mut removal = Removal::of_copied(root.clone(), begun);
+        while !removal.advance(&mut 1) {}
+        assert_eq!(removal.failures, [(b"d/b".to_vec(), 409)]);
+        assert_eq!(shown(&root), ["d", "d/b"]);
     }
 
     #[test]

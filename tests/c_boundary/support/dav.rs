@@ -22,6 +22,15 @@ impl Dav {
 
     /// On files that are there already.
     pub fn start_in(scratch: Scratch, args: &[&str]) -> Dav {
+        Dav::start_by(scratch, args, start)
+    }
+
+    /// Under strace, which makes calls fail; see [`Server::start_failing`].
+    pub fn start_failing(scratch: Scratch, faults: &[String], args: &[&str]) -> Dav {
+        Dav::start_by(scratch, args, |args| Server::start_failing(&plain(faults), &plain(args)))
+    }
+
+    fn start_by(scratch: Scratch, args: &[&str], start: impl Fn(&[String]) -> Server) -> Dav {
         std::fs::create_dir_all(scratch.join("root")).expect("a root");
         let lines = ["joe", "jane"].map(|user| {
             format!("{user}:mydomain.com:{}\n", hex(&format!("{user}:mydomain.com:secret")))
@@ -163,7 +172,11 @@ pub const LOCK: &str = "<D:lockinfo xmlns:D='DAV:'><D:lockscope><D:exclusive/></
     <D:locktype><D:write/></D:locktype><D:owner>joe</D:owner></D:lockinfo>";
 
 fn start(args: &[String]) -> Server {
-    Server::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    Server::start(&plain(args))
+}
+
+fn plain(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
 }
 
 fn hex(text: &str) -> String {

@@ -89,28 +89,22 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts one on a folder that it makes. `None` where that is not allowed, as without root.
-    pub fn on(scratch: &Scratch, name: &str, kind: &str, options: &str) -> Option<Mounted> {
+    /// Mounts one on a folder that it makes. A test begins by `needs!("mount-KIND")`, since not every
+    /// machine allows it, as without root.
+    pub fn on(scratch: &Scratch, name: &str, kind: &str, options: &str) -> Mounted {
         Mounted::of(scratch, name, kind, options, "none")
     }
 
     /// The same of a device or an image.
-    pub fn of(
-        scratch: &Scratch,
-        name: &str,
-        kind: &str,
-        options: &str,
-        source: &str,
-    ) -> Option<Mounted> {
+    pub fn of(scratch: &Scratch, name: &str, kind: &str, options: &str, source: &str) -> Mounted {
+        super::needs::assert_named(&format!("mount-{kind}"));
         let path = scratch.join(name);
         std::fs::create_dir_all(&path).expect("a folder to mount on");
         let mut mount = std::process::Command::new("mount");
         mount.args(["-t", kind, "-o", options, source, &path]);
-        let done = mount.output().is_ok_and(|output| output.status.success());
-        if !done {
-            eprintln!("not tried, since nothing may be mounted: {kind}");
-        }
-        done.then(|| Mounted { path })
+        let output = mount.output().expect("mount");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Mounted { path }
     }
 }
 
