@@ -132,7 +132,8 @@ impl Conn {
 
     /// Copies the head out of the input, which it outlives. `None` means that there is no memory
     /// for it.
-    #[inline]
+    // Nearly all requests come by one of its two callers.
+    #[inline(always)]
     pub(super) fn take_head(&mut self, cx: &mut Context) -> Option<Box<Request>> {
         let mut request = cx.spares.request();
         request.begin(self.wire.index(), self.wire.peer, self.wire.is_secure());

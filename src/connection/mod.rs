@@ -352,6 +352,7 @@ impl Conn {
 
     /// Begins a turn, with the input that was kept. Returns false if the connection is to be
     /// closed.
+    #[inline]
     pub fn begin_turn(&mut self, cx: &mut Context) -> bool {
         self.wire.queued = false;
         if let State::Head(waiting) | State::Barred(waiting) = &mut self.state {

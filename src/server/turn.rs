@@ -34,6 +34,9 @@ impl Server {
                     Flow::Call(handler) => return self.call(index, handler),
                 }
             } else if !self.activate_next() {
+                if self.has_nothing_else() {
+                    break;
+                }
                 match self.next_item() {
                     Item::Begun => {}
                     Item::Visit(step) => return step,
@@ -82,7 +85,19 @@ impl Server {
         true
     }
 
+    /// Returns whether nothing goes on and nothing waits to be sent, as at the end of most turns.
+    #[inline]
+    fn has_nothing_else(&self) -> bool {
+        let turn = &self.cx.turn;
+        turn.dirty.is_empty()
+            && !turn.ongoing.is_busy()
+            && !turn.handshakes.is_busy()
+            && !self.walks.is_busy()
+            && !self.acceptor.may_accept()
+    }
+
     /// Begins the next item of what goes on, unless the time for that is over.
+    #[inline(never)]
     fn next_item(&mut self) -> Item {
         let turn = &self.cx.turn;
         let busy = [
@@ -126,7 +141,7 @@ impl Server {
             // Whether it uses up this share, too, decides how its next events are served.
             conn.wire.yields = conn.wire.is_handshaking();
         }
-        self.activate(index);
+        self.activate_new(index);
         self.cx.turn.is_fresh = false;
     }
 
@@ -138,13 +153,20 @@ impl Server {
         if conn.wire.is_handshaking() {
             conn.wire.make_ready(&mut self.cx);
         } else if self.acceptor.may_have_sent() {
-            self.activate(index);
+            self.activate_new(index);
         } else {
             self.watch(index);
         }
     }
 
+    /// The same as [`Server::activate`], which is part of the loop for connections with fresh events.
+    #[inline(never)]
+    fn activate_new(&mut self, index: u32) {
+        self.activate(index);
+    }
+
     /// Makes a connection the current one.
+    #[inline(always)]
     fn activate(&mut self, index: u32) {
         self.flush_late();
         let Some(conn) = self.conns.get(index) else { return };
