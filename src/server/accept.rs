@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use super::Server;
 use super::events::open_spare;
 use super::listener::Listener;
+use super::ports::secure_port;
 use crate::connection::{Conn, Manner};
 use crate::peer::Peer;
 use crate::shared::pool;
@@ -334,6 +335,7 @@ impl Server {
             let fd = listener.fd();
             self.cx.complain(&format!("the program has closed the listening socket ({fd})"));
         }
+        self.cx.secure_port = secure_port(&left);
         self.acceptor.listen_on(left);
         self.show_listeners();
     }

@@ -96,9 +96,7 @@ impl Server {
                 self.cx.complain(&what);
             }
         }
-        let secure = listeners.iter().zip(entries).find(|(_, entry)| entry.has_secure_port());
-        let secure = secure.and_then(|(listener, _)| listener.internet_address());
-        self.cx.secure_port = secure.map(|address| address.port());
+        self.cx.secure_port = secure_port(&listeners);
         self.acceptor.listen_on(listeners);
         Ok(())
     }
@@ -247,6 +245,14 @@ impl Exchange {
         let place = self.old.iter().position(is_bound).filter(|_| !entry.is_open())?;
         Some((self.old.get_mut(place)?.take()?, Some(place)))
     }
+}
+
+/// Returns the port to which clients of other ports are redirected: the first one with the letter `s`.
+pub(super) fn secure_port(listeners: &[Listener]) -> Option<u16> {
+    let is_secure = |listener: &&Listener| listener.manner == Manner::Serve(Speech::Tls);
+    let mut addresses =
+        listeners.iter().filter(is_secure).filter_map(|listener| listener.internet_address());
+    addresses.next().map(|address| address.port())
 }
 
 /// Returns what the connections of an entry get. Without any letter in the list all ports speak TLS

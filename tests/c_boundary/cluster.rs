@@ -327,8 +327,9 @@ fn a_redis_that_hangs_is_noticed() {
     let mut guests = cluster.guests(3);
     cluster.redis.signal(Signal::STOP);
     guests[0].say("x1", "perhaps somebody hears this later");
-    let told = guests[0].news();
-    assert_eq!(told, "lost\tx1\tthe connection to Redis is lost");
+    // The server may have noticed by itself, and told everybody.
+    let told = std::iter::repeat_with(|| guests[0].news()).find(|news| news != "redis\tdown");
+    assert!(told.is_some_and(|news| news.starts_with("lost\tx1\t")));
     cluster.redis.signal(Signal::CONT);
     // Whether the first message arrives after all is open; the second one does.
     for (_, server) in &cluster.servers {
