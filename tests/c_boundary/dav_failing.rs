@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::support::{Dav, LOCK, Scratch, failures, under_valgrind};
+use crate::support::{Dav, LOCK, Scratch, calls_cannot_fail, failures};
 
 /// The calls that fail, all that look at or change a file.
 const CALLS: &str = "?statx,?newfstatat,?stat,?lstat,?openat,?open,?openat2,?readlink,?readlinkat,\
@@ -82,7 +82,7 @@ fn transfer(tree: &mut Tree, from: &str, to: &str, moves: bool) {
 /// Makes each call of the request fail at some time, with `error`.
 #[track_caller]
 fn each_call_fails_once(case: &Case, error: &str) {
-    if under_valgrind() {
+    if calls_cannot_fail() {
         return;
     }
     let scratch = Scratch::new();

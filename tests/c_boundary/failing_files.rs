@@ -1,6 +1,6 @@
 //! A file system that fails for a moment: what it could not say is no answer about a file.
 
-use crate::support::{Scratch, Server, under_valgrind};
+use crate::support::{Scratch, Server, calls_cannot_fail};
 
 /// The calls that look at a file, by which a failure can come.
 const LOOKS: &str = "statx,newfstatat,stat,lstat";
@@ -53,7 +53,7 @@ fn a_file_that_cannot_be_looked_at_for_a_moment_is_not_missing() {
         ("pread64", "EIO", 500),
     ];
     for (calls, error, status) in table {
-        if under_valgrind() {
+        if calls_cannot_fail() {
             return;
         }
         let scratch = Scratch::new();
@@ -66,7 +66,7 @@ fn a_file_that_cannot_be_looked_at_for_a_moment_is_not_missing() {
 #[test]
 fn an_index_file_that_fails_does_not_become_a_list() {
     needs!("strace");
-    if under_valgrind() {
+    if calls_cannot_fail() {
         return;
     }
     let scratch = Scratch::new();
@@ -78,7 +78,7 @@ fn an_index_file_that_fails_does_not_become_a_list() {
 #[test]
 fn a_directory_that_fails_is_not_missing() {
     needs!("strace");
-    if under_valgrind() {
+    if calls_cannot_fail() {
         return;
     }
     for (call, error, status) in [("openat", "EIO", 500), ("getdents64", "EIO", 500)] {
@@ -93,7 +93,7 @@ fn a_directory_that_fails_is_not_missing() {
 #[test]
 fn a_password_file_that_fails_neither_opens_the_door_nor_asks_for_another_password() {
     needs!("strace");
-    if under_valgrind() {
+    if calls_cannot_fail() {
         return;
     }
     for (calls, error, status) in [(LOOKS, "EIO", 500), ("openat", "EMFILE", 503)] {

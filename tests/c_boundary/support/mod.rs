@@ -67,6 +67,16 @@ pub fn under_valgrind() -> bool {
     std::env::var_os("MG_TEST_VALGRIND").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// Whether system calls of the C programs cannot be made to fail: under valgrind, which strace would trace
+/// instead, and where they are those of another machine.
+pub fn calls_cannot_fail() -> bool {
+    let is_elsewhere = !runner().is_empty();
+    if is_elsewhere {
+        eprintln!("not tried on other machines: system calls that fail");
+    }
+    is_elsewhere || under_valgrind()
+}
+
 /// `count`, or less of it where valgrind, or an emulator, makes each step dear.
 pub fn as_many_as(count: usize, where_dear: usize) -> usize {
     if under_valgrind() || is_emulated() { where_dear } else { count }
