@@ -85,6 +85,9 @@ fn a_large_directory_is_listed_whole_while_others_are_served() {
     let root = format!("document_root={}", scratch.join("root"));
     let mut server = Server::start(&["--step", &root]);
     let (mut one, mut other) = (server.client(), server.client());
+    // A slow machine accepts one in a turn.
+    server.tell("poll 4");
+    server.expect_line("polled");
     one.send("GET /many/ HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\n\r\n");
     server.tell("poll 2");
     server.expect_line("polled");

@@ -213,7 +213,7 @@ fn checks_of_haproxy_are_answered_and_are_of_the_proxy() {
         let server = Server::start(&[TRUSTING, &access, &error]);
         let http = if by_request { " option httpchk GET /alive\n" } else { "" };
         let proxy = Proxy::haproxy(&[format!(
-            " {http} server s 127.0.0.1:{} {check} check inter 20ms fall 1",
+            " {http} timeout check 10s\n server s 127.0.0.1:{} {check} check inter 300ms fall 9",
             server.port
         )]);
         if by_request {
