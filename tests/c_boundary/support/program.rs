@@ -11,6 +11,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// What valgrind says of a system call that it does not know.
+const NOTES_OF_VALGRIND: [&str; 5] = [
+    "WARNING: unhandled ",
+    "You may be able to write your own handler.",
+    "Read the file README_MISSING_SYSCALL_OR_IOCTL.",
+    "Nevertheless we consider this a bug.",
+    "it at http://valgrind.org/support/bug_reports.html.",
+];
+
 /// How a compiled program is started: by `MG_TEST_RUNNER`, an emulator and its arguments, where the
 /// programs are those of another machine.
 pub fn command_for(path: &Path) -> Command {
@@ -85,8 +94,15 @@ impl Program {
             let mut text = Vec::new();
             let _ = stderr.read_to_end(&mut text);
             let text = String::from_utf8_lossy(&text);
-            // A note of strace about a path of its options.
-            let is_note = |line: &&str| line.starts_with("strace: Requested path ");
+            // Of strace about a path of its options; of valgrind about a call that it does not know, as openat2
+            // (437), and answers with ENOSYS.
+            let is_note = |line: &&str| {
+                let valgrind = line.strip_prefix("--").and_then(|line| line.split_once("-- "));
+                line.starts_with("strace: Requested path ")
+                    || valgrind.is_some_and(|(_, text)| {
+                        NOTES_OF_VALGRIND.iter().any(|note| text.starts_with(note))
+                    })
+            };
             text.split_inclusive('\n').filter(|line| !is_note(line)).collect()
         });
         let stdin = child.stdin.take();
