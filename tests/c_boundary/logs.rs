@@ -273,9 +273,11 @@ fn a_program_to_which_a_broken_pipe_is_deadly_survives_a_reader_that_leaves() {
     let fifo = scratch.join("fifo");
     make_fifo(&fifo);
     let open = || OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&fifo);
-    let reader = open().expect("a reader");
+    let mut reader = open().expect("a reader");
     let server = Server::start(&[&format!("access_log_file={fifo}"), "--habit=deadly-pipes"]);
     assert_eq!(server.ask(ALIVE).text(), "alive");
+    // A reader that leaves between the look at the pipe and the write would be deadly all the same.
+    until("the line is written", || reader.read(&mut [0; 256]).is_ok_and(|count| count > 0));
     drop(reader);
     for _ in 0..3 {
         assert_eq!(server.ask(ALIVE).text(), "alive");
