@@ -265,3 +265,33 @@ fn manner_of(entry: &Entry, has_letters: bool) -> Manner {
         (Letter::None, _) => Manner::Serve(Speech::Plain),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_redirected_to_the_first_port_with_tls_that_is_open() {
+        let bound = |text: &[u8], manner| {
+            let entry = listening::parse(text).expect("an entry").remove(0);
+            let mut listener = Listener::bind(&entry.address, None).expect("bound");
+            listener.manner = manner;
+            listener
+        };
+        let here = b"127.0.0.1:0";
+        let local = format!("unix:@mongoose-secure-port-{}", std::process::id());
+        let mut listeners = vec![
+            bound(here, Manner::Redirect),
+            bound(here, Manner::Serve(Speech::Plain)),
+            bound(local.as_bytes(), Manner::Serve(Speech::Tls)),
+            bound(here, Manner::Serve(Speech::Tls)),
+            bound(here, Manner::Serve(Speech::Tls)),
+        ];
+        let ports: Vec<_> = listeners.iter().map(Listener::internet_address).collect();
+        assert_eq!(secure_port(&listeners), ports[3].map(|address| address.port()));
+        listeners.remove(3);
+        assert_eq!(secure_port(&listeners), ports[4].map(|address| address.port()));
+        listeners.pop();
+        assert_eq!(secure_port(&listeners), None);
+    }
+}
