@@ -1,4 +1,4 @@
-# make            the shared and the static library, in build/ (CARGO_FLAGS=--no-default-features: no TLS)
+# make            the shared and the static library, in build/; smaller ones: docs/sizes.md
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
 # make test       all tests; make test-deps installs what they use (Debian)
 # make bench      the library beside other servers, see benches/README.md

@@ -240,7 +240,7 @@ impl Default for Config {
             cgi_environment: Vec::new(),
             cgi_interpreter: None,
             cgi_pattern: CGI_PATTERN.to_string_lossy().into_owned(),
-            cgi_runs: true,
+            cgi_runs: cfg!(feature = "cgi"),
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
             dav_depth_infinity: false,
@@ -302,11 +302,12 @@ impl Config {
             Id::CgiInterpreter => self.cgi_interpreter = path(value),
             Id::CgiPattern => {
                 let value = text(value)?;
-                self.cgi_runs = !value.eq_ignore_ascii_case("none");
-                self.cgi_pattern = match self.cgi_runs {
-                    true => value.to_owned(),
+                let is_none = value.eq_ignore_ascii_case("none");
+                self.cgi_runs = cfg!(feature = "cgi") && !is_none;
+                self.cgi_pattern = match is_none {
+                    false => value.to_owned(),
                     // Their source must not be sent instead.
-                    false => CGI_PATTERN.to_string_lossy().into_owned(),
+                    true => CGI_PATTERN.to_string_lossy().into_owned(),
                 };
             }
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,

@@ -151,7 +151,7 @@ def build_mongoose():
 
 def build_without_tls():
     """For what depends on how much code there is. The program looks for its library beside it."""
-    run("make", "-s", "-C", ROOT, "lib", "CARGO_FLAGS=--no-default-features", "BUILD=" + NO_TLS,
+    run("make", "-s", "-C", ROOT, "lib", "CARGO_FLAGS=--no-default-features --features webdav,cgi,deflate", "BUILD=" + NO_TLS,
         env=dict(os.environ, CARGO_TARGET_DIR=os.path.join(ROOT, "target", "no-tls")))
     os.makedirs(os.path.join(NO_TLS, "bench"), exist_ok=True)
     shutil.copy(os.path.join(BIN, "mongoose"), os.path.join(NO_TLS, "bench"))

@@ -8,6 +8,10 @@ pub mod file;
 pub mod head;
 mod listing;
 mod page;
+#[cfg(feature = "cgi")]
+mod program;
+#[cfg(not(feature = "cgi"))]
+#[path = "absent.rs"]
 mod program;
 
 use std::borrow::Cow;
@@ -17,6 +21,7 @@ use self::file::FileBody;
 use self::listing::Listing;
 use self::page::Page;
 pub use self::program::{Gateway, Moved};
+use crate::cgi::table::Number;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::exchange::context::Context;
@@ -158,7 +163,7 @@ impl Source {
     }
 
     /// Returns the number of the CGI program that the source waits for.
-    pub fn program(&self) -> Option<usize> {
+    pub fn program(&self) -> Option<Number> {
         match self {
             Source::Program(gateway) => Some(gateway.program()),
             Source::Page(page) => page.program(),
@@ -237,7 +242,7 @@ impl Plan {
     }
 
     /// Returns the number of the CGI program that runs already.
-    pub fn program(&self) -> Option<usize> {
+    pub fn program(&self) -> Option<Number> {
         match self {
             Plan::Program(gateway) => Some(gateway.program()),
             Plan::Task(_) => None,

@@ -14,7 +14,7 @@ use super::head::write_stream_head;
 use super::program::{start_command, start_included};
 use super::{Begun, Broken, CHANGED_MEANWHILE, Ended, Progress, Source};
 use crate::cgi::header::{self, Parsed};
-use crate::cgi::table::Output;
+use crate::cgi::table::{Number, Output};
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
@@ -57,7 +57,7 @@ struct Level {
 
 /// A CGI program whose output is part of the page.
 struct Part {
-    program: usize,
+    program: Number,
     /// The output before the end of its head; `None` behind it, and for a command, which has no
     /// head.
     head: Option<Vec<u8>>,
@@ -158,7 +158,7 @@ pub fn begin(
 
 impl Page {
     /// Returns the number of the CGI program that the page waits for.
-    pub fn program(&self) -> Option<usize> {
+    pub fn program(&self) -> Option<Number> {
         self.part.as_ref().map(|part| part.program)
     }
 

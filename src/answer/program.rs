@@ -12,7 +12,7 @@ use super::{Broken, Ended, Progress, Source};
 use crate::cgi::environment::ClientCertificate;
 use crate::cgi::header::{self, MAX_CGI_HEAD, Parsed};
 use crate::cgi::launch::{Launch, Origin, status_of};
-use crate::cgi::table::{Output, Owner};
+use crate::cgi::table::{Number, Output, Owner};
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
@@ -28,7 +28,7 @@ const REDIRECTIONS: u8 = 10;
 
 /// A CGI program that answers a request.
 pub struct Gateway {
-    program: usize,
+    program: Number,
     stage: Stage,
 }
 
@@ -91,7 +91,7 @@ impl Gateway {
     }
 
     /// Returns the number of the program.
-    pub fn program(&self) -> usize {
+    pub fn program(&self) -> Number {
         self.program
     }
 
@@ -326,7 +326,7 @@ fn become_request_for(location: &[u8], request: &mut Request) -> bool {
 
 /// Starts a program. If that fails, the error log has the reason, and the status for the client is
 /// returned.
-fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<usize, u16> {
+fn start(launch: &Launch<'_>, request: &Request, cx: &mut Context) -> Result<Number, u16> {
     let config = &cx.options.config;
     let translated = resolve::full_path(config, launch.info);
     let origin = Origin {
@@ -362,7 +362,7 @@ pub fn start_included(
     query: &[u8],
     request: &mut Request,
     cx: &mut Context,
-) -> Result<usize, &'static str> {
+) -> Result<Number, &'static str> {
     let may_run = Site { request, cx }.may_run(file);
     may_run.map_err(|_| "a program that may not be run")?;
     let launch = Launch { file, name, info, query, ..Launch::default() };
@@ -376,7 +376,7 @@ pub fn start_command(
     command: &Path,
     request: &mut Request,
     cx: &mut Context,
-) -> Result<usize, &'static str> {
+) -> Result<Number, &'static str> {
     let launch = Launch { file, name, command: Some(command), ..Launch::default() };
     start(&launch, request, cx).map_err(|_| "a command that cannot be run")
 }

@@ -28,6 +28,9 @@ const UNWANTED_READS: usize = 16;
 /// While this many lines wait for the error log, complaints of programs wait in their pipes.
 const MAX_COMPLAINTS: usize = 1024;
 
+/// The number of a program.
+pub type Number = usize;
+
 /// The programs. Times are in milliseconds of the server's clock.
 pub struct Programs {
     /// The programs by number; a free place is `None`.
@@ -75,7 +78,7 @@ impl Programs {
         spec: &Spec<'_>,
         name: String,
         now: u32,
-    ) -> io::Result<usize> {
+    ) -> io::Result<Number> {
         let Some(registry) = &self.registry else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -141,22 +144,22 @@ impl Programs {
     }
 
     /// Returns a program to be looked at.
-    fn running(&self, id: usize) -> Option<&Program> {
+    fn running(&self, id: Number) -> Option<&Program> {
         self.list.get(id)?.as_deref()
     }
 
     /// Returns a program to be changed.
-    fn program(&mut self, id: usize) -> Option<&mut Program> {
+    fn program(&mut self, id: Number) -> Option<&mut Program> {
         self.list.get_mut(id)?.as_deref_mut()
     }
 
     /// Returns a program together with the registry for its pipes.
-    fn program_and_registry(&mut self, id: usize) -> Option<(&mut Program, Option<&Registry>)> {
+    fn program_and_registry(&mut self, id: Number) -> Option<(&mut Program, Option<&Registry>)> {
         Some((self.list.get_mut(id)?.as_deref_mut()?, self.registry.as_ref()))
     }
 
     /// Sets the program's timer.
-    fn file(&mut self, id: usize, now: u32) {
+    fn file(&mut self, id: Number, now: u32) {
         let timeout = self.timeout;
         if let Some(program) = self.running(id) {
             let ahead = program.look_ahead(timeout, now);
@@ -165,7 +168,7 @@ impl Programs {
     }
 
     /// Notes that there is news of a program.
-    fn stir(&mut self, id: usize) {
+    fn stir(&mut self, id: Number) {
         if let Some(program) = self.program(id)
             && !program.stirred
         {
@@ -180,7 +183,7 @@ impl Programs {
 impl Programs {
     /// Gives the program more of the request's content. `is_last` says that the content is
     /// complete. Returns false if there is no memory for it.
-    pub fn give(&mut self, id: usize, content: &[u8], is_last: bool, now: u32) -> bool {
+    pub fn give(&mut self, id: Number, content: &[u8], is_last: bool, now: u32) -> bool {
         let Some((program, registry)) = self.program_and_registry(id) else { return true };
         let is_given = program.give(content, is_last);
         if is_given {
@@ -190,7 +193,7 @@ impl Programs {
     }
 
     /// Gives the program all of the request's content, which is in `content` from `start` on.
-    pub fn give_whole(&mut self, id: usize, content: Vec<u8>, start: usize, now: u32) {
+    pub fn give_whole(&mut self, id: Number, content: Vec<u8>, start: usize, now: u32) {
         if let Some((program, registry)) = self.program_and_registry(id) {
             program.give_whole(content, start);
             program.feed(now, registry);
@@ -199,34 +202,34 @@ impl Programs {
 
     /// Moves content into the pipe. Returns true if the pipe had been full and now has taken all
     /// content.
-    pub fn feed(&mut self, id: usize, now: u32) -> bool {
+    pub fn feed(&mut self, id: Number, now: u32) -> bool {
         let program = self.program_and_registry(id);
         program.is_some_and(|(program, registry)| program.feed(now, registry))
     }
 
     /// Returns whether the program has taken all content that it was given.
-    pub fn takes(&self, id: usize) -> bool {
+    pub fn takes(&self, id: Number) -> bool {
         self.running(id).is_none_or(Program::takes)
     }
 
     /// Returns whether there may be output to read.
-    pub fn has_output(&self, id: usize) -> bool {
+    pub fn has_output(&self, id: Number) -> bool {
         self.running(id).is_some_and(|program| program.output_ready)
     }
 
     /// Returns the name of the program in the error log.
-    pub fn name(&self, id: usize) -> String {
+    pub fn name(&self, id: Number) -> String {
         self.running(id).map(|program| program.name.clone()).unwrap_or_default()
     }
 
     /// Returns whether the program was silent for too long.
-    pub fn is_expired(&self, id: usize) -> bool {
+    pub fn is_expired(&self, id: Number) -> bool {
         self.running(id).is_some_and(|program| program.expired)
     }
 
     /// Reads output into `buf`, which is made long enough. A program that has written or ended may
     /// have changed files.
-    pub fn read(&mut self, id: usize, buf: &mut Vec<u8>, now: u32) -> Output {
+    pub fn read(&mut self, id: Number, buf: &mut Vec<u8>, now: u32) -> Output {
         match self.program_and_registry(id) {
             Some((program, registry)) => program.read(buf, now, registry),
             None => Output::End,
@@ -235,7 +238,7 @@ impl Programs {
 
     /// Separates a program from its connection. `answered` says that the answer is complete, so
     /// that the program may end by itself; else it is told to end.
-    pub fn release(&mut self, id: usize, answered: bool, now: u32) {
+    pub fn release(&mut self, id: Number, answered: bool, now: u32) {
         let Some((program, registry)) = self.program_and_registry(id) else { return };
         program.owner = None;
         program.stop_feeding(registry);
@@ -265,7 +268,7 @@ impl Programs {
     }
 
     /// Tells a program to end, and reports the reason in the error log.
-    fn end_for(&mut self, id: usize, why: &str, now: u32) {
+    fn end_for(&mut self, id: Number, why: &str, now: u32) {
         let Some(program) = self.program(id) else { return };
         program.end(now);
         let line = format!("{}: {why}", program.name);
@@ -308,7 +311,7 @@ impl Programs {
 
     /// Acts on the timer of a program, which has come due. `is_slow` says that the program is slow,
     /// and not its client.
-    fn come_due(&mut self, id: usize, is_slow: bool, now: u32) {
+    fn come_due(&mut self, id: Number, is_slow: bool, now: u32) {
         let timeout = self.timeout;
         let over = |since: u32| timeout > 0 && u64::from(now.wrapping_sub(since)) >= timeout;
         let Some(program) = self.program(id) else { return };
@@ -345,7 +348,7 @@ impl Programs {
     }
 
     /// Tends one program.
-    fn tend_one(&mut self, id: usize, now: u32) {
+    fn tend_one(&mut self, id: Number, now: u32) {
         self.take_complaints(id, MAX_COMPLAINTS);
         let Some(program) = self.program(id) else { return };
         program.look_for_end();
@@ -363,7 +366,7 @@ impl Programs {
     }
 
     /// Reads output that no connection wants, so that the program can write it and end.
-    fn read_unwanted(&mut self, id: usize, now: u32) {
+    fn read_unwanted(&mut self, id: Number, now: u32) {
         let mut buf = std::mem::take(&mut self.buf);
         let mut left = UNWANTED_READS;
         while left > 0
@@ -385,7 +388,7 @@ impl Programs {
     }
 
     /// Reads complaints of a program, while fewer than `most` lines wait.
-    fn take_complaints(&mut self, id: usize, most: usize) {
+    fn take_complaints(&mut self, id: Number, most: usize) {
         let Self { list, registry, complaints, .. } = self;
         let Some(program) = list.get_mut(id).and_then(Option::as_deref_mut) else { return };
         program.take_complaints(registry.as_ref(), complaints, most);
@@ -401,7 +404,7 @@ impl Programs {
     }
 
     /// Removes a program that has ended.
-    fn forget(&mut self, id: usize) {
+    fn forget(&mut self, id: Number) {
         let Some(mut program) = self.list.get_mut(id).and_then(Option::take) else { return };
         program.close(self.registry.as_ref(), &mut self.complaints);
         self.timers.clear(id as u32);
@@ -458,7 +461,7 @@ impl Programs {
 }
 
 /// Returns the first token of a program.
-fn token(id: usize) -> Token {
+fn token(id: Number) -> Token {
     Token(TOKENS + id * TOKENS_EACH)
 }
 

@@ -8,6 +8,7 @@ use super::wire::{Received, Wire};
 use super::{Conn, Flow, State};
 use crate::abi::Handler;
 use crate::answer::{Ended, Gateway, Moved, PIECE, Plan, Source};
+use crate::cgi::table::Number;
 use crate::exchange::context::Context;
 use crate::exchange::input::SCRATCH;
 use crate::exchange::request::{Request, Rest};
@@ -61,7 +62,7 @@ impl Recipient {
     }
 
     /// Returns the number of the program that takes the content.
-    pub(super) fn program(&self) -> Option<usize> {
+    pub(super) fn program(&self) -> Option<Number> {
         match self {
             Recipient::Handler(_) => None,
             Recipient::Plan(plan) => plan.program(),

@@ -28,6 +28,7 @@ pub use self::wire::{Received, Wire};
 use crate::abi::Handler;
 use crate::answer::Source;
 use crate::auth::guesses::time_left;
+use crate::cgi::table::Number;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Record;
 use crate::exchange::request::Request;
@@ -210,7 +211,7 @@ impl State {
     }
 
     /// Returns the number of the CGI program that the connection waits for.
-    fn program(&self) -> Option<usize> {
+    fn program(&self) -> Option<Number> {
         match self {
             State::Content { recipient, .. } => recipient.program(),
             State::Producing { source, .. } => source.program(),

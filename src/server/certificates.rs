@@ -46,11 +46,6 @@ impl Server {
         id: OptionId,
         value: Option<&[u8]>,
     ) -> Result<(), &'static CStr> {
-        if !cfg!(feature = "tls") && value.is_some() {
-            let refusal = Refusal::not_built(&name_of(id));
-            self.cx.complain(&refusal.detail);
-            return Err(refusal.sentence);
-        }
         match self.load(id, value) {
             Ok(loaded) => {
                 match value.is_some_and(|value| takes_text(id) && Pem::of(value).is_text()) {
@@ -181,7 +176,7 @@ impl Server {
 
     /// Hides the files of a refused value that hold a key all the same, for example one with a
     /// password.
-    fn hide_refused_keys(&mut self, id: OptionId, value: Option<&[u8]>) {
+    pub(super) fn hide_refused_keys(&mut self, id: OptionId, value: Option<&[u8]>) {
         let Ok(config) = self.cx.options.with(id, value) else { return };
         let paths: Vec<&Path> = match id {
             OptionId::SslCertificate => config.ssl_certificate.iter().map(AsRef::as_ref).collect(),

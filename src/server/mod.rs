@@ -9,6 +9,7 @@ mod accept;
 mod certificates;
 mod conns;
 mod events;
+mod left_out;
 pub mod listener;
 mod local_socket;
 mod ports;

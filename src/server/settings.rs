@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Server, user};
+use super::{Server, left_out, user};
 use crate::files::secrets::Place;
 use crate::log::shown;
-use crate::options::OptionId;
+use crate::options::{OPTIONS, OptionId};
 
 impl Server {
     /// Sets an option. `None` and the empty text reset it. The sentence of an error is meant for
@@ -19,6 +19,12 @@ impl Server {
     pub fn set_option(&mut self, id: OptionId, value: Option<&[u8]>) -> Result<(), &'static CStr> {
         let value = value.filter(|value| !value.is_empty());
         self.cx.shown_options[id as usize] = None;
+        if let Some((value, sentence)) = value.and_then(|v| Some((v, left_out::refusal(id, v)?))) {
+            self.hide_refused(id, value);
+            let name = OPTIONS[id as usize].0.to_string_lossy();
+            self.cx.complain(&format!("{name}: {}", sentence.to_string_lossy()));
+            return Err(sentence);
+        }
         match id {
             OptionId::ListeningPort => self.listen_on(value)?,
             OptionId::SslCaCertificate
@@ -46,6 +52,18 @@ impl Server {
         self.cx.note_logs();
         self.apply(id);
         Ok(())
+    }
+
+    /// Hides what a value names that is refused because its feature is not built in: clients must not
+    /// get such a file either.
+    fn hide_refused(&mut self, id: OptionId, value: &[u8]) {
+        match id {
+            OptionId::DavAuthFile => {
+                let path = PathBuf::from(OsStr::from_bytes(value));
+                self.cx.files.secrets.set(Place::DavPasswords, Some(path));
+            }
+            _ => self.hide_refused_keys(id, Some(value)),
+        }
     }
 
     /// Puts a new value of an option into effect.

@@ -25,6 +25,19 @@ pub fn writes(method: &[u8]) -> bool {
     WRITING.iter().any(|known| known.as_bytes() == method)
 }
 
+/// Returns whether a method of WebDAV is not part of this build.
+pub fn is_left_out(_: &[u8]) -> bool {
+    false
+}
+
+/// Appends the fields that tell clients which classes of WebDAV there are (RFC 4918, section 10.1).
+pub fn write_classes(out: &mut Vec<u8>, with_writing: bool) {
+    let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
+    out.extend_from_slice(classes);
+    // Some Microsoft clients try another protocol unless they find this field.
+    out.extend_from_slice(b"MS-Author-Via: DAV\r\n");
+}
+
 /// Appends the Allow field. `except` is a method that does not fit this resource.
 pub fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
     out.extend_from_slice(b"Allow: ");

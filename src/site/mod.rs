@@ -4,6 +4,10 @@
 //! Refuses to know connections, and how answers are sent.
 
 mod access;
+#[cfg(feature = "webdav")]
+pub mod dav;
+#[cfg(not(feature = "webdav"))]
+#[path = "absent.rs"]
 pub mod dav;
 mod program;
 
@@ -141,6 +145,7 @@ impl Site<'_> {
         match method {
             b"TRACE" => return self.wrong_method(),
             b"OPTIONS" => return self.tell_options(),
+            _ if dav::is_left_out(method) => return self.wrong_method(),
             _ => {}
         }
         self.cx.look_at_secrets();
@@ -388,10 +393,7 @@ impl Site<'_> {
         let with_writing = self.cx.options.config.dav_auth_file.is_some();
         let fields = &mut self.request.fields;
         dav::write_allow(fields, with_writing, b"");
-        // Some Microsoft clients try another protocol unless they find this field.
-        let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
-        fields.extend_from_slice(classes);
-        fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
+        dav::write_classes(fields, with_writing);
         Task::Reply(200)
     }
 

@@ -4,6 +4,10 @@
 //! handler.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "deflate")]
+pub mod deflate;
+#[cfg(not(feature = "deflate"))]
+#[path = "absent.rs"]
 pub mod deflate;
 pub mod frame;
 pub mod handshake;

@@ -304,6 +304,7 @@ fn a_short_idle_timeout_ends_no_wait_and_a_shut_side_loses_no_answer() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn uploads_are_let_in_by_basic_and_refused_without_their_content() {
     let scratch = site();
     let server = serve(&scratch, &["enable_basic_auth=always"]);
@@ -340,6 +341,7 @@ fn uploads_are_let_in_by_basic_and_refused_without_their_content() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn programs_and_logs_learn_the_user_and_no_password() {
     let scratch = site();
     let log = format!("access_log_file={}", scratch.join("log"));

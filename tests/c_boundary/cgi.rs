@@ -36,6 +36,7 @@ fn value<'a>(environment: &'a [String], name: &str) -> Option<&'a str> {
 const ENV: &str = "echo Content-Type: text/plain; echo; exec env";
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_program_is_told_exactly_what_it_may_know() {
     let scratch = Scratch::new();
     shell(&scratch, "a b/x y.cgi", r"printf 'A: b\n\n'; pwd");
@@ -97,6 +98,7 @@ fn a_program_is_told_exactly_what_it_may_know() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn path_info_is_what_follows_the_program_also_behind_a_rewrite() {
     let scratch = Scratch::new();
     shell(&scratch, "a/env.cgi", ENV);
@@ -138,6 +140,7 @@ fn path_info_is_what_follows_the_program_also_behind_a_rewrite() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn perl_python_and_php_answer_forms() {
     needs!("perl", "php-cgi", "python3");
     let scratch = Scratch::new();
@@ -193,6 +196,7 @@ fn perl_python_and_php_answer_forms() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn what_a_program_writes_becomes_an_answer_or_502() {
     let scratch = Scratch::new();
     let cases: &[(&str, u16, &str, &str)] = &[
@@ -264,6 +268,7 @@ fn what_a_program_writes_becomes_an_answer_or_502() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_path_of_this_server_is_answered_in_place_of_the_program() {
     let scratch = Scratch::new();
     scratch.write("root/page.html", "the page").write("root/d/guarded.html", "no");
@@ -310,6 +315,7 @@ fn a_path_of_this_server_is_answered_in_place_of_the_program() {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "webdav", feature = "cgi")), ignore = "built without WebDAV or CGI")]
 fn methods_and_versions() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", r"printf 'A: b\n\n'; echo $REQUEST_METHOD");
@@ -351,6 +357,7 @@ fn methods_and_versions() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn source_never_leaks_and_nothing_runs_that_must_not() {
     use std::os::unix::fs::PermissionsExt;
     let scratch = Scratch::new();
@@ -413,6 +420,7 @@ fn source_never_leaks_and_nothing_runs_that_must_not() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn who_is_let_in_has_a_name() {
     needs!("curl");
     let scratch = Scratch::new();
@@ -438,6 +446,7 @@ fn who_is_let_in_has_a_name() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn the_pattern_says_what_a_program_is() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", "printf 'A: b\\n\\nran'");
@@ -472,6 +481,7 @@ fn where_no_program_is_run_none_shows_its_source() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn the_access_log_counts_what_was_sent() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", "cat; printf 'Status: 201 Made\\nContent-Length: 5\\n\\nhello'");
@@ -486,6 +496,7 @@ fn the_access_log_counts_what_was_sent() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn the_error_log_says_which_program_is_missing() {
     // Valgrind cannot go on after an exec that fails.
     if crate::support::under_valgrind()
@@ -508,6 +519,7 @@ fn the_error_log_says_which_program_is_missing() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn complaints_go_to_the_error_log_line_by_line() {
     let scratch = Scratch::new();
     let script = "printf 'one\\ntwo\\033[31m\\r\\nthree' >&2; printf 'A: b\\n\\n'";
@@ -525,6 +537,7 @@ fn complaints_go_to_the_error_log_line_by_line() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn errors_of_programs_go_to_the_error_handler() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", "echo nonsense");
@@ -541,6 +554,7 @@ fn errors_of_programs_go_to_the_error_handler() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_relative_root_is_one_of_the_program_that_serves() {
     let scratch = Scratch::new();
     shell(&scratch, "a/x.cgi", ENV);

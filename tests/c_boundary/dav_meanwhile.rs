@@ -185,6 +185,7 @@ fn a_tree_that_is_moved_away_is_not_copied_by_halves() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn nothing_is_left_of_the_work_of_a_client_that_has_gone() {
     for (method, fields) in [
         ("COPY", "Destination: /other/new\r\n"),

@@ -14,6 +14,7 @@ fn metadata(dav: &Dav, name: &str) -> std::fs::Metadata {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn an_upload_is_bounded_by_a_limit_of_its_own_and_by_none_at_first() {
     let scratch = Scratch::new();
     scratch.write_program("root/len.cgi", "#!/bin/sh\nprintf 'Content-Type: a/b\\n\\n'\nwc -c\n");

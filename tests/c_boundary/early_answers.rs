@@ -45,6 +45,7 @@ fn start(args: &[&str]) -> Dav {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn an_answer_that_is_known_at_the_head_does_not_wait_for_long_content() {
     let dav = start(&[]);
     let cases = KNOWN_AT_THE_HEAD.iter().flat_map(|row| ANNOUNCED.iter().map(move |a| (*row, *a)));
@@ -64,6 +65,7 @@ fn an_answer_that_is_known_at_the_head_does_not_wait_for_long_content() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn shorter_content_is_read_first_and_the_connection_stays() {
     let dav = start(&[]);
     let long = "x".repeat(65_536);
@@ -108,6 +110,7 @@ const REFUSED_BY_WEBDAV: &[(&str, &str, &str, u16)] = &[
 ];
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn webdav_refuses_at_the_head_as_well() {
     let dav = start(&[]);
     dav.write("locked.txt", "").lock("/locked.txt", "");
@@ -130,6 +133,7 @@ fn webdav_refuses_at_the_head_as_well() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn a_client_that_sends_on_gets_to_see_the_answer() {
     let dav = start(&[]);
     for (announced, content) in [
@@ -145,6 +149,7 @@ fn a_client_that_sends_on_gets_to_see_the_answer() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn a_client_that_sends_more_than_is_thrown_away_is_not_reset_at_once() {
     let mut server = Server::start(&["--step"]);
     let mut client = server.client();
@@ -237,6 +242,7 @@ fn curl(dav: &Dav, target: &str, args: &[&str]) -> (String, Vec<String>) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn curl_uploads_with_a_password_however_it_frames_the_content() {
     needs!("curl");
     let dav = start(&[]);
@@ -275,6 +281,7 @@ const TAKERS: &[Taker] = &[
 ];
 
 #[test]
+#[cfg_attr(not(all(feature = "webdav", feature = "cgi")), ignore = "built without WebDAV or CGI")]
 fn a_chunk_that_would_exceed_the_limit_is_refused_when_its_size_is_read() {
     let dav = start(&["max_request_body_bytes=1000", "max_upload_bytes=1000"]);
     // Chunks, none of which is complete, and the status.
@@ -323,6 +330,7 @@ fn check(mut client: Client, status: u16) {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn a_document_is_refused_by_its_own_limit() {
     let dav = start(&[]);
     for (chunks, status) in [("100001\r\n", 413), ("100000\r\n", 0), ("1\r\nx\r\n100000\r\n", 413)]

@@ -25,6 +25,7 @@ fn a_standard_error_has_this_form() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn options_connect_and_trace_without_a_handler() {
     let server = Server::start(&[]);
     for target in ["/none", "*"] {

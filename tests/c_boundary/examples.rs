@@ -242,6 +242,7 @@ fn static_files_serves_a_folder() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn cgi_keeps_a_guest_book() {
     needs!("python3");
     let kind = "application/x-www-form-urlencoded";

@@ -67,6 +67,7 @@ fn what_an_error_handler_changes_is_seen_by_the_request_behind_it() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn a_user_whom_a_handler_has_removed_is_not_let_in_behind_it() {
     let scratch = Scratch::new();
     scratch.write("root/a.txt", "secret");
@@ -151,6 +152,7 @@ fn what_changed_while_the_content_came_is_seen_at_its_end() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn who_is_removed_while_his_content_comes_is_not_let_in() {
     let scratch = Scratch::new();
     scratch.write("root/a.txt", "secret");
@@ -182,6 +184,7 @@ fn who_is_removed_while_his_content_comes_is_not_let_in() {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "webdav", feature = "cgi")), ignore = "built without WebDAV or CGI")]
 fn a_refusal_stands_whose_content_has_been_thrown_away() {
     let scratch = Scratch::new();
     scratch.write("root/a/b", "");

@@ -9,6 +9,7 @@ fn every_helper_function_follows_its_table() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn options_have_their_names_defaults_and_sentences() {
     Program::start("options.c", &[]).wait_for_end();
 }

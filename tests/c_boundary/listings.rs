@@ -217,6 +217,7 @@ fn names_count_among_what_is_buffered_until_they_are_sent() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn names_that_no_uri_can_carry_are_not_told_of() {
     let dav = crate::support::Dav::start(&[]);
     let root = dav.scratch.join("root");

@@ -40,6 +40,7 @@ fn names(scratch: &Scratch) -> Vec<String> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn requests_websockets_files_and_programs_go_over_a_unix_socket() {
     let scratch = Scratch::new();
     let large: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();

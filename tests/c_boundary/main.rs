@@ -6,6 +6,12 @@
 //! outside program is missing (`needs!`) is skipped; with `MG_TEST_ALL=1` it fails. `MG_TEST_RUNNER`,
 //! `MG_TEST_LIBRARY` and `MG_TEST_WORK` are for other machines: see `tests/cross/run`.
 
+// A small build leaves out tests, and so what only they use.
+#![cfg_attr(
+    not(all(feature = "tls", feature = "webdav", feature = "cgi", feature = "deflate")),
+    allow(dead_code, unused_imports)
+)]
+
 #[macro_use]
 mod support;
 
@@ -15,21 +21,36 @@ mod abi;
 mod answers;
 mod basic_auth;
 mod cgi;
+#[cfg(feature = "cgi")]
 mod cgi_processes;
 mod cluster;
+#[cfg(feature = "webdav")]
 mod dav_depth;
+#[cfg(feature = "webdav")]
 mod dav_failing;
+#[cfg(feature = "webdav")]
 mod dav_hostile;
+#[cfg(feature = "webdav")]
 mod dav_locks;
+#[cfg(feature = "webdav")]
 mod dav_loss;
+#[cfg(feature = "webdav")]
 mod dav_meanwhile;
+#[cfg(feature = "webdav")]
 mod dav_moves;
+#[cfg(feature = "webdav")]
 mod dav_names;
+#[cfg(feature = "webdav")]
 mod dav_parts;
+#[cfg(feature = "webdav")]
 mod dav_properties;
+#[cfg(feature = "webdav")]
 mod dav_times;
+#[cfg(feature = "webdav")]
 mod dav_tolerance;
+#[cfg(feature = "webdav")]
 mod dav_trees;
+#[cfg(feature = "webdav")]
 mod dav_uploads;
 mod early_answers;
 mod errors;
@@ -60,6 +81,7 @@ mod requests;
 mod secrets;
 mod send_family;
 mod sending;
+mod small_builds;
 mod ssi;
 mod static_files;
 mod symlinks;

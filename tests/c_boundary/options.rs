@@ -350,26 +350,3 @@ fn a_change_counts_for_the_next_request() {
     }
     server.stop();
 }
-
-#[cfg(not(feature = "tls"))]
-#[test]
-fn a_library_without_tls_does_not_take_a_certificate() {
-    let mut server = Server::start(&[]);
-    let refusal = "TLS is not built into this library";
-    for (name, value) in [
-        ("ssl_certificate", "/nonexistent"),
-        ("ssl_certificate", "-----BEGIN CERTIFICATE-----"),
-        ("ssl_certificates", "a.example=/nonexistent"),
-        ("ssl_ca_certificate", "/nonexistent"),
-        ("ssl_verify_client", "require"),
-        ("ssl_protocols", "1.3"),
-        ("ssl_protocols", "nonsense"),
-    ] {
-        let default = get(&mut server, name);
-        assert_eq!(set(&mut server, name, value), refusal, "{name}");
-        assert_eq!(get(&mut server, name), default);
-        assert_eq!(set(&mut server, name, ""), "NULL");
-    }
-    // It stays plain, as 5.0 did.
-    server.stop();
-}

@@ -193,6 +193,7 @@ fn an_answer_counts_once_for_its_own_target_and_nonce() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn writing_needs_a_password_file_of_its_own() {
     let scratch = site();
     let server = serve(&scratch, &[]);

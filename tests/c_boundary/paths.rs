@@ -202,6 +202,7 @@ fn the_first_index_file_that_can_be_shown_is() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn hidden_names_are_hidden_however_they_are_written() {
     let scratch = site();
     for name in ["x.key", "keys/x.txt", ".git/config", "secret", "notes.bak", "n\u{e4}.bak"] {
@@ -278,6 +279,7 @@ fn types_go_by_the_end_of_the_name() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn without_a_root_nothing_is_looked_at() {
     let scratch = site();
     let options = [

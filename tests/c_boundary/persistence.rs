@@ -246,6 +246,7 @@ fn check(mut client: Client, answer: &Response, version: &str, head: Head, stays
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn an_answer_and_its_client_agree_whether_the_connection_stays_open() {
     let dav = start();
     let cases = SOURCES.iter().flat_map(|row| WISHES.iter().map(move |wish| (*row, *wish)));
@@ -280,6 +281,7 @@ const WRITING: &[(&str, &str, &str, u16, bool)] = &[
 ];
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn so_do_the_answers_of_webdav() {
     let dav = start();
     for wish @ (version, field) in WISHES {
@@ -341,6 +343,7 @@ fn so_do_answers_of_the_error_handler() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn an_old_client_is_sent_no_interim_answer() {
     let mut dav = Dav::start(&["--step"]);
     dav.server.tell("run");

@@ -288,6 +288,7 @@ fn kinds_of_fields_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn from_elsewhere_no_field_is_believed_and_none_is_dropped() {
     let scratch = Scratch::new();
     shell(&scratch, "env.cgi", "echo Content-Type: text/plain; echo; exec env");
@@ -314,6 +315,7 @@ fn from_elsewhere_no_field_is_believed_and_none_is_dropped() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn programs_and_logs_see_the_client_and_its_scheme() {
     let scratch = Scratch::new();
     shell(&scratch, "env.cgi", "echo Content-Type: text/plain; echo; echo oops >&2; exec env");
@@ -615,6 +617,7 @@ mod with_tls {
     }
 
     #[test]
+    #[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
     fn the_scheme_that_a_proxy_told_counts_for_programs_over_tls_as_well() {
         needs!("openssl");
         let scratch = Scratch::new();

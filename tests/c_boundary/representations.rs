@@ -181,6 +181,7 @@ fn a_sibling_that_changes_is_seen_at_once() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn extra_fields_come_with_all_answers_of_the_librarys_own() {
     let scratch = site();
     scratch.write("root/.htpasswd.x", "");

@@ -64,6 +64,7 @@ fn site() -> Dav {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn what_options_name_is_hidden_from_every_method() {
     let dav = site();
     let kept = dav.read("users");
@@ -96,6 +97,7 @@ fn what_options_name_is_hidden_from_every_method() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn what_options_name_is_not_told_of() {
     let dav = site();
     for dir in ["", "d/", "logs/"] {
@@ -115,6 +117,7 @@ fn what_options_name_is_not_told_of() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn what_options_name_does_not_go_with_its_directory() {
     let dav = site();
     for method in ["DELETE", "MOVE"] {
@@ -138,6 +141,7 @@ fn what_options_name_does_not_go_with_its_directory() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn the_way_to_what_options_name_stays_as_it_is() {
     let scratch = Scratch::new();
     let path = |name: &str| scratch.join(&format!("root/{name}"));

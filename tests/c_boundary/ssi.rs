@@ -30,6 +30,7 @@ fn without_the_option_a_page_is_a_file() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn files_are_included_where_their_tags_are() {
     let scratch = site();
     let tag = |how: &str| format!("<!--#include {how} -->");
@@ -127,6 +128,7 @@ fn files_are_included_where_their_tags_are() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn with_trust_pages_run_commands_and_show_any_file() {
     let scratch = site();
     let outside = scratch.join("outside.txt");
@@ -169,6 +171,7 @@ fn cycles_are_cut_and_pages_bounded() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_page_streams_while_its_program_works_and_others_are_served() {
     let scratch = Scratch::new();
     shell(
@@ -204,6 +207,7 @@ fn a_large_page_is_sent_whole_as_the_client_takes_it() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn the_program_of_a_page_ends_with_its_client_and_in_time() {
     let scratch = Scratch::new();
     shell(&scratch, "yes.cgi", "echo $$ >../pid; printf 'A: b\\n\\n'; exec yes");

@@ -58,6 +58,7 @@ fn paths() -> Vec<(&'static str, bool, bool)> {
 }
 
 #[test]
+#[cfg_attr(not(all(feature = "webdav", feature = "cgi")), ignore = "built without WebDAV or CGI")]
 fn links_are_followed_as_the_option_says() {
     for (policy, column) in [("yes", 0), ("no", 1), ("same_owner", 2)] {
         let dav = serve(policy);
@@ -101,6 +102,7 @@ fn links_are_followed_as_the_option_says() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn webdav_changes_nothing_behind_a_link_that_is_not_followed() {
     let dav = serve("no");
     let destination = |to: &str| format!("Destination: {to}\r\n");

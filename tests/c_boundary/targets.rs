@@ -81,6 +81,7 @@ fn files_redirections_listings_and_logs_have_these_bytes() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn programs_are_told_of_them() {
     let scratch = Scratch::new();
     shell(&scratch, "env.cgi", "echo Content-Type: text/plain; echo; exec env");
@@ -116,6 +117,7 @@ fn programs_are_told_of_them() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn a_destination_has_them_too_but_no_fragment_and_no_other_scheme() {
     let dav = Dav::start(&[]);
     dav.write("a", "moved").write("b", "kept");
@@ -155,6 +157,7 @@ fn a_destination_has_them_too_but_no_fragment_and_no_other_scheme() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn the_asterisk_is_for_options_and_reaches_no_path() {
     let server = Server::start(&["--handler=/x=first"]);
     let answer = server.ask("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -111,6 +111,7 @@ fn curl_is_served_in_both_versions_with_every_kind_of_key_and_keeps_its_connecti
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn files_go_both_ways_whole_and_in_parts() {
     needs!("curl", "openssl");
     let scratch = Scratch::new();
@@ -325,6 +326,7 @@ fn sessions_are_resumed_and_other_protocols_refused() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_program_is_told_that_its_client_speaks_tls() {
     needs!("openssl");
     let scratch = Scratch::new();

@@ -167,6 +167,7 @@ fn handlers_see_the_certificate_as_the_first_field_and_none_that_a_client_wrote(
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn programs_are_told_of_the_certificate_in_variables() {
     needs!("openssl");
     let scratch = Scratch::new();
@@ -321,6 +322,7 @@ fn renamed(name: &[u8; 3]) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "cgi"), ignore = "built without CGI")]
 fn a_name_with_a_nul_is_shown_whole() {
     needs!("openssl");
     let authority = Authority::get();

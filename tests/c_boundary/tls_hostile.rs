@@ -381,6 +381,7 @@ fn an_orderly_end_is_told() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "webdav"), ignore = "built without WebDAV")]
 fn what_is_cut_off_does_not_pass_for_whole() {
     needs!("openssl");
     let mut dav = Dav::start(&[&format!("ssl_certificate={}", Authority::get().identity("ec"))]);

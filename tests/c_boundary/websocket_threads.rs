@@ -402,6 +402,7 @@ fn a_request_is_answered_in_the_middle_of_a_walk_of_another_thread() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn a_request_is_answered_while_messages_of_a_websocket_inflate() {
     let mut server = WebsocketServer::start(&["websocket_deflate=yes"]);
     let mut holder = server.open("/events");

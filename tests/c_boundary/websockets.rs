@@ -567,6 +567,7 @@ fn inflated(payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn compression_is_negotiated_only_where_it_is_on() {
     let server = WebsocketServer::start(&[]);
     let mut socket = Websocket::open_with(server.port, "/echo", OFFER);
@@ -585,6 +586,7 @@ fn compression_is_negotiated_only_where_it_is_on() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn compressed_messages_are_echoed_compressed() {
     let server = WebsocketServer::start(&["websocket_deflate=yes"]);
     let mut socket = Websocket::open_with(server.port, "/echo", OFFER);
@@ -611,6 +613,7 @@ fn compressed_messages_are_echoed_compressed() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn compressed_messages_that_are_refused() {
     let options = ["websocket_deflate=yes", "max_websocket_message_bytes=100000"];
     let mut server = WebsocketServer::start(&options);
