@@ -12,6 +12,7 @@ pub mod form;
 pub mod forwarded;
 pub mod header_value;
 pub mod multipart;
+pub mod origin;
 pub mod outlet;
 pub mod proxy_header;
 pub mod range;

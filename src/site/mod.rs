@@ -6,6 +6,7 @@
 mod access;
 pub mod dav;
 mod program;
+mod uploads;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -378,18 +379,18 @@ impl Site<'_> {
 
     /// Returns 405 with the methods that are allowed (RFC 9110, section 15.5.6).
     pub fn wrong_method(&mut self) -> Task {
-        let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        dav::write_allow(&mut self.request.fields, with_writing, b"");
+        dav::write_allow(&mut self.request.fields, &self.cx.options.config, b"");
         Task::Reply(405)
     }
 
     /// Answers OPTIONS. The classes of WebDAV depend on whether writing is set up.
     fn tell_options(&mut self) -> Task {
-        let with_writing = self.cx.options.config.dav_auth_file.is_some();
+        let config = &self.cx.options.config;
         let fields = &mut self.request.fields;
-        dav::write_allow(fields, with_writing, b"");
+        dav::write_allow(fields, config, b"");
         // Some Microsoft clients try another protocol unless they find this field.
-        let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
+        let classes: &[u8] =
+            if config.dav_auth_file.is_some() { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
         fields.extend_from_slice(classes);
         fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
         Task::Reply(200)
