@@ -10,6 +10,7 @@ pub mod bodies;
 pub mod conditions;
 pub mod deletion;
 pub mod fields;
+pub mod form;
 pub mod lock_log;
 pub mod lock_method;
 pub mod locks;

@@ -64,9 +64,15 @@ pub struct Request {
     pub head_len: u64,
     /// The fields of the library's own answer beside the usual ones, each with its line end.
     pub fields: Vec<u8>,
-    /// The content of the answer, if it is a document of XML.
-    pub document: Option<String>,
+    /// The content of the answer, if it is a document.
+    pub document: Option<Document>,
     pub log: Option<LogEntry>,
+}
+
+/// A document that is the content of an answer.
+pub enum Document {
+    Xml(String),
+    Html(String),
 }
 
 /// The part of the content that has not arrived.

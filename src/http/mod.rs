@@ -9,6 +9,7 @@ pub mod chunked;
 pub mod conditional;
 pub mod extra_fields;
 pub mod form;
+pub mod form_data;
 pub mod forwarded;
 pub mod header_value;
 pub mod multipart;

@@ -8,6 +8,7 @@ use crate::dav::Env;
 use crate::dav::method::{self, Reply};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
+use crate::exchange::request::Document;
 use crate::http::request::Framing;
 use crate::http::status::reason;
 use crate::options::Config;
@@ -103,7 +104,7 @@ impl Site<'_> {
             write_allow(&mut request.fields, &self.cx.options.config, &method);
         }
         request.fields.extend_from_slice(&reply.fields);
-        request.document = reply.body;
+        request.document = reply.body.map(Document::Xml);
         let failed = reply.status >= 500 && reply.status != 502;
         if failed || reply.complaint.is_some() {
             let (method, reason) = (String::from_utf8_lossy(&method), reason(reply.status));

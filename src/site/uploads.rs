@@ -6,11 +6,16 @@
 use std::path::{Path, PathBuf};
 
 use super::access::{authorization, destination};
-use super::{Site, Task, dav, without_slash};
+use super::{Place, Site, Task, dav, without_slash};
 use crate::auth::{basic, digest};
+use crate::dav::form::Form;
+use crate::dav::{Env, anybody};
+use crate::exchange::request::Request;
 use crate::files::cache::is_absence;
 use crate::files::resolve;
+use crate::http::form_data;
 use crate::http::origin;
+use crate::http::request::Framing;
 
 impl Site<'_> {
     /// Returns whether a page of another origin may have made the request. Where there are no
@@ -20,6 +25,37 @@ impl Site<'_> {
         let is_https = request.is_https();
         self.cx.options.config.enable_uploads
             && origin::is_foreign(&request.head, request.head_bytes(), is_https)
+    }
+
+    /// Returns whether the request brings files to a directory that is listed, by the form of the
+    /// page that lists it.
+    pub(super) fn is_form(&self, place: &Place) -> bool {
+        let config = &self.cx.options.config;
+        place.is_dir
+            && config.takes_uploads()
+            && self.request.method() == b"POST"
+            && self.request.path.ends_with(b"/")
+            && boundary_of(self.request).is_some()
+            && anybody::is_listed(config, &place.full)
+    }
+
+    /// Decides on a form.
+    pub(super) fn decide_form(&mut self) -> Task {
+        if let Err(task) = self.may_write() {
+            return task;
+        }
+        let request = &*self.request;
+        let Some(boundary) = boundary_of(request) else { return Task::Reply(400) };
+        let announced = match request.head.framing {
+            Framing::Length(len) => len,
+            Framing::Chunked | Framing::Empty => 0,
+        };
+        let (config, secrets) = (&self.cx.options.config, &self.cx.files.secrets);
+        let env = Env::of(request.writer(), config, secrets, self.cx.clock.unix);
+        match Form::begin(&request.path, boundary, announced, &env) {
+            Ok(form) => Task::Form(Box::new(form)),
+            Err(reply) => Task::Reply(self.take_reply(reply)),
+        }
     }
 
     /// Returns whether the request is one that anybody may make, and does not come from a user of
@@ -89,4 +125,9 @@ impl Site<'_> {
         self.request.granted.as_deref() == Some(file)
             || self.cx.files.get(file).is_err_and(|error| is_absence(&error))
     }
+}
+
+/// Returns the boundary of the form that is the content of a request.
+fn boundary_of(request: &Request) -> Option<&[u8]> {
+    form_data::boundary(request.head.value(request.head_bytes(), "content-type")?)
 }
