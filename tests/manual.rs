@@ -5,6 +5,8 @@
 mod needs;
 #[path = "documents/links.rs"]
 mod links;
+#[path = "documents/pages.rs"]
+mod pages;
 
 use needs::{lacks, outside};
 use std::collections::BTreeMap;
@@ -156,8 +158,8 @@ fn the_html_manual_leads_nowhere_in_vain_and_needs_no_network() {
 
 #[test]
 fn the_pages_of_the_repository_lead_nowhere_in_vain() {
-    let pages = links::pages(&root());
-    assert!(pages.len() > 15, "{pages:?}");
-    let faults: Vec<String> = pages.iter().flat_map(|page| links::faults(page)).collect();
+    let found = pages::all(&root());
+    assert!(found.len() > 15, "{found:?}");
+    let faults: Vec<String> = found.iter().flat_map(|page| links::faults(page)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

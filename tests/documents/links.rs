@@ -1,34 +1,13 @@
 //! Links in the pages of the repository, and in HTML.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The values of an attribute in a text of HTML.
 pub fn values<'a>(html: &'a str, attribute: &str) -> Vec<&'a str> {
     let start = format!(" {attribute}=\"");
     let found = html.match_indices(&start);
     found.map(|(at, _)| html[at + start.len()..].split('"').next().unwrap_or_default()).collect()
-}
-
-/// All pages in Markdown but what is built or belongs to others.
-pub fn pages(root: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !["target", "build", "node_modules", ".git"].contains(&name.as_str()) {
-                    open.push(path);
-                }
-            } else if name.ends_with(".md") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
 }
 
 /// What is wrong with the links of a page: files and headings that are not there.
