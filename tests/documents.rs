@@ -206,6 +206,51 @@ fn excerpts_stand_so_in_their_files() {
     }
 }
 
+/// The names in backquotes of a text.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn each_promise_of_security_has_tests_that_are_there() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).expect("SECURITY.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("What is promised"));
+    let rows = section.expect("the promises").lines().filter(|line| line.starts_with("| "));
+    let mut sources = String::new();
+    for folder in ["tests", "src"] {
+        for file in pages::below(&root().join(folder), ".rs") {
+            sources += &fs::read_to_string(file).expect("a source");
+        }
+    }
+    let rows: Vec<&str> = rows.skip(1).collect();
+    assert!(rows.len() >= 15, "{rows:#?}");
+    for row in rows {
+        let tests = row.trim_end_matches([' ', '|']).rsplit_once('|').expect("two columns").1;
+        let names = quoted(tests);
+        assert!(!names.is_empty(), "no test for {row}");
+        for name in names {
+            let is_there = match name.contains('/') {
+                true => root().join(name).exists(),
+                false => sources.contains(&format!("#[test]\nfn {name}()")),
+            };
+            assert!(is_there, "there is no test {name}, which SECURITY.md names");
+        }
+    }
+}
+
+#[test]
+fn the_settings_of_the_page_on_hardening_are_taken() {
+    let functions = with_rule("c functions");
+    let block = functions.iter().find(|block| block.page == Path::new("docs/hardening.md"));
+    let text = &block.expect("a block").text;
+    let folder = Workshop::new("hardening");
+    let main = "int main(void) { return !harden(mg_create_server(NULL)); }";
+    folder.write("app.c", &format!("#include <mongoose.h>\n{text}\n{main}\n"));
+    folder.run("cc app.c -o app -lmongoose && ./app").expect("the settings");
+    // The error log is the first of them, and has nothing to tell.
+    assert_eq!(fs::read_to_string(folder.join("error.log")).expect("a log"), "");
+}
+
 #[test]
 fn lines_for_make_build_a_program() {
     needs!("pkg-config");

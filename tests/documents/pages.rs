@@ -3,8 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All pages in Markdown but what is built or belongs to others.
+/// All pages in Markdown.
 pub fn all(root: &Path) -> Vec<PathBuf> {
+    below(root, ".md")
+}
+
+/// The files whose names end so, but what is built or belongs to others.
+pub fn below(root: &Path, end: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(folder) = open.pop() {
@@ -15,7 +20,7 @@ pub fn all(root: &Path) -> Vec<PathBuf> {
                 if !["target", "build", "node_modules", ".git"].contains(&name.as_str()) {
                     open.push(path);
                 }
-            } else if name.ends_with(".md") {
+            } else if name.ends_with(end) {
                 found.push(path);
             }
         }
