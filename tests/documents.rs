@@ -5,6 +5,8 @@ mod blocks;
 #[macro_use]
 #[path = "c_boundary/support/needs.rs"]
 mod needs;
+#[path = "documents/migrate.rs"]
+mod migrate;
 #[path = "documents/pages.rs"]
 mod pages;
 #[path = "documents/workshop.rs"]
@@ -109,7 +111,7 @@ fn program_of_the_readme() -> String {
 
 #[test]
 fn blocks_of_a_shell_run() {
-    needs!("openssl");
+    needs!("openssl", "pkg-config", "python3");
     each(&with_rule("sh run"), |block| {
         let folder = in_folder(block);
         for name in block.rule_behind("sh run with").unwrap_or_default().split_whitespace() {

@@ -48,6 +48,7 @@ impl Workshop {
         command
             .env("PATH", format!("{}:{path}", commands().display()))
             .env("PREFIX", prefix)
+            .env("SOURCES", env!("CARGO_MANIFEST_DIR"))
             .env("PORT", "0")
             .env("CPATH", prefix.join("include"))
             .env("LIBRARY_PATH", &lib)
