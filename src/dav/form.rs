@@ -37,7 +37,7 @@ pub struct Form {
 enum Part {
     /// One that is of no use, or of none any more.
     Unused,
-    File(Vec<u8>, Upload),
+    File(Vec<u8>, Box<Upload>),
     /// The name of a new directory.
     Folder(Vec<u8>),
 }
@@ -113,7 +113,7 @@ impl Form {
             },
             Event::End => match std::mem::replace(part, Part::Unused) {
                 Part::Unused => Ok(()),
-                Part::File(name, upload) => end_file(name, upload, &env(), waiting, outcome),
+                Part::File(name, upload) => end_file(name, *upload, &env(), waiting, outcome),
                 Part::Folder(name) => {
                     make_folder(path, name, &env(), outcome);
                     Ok(())
@@ -186,7 +186,7 @@ fn begin_part(
         false => Err(400.into()),
     };
     match begun {
-        Ok(upload) => Ok(Part::File(file_name, upload)),
+        Ok(upload) => Ok(Part::File(file_name, Box::new(upload))),
         // What fails here would fail for the files behind it as well.
         Err(reply) if reply.status >= 500 => Err(reply),
         Err(reply) => {
