@@ -69,7 +69,7 @@ pub mod table {
     pub struct Programs {
         pub buf: Vec<u8>,
         /// The lines for the error log, of which none ever comes.
-        pub complaints: Vec<(Option<Peer>, String)>,
+        pub complaints: Vec<(Peer, String)>,
     }
 
     impl Programs {

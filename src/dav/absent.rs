@@ -12,11 +12,17 @@ use crate::options::Config;
 #[derive(Debug)]
 enum Never {}
 
+/// The one who would ask for a change.
+pub struct Writer<'a> {
+    pub user: &'a [u8],
+    pub is_anybody: bool,
+}
+
 /// The surroundings of a request, of which nothing is looked at.
 pub struct Env;
 
 impl Env {
-    pub fn of(_: &[u8], _: &Config, _: &Secrets, _: u64) -> Env {
+    pub fn of(_: Writer<'_>, _: &Config, _: &Secrets, _: u64) -> Env {
         Env
     }
 }
@@ -28,6 +34,7 @@ pub mod fields {
     /// The resource that a URI names.
     pub enum Location {
         Here(Vec<u8>),
+        Elsewhere,
     }
 
     /// Parses no URI: no method has a Destination.
@@ -36,16 +43,65 @@ pub mod fields {
     }
 }
 
+pub mod form {
+    use super::method::Reply;
+    use super::sweeping::Sweeper;
+    use super::{Env, Never};
+
+    /// A form that brings files, of which no value exists.
+    #[derive(Debug)]
+    pub struct Form(Never);
+
+    /// What would have become of the files.
+    #[derive(Debug, Default)]
+    pub struct Outcome {
+        pub stored: usize,
+        pub failed: Vec<(Vec<u8>, u16)>,
+    }
+
+    impl Outcome {
+        pub fn status(&self) -> Option<u16> {
+            None
+        }
+    }
+
+    impl Form {
+        pub fn write(
+            &mut self,
+            _: &[u8],
+            _: &dyn Fn() -> Env,
+            _: &mut Sweeper,
+        ) -> Result<(), Reply> {
+            match self.0 {}
+        }
+
+        pub fn advance(&mut self, _: &Env, _: &mut usize) -> Result<bool, Reply> {
+            match self.0 {}
+        }
+
+        pub fn give_up(&mut self, _: u16) -> Outcome {
+            match self.0 {}
+        }
+
+        pub fn outcome(&mut self) -> Outcome {
+            match self.0 {}
+        }
+    }
+}
+
 pub mod method {
     use super::Never;
 
     /// The answer of a method, of which no value exists.
     #[derive(Debug)]
-    pub struct Reply(Never);
+    pub struct Reply {
+        pub status: u16,
+        never: Never,
+    }
 
     impl Reply {
-        pub fn status(&self) -> u16 {
-            match self.0 {}
+        pub fn of_none(self) -> u16 {
+            match self.never {}
         }
     }
 }

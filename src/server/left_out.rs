@@ -27,7 +27,11 @@ pub fn refusal(id: OptionId, value: &[u8]) -> Option<&'static CStr> {
         {
             NO_TLS
         }
-        Id::DavAuthFile | Id::DavDepthInfinity if !cfg!(feature = "webdav") => NO_WEBDAV,
+        Id::DavAuthFile | Id::DavDepthInfinity | Id::EnableUploads | Id::UploadsByAnybody
+            if !cfg!(feature = "webdav") =>
+        {
+            NO_WEBDAV
+        }
         Id::CgiEnvironment | Id::CgiInterpreter | Id::CgiTimeoutMs | Id::MaxCgiProcesses
             if !cfg!(feature = "cgi") =>
         {

@@ -101,6 +101,10 @@ mod tls_names;
 mod tls_records;
 mod traces;
 mod traversal;
+#[cfg(feature = "webdav")]
+mod upload_forms;
+#[cfg(feature = "webdav")]
+mod uploads;
 mod websocket_handshake;
 mod websocket_threads;
 mod websockets;

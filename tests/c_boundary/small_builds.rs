@@ -40,6 +40,8 @@ fn options_of_what_is_left_out_are_known_and_refuse_all_but_their_defaults() {
         ("TLS", "ssl_protocols", "nonsense"),
         ("WebDAV", "dav_auth_file", "/nonexistent"),
         ("WebDAV", "dav_depth_infinity", "yes"),
+        ("WebDAV", "enable_uploads", "yes"),
+        ("WebDAV", "uploads_by_anybody", "yes"),
         ("CGI", "cgi_environment", "A=b"),
         ("CGI", "cgi_interpreter", "/bin/sh"),
         ("CGI", "cgi_timeout_ms", "1"),
