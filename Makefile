@@ -6,7 +6,8 @@
 # make calls      whether a request makes other system calls than expected
 # make docs       the man pages and the HTML manual anew, from the header and the pages of docs
 # make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR,
-#                 MANDIR, DOCDIR)
+#                 MANDIR, DOCDIR); make install-strip: without debug information
+# make third-party    THIRD-PARTY and mongoose.cdx.json anew: what is linked in, and its licences
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -23,20 +24,39 @@ CFLAGS  ?= -O2 -Wall -Wextra
 CARGO   ?= cargo
 INSTALL ?= install
 
+# Another machine than this one, by its name of Rust: TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc
+TARGET  ?=
+CROSS   := $(patsubst %gcc,%,$(filter %-gcc,$(CC)))
+STRIP   ?= $(CROSS)strip
+OBJCOPY ?= $(CROSS)objcopy
+NM      ?= $(CROSS)nm
+
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BUILD      := build
+RELEASE    := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)release
+BUILD      := build$(TARGET:%=/%)
 SO         := libmongoose.so.$(VERSION)
+
+# No path of this machine gets into what is built, so that it is the same wherever it is built.
+CRATES := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*) $(CURDIR)/vendor
+REMAP  := $(CURDIR)=mongoose $(CRATES:%=%=crates)
+FLAGS  := $(RUSTFLAGS) $(REMAP:%=--remap-path-prefix=%)
+C_MAPS := $(REMAP:%=-ffile-prefix-map=%)
+# CFLAGS of the environment are meant for all C; the default above is for the examples.
+C_FLAGS := $(if $(filter environment,$(origin CFLAGS)),$(CFLAGS)) $(C_MAPS)
+# The compiler of the other machine also links for it.
+LINKER := CARGO_TARGET_$(shell echo '$(TARGET)' | tr a-z- A-Z_)_LINKER='$(CC)' \
+  CC_$(subst -,_,$(TARGET))='$(CC)'
 
 all: lib
 
 # Without the rlib among the crate types, which rules link-time optimisation out.
 lib:
-	$(CARGO) rustc --locked --release --lib --crate-type cdylib,staticlib $(CARGO_FLAGS)
+	RUSTFLAGS='$(strip $(FLAGS))' CFLAGS='$(strip $(C_FLAGS))' $(if $(TARGET),$(LINKER)) \
+	  $(CARGO) rustc --locked --release --lib --crate-type cdylib,staticlib $(TARGET:%=--target %) $(CARGO_FLAGS)
 	@mkdir -p $(BUILD)
-	@cmp -s $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO) || \
-	  $(INSTALL) -m 755 $(TARGET_DIR)/release/libmongoose.so $(BUILD)/$(SO)
-	@cmp -s $(TARGET_DIR)/release/libmongoose.a $(BUILD)/libmongoose.a || \
-	  $(INSTALL) -m 644 $(TARGET_DIR)/release/libmongoose.a $(BUILD)/libmongoose.a
+	@cmp -s $(RELEASE)/libmongoose.so $(BUILD)/$(SO) || \
+	  $(INSTALL) -m 755 $(RELEASE)/libmongoose.so $(BUILD)/$(SO)
+	@CC='$(CC)' NM='$(NM)' OBJCOPY='$(OBJCOPY)' packaging/localise $(RELEASE)/libmongoose.a $(BUILD)/libmongoose.a
 	@ln -sf $(SO) $(BUILD)/libmongoose.so.$(MAJOR)
 	@ln -sf libmongoose.so.$(MAJOR) $(BUILD)/libmongoose.so
 
@@ -122,6 +142,14 @@ drives:
 soak:
 	tests/soak/run $(or $(SOAK_SECONDS),3600)
 
+# What is linked in, for those who package the library.
+third-party:
+	packaging/third-party
+
+# Whether two builds in two folders are the same, byte by byte. Builds everything twice.
+reproducible:
+	tests/reproducible/run
+
 # Writes include/mongoose.h anew from the Rust sources.
 header:
 	UPDATE_HEADER=1 $(CARGO) test --locked --test header
@@ -162,14 +190,20 @@ install:
 	done
 	$(INSTALL) -d '$(D_DOC)'
 	$(INSTALL) -m 644 docs/manual/index.html '$(D_DOC)/manual.html'
+	$(INSTALL) -m 644 LICENSE-MIT LICENSE-APACHE THIRD-PARTY mongoose.cdx.json '$(D_DOC)'
 	@test -n '$(DESTDIR)' || packaging/loader '$(LIBDIR)' libmongoose.so.$(MAJOR)
+
+# The archive keeps the names that a linker needs.
+install-strip: install
+	$(STRIP) --strip-unneeded '$(D_LIB)/$(SO)'
+	$(STRIP) --strip-debug --enable-deterministic-archives '$(D_LIB)/libmongoose.a'
 
 uninstall:
 	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
 	  '$(D_LIB)/libmongoose.a' '$(D_INCLUDE)/mongoose.h' '$(D_LIB)/pkgconfig/mongoose.pc'
 	rm -rf '$(D_LIB)/cmake/mongoose'
 	for page in $(MAN_PAGES); do rm -f '$(D_MAN)'/man$${page##*.}/$$page; done
-	rm -f '$(D_DOC)/manual.html'
+	cd '$(D_DOC)' 2>/dev/null && rm -f manual.html LICENSE-MIT LICENSE-APACHE THIRD-PARTY mongoose.cdx.json || true
 	rmdir '$(D_DOC)' 2>/dev/null || true
 
 clean:
@@ -177,4 +211,4 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
-  soak header docs install uninstall clean
+  soak header docs install install-strip uninstall third-party reproducible clean
