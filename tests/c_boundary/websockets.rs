@@ -222,8 +222,9 @@ fn a_message_of_64_mebibytes_is_shown_whole_and_may_be_echoed() {
     let server = WebsocketServer::start(&[]);
     let len = as_many_as(64 << 20, 8 << 20);
     let payload: Vec<u8> = (0..len).map(|at| (at * 7 + (at >> 16)) as u8).collect();
+    let message = frame(0x82, &payload);
     let mut socket = server.open("/echo");
-    socket.frame(0x82, &payload);
+    socket.send(message);
     let echoed = socket.next();
     assert!(echoed.first_byte == 0x82 && echoed.payload == payload, "another message came back");
     socket.text("and on").expect_text("and on");
