@@ -6,8 +6,9 @@
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
+# make docs       the man pages and the HTML manual anew, from the header and the pages of docs
 # make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR, BINDIR,
-#                 DATADIR, UNITDIR)
+#                 DATADIR, MANDIR, DOCDIR, UNITDIR)
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -19,6 +20,8 @@ INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
 DATADIR    ?= $(PREFIX)/share
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
+MANDIR     ?= $(DATADIR)/man
+DOCDIR     ?= $(DATADIR)/doc/mongoose
 
 CC      ?= cc
 CFLAGS  ?= -O2 -Wall -Wextra
@@ -137,6 +140,10 @@ soak:
 header:
 	UPDATE_HEADER=1 $(CARGO) test --locked --test header
 
+# Writes man/ and docs/manual anew; what is checked in is what is installed, so that nobody needs Python.
+docs:
+	docs/generate
+
 # Paths below PREFIX are written relative to it, as pkg-config expects.
 FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@PREFIX@|$(PREFIX)|g'
 FILL_PC = $(FILL) -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
@@ -150,6 +157,9 @@ D_UNITS   := $(DESTDIR)$(UNITDIR)
 D_BASH    := $(DESTDIR)$(DATADIR)/bash-completion/completions
 D_ZSH     := $(DESTDIR)$(DATADIR)/zsh/site-functions
 D_FISH    := $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+D_MAN     := $(DESTDIR)$(MANDIR)
+D_DOC     := $(DESTDIR)$(DOCDIR)
+MAN_PAGES := $(notdir $(wildcard man/*.[135]))
 
 # Copies what is built, and builds nothing: root may have no Rust.
 install:
@@ -175,6 +185,12 @@ install:
 	$(INSTALL) -m 644 packaging/completions/mongoose.bash '$(D_BASH)/mongoose'
 	$(INSTALL) -m 644 packaging/completions/mongoose.zsh '$(D_ZSH)/_mongoose'
 	$(INSTALL) -m 644 packaging/completions/mongoose.fish '$(D_FISH)/mongoose.fish'
+	for page in $(MAN_PAGES); do \
+	  folder='$(D_MAN)'/man$${page##*.} && $(INSTALL) -d "$$folder" && \
+	  $(INSTALL) -m 644 man/$$page "$$folder/$$page" || exit 1; \
+	done
+	$(INSTALL) -d '$(D_DOC)'
+	$(INSTALL) -m 644 docs/manual/index.html '$(D_DOC)/manual.html'
 	@test -n '$(DESTDIR)' || packaging/loader '$(LIBDIR)' libmongoose.so.$(MAJOR)
 
 uninstall:
@@ -183,10 +199,13 @@ uninstall:
 	rm -rf '$(D_LIB)/cmake/mongoose'
 	rm -f '$(D_BIN)/mongoose' '$(D_UNITS)/mongoose.service' '$(D_UNITS)/mongoose.socket' \
 	  '$(D_BASH)/mongoose' '$(D_ZSH)/_mongoose' '$(D_FISH)/mongoose.fish'
+	for page in $(MAN_PAGES); do rm -f '$(D_MAN)'/man$${page##*.}/$$page; done
+	rm -f '$(D_DOC)/manual.html'
+	rmdir '$(D_DOC)' 2>/dev/null || true
 
 clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
 .PHONY: all lib program run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
-  soak header install uninstall clean
+  soak header docs install uninstall clean

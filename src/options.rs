@@ -66,6 +66,8 @@ options! {
     EnablePrecompressed = c"enable_precompressed", Some(c"no");
     /// yes: pages may run commands, and include files from anywhere.
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
+    /// yes: who may write does so from the pages that list directories.
+    EnableUploads = c"enable_uploads", Some(c"no");
     /// A file to which a line is appended for each failure.
     ErrorLogFile = c"error_log_file", None;
     /// Header fields for every answer: lines of the form Name: value.
@@ -126,6 +128,8 @@ options! {
     SsiPattern = c"ssi_pattern", None;
     /// Subnets, or unix, of proxies that are believed for whom they speak.
     TrustedProxies = c"trusted_proxies", None;
+    /// yes: anybody may write from those pages, where enable_uploads is yes.
+    UploadsByAnybody = c"uploads_by_anybody", Some(c"no");
     /// Places in the file system by the path of a request, as /docs=/usr/share/doc.
     UrlRewrites = c"url_rewrites", None;
     /// yes: messages of websockets are compressed where the client can.
@@ -237,6 +241,7 @@ pub struct Config {
     pub enable_directory_listing: bool,
     pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
+    pub enable_uploads: bool,
     pub error_log_file: Option<PathBuf>,
     /// Header fields as they are sent, each with its line end.
     pub extra_headers: Vec<u8>,
@@ -274,6 +279,7 @@ pub struct Config {
     pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
     pub trusted_proxies: Option<Trusted>,
+    pub uploads_by_anybody: bool,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -303,6 +309,7 @@ impl Default for Config {
             enable_directory_listing: true,
             enable_precompressed: false,
             enable_ssi_exec: false,
+            enable_uploads: false,
             error_log_file: None,
             extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
@@ -333,6 +340,7 @@ impl Default for Config {
             ssl_verify_client: None,
             ssi_pattern: None,
             trusted_proxies: None,
+            uploads_by_anybody: false,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -343,6 +351,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Returns whether anybody may change what is listed.
+    pub fn lets_anybody_write(&self) -> bool {
+        self.enable_uploads && self.uploads_by_anybody
+    }
+
+    /// Returns whether listings take files, from anybody or from who has a password.
+    pub fn takes_uploads(&self) -> bool {
+        self.enable_uploads && (self.uploads_by_anybody || self.dav_auth_file.is_some())
+    }
+
     /// Parses `value` into its field, where an empty value means unset. On an error, nothing has
     /// changed.
     fn apply(&mut self, id: OptionId, value: &[u8]) -> Result<(), Refusal> {
@@ -379,6 +397,7 @@ impl Config {
             Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
             Id::EnablePrecompressed => self.enable_precompressed = yes(value),
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
+            Id::EnableUploads => self.enable_uploads = yes(value),
             Id::ErrorLogFile => self.error_log_file = path(value),
             Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
@@ -426,6 +445,7 @@ impl Config {
             Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
             Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
+            Id::UploadsByAnybody => self.uploads_by_anybody = yes(value),
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {

@@ -112,8 +112,10 @@ fn installed(name: &str) -> (PathBuf, PathBuf) {
 fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
     let (stage, _) = installed("places");
     let prefix = stage.join("opt/web");
+    let (pages, others): (Vec<String>, Vec<String>) =
+        files_below(&prefix).into_iter().partition(|path| path.starts_with("share/man/"));
     assert_eq!(
-        files_below(&prefix),
+        others,
         [
             "bin/mongoose",
             "include/mongoose.h",
@@ -127,10 +129,20 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
             "lib/systemd/system/mongoose.service",
             "lib/systemd/system/mongoose.socket",
             "share/bash-completion/completions/mongoose",
+            "share/doc/mongoose/manual.html",
             "share/fish/vendor_completions.d/mongoose.fish",
             "share/zsh/site-functions/_mongoose",
         ]
     );
+    // Every page that is checked in, in the folder of its section.
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let place = |page: &String| {
+        format!("share/man/man{}/{page}", page.rsplit('.').next().expect("a section"))
+    };
+    let mut wanted: Vec<String> = files_below(&man).iter().map(place).collect();
+    wanted.sort();
+    assert_eq!(pages, wanted);
+    assert!(pages.contains(&"share/man/man3/mg_write.3".to_owned()), "{pages:?}");
     for (link, to) in
         [("libmongoose.so", "libmongoose.so.5"), ("libmongoose.so.5", "libmongoose.so.5.0.0")]
     {

@@ -9,6 +9,7 @@ use std::fs::{self, FileType};
 use std::path::Path;
 
 use super::Env;
+use super::anybody;
 use super::fields::Depth;
 use super::lock_log;
 use super::lock_method::locked_in;
@@ -77,10 +78,17 @@ impl Delete {
     ) -> Result<Option<Reply>, Reply> {
         let left = match &mut self.stage {
             Stage::Survey(survey) => {
-                let (keys, locked) = (&self.keys, &mut self.locked);
-                let mut visit =
-                    |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
-                if survey.advance(budget, &mut visit)? {
+                let (target, keys, locked) = (&self.target, &self.keys, &mut self.locked);
+                let mut is_barred = false;
+                let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
+                    is_barred |= anybody::is_barred(env, target, dir, names);
+                    locked_in(env, dir, keys, locked)
+                };
+                let is_complete = survey.advance(budget, &mut visit)?;
+                if is_barred {
+                    return Err(403.into());
+                }
+                if is_complete {
                     self.surveyed(request, env)?;
                 }
                 return Ok(None);
