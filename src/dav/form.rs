@@ -186,7 +186,7 @@ fn begin_part(
         false => Err(400.into()),
     };
     match begun {
-        Ok(Box::new(upload)) => Ok(Part::File(file_name, upload)),
+        Ok(upload) => Ok(Part::File(file_name, Box::new(upload))),
         // What fails here would fail for the files behind it as well.
         Err(reply) if reply.status >= 500 => Err(reply),
         Err(reply) => {
