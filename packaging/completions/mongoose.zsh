@@ -28,6 +28,7 @@ _arguments \
   '--enable_directory_listing[yes\: a directory without index file is listed]:value:(yes no)' \
   '--enable_precompressed[yes\: a.js.br or a.js.gz is sent for a.js to clients that take it]:value:(yes no)' \
   '--enable_ssi_exec[yes\: pages may run commands, and include files from anywhere]:value:(yes no)' \
+  '--enable_uploads[yes\: who may write does so from the pages that list directories]:value:(yes no)' \
   '--error_log_file[A file to which a line is appended for each failure]:file:_files' \
   '--extra_headers[Header fields for every answer\: lines of the form Name\: value]:value: ' \
   '--extra_mime_types[Media types by extension, as .foo=text/plain,.bar=image/png]:value: ' \
@@ -58,6 +59,7 @@ _arguments \
   '--ssl_verify_client[Whether clients must have a certificate\: require, or optional]:value: ' \
   '--ssi_pattern[Which files are pages with includes, as **.shtml$]:value: ' \
   '--trusted_proxies[Subnets, or unix, of proxies that are believed for whom they speak]:value: ' \
+  '--uploads_by_anybody[yes\: anybody may write from those pages, where enable_uploads is yes]:value:(yes no)' \
   '--url_rewrites[Places in the file system by the path of a request, as /docs=/usr/share/doc]:value: ' \
   '--websocket_deflate[yes\: messages of websockets are compressed where the client can]:value:(yes no)' \
   '--websocket_delivery[What a websocket handler is shown\: messages, or frames]:value: ' \

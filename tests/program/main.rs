@@ -19,5 +19,11 @@ mod signals;
 mod systemd;
 mod terminals;
 mod tls;
+mod uploads;
 
 use needs::{lacks, outside};
+
+/// More than the slowest machine takes for anything.
+fn deadline() -> std::time::Duration {
+    std::time::Duration::from_secs(120)
+}

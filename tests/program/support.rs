@@ -10,11 +10,9 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
+use crate::deadline;
 use crate::make::make;
 use crate::scratch::Scratch;
-
-/// More than the slowest machine takes for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The path of the program.
 pub fn program() -> PathBuf {
@@ -53,7 +51,7 @@ pub fn run(arguments: &[&str], folder: &Scratch, input: &str) -> (Option<i32>, S
 /// Waits until something is so.
 #[track_caller]
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + deadline();
     while !is_so() {
         assert!(Instant::now() < end, "never: {what}");
         std::thread::sleep(Duration::from_millis(5));
@@ -146,7 +144,7 @@ impl Drop for Running {
 
 pub fn connect(address: &str) -> TcpStream {
     let stream = TcpStream::connect(address).expect("connected");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(deadline())).expect("a timeout");
     stream
 }
 
