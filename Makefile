@@ -35,7 +35,7 @@ TARGET  ?=
 CROSS   := $(patsubst %gcc,%,$(filter %-gcc,$(CC)))
 STRIP   ?= $(CROSS)strip
 OBJCOPY ?= $(CROSS)objcopy
-NM      ?= $(CROSS)nm
+READELF ?= $(CROSS)readelf
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 RELEASE    := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)release
@@ -62,7 +62,7 @@ lib:
 	@mkdir -p $(BUILD)
 	@cmp -s $(RELEASE)/libmongoose.so $(BUILD)/$(SO) || \
 	  $(INSTALL) -m 755 $(RELEASE)/libmongoose.so $(BUILD)/$(SO)
-	@CC='$(CC)' NM='$(NM)' OBJCOPY='$(OBJCOPY)' packaging/localise $(RELEASE)/libmongoose.a $(BUILD)/libmongoose.a
+	@CC='$(CC)' READELF='$(READELF)' OBJCOPY='$(OBJCOPY)' packaging/localise $(RELEASE)/libmongoose.a $(BUILD)/libmongoose.a
 	@ln -sf $(SO) $(BUILD)/libmongoose.so.$(MAJOR)
 	@ln -sf libmongoose.so.$(MAJOR) $(BUILD)/libmongoose.so
 

@@ -346,3 +346,47 @@ fn cmake_finds_the_library_in_such_a_folder() {
     fs::write(folder.join("CMakeLists.txt"), LISTS).expect("CMakeLists.txt");
     by_cmake(&folder, &stage.join("opt/web/lib/some-linux-gnu"));
 }
+
+#[test]
+fn the_static_library_has_no_global_names_but_those_of_the_interface() {
+    needs!("c++");
+    build();
+    let folder = fresh_folder("names");
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("build/libmongoose.a");
+    let names = run(Command::new("nm").args(["-g", "--defined-only"]).arg(&made));
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert!(names.contains(&"mg_poll_server") && names.contains(&"mg_printf"), "{names:?}");
+    let others: Vec<_> = names.iter().filter(|name| !name.starts_with("mg_")).collect();
+    assert!(others.is_empty(), "{others:?}");
+
+    // Beside another static library of Rust, with a standard library of its own.
+    let rust = folder.join("other.rs");
+    let source = "#[unsafe(no_mangle)] pub extern \"C\" fn other() -> i32 \
+        { std::panic::catch_unwind(|| panic!()).is_err().into() }";
+    fs::write(&rust, source).expect("a source");
+    let other = folder.join("libother.a");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    run(Command::new(rustc)
+        .args(["--edition", "2024", "--crate-type", "staticlib", "-o"])
+        .arg(&other)
+        .arg(&rust));
+    let source = "#include <mongoose.h>\nint other(void);\nint main(void) {\n  \
+        struct mg_server *server = mg_create_server(0);\n  mg_poll_server(server, 0);\n  \
+        mg_destroy_server(&server);\n  return other() != 1;\n}\n";
+    for (compiler, name) in [("cc", "main.c"), ("c++", "main.cc")] {
+        let text = match name {
+            "main.c" => source.to_owned(),
+            _ => source.replace("int other(void);", "extern \"C\" int other(void);"),
+        };
+        let (file, program) = (folder.join(name), folder.join(format!("{name}.program")));
+        fs::write(&file, text).expect("a source");
+        run(Command::new(compiler)
+            .arg("-I")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/include"))
+            .arg(&file)
+            .args([&made, &other])
+            .args(["-lpthread", "-lm", "-ldl", "-o"])
+            .arg(&program));
+        run(&mut Command::new(&program));
+    }
+}
