@@ -21,6 +21,7 @@ use super::target::{Home, Kind, Target};
 use super::transfer_rules::{MAX_SURVEYS, is_unknown_dir, own_place};
 use super::tree::{Discard, Removal, Survey};
 use super::tree_replies::{failures, locked_inside};
+use crate::long_files;
 
 /// The removal of a directory.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ impl Delete {
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
         let _lock = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
+        let _old = long_files::hold(&target.full);
         fs::remove_file(&target.full)?;
         if let Some(Home { dir, name }) = home {
             store::forget(dir, env.unix, name);

@@ -23,6 +23,7 @@ use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::temporary::{self, Owner, PREFIX, TemporaryDir, fresh_name};
+use crate::long_files::{self, LongFile};
 
 const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
@@ -111,6 +112,7 @@ impl Held {
 
     /// Removes the held file, which is no directory. If it cannot be removed, a sweep puts it back.
     pub fn remove_file(self) {
+        let _old = long_files::hold(&self.path());
         if fs::remove_file(self.path()).is_ok() {
             let _ = fs::remove_dir(&self.hidden.path);
         }
@@ -142,7 +144,7 @@ pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
         if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        let Ok(file) = open_left(&path) else { continue };
+        let Ok(file) = open_left(&path).map(LongFile::new) else { continue };
         let Ok(meta) = file.metadata() else { continue };
         if temporary::lock(&file) != Owner::Ours {
             continue;
@@ -241,6 +243,7 @@ pub fn install(new: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pa
         _ => return rename(new, place, RenameFlags::NOREPLACE).map(|()| None),
     };
     if !old.is_dir() && !fs::symlink_metadata(new)?.is_dir() {
+        let _old = long_files::hold_known(place, &old);
         return fs::rename(new, place).map(|()| None);
     }
     match rename(new, place, RenameFlags::EXCHANGE) {

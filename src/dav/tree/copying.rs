@@ -21,6 +21,7 @@ use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
 use crate::files::known::modified_of;
 use crate::files::resolve::PASSWORD_FILE;
+use crate::long_files::{LongFile, write_back_behind};
 
 /// The number of bytes that are copied at once.
 pub const FILE_PIECE: usize = 256 * 1024;
@@ -30,8 +31,12 @@ pub const FILE_PIECE_COST: usize = 32;
 /// A file that is being copied.
 #[derive(Debug)]
 pub struct FileCopy {
-    from: File,
+    from: LongFile,
     to: File,
+    /// Whether the copy is to replace another file, so that it is to be on its way to the disk.
+    replaces: bool,
+    /// The number of bytes that were copied.
+    copied: u64,
     /// The number of bytes left to copy, fixed at the start: a file that grows meanwhile would have
     /// no end.
     left: u64,
@@ -50,7 +55,13 @@ impl FileCopy {
         // Not every file system has modes, so a failure is no error.
         let _ = to.set_permissions(fs::Permissions::from_mode(mode));
         let second = moves.then(|| modified_of(&meta));
-        Ok(FileCopy { from, to, left: meta.len(), second })
+        let from = LongFile::new(from);
+        Ok(FileCopy { from, to, replaces: false, copied: 0, left: meta.len(), second })
+    }
+
+    /// Says that the copy is to replace another file.
+    pub fn replacing(self, replaces: bool) -> FileCopy {
+        FileCopy { replaces, ..self }
     }
 
     /// Copies at least one piece. Returns true once all is copied.
@@ -59,7 +70,12 @@ impl FileCopy {
             *budget = budget.saturating_sub(FILE_PIECE_COST);
             // The kernel copies the bytes, and shares the blocks if the file system can.
             let len = self.left.min(FILE_PIECE as u64);
-            let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
+            let count = io::copy(&mut (&*self.from).take(len), &mut &self.to)?;
+            let end = self.copied.saturating_add(count);
+            if self.replaces {
+                write_back_behind(&self.to, self.copied..end);
+            }
+            self.copied = end;
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
                 stamp(&self.to, None, self.second);

@@ -4,8 +4,8 @@
 //! Checks in each portion that its directories are still those that it entered, so that a link in
 //! the place of one does not lead it out of the tree. Knows nothing of locks.
 
-use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, FileType, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -17,15 +17,29 @@ use super::{Entries, read_entries};
 use crate::dav::set_aside::{Held, Kind, empty};
 use crate::dav::store::STATE;
 use crate::dav::{is_failure, status_of};
+use crate::long_files;
 
 /// The largest number of failures that are reported.
 const MAX_FAILURES: usize = 100;
+/// The number of bytes that are freed in the time of one unit of the budget.
+const BYTES_PER_UNIT: u64 = 64 << 10;
+/// The cost of a file that is freed elsewhere: a thread may have to be started.
+const LONG_COST: usize = 8;
 
 /// Returns device and inode of a directory. A symbolic link to one is an error.
 fn identity(dir: &Path) -> io::Result<(u64, u64)> {
     match fs::symlink_metadata(dir)? {
         meta if meta.is_dir() => Ok((meta.dev(), meta.ino())),
         _ => Err(ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// Returns the cost of removing a file, in units of the budget: to free its blocks takes time. Those of
+/// a long file are freed by a thread.
+fn cost_of(meta: &Metadata) -> usize {
+    match long_files::is_long(meta) {
+        true => LONG_COST,
+        false => usize::try_from(long_files::size_on_disk(meta) / BYTES_PER_UNIT).unwrap_or(0),
     }
 }
 
@@ -56,6 +70,8 @@ struct Level {
     /// Device and inode.
     identity: (u64, u64),
     entries: Entries,
+    /// An entry that was put off.
+    again: Option<(OsString, FileType)>,
     /// Whether a file in it could not be removed.
     stays: bool,
 }
@@ -85,7 +101,10 @@ impl Removal {
             let root = self.root.clone();
             match fs::symlink_metadata(&root) {
                 Ok(meta) if meta.is_dir() => self.enter(root),
-                Ok(_) => self.tried(fs::remove_file(&root), &root),
+                Ok(meta) => {
+                    let _old = long_files::hold_known(&root, &meta);
+                    self.tried(fs::remove_file(&root), &root);
+                }
                 Err(error) => self.tried(Err(error), &root),
             }
         }
@@ -93,7 +112,7 @@ impl Removal {
         while *budget > 0 {
             *budget -= 1;
             let Some(level) = self.levels.last_mut() else { return true };
-            let Some((name, kind)) = level.entries.next() else {
+            let Some((name, kind)) = level.again.take().or_else(|| level.entries.next()) else {
                 let Some(Level { dir, stays, .. }) = self.levels.pop() else {
                     debug_assert!(false, "the last level is gone");
                     return true;
@@ -108,22 +127,35 @@ impl Removal {
             if level.stays && name == STATE {
                 continue;
             }
-            let path = level.dir.join(name);
-            match kind.is_dir() {
-                true => self.enter(path),
-                false => self.tried(self.remove_file(&path), &path),
+            let path = level.dir.join(&name);
+            if kind.is_dir() {
+                self.enter(path);
+                continue;
             }
+            let meta = fs::symlink_metadata(&path);
+            if meta.as_ref().is_ok_and(long_files::is_long) && long_files::is_busy() {
+                // Many long files are being freed: this one is removed in a later turn.
+                level.again = Some((name, kind));
+                *budget = 0;
+                break;
+            }
+            let removed = meta.and_then(|meta| {
+                *budget = budget.saturating_sub(cost_of(&meta));
+                self.remove_file(&path, &meta)
+            });
+            self.tried(removed, &path);
         }
         self.levels.is_empty()
     }
 
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
+    fn remove_file(&self, path: &Path, meta: &Metadata) -> io::Result<()> {
         if let Some(begun) = self.changed
             && path.file_name() != Some(OsStr::new(STATE))
-            && changed_of(&fs::symlink_metadata(path)?) > begun
+            && changed_of(meta) > begun
         {
             return Err(Errno::EXIST.into());
         }
+        let _old = long_files::hold_known(path, meta);
         fs::remove_file(path)
     }
 
@@ -165,7 +197,7 @@ impl Removal {
                     let last = entries.len() - 1;
                     entries.as_mut_slice().swap(place, last);
                 }
-                self.levels.push(Level { dir, identity, entries, stays: false });
+                self.levels.push(Level { dir, identity, entries, again: None, stays: false });
             }
             Err(error) => self.tried(Err(error), &dir),
         }
