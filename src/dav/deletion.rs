@@ -80,8 +80,10 @@ impl Delete {
         let left = match &mut self.stage {
             Stage::Survey(survey) => {
                 let (keys, locked) = (&self.keys, &mut self.locked);
-                let mut visit =
-                    |dir: &Path, _: &[(OsString, FileType)]| locked_in(env, dir, keys, locked);
+                let mut visit = |dir: &Path, _: &[(OsString, FileType)], is_last| match is_last {
+                    true => locked_in(env, dir, keys, locked),
+                    false => Ok(0),
+                };
                 if survey.advance(budget, &mut visit)? {
                     self.surveyed(request, env)?;
                 }

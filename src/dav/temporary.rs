@@ -5,7 +5,7 @@
 //! A new file has no name until it is complete (`O_TMPFILE`), so that a process which is killed
 //! leaves nothing behind. A file that is to replace another has a hidden name for the moment before
 //! it is renamed. A process holds a lock (`flock`) on each hidden name that it has made: hidden
-//! names without a lock are swept away (see [`super::set_aside::sweep`]).
+//! names without a lock are swept away (see [`super::set_aside::Sweep`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};

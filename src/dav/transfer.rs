@@ -293,12 +293,12 @@ impl Transfer {
         let Checked { source, target, keys, .. } = &self.checked;
         let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
-        let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, names: &[(OsString, FileType)], is_last| {
             if is_source && let Ok(inside) = dir.strip_prefix(&source.full) {
                 let mut paths = names.iter().map(|(name, _)| inside.join(name));
                 exposes |= paths.any(|path| is_exposed(env, &source.full, &target.full, &path));
             }
-            locked_in(env, dir, keys, locked)
+            if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
         };
         if survey.advance(budget, &mut visit)? {
             surveys.pop();

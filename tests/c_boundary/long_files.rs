@@ -1,5 +1,6 @@
 //! What takes long with a long file is not done by the thread that polls: to free its blocks, and to
-//! write it to the disk. Judged by the system calls of each thread.
+//! write it to the disk. What takes long with a long directory is done in portions. Judged by the system
+//! calls of each thread.
 
 use super::support::*;
 
@@ -22,7 +23,8 @@ impl Trace {
         let scratch = Scratch::new();
         std::fs::create_dir_all(scratch.join("root")).expect("a root");
         prepare(&scratch);
-        let faults = ["-o", &scratch.join("trace"), "-e", &format!("trace={calls},exit_group")];
+        let trace = format!("trace={calls},exit_group");
+        let faults = ["--seccomp-bpf", "-o", &scratch.join("trace"), "-e", &trace];
         let faults = faults.map(str::to_owned);
         let dav = Dav::start_failing(scratch, &faults, &[]);
         // The nonce.
@@ -172,4 +174,41 @@ fn what_replaces_a_file_is_on_its_way_to_the_disk_before() {
         sent.clear();
     }
     assert_eq!(seen, ["new", "put", "part", "copied", "moved"]);
+}
+
+#[test]
+fn a_directory_of_many_names_is_read_in_portions() {
+    needs!("strace");
+    if calls_cannot_fail() {
+        return;
+    }
+    let trace = Trace::of(
+        "getdents64,epoll_wait,epoll_pwait",
+        |scratch| {
+            std::fs::create_dir(scratch.join("root/d")).expect("a folder");
+            for name in 0..40_000 {
+                std::fs::File::create(scratch.join(&format!("root/d/{name}"))).expect("a file");
+            }
+            // It is found by the sweep of the directory.
+            scratch.write("root/d/.mongoose-dav.0123456789abcdef0123456789abcdef", "left");
+        },
+        |dav| {
+            assert_eq!(dav.status("PUT", "/d/new", "", "new"), 201);
+            assert_eq!(dav.transfer("MOVE", "/d/", "/e/"), 201);
+            assert_eq!(dav.unfinished("e"), [""; 0]);
+            assert_eq!(dav.names("e").len(), 40_001);
+            assert_eq!(dav.status("DELETE", "/e/", "", ""), 204);
+            assert!(!dav.exists("e"));
+        },
+    );
+    let (mut in_turn, mut most, mut all) = (0, 0, 0);
+    for Call { text, .. } in &trace.0 {
+        match text.starts_with("getdents64(") {
+            true => (in_turn, all) = (in_turn + 1, all + 1),
+            false => in_turn = 0,
+        }
+        most = most.max(in_turn);
+    }
+    // A call gives some 1,300 names.
+    assert!(most <= 12 && all >= 100, "{most} of {all} in one turn");
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{Entries, is_own, read_entries};
+use super::{Entries, is_own};
 use crate::dav::known;
-use crate::dav::set_aside::{Kind, sweep};
+use crate::dav::set_aside::{Kind, sweep_held};
 use crate::dav::stamp::stamp;
 use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
@@ -112,7 +112,7 @@ impl TreeCopy {
     pub fn new(from: PathBuf, to: PathBuf, deep: bool, whole: bool) -> io::Result<TreeCopy> {
         let mut copy = TreeCopy { root: from.clone(), whole, levels: Vec::new(), file: None };
         copy_state(&from, &to, deep)?;
-        let entries = if deep { read_entries(&from)? } else { Vec::new().into_iter() };
+        let entries = if deep { Entries::of(&from)? } else { Entries::default() };
         copy.levels.push((from, to, entries));
         Ok(copy)
     }
@@ -135,6 +135,11 @@ impl TreeCopy {
                 continue;
             }
             let Some((from, to, entries)) = self.levels.last_mut() else { return Ok(true) };
+            match entries.read(budget) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Err(Uncopied { inside: inside(&self.root, from), error }),
+            }
             let (from, to) = match entries.next() {
                 Some((name, kind)) => {
                     let (from, to) = (from.join(&name), to.join(&name));
@@ -168,7 +173,7 @@ impl TreeCopy {
         left_out: bool,
     ) -> io::Result<usize> {
         if is_own(name.as_bytes()) {
-            return self.pass_own(from, name);
+            return pass_own(from, name);
         }
         // Without the file that guards it, a copy of a directory would show what is in it.
         let is_needed = self.whole || name == PASSWORD_FILE;
@@ -176,7 +181,7 @@ impl TreeCopy {
             return if is_needed { Err(Errno::PERM.into()) } else { Ok(0) };
         }
         if kind.is_dir() {
-            let entries = read_entries(from)?;
+            let entries = Entries::of(from)?;
             create_private_dir(&to)?;
             let cost = copy_state(from, &to, true)?;
             self.levels.push((from.to_path_buf(), to, entries));
@@ -194,19 +199,15 @@ impl TreeCopy {
         }
         Ok(0)
     }
+}
 
-    /// Passes over a hidden name of this server: the state file is copied already, and temporary
-    /// files do not belong to the tree. But a held file does, and is an error.
-    fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<usize> {
-        if Kind::of(name.as_bytes()).is_none() {
-            return Ok(0);
-        }
-        if let Some(dir) = from.parent() {
-            // If its holder has ended, this puts the file back, and the next attempt finds it.
-            sweep(dir)?;
-        }
-        Err(Errno::EXIST.into())
-    }
+/// Passes over a hidden name of this server: the state file is copied already, and temporary
+/// files do not belong to the tree. But a held file does, and is an error.
+fn pass_own(from: &Path, name: &OsStr) -> io::Result<usize> {
+    let Some(kind) = Kind::of(name.as_bytes()) else { return Ok(0) };
+    // If its holder has ended, this puts the file back, and the next attempt finds it.
+    sweep_held(from, kind);
+    Err(Errno::EXIST.into())
 }
 
 /// Returns a path relative to the root of its tree.

@@ -4,8 +4,8 @@
 //! Checks in each portion that its directories are still those that it entered, so that a link in
 //! the place of one does not lead it out of the tree. Knows nothing of locks.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, FileType, Metadata};
+use std::ffi::OsStr;
+use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{Entries, read_entries};
+use super::Entries;
 use crate::dav::set_aside::{Held, Kind, empty};
 use crate::dav::store::STATE;
 use crate::dav::{is_failure, status_of};
@@ -70,8 +70,6 @@ struct Level {
     /// Device and inode.
     identity: (u64, u64),
     entries: Entries,
-    /// An entry that was put off.
-    again: Option<(OsString, FileType)>,
     /// Whether a file in it could not be removed.
     stays: bool,
 }
@@ -112,7 +110,17 @@ impl Removal {
         while *budget > 0 {
             *budget -= 1;
             let Some(level) = self.levels.last_mut() else { return true };
-            let Some((name, kind)) = level.again.take().or_else(|| level.entries.next()) else {
+            match level.entries.read(budget) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let dir = std::mem::take(&mut level.dir);
+                    self.levels.pop();
+                    self.tried(Err(error), &dir);
+                    continue;
+                }
+            }
+            let Some((name, kind)) = level.entries.next() else {
                 let Some(Level { dir, stays, .. }) = self.levels.pop() else {
                     debug_assert!(false, "the last level is gone");
                     return true;
@@ -135,7 +143,7 @@ impl Removal {
             let meta = fs::symlink_metadata(&path);
             if meta.as_ref().is_ok_and(long_files::is_long) && long_files::is_busy() {
                 // Many long files are being freed: this one is removed in a later turn.
-                level.again = Some((name, kind));
+                level.entries.put_back((name, kind));
                 *budget = 0;
                 break;
             }
@@ -181,7 +189,7 @@ impl Removal {
         }
     }
 
-    /// Reads the entries of a directory, so that they are removed next.
+    /// Begins to read a directory, so that its entries are removed next.
     fn enter(&mut self, dir: PathBuf) {
         let identity = match identity(&dir) {
             Ok(identity) => identity,
@@ -190,15 +198,8 @@ impl Removal {
         if self.is_hidden {
             let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
         }
-        match read_entries(&dir) {
-            Ok(mut entries) => {
-                let place = entries.as_slice().iter().position(|(name, _)| name == STATE);
-                if let Some(place) = place {
-                    let last = entries.len() - 1;
-                    entries.as_mut_slice().swap(place, last);
-                }
-                self.levels.push(Level { dir, identity, entries, again: None, stays: false });
-            }
+        match Entries::of(&dir) {
+            Ok(entries) => self.levels.push(Level { dir, identity, entries, stays: false }),
             Err(error) => self.tried(Err(error), &dir),
         }
     }
