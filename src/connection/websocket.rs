@@ -17,6 +17,7 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
+use crate::pages;
 use crate::shared::hub::Role;
 use crate::shared::slots::Content;
 use crate::websocket::deflate::Deflate;
@@ -378,7 +379,9 @@ impl Websocket {
         let is_plain = !wire.is_secure();
         let Wire { out, socket, writable, .. } = &mut *wire;
         let out = out.get_or_insert_with(|| cx.spares.outbox());
-        out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
+        if !pages::reserve(&mut out.bytes, data.len() + frame::MAX_HEADER) {
+            return None;
+        }
         let before = out.position();
         match &self.deflate {
             Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),

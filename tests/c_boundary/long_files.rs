@@ -7,66 +7,19 @@ use super::support::*;
 /// More than the library calls long.
 const LONG: usize = 5 << 20;
 
-/// A system call, and the thread that made it.
-struct Call {
-    thread: u32,
-    text: String,
-}
-
-/// What a server did under strace, from its first request to its end.
-struct Trace(Vec<Call>);
-
-impl Trace {
-    /// Serves the files that `prepare` makes, and traces `calls` until `visit` is done and the server has
-    /// ended.
-    fn of(calls: &str, prepare: impl FnOnce(&Scratch), visit: impl FnOnce(&Dav)) -> Trace {
-        let scratch = Scratch::new();
-        std::fs::create_dir_all(scratch.join("root")).expect("a root");
-        prepare(&scratch);
-        let trace = format!("trace={calls},exit_group");
-        let faults = ["--seccomp-bpf", "-o", &scratch.join("trace"), "-e", &trace];
-        let faults = faults.map(str::to_owned);
-        let dav = Dav::start_failing(scratch, &faults, &[]);
-        // The nonce.
-        dav.status("PROPFIND", "/", "Depth: 0\r\n", "");
-        visit(&dav);
-        let Dav { scratch, server, .. } = dav;
-        server.stop();
-        let path = std::path::PathBuf::from(scratch.join("trace"));
-        // The tracer ends a moment after the program.
-        let mut text = String::new();
-        until("the trace is complete", || {
-            text = std::fs::read_to_string(&path).expect("a trace");
-            text.contains("exit_group(0)")
-        });
-        let call = |line: &str| {
-            let (thread, text) = line.split_once(' ')?;
-            Some(Call { thread: thread.parse().ok()?, text: text.trim().to_owned() })
-        };
-        Trace(text.lines().filter_map(call).collect())
-    }
-
-    fn main_thread(&self) -> u32 {
-        self.0[0].thread
-    }
-
-    /// The threads that have closed the descriptors which calls with all of `parts` have returned.
-    fn closers(&self, parts: &[&str]) -> Vec<u32> {
-        let mut threads = Vec::new();
-        for (at, call) in self.0.iter().enumerate() {
-            let fd = call.text.rsplit_once(" = ").and_then(|(_, fd)| fd.parse::<u32>().ok());
-            let Some(fd) = fd.filter(|_| parts.iter().all(|part| call.text.contains(part))) else {
-                continue;
-            };
-            let is_close = |call: &&Call| {
-                let rest = call.text.strip_prefix(&format!("close({fd}"));
-                rest.is_some_and(|rest| rest.starts_with([')', ' ']))
-            };
-            let closed = self.0[at..].iter().find(is_close);
-            threads.push(closed.unwrap_or_else(|| panic!("{} stays open", call.text)).thread);
-        }
-        threads
-    }
+/// Serves the files that `prepare` makes, and traces `calls` until `visit` is done and the server has ended.
+fn trace(calls: &str, prepare: impl FnOnce(&Scratch), visit: impl FnOnce(&Dav)) -> Trace {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.join("root")).expect("a root");
+    prepare(&scratch);
+    let options = Trace::options(&scratch, calls);
+    let dav = Dav::start_failing(scratch, &options, &[]);
+    // The nonce.
+    dav.status("PROPFIND", "/", "Depth: 0\r\n", "");
+    visit(&dav);
+    let Dav { scratch, server, .. } = dav;
+    server.stop();
+    Trace::read(&scratch)
 }
 
 fn long() -> Vec<u8> {
@@ -81,7 +34,7 @@ fn the_blocks_of_a_long_file_are_freed_by_a_thread_of_their_own() {
         return;
     }
     let names = ["deleted", "put", "copied", "moved", "tree/inside"];
-    let trace = Trace::of(
+    let trace = trace(
         "open,openat,close,unlink,unlinkat,rename,renameat,renameat2",
         |scratch| {
             std::fs::create_dir_all(scratch.join("root/tree")).expect("a folder");
@@ -133,7 +86,7 @@ fn what_replaces_a_file_is_on_its_way_to_the_disk_before() {
     if calls_cannot_fail() {
         return;
     }
-    let trace = Trace::of(
+    let trace = trace(
         "sync_file_range,rename,renameat,renameat2,linkat",
         |scratch| {
             for name in ["source", "put", "part", "copied", "moved"] {
@@ -155,7 +108,7 @@ fn what_replaces_a_file_is_on_its_way_to_the_disk_before() {
     );
     let mut sent = std::collections::BTreeSet::new();
     let mut seen = Vec::new();
-    for Call { text, .. } in &trace.0 {
+    for Call { text, .. } in &trace.calls {
         if let Some(arguments) = text.strip_prefix("sync_file_range(") {
             let numbers: Vec<u64> = arguments.split(", ").flat_map(|n| n.parse()).collect();
             assert_eq!(numbers[2], 1 << 20, "{text}");
@@ -182,7 +135,7 @@ fn a_directory_of_many_names_is_read_in_portions() {
     if calls_cannot_fail() {
         return;
     }
-    let trace = Trace::of(
+    let trace = trace(
         "getdents64,epoll_wait,epoll_pwait",
         |scratch| {
             std::fs::create_dir(scratch.join("root/d")).expect("a folder");
@@ -202,7 +155,7 @@ fn a_directory_of_many_names_is_read_in_portions() {
         },
     );
     let (mut in_turn, mut most, mut all) = (0, 0, 0);
-    for Call { text, .. } in &trace.0 {
+    for Call { text, .. } in &trace.calls {
         match text.starts_with("getdents64(") {
             true => (in_turn, all) = (in_turn + 1, all + 1),
             false => in_turn = 0,
