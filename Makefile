@@ -4,7 +4,9 @@
 # make bench      the library beside other servers, see benches/README.md
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
-# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR)
+# make docs       the man pages and the HTML manual anew, from the header and the pages of docs
+# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR,
+#                 MANDIR, DOCDIR)
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -13,6 +15,8 @@ PORT    ?= 8080
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR     ?= $(PREFIX)/share/man
+DOCDIR     ?= $(PREFIX)/share/doc/mongoose
 
 CC      ?= cc
 CFLAGS  ?= -O2 -Wall -Wextra
@@ -122,6 +126,10 @@ soak:
 header:
 	UPDATE_HEADER=1 $(CARGO) test --locked --test header
 
+# Writes man/ and docs/manual anew; what is checked in is what is installed, so that nobody needs Python.
+docs:
+	docs/generate
+
 # Paths below PREFIX are written relative to it, as pkg-config expects.
 FILL = sed -e 's|@VERSION@|$(VERSION)|g' -e 's|@MAJOR@|$(MAJOR)|g' -e 's|@PREFIX@|$(PREFIX)|g'
 FILL_PC = $(FILL) -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
@@ -129,6 +137,9 @@ FILL_PC = $(FILL) -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|
 FILL_CMAKE = $(FILL) -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g'
 D_LIB     := $(DESTDIR)$(LIBDIR)
 D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
+D_MAN     := $(DESTDIR)$(MANDIR)
+D_DOC     := $(DESTDIR)$(DOCDIR)
+MAN_PAGES := $(notdir $(wildcard man/*.[135]))
 
 # Copies what is built, and builds nothing: root may have no Rust.
 install:
@@ -145,16 +156,25 @@ install:
 	  $(FILL_CMAKE) packaging/$$file.cmake.in > '$(D_LIB)/cmake/mongoose/'$$file.cmake || exit 1; \
 	done
 	chmod 644 '$(D_LIB)/pkgconfig/mongoose.pc' '$(D_LIB)'/cmake/mongoose/*.cmake
+	for page in $(MAN_PAGES); do \
+	  folder='$(D_MAN)'/man$${page##*.} && $(INSTALL) -d "$$folder" && \
+	  $(INSTALL) -m 644 man/$$page "$$folder/$$page" || exit 1; \
+	done
+	$(INSTALL) -d '$(D_DOC)'
+	$(INSTALL) -m 644 docs/manual/index.html '$(D_DOC)/manual.html'
 	@test -n '$(DESTDIR)' || packaging/loader '$(LIBDIR)' libmongoose.so.$(MAJOR)
 
 uninstall:
 	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
 	  '$(D_LIB)/libmongoose.a' '$(D_INCLUDE)/mongoose.h' '$(D_LIB)/pkgconfig/mongoose.pc'
 	rm -rf '$(D_LIB)/cmake/mongoose'
+	for page in $(MAN_PAGES); do rm -f '$(D_MAN)'/man$${page##*.}/$$page; done
+	rm -f '$(D_DOC)/manual.html'
+	rmdir '$(D_DOC)' 2>/dev/null || true
 
 clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
 .PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
-  soak header install uninstall clean
+  soak header docs install uninstall clean

@@ -48,6 +48,7 @@ options! {
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
     EnablePrecompressed = c"enable_precompressed", Some(c"no");
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
+    EnableUploads = c"enable_uploads", Some(c"no");
     ErrorLogFile = c"error_log_file", None;
     ExtraHeaders = c"extra_headers", None;
     ExtraMimeTypes = c"extra_mime_types", None;
@@ -78,6 +79,7 @@ options! {
     SslVerifyClient = c"ssl_verify_client", None;
     SsiPattern = c"ssi_pattern", None;
     TrustedProxies = c"trusted_proxies", None;
+    UploadsByAnybody = c"uploads_by_anybody", Some(c"no");
     UrlRewrites = c"url_rewrites", None;
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
@@ -184,6 +186,7 @@ pub struct Config {
     pub enable_directory_listing: bool,
     pub enable_precompressed: bool,
     pub enable_ssi_exec: bool,
+    pub enable_uploads: bool,
     pub error_log_file: Option<PathBuf>,
     /// Header fields as they are sent, each with its line end.
     pub extra_headers: Vec<u8>,
@@ -221,6 +224,7 @@ pub struct Config {
     pub ssl_verify_client: Option<VerifyClient>,
     pub ssi_pattern: Option<String>,
     pub trusted_proxies: Option<Trusted>,
+    pub uploads_by_anybody: bool,
     /// Pairs of pattern and path.
     pub url_rewrites: Vec<(String, String)>,
     pub websocket_deflate: bool,
@@ -250,6 +254,7 @@ impl Default for Config {
             enable_directory_listing: true,
             enable_precompressed: false,
             enable_ssi_exec: false,
+            enable_uploads: false,
             error_log_file: None,
             extra_headers: Vec::new(),
             extra_mime_types: Vec::new(),
@@ -280,6 +285,7 @@ impl Default for Config {
             ssl_verify_client: None,
             ssi_pattern: None,
             trusted_proxies: None,
+            uploads_by_anybody: false,
             url_rewrites: Vec::new(),
             websocket_deflate: false,
             websocket_delivery: WebsocketDelivery::Messages,
@@ -290,6 +296,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Returns whether anybody may change what is listed.
+    pub fn lets_anybody_write(&self) -> bool {
+        self.enable_uploads && self.uploads_by_anybody
+    }
+
+    /// Returns whether listings take files, from anybody or from who has a password.
+    pub fn takes_uploads(&self) -> bool {
+        self.enable_uploads && (self.uploads_by_anybody || self.dav_auth_file.is_some())
+    }
+
     /// Parses `value` into its field, where an empty value means unset. On an error, nothing has
     /// changed.
     fn apply(&mut self, id: OptionId, value: &[u8]) -> Result<(), Refusal> {
@@ -326,6 +342,7 @@ impl Config {
             Id::EnableDirectoryListing => self.enable_directory_listing = yes(value),
             Id::EnablePrecompressed => self.enable_precompressed = yes(value),
             Id::EnableSsiExec => self.enable_ssi_exec = yes(value),
+            Id::EnableUploads => self.enable_uploads = yes(value),
             Id::ErrorLogFile => self.error_log_file = path(value),
             Id::ExtraHeaders => self.extra_headers = header_fields(value)?,
             Id::ExtraMimeTypes => self.extra_mime_types = media_types(value)?,
@@ -373,6 +390,7 @@ impl Config {
             Id::SslVerifyClient => self.ssl_verify_client = verify_client(value)?,
             Id::SsiPattern => self.ssi_pattern = optional_text(value)?,
             Id::TrustedProxies => self.trusted_proxies = trusted_proxies(value)?,
+            Id::UploadsByAnybody => self.uploads_by_anybody = yes(value),
             Id::UrlRewrites => self.url_rewrites = pairs(value, REWRITE_FORM)?,
             Id::WebsocketDeflate => self.websocket_deflate = yes(value),
             Id::WebsocketDelivery => {

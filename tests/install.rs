@@ -129,8 +129,10 @@ fn installed(name: &str) -> (PathBuf, PathBuf) {
 fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
     let (stage, _) = installed("places");
     let prefix = stage.join("opt/web");
+    let (pages, others): (Vec<String>, Vec<String>) =
+        files_below(&prefix).into_iter().partition(|path| path.starts_with("share/man/"));
     assert_eq!(
-        files_below(&prefix),
+        others,
         [
             "include/mongoose.h",
             "lib/cmake/mongoose/mongooseConfig.cmake",
@@ -140,8 +142,18 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
             "lib/libmongoose.so.5",
             "lib/libmongoose.so.5.0.0",
             "lib/pkgconfig/mongoose.pc",
+            "share/doc/mongoose/manual.html",
         ]
     );
+    // Every page that is checked in, in the folder of its section.
+    let man = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let place = |page: &String| {
+        format!("share/man/man{}/{page}", page.rsplit('.').next().expect("a section"))
+    };
+    let mut wanted: Vec<String> = files_below(&man).iter().map(place).collect();
+    wanted.sort();
+    assert_eq!(pages, wanted);
+    assert!(pages.contains(&"share/man/man3/mg_write.3".to_owned()), "{pages:?}");
     for (link, to) in
         [("libmongoose.so", "libmongoose.so.5"), ("libmongoose.so.5", "libmongoose.so.5.0.0")]
     {

@@ -58,7 +58,7 @@ pub fn work_on(
         // The client would not learn the token of the lock, which could last for days.
         return Progress::Ended(Ended::Broken(Broken::silently()));
     }
-    let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
+    let env = Env::of(request.writer(), &cx.options.config, &cx.files.secrets, cx.clock.unix);
     let outcome = work.advance(&env, &mut cx.sweeper, WORK_PER_TURN);
     // The work may have changed files that were looked at before.
     cx.files.look_again();
@@ -72,7 +72,7 @@ pub fn work_on(
 /// Does the next portion of the end of an upload.
 pub fn store(mut upload: Box<Upload>, request: &mut Request, cx: &mut Context) -> Progress {
     cx.look_at_secrets();
-    let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
+    let env = Env::of(request.writer(), &cx.options.config, &cx.files.secrets, cx.clock.unix);
     let outcome = upload.advance(&env, &mut { WORK_PER_TURN });
     // The upload may have changed files that were looked at before.
     cx.files.look_again();
@@ -122,7 +122,7 @@ impl PropfindAnswer {
         cx: &mut Context,
     ) -> Progress {
         cx.look_at_secrets();
-        let env = Env::of(&request.user, &cx.options.config, &cx.files.secrets, cx.clock.unix);
+        let env = Env::of(request.writer(), &cx.options.config, &cx.files.secrets, cx.clock.unix);
         let (piece, is_last) = match self.propfind.advance(&env, &mut { WORK_PER_TURN }) {
             Ok(true) => (self.propfind.end(), true),
             Ok(false) => (self.propfind.take(), false),

@@ -3,12 +3,15 @@
 //!
 //! Refuses to know where the content comes from.
 
-use crate::exchange::request::Request;
+use crate::exchange::request::{Document, Request};
 use crate::http::outlet::Outlet;
 use crate::http::status::{forbids_content, reason, write_status_line};
 
 /// The media type of XML documents.
 pub const XML_TYPE: &str = "application/xml; charset=\"utf-8\"";
+
+/// The media type of the library's own pages.
+pub const HTML_TYPE: &str = "text/html; charset=utf-8";
 
 /// A head that is being written, field by field, in the order of the calls.
 pub struct HeadWriter<'a> {
@@ -122,17 +125,18 @@ pub fn write_short_answer(
     let document = request.document.take();
     let mut number = itoa::Buffer::new();
     let text: &[&[u8]] = match &document {
-        Some(document) => &[document.as_bytes()],
+        Some(Document::Xml(text) | Document::Html(text)) => &[text.as_bytes()],
         None if status >= 400 && status != 401 => {
             &[number.format(status).as_bytes(), b" ", reason(status).as_bytes(), b"\n"]
         }
         None => &[],
     };
     let mut head = HeadWriter::begin(out, status);
-    if document.is_some() {
-        head.field(b"Content-Type: ", XML_TYPE.as_bytes());
-    } else if !text.is_empty() {
-        head.lines(b"Content-Type: text/plain\r\n");
+    match &document {
+        Some(Document::Xml(_)) => head.field(b"Content-Type: ", XML_TYPE.as_bytes()),
+        Some(Document::Html(_)) => head.field(b"Content-Type: ", HTML_TYPE.as_bytes()),
+        None if !text.is_empty() => head.lines(b"Content-Type: text/plain\r\n"),
+        None => {}
     }
     head.length(text.iter().map(|part| part.len() as u64).sum());
     head.date(date);
@@ -168,6 +172,7 @@ pub fn write_stream_head(
         head.coding(Outlet::Chunks);
     }
     head.connection(persists);
+    head.lines(&request.fields);
     head.end(extra, request);
     outlet
 }

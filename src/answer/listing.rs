@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::head::write_stream_head;
+use super::head::{HTML_TYPE, write_stream_head};
 use super::{Begun, Broken, Ended, Progress, Source};
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
@@ -16,6 +16,7 @@ use crate::exchange::request::Request;
 use crate::files::directory::{Found, Reader};
 use crate::files::listing::{self, Entry, Order};
 use crate::files::merge::Merge;
+use crate::files::page::{self, Parts};
 use crate::files::resolve;
 use crate::http::outlet::Outlet;
 
@@ -26,6 +27,7 @@ const NAMES: usize = 256;
 pub struct Listing {
     path: PathBuf,
     order: Order,
+    parts: &'static Parts,
     rows: Merge,
     stage: Stage,
 }
@@ -48,12 +50,18 @@ pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Co
         Ok(reader) => reader,
         Err(error) => return Begun::Failed(cx.refusal(request.client, &path, &error)),
     };
+    let parts = match cx.options.config.takes_uploads() {
+        true => &page::UPLOADS,
+        false => &page::PLAIN,
+    };
+    request.fields.extend_from_slice(parts.policy);
     if request.head.is_head {
         write_head(request, out, cx);
         return Begun::Complete;
     }
     let order = Order::from_query(request.query());
-    let listing = Listing { path, order, rows: Merge::new(order), stage: Stage::Reads(reader) };
+    let stage = Stage::Reads(reader);
+    let listing = Listing { path, order, parts, rows: Merge::new(order), stage };
     Begun::Source(Source::Listing(Box::new(listing)))
 }
 
@@ -61,7 +69,7 @@ pub fn begin(path: PathBuf, request: &mut Request, out: &mut Outbox, cx: &mut Co
 fn write_head(request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Outlet {
     let date = cx.clock.date();
     let extra = &cx.options.config.extra_headers;
-    write_stream_head(request, 200, "text/html; charset=utf-8", date, extra, &mut out.bytes)
+    write_stream_head(request, 200, HTML_TYPE, date, extra, &mut out.bytes)
 }
 
 impl Listing {
@@ -72,7 +80,7 @@ impl Listing {
         out: &mut Outbox,
         cx: &mut Context,
     ) -> Progress {
-        let Listing { path, order, rows, stage } = &mut *self;
+        let Listing { path, order, parts, rows, stage } = &mut *self;
         if let Stage::Reads(reader) = stage {
             match read_on(reader, path, rows, request, cx) {
                 Ok(true) => return Progress::Yields(Source::Listing(self)),
@@ -81,11 +89,11 @@ impl Listing {
             }
             let outlet = write_head(request, out, cx);
             let mut portion = Vec::new();
-            listing::head(&mut portion, &request.path, *order);
+            listing::head(&mut portion, &request.path, *order, parts);
             *stage = Stage::Writes { outlet, portion };
         }
         let written = match stage {
-            Stage::Writes { outlet, portion } => write_rows(rows, portion, outlet, out),
+            Stage::Writes { outlet, portion } => write_rows(rows, parts, portion, outlet, out),
             Stage::Reads(_) => Ok(false),
         };
         match written {
@@ -128,6 +136,7 @@ fn read_on(
 /// Writes some rows, and the end of the page behind the last. Returns true at the end.
 fn write_rows(
     entries: &mut Merge,
+    parts: &Parts,
     portion: &mut Vec<u8>,
     outlet: &mut Outlet,
     out: &mut Outbox,
@@ -139,7 +148,7 @@ fn write_rows(
     }
     let is_last = rows < NAMES;
     if is_last {
-        listing::foot(portion);
+        listing::foot(portion, parts);
     }
     if out.bytes.try_reserve(portion.len() + 32).is_err() {
         return Err(Broken::silently());

@@ -5,6 +5,7 @@
 
 mod dav;
 pub mod file;
+mod form;
 pub mod head;
 mod listing;
 mod page;
@@ -17,6 +18,7 @@ use self::file::FileBody;
 use self::listing::Listing;
 use self::page::Page;
 pub use self::program::{Gateway, Moved};
+use crate::dav::form::Form;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::exchange::context::Context;
@@ -36,6 +38,8 @@ pub enum Source {
     /// A method of WebDAV at work. The answer begins at its end.
     Work(Box<Work>),
     Upload(Box<Upload>),
+    /// A form whose content is complete.
+    Form(Box<Form>),
     /// An answer to PROPFIND that is sent as the directory is read.
     Propfind(Box<PropfindAnswer>),
     Page(Box<Page>),
@@ -114,6 +118,7 @@ pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Conte
         Task::List(path) => listing::begin(path, request, out, cx),
         Task::Dav(work) => Begun::Source(Source::Work(work)),
         Task::Put(upload) => Begun::Source(Source::Upload(upload)),
+        Task::Form(form) => Begun::Source(Source::Form(form)),
         Task::Page(known, file, path) => page::begin(known, file, path, request, out, cx),
         Task::Run(script) => match Gateway::start(&script, request, cx) {
             Ok(mut gateway) => {
@@ -140,6 +145,7 @@ impl Source {
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
+            Source::Form(form) => form::store(form, request, cx),
             Source::Propfind(answer) => answer.produce(request, out, cx),
             Source::Page(page) => page.produce(request, out, cx),
             Source::Program(gateway) => gateway.produce(request, out, cx),
@@ -149,12 +155,12 @@ impl Source {
     /// Returns whether the source makes output now, for which it waits for room in the outbox. The
     /// answer of a WebDAV method begins at its end.
     pub fn makes_output(&self) -> bool {
-        !matches!(self, Source::Work(_) | Source::Upload(_))
+        !matches!(self, Source::Work(_) | Source::Upload(_) | Source::Form(_))
     }
 
     /// Returns whether work on the file system takes the time, and not the client.
     pub fn is_at_work(&self) -> bool {
-        matches!(self, Source::Work(_) | Source::Upload(_) | Source::Propfind(_))
+        matches!(self, Source::Work(_) | Source::Upload(_) | Source::Form(_) | Source::Propfind(_))
     }
 
     /// Returns the number of the CGI program that the source waits for.
@@ -172,7 +178,11 @@ impl Source {
             Source::Work(work) => work.abandon(&mut cx.sweeper),
             Source::Page(page) => page.stop(cx),
             Source::Program(gateway) => gateway.stop(cx),
-            Source::File(_) | Source::Listing(_) | Source::Upload(_) | Source::Propfind(_) => {}
+            Source::File(_)
+            | Source::Listing(_)
+            | Source::Upload(_)
+            | Source::Form(_)
+            | Source::Propfind(_) => {}
         }
     }
 }
@@ -214,6 +224,7 @@ impl Plan {
                 let written = upload.write(content);
                 written.map_err(|reply| Site { request, cx }.take_reply(reply))
             }
+            Plan::Task(Task::Form(form)) => form::take(form, content, request, cx),
             Plan::Task(Task::Run(script)) => {
                 let mut gateway = Gateway::start(script, request, cx)?;
                 let taken = gateway.give(content, cx);

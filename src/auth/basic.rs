@@ -45,6 +45,13 @@ pub fn check(
     (is_right && known.is_some()).then(|| user.to_vec())
 }
 
+/// Returns the user that credentials name, whether the password is right or not.
+pub fn user(credentials: &[u8]) -> Option<Vec<u8>> {
+    let pair = BASE64.decode(credentials).ok()?;
+    let colon = memchr::memchr(b':', &pair)?;
+    pair.get(..colon).map(<[u8]>::to_vec)
+}
+
 /// Appends the WWW-Authenticate field that asks for credentials. With `charset` clients send names
 /// and passwords in UTF-8 (RFC 7617, section 2.1), in which `mg_modify_passwords_file` got them.
 pub fn challenge(out: &mut Vec<u8>, domain: &str) {

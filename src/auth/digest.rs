@@ -65,6 +65,11 @@ pub fn check(
     }
 }
 
+/// Returns the user that an Authorization field names, whether the rest of it is right or not.
+pub fn user(authorization: &[u8]) -> Option<Vec<u8>> {
+    Credentials::parse(authorization).map(|credentials| credentials.username)
+}
+
 /// Appends the WWW-Authenticate field that asks for credentials.
 pub fn challenge(out: &mut Vec<u8>, domain: &str, nonce: &str, stale: bool) {
     out.extend_from_slice(b"WWW-Authenticate: Digest ");

@@ -52,7 +52,7 @@ pub enum Output {
 }
 
 /// A line for the error log, and the client that it is about.
-pub type Complaint = (Option<Peer>, String);
+pub type Complaint = (Peer, String);
 
 /// The state of a program's life.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,7 +70,11 @@ pub(super) struct Program {
     child: Child,
     /// The name of the program in the error log.
     pub name: String,
-    pub owner: Option<Owner>,
+    /// The client for which it was started. What it complains of may be read when the answer is
+    /// complete, and the program has no owner any more.
+    pub client: Peer,
+    /// The index of the connection that it answers.
+    pub owner: Option<u32>,
     input: Option<Input>,
     input_ready: bool,
     /// Set while the pipe is full: the program is slower than the client.
@@ -107,7 +111,8 @@ impl Program {
         Self {
             child,
             name,
-            owner: Some(owner),
+            client: owner.address,
+            owner: Some(owner.index),
             input: pipes.input,
             input_ready: true,
             input_blocked: false,
@@ -403,7 +408,7 @@ impl Program {
         if self.complained > COMPLAINTS {
             text.push_str(" (what follows is left out)");
         }
-        complaints.push((self.owner.map(|owner| owner.address), text));
+        complaints.push((self.client, text));
     }
 }
 

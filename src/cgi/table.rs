@@ -268,8 +268,8 @@ impl Programs {
     fn end_for(&mut self, id: usize, why: &str, now: u32) {
         let Some(program) = self.program(id) else { return };
         program.end(now);
-        let line = format!("{}: {why}", program.name);
-        self.complaints.push((None, line));
+        let complaint = (program.client, format!("{}: {why}", program.name));
+        self.complaints.push(complaint);
         self.file(id, now);
         self.stir(id);
     }
@@ -300,7 +300,7 @@ impl Programs {
         for id in due.drain(..) {
             let id = id as usize;
             let Some(program) = self.running(id) else { continue };
-            let is_slow = program.owner.is_none_or(|owner| waited_for(owner.index, self));
+            let is_slow = program.owner.is_none_or(|index| waited_for(index, self));
             self.come_due(id, is_slow, now);
         }
         self.due = due;
@@ -316,9 +316,9 @@ impl Programs {
             Life::Serving if !is_slow => program.progress = now,
             Life::Serving if over(program.progress) && !program.expired => {
                 program.expired = true;
-                let client = program.owner.map(|owner| owner.address);
                 let line = format!("{}: silent for {timeout} ms", program.name);
-                self.complaints.push((client, line));
+                let complaint = (program.client, line);
+                self.complaints.push(complaint);
             }
             Life::Finishing(since) if over(since) => {
                 self.end_for(id, "runs on after its answer", now);
@@ -349,8 +349,8 @@ impl Programs {
         self.take_complaints(id, MAX_COMPLAINTS);
         let Some(program) = self.program(id) else { return };
         program.look_for_end();
-        if let Some(owner) = program.owner {
-            self.woken.push(owner.index);
+        if let Some(index) = program.owner {
+            self.woken.push(index);
             return;
         }
         self.read_unwanted(id, now);
@@ -517,7 +517,8 @@ mod tests {
             assert!(programs.complaints.len() < MAX_COMPLAINTS + 4096 / 2);
             taken.append(&mut programs.complaints);
         }
-        let wanted: Vec<Complaint> = (0..count).map(|i| (None, format!("it: {i}"))).collect();
+        let wanted: Vec<Complaint> =
+            (0..count).map(|i| (OWNER.address, format!("it: {i}"))).collect();
         assert!(taken == wanted, "{} lines of {count}", taken.len());
     }
 
@@ -538,7 +539,7 @@ mod tests {
         assert!(programs.has_room(1).is_err() && programs.has_room(2).is_ok());
         programs.end(0);
         // The shell may also report the `sleep` that the signal has ended.
-        assert_eq!(programs.complaints.last(), Some(&(None, "it: dies".to_owned())));
+        assert_eq!(programs.complaints.last(), Some(&(OWNER.address, "it: dies".to_owned())));
         assert!(programs.has_room(1).is_ok());
     }
 }

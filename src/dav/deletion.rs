@@ -9,6 +9,7 @@ use std::fs::{self, FileType};
 use std::path::Path;
 
 use super::Env;
+use super::anybody;
 use super::fields::Depth;
 use super::lock_log;
 use super::lock_method::locked_in;
@@ -79,12 +80,17 @@ impl Delete {
     ) -> Result<Option<Reply>, Reply> {
         let left = match &mut self.stage {
             Stage::Survey(survey) => {
-                let (keys, locked) = (&self.keys, &mut self.locked);
-                let mut visit = |dir: &Path, _: &[(OsString, FileType)], is_last| match is_last {
-                    true => locked_in(env, dir, keys, locked),
-                    false => Ok(0),
+                let (target, keys, locked) = (&self.target, &self.keys, &mut self.locked);
+                let mut is_barred = false;
+                let mut visit = |dir: &Path, names: &[(OsString, FileType)], is_last| {
+                    is_barred |= anybody::is_barred(env, target, dir, names);
+                    if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
                 };
-                if survey.advance(budget, &mut visit)? {
+                let is_complete = survey.advance(budget, &mut visit)?;
+                if is_barred {
+                    return Err(403.into());
+                }
+                if is_complete {
                     self.surveyed(request, env)?;
                 }
                 return Ok(None);

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use crate::http::origin::same_host;
 use crate::http::uri;
 
 /// The value of a field does not follow its grammar. The response is 400.
@@ -118,16 +119,6 @@ fn authority(value: &[u8]) -> Option<&[u8]> {
     let (authority, _) = uri::split_absolute(value).ok()?;
     let user = memchr::memrchr(b'@', authority).map_or(0, |at| at + 1);
     authority.get(user..)
-}
-
-/// Returns whether two hosts are the same. A default port makes no difference, whichever it is,
-/// since a proxy in front may end TLS.
-fn same_host(a: &[u8], b: &[u8]) -> bool {
-    let bare = |host: &[u8]| {
-        let host = host.strip_suffix(b":80").or(host.strip_suffix(b":443")).unwrap_or(host);
-        host.to_ascii_lowercase()
-    };
-    bare(a) == bare(b)
 }
 
 /// Returns whether a path that is still percent-encoded has a segment `.` or `..`, however it is

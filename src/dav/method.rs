@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 
+use super::anybody;
 use super::conditions::{Current, If};
 use super::fields::{BadField, Depth, Location, depth, location, overwrite};
 use super::locks::Keys;
@@ -116,9 +117,11 @@ impl MethodCall {
         overwrite(self.field("overwrite"))
     }
 
-    /// Returns the target of the request; 404 if the path cannot name a file.
+    /// Returns the target of the request; 404 if the path cannot name a file, 403 if it is not
+    /// anybody's and the request is.
     pub fn target(&self, env: &Env<'_>) -> Result<Target, Reply> {
-        Target::look_up(env, &self.path)?.ok_or_else(|| 404.into())
+        let target = Target::look_up(env, &self.path)?.ok_or(Reply::from(404))?;
+        if anybody::may_change(env, &target) { Ok(target) } else { Err(403.into()) }
     }
 
     /// Returns the target that the Destination field names (RFC 4918, section 10.3).
@@ -126,7 +129,10 @@ impl MethodCall {
         let value = self.field("destination").ok_or(Reply::from(400))?;
         match location(value, self.field("host"))? {
             Location::Elsewhere => Err(502.into()),
-            Location::Here(path) => Target::look_up(env, &path)?.ok_or_else(|| 403.into()),
+            Location::Here(path) => {
+                let target = Target::look_up(env, &path)?.ok_or(Reply::from(403))?;
+                if anybody::may_change(env, &target) { Ok(target) } else { Err(403.into()) }
+            }
         }
     }
 

@@ -4,11 +4,13 @@
 //! portions, and returns responses as values.
 #![forbid(unsafe_code)]
 
+pub mod anybody;
 pub mod appending;
 pub mod bodies;
 pub mod conditions;
 pub mod deletion;
 pub mod fields;
+pub mod form;
 pub mod lock_log;
 pub mod lock_method;
 pub mod locks;
@@ -45,6 +47,14 @@ use crate::files::links::Links;
 use crate::files::secrets::Secrets;
 use crate::options::Config;
 
+/// The one who asks for a change.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Writer<'a> {
+    /// The name of the authenticated user; empty where the client did not authenticate.
+    pub user: &'a [u8],
+    pub is_anybody: bool,
+}
+
 /// The surroundings of a request that its processing depends on.
 pub struct Env<'a> {
     pub config: &'a Config,
@@ -52,6 +62,8 @@ pub struct Env<'a> {
     pub unix: u64,
     /// The name of the authenticated user; empty where the client did not authenticate.
     pub user: Vec<u8>,
+    /// Whether the client is nobody in particular, whom less is allowed (see [`anybody`]).
+    pub is_anybody: bool,
     /// The document root, without symbolic links in its path.
     pub root: Option<PathBuf>,
     /// Files that are hidden because options name them.
@@ -61,17 +73,19 @@ pub struct Env<'a> {
 }
 
 impl<'a> Env<'a> {
-    /// Creates the surroundings of a request of `user`.
-    pub fn of(user: &[u8], config: &'a Config, secrets: &'a Secrets, unix: u64) -> Env<'a> {
+    /// Creates the surroundings of a request of `writer`.
+    pub fn of(writer: Writer<'_>, config: &'a Config, secrets: &'a Secrets, unix: u64) -> Env<'a> {
         let root = config.document_root.as_ref().and_then(|root| fs::canonicalize(root).ok());
-        Env { config, unix, user: user.to_vec(), root, secrets, links: Links::of(config) }
+        let Writer { user, is_anybody } = writer;
+        let links = Links::of(config);
+        Env { config, unix, user: user.to_vec(), is_anybody, root, secrets, links }
     }
 
     /// Creates the surroundings of a request where no options name files.
     #[cfg(test)]
     pub fn new(config: &'a Config, unix: u64) -> Env<'a> {
         static NO_SECRETS: Secrets = Secrets::new();
-        Env::of(b"", config, &NO_SECRETS, unix)
+        Env::of(Writer::default(), config, &NO_SECRETS, unix)
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Env;
+use super::anybody;
 use super::lock_log;
 use super::lock_method::locked_in;
 use super::method::{MethodCall, Reply};
@@ -294,7 +295,10 @@ impl Transfer {
         let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
         let mut visit = |dir: &Path, names: &[(OsString, FileType)], is_last| {
+            let own = if is_source { source } else { target };
+            exposes |= anybody::is_barred(env, own, dir, names);
             if is_source && let Ok(inside) = dir.strip_prefix(&source.full) {
+                exposes |= anybody::is_barred(env, target, &target.full.join(inside), names);
                 let mut paths = names.iter().map(|(name, _)| inside.join(name));
                 exposes |= paths.any(|path| is_exposed(env, &source.full, &target.full, &path));
             }

@@ -197,10 +197,7 @@ impl Context {
     #[cold]
     fn log_complaints_in_order(&mut self) {
         for (client, what) in std::mem::take(&mut self.programs.complaints) {
-            match client {
-                Some(client) => self.complain_of(client, &what),
-                None => self.complain(&what),
-            }
+            self.complain_of(client, &what);
         }
     }
 

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::buffers::SMALL_BUFFER;
 use crate::auth::Scheme;
+use crate::dav::Writer;
 use crate::http::chunked::Decoder;
 use crate::http::request::{Field, Framing, Head, Span, is_host};
 use crate::http::uri;
@@ -54,6 +55,8 @@ pub struct Request {
     pub granted: Option<PathBuf>,
     /// Set once the credentials were accepted: the count of their nonce is used up.
     pub is_spent: bool,
+    /// Set if the request may change files because anybody may, and not by `dav_auth_file`.
+    pub is_anybodys: bool,
     /// The number of times that a CGI program redirected the request to another path.
     pub redirections: u8,
     /// The status of the answer, and the length of its heads in bytes; 0 until the head is written.
@@ -61,9 +64,15 @@ pub struct Request {
     pub head_len: u64,
     /// The fields of the library's own answer beside the usual ones, each with its line end.
     pub fields: Vec<u8>,
-    /// The content of the answer, if it is a document of XML.
-    pub document: Option<String>,
+    /// The content of the answer, if it is a document.
+    pub document: Option<Document>,
     pub log: Option<LogEntry>,
+}
+
+/// A document that is the content of an answer.
+pub enum Document {
+    Xml(String),
+    Html(String),
 }
 
 /// The part of the content that has not arrived.
@@ -108,6 +117,7 @@ impl Default for Request {
             scheme: Scheme::Digest,
             granted: None,
             is_spent: false,
+            is_anybodys: false,
             redirections: 0,
             status: 0,
             head_len: 0,
@@ -147,6 +157,7 @@ impl Request {
             scheme,
             granted,
             is_spent,
+            is_anybodys,
             redirections,
             status,
             head_len,
@@ -161,7 +172,7 @@ impl Request {
         *shown = Shown::default();
         *rest = Rest::Nothing;
         (*arrived, *charged) = (0, 0);
-        (*is_last, *is_spent) = (false, false);
+        (*is_last, *is_spent, *is_anybodys) = (false, false, false);
         *told_https = None;
         user.clear();
         *scheme = Scheme::Digest;
@@ -232,6 +243,11 @@ impl Request {
         let text =
             value.filter(|_| self.has_certificate)?.strip_prefix(b":")?.strip_suffix(b":")?;
         STANDARD.decode(text).ok()
+    }
+
+    /// Returns who asks for a change of files.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer { user: &self.user, is_anybody: self.is_anybodys }
     }
 
     /// Returns the query of the target.

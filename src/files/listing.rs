@@ -3,9 +3,11 @@
 //!
 //! Takes entries as values, which `directory` reads. All links are relative references (RFC 3986,
 //! section 4.2), so that the page also works behind a proxy that serves it under another path. The
-//! page needs no script.
+//! page needs no script; those that it has are in `page`.
 
 use std::cmp::Ordering;
+
+use super::page::Parts;
 
 /// An entry of a directory, as the page shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,36 +78,21 @@ impl Order {
     }
 }
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--ink:#1c2024;--dim:#60656c;--line:#e3e5e8;--paper:#fff;\
---hover:#f3f5f8;--link:#0b5cc4}\
-@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--dim:#9aa1a9;--line:#2e3338;\
---paper:#15181b;--hover:#1e2327;--link:#7ab4ff}}\
-body{margin:0 auto;max-width:60rem;padding:2rem 1rem;background:var(--paper);color:var(--ink);\
-font:1rem/1.5 system-ui,sans-serif}\
-h1{font-size:1.25rem;font-weight:600;overflow-wrap:anywhere}\
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}\
-table{width:100%;border-collapse:collapse}\
-th,td{padding:.35rem .5rem;border-bottom:1px solid var(--line);text-align:left}\
-th{font-size:.875rem;white-space:nowrap}th a{color:var(--dim)}\
-tbody tr:hover{background:var(--hover)}\
-td:first-child{overflow-wrap:anywhere}\
-td+td,th+th{width:1%;white-space:nowrap;color:var(--dim);font-variant-numeric:tabular-nums}\
-th:last-child,td:last-child{text-align:right}\
-@media(max-width:34rem){td:nth-child(2),th:nth-child(2){display:none}}";
-
 /// Appends the page up to the first entry. `path` is the decoded path of the directory as the
 /// client knows it, with a slash at both ends.
-pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order) {
+pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order, parts: &Parts) {
     let text = escape_html(path);
     append(out, &["<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"]);
     append(out, &["<meta charset=\"utf-8\">\n"]);
     append(out, &["<meta name=\"viewport\" content=\"width=device-width\">\n"]);
     append(out, &["<title>Index of ", &text, "</title>\n"]);
-    append(out, &["<style>", STYLE, "</style>\n</head>\n<body>\n"]);
+    for style in parts.styles {
+        append(out, &["<style>", style, "</style>\n"]);
+    }
+    append(out, &["</head>\n<body>\n"]);
     append(out, &["<h1>Index of <bdi>"]);
     breadcrumbs(out, path);
-    append(out, &["</bdi></h1>\n<table>\n<thead>\n<tr>"]);
+    append(out, &["</bdi></h1>\n", parts.tools, "<table>\n<thead>\n<tr>"]);
     column(out, "Name", Key::Name, order);
     column(out, "Modified (UTC)", Key::Date, order);
     column(out, "Size", Key::Size, order);
@@ -132,8 +119,12 @@ pub fn row(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 /// Appends the page behind the last entry.
-pub fn foot(out: &mut Vec<u8>) {
-    append(out, &["</tbody>\n</table>\n</body>\n</html>\n"]);
+pub fn foot(out: &mut Vec<u8>, parts: &Parts) {
+    append(out, &["</tbody>\n</table>\n"]);
+    for script in parts.scripts {
+        append(out, &["<script>", script, "</script>\n"]);
+    }
+    append(out, &["</body>\n</html>\n"]);
 }
 
 /// Appends the path, with a link to each directory above this one.
@@ -174,7 +165,7 @@ fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
 
 /// Escapes text for an element or a quoted attribute. Bytes that are not UTF-8, and control
 /// characters, which HTML does not allow, become replacement characters.
-fn escape_html(bytes: &[u8]) -> String {
+pub fn escape_html(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for character in String::from_utf8_lossy(bytes).chars() {
         match character {
@@ -272,6 +263,7 @@ fn append(out: &mut Vec<u8>, parts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::page::PLAIN;
     use super::*;
     use crate::http::uri::{decode_path, split_target};
     use proptest::prelude::*;
@@ -367,7 +359,7 @@ mod tests {
     #[test]
     fn the_head_shows_the_way_up_and_how_to_sort() {
         let order = Order::from_query(Some(b"sa"));
-        let page = written(|out| head(out, b"/a&b/c/", order));
+        let page = written(|out| head(out, b"/a&b/c/", order, &PLAIN));
         for part in [
             "<title>Index of /a&amp;b/c/</title>",
             "<bdi><a href=\"../../\">/</a><a href=\"../\">a&amp;b</a>/<a href=\"./\">c</a>/</bdi>",
@@ -378,12 +370,12 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
-        let root = written(|out| head(out, b"/", Order::from_query(Some(b"nd"))));
+        let root = written(|out| head(out, b"/", Order::from_query(Some(b"nd")), &PLAIN));
         assert!(root.contains("<a href=\"?na\">Name ▼</a>"));
         assert!(root.contains("<bdi><a href=\"./\">/</a></bdi>"));
         assert!(!root.contains("../"), "nothing is above the root");
         assert!(!root.contains("<script"));
-        assert!(written(foot).ends_with("</html>\n"));
+        assert!(written(|out| foot(out, &PLAIN)).ends_with("</html>\n"));
     }
 
     #[test]

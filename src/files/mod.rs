@@ -9,6 +9,7 @@ pub mod links;
 pub mod listing;
 pub mod merge;
 pub mod mime;
+pub mod page;
 pub mod passwords;
 pub mod representation;
 pub mod resolve;

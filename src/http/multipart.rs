@@ -77,7 +77,7 @@ fn is_boundary_end(text: &[u8]) -> bool {
 }
 
 /// Returns the value of the Content-Disposition field.
-fn disposition(mut fields: &[u8]) -> Option<&[u8]> {
+pub(super) fn disposition(mut fields: &[u8]) -> Option<&[u8]> {
     loop {
         fields = fields.strip_prefix(b"\r\n")?;
         let (line, behind) = fields.split_at(memmem::find(fields, b"\r\n").unwrap_or(fields.len()));
@@ -90,7 +90,7 @@ fn disposition(mut fields: &[u8]) -> Option<&[u8]> {
 }
 
 /// Returns the value of a parameter of `type; name=token; other="quoted"`.
-fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut rest = &field[memchr::memchr(b';', field)?..];
     loop {
         rest = rest.strip_prefix(b";")?;
@@ -157,6 +157,26 @@ pub fn copy_name(name: &[u8], dst: &mut [u8]) -> bool {
         *end = 0;
     }
     fits
+}
+
+/// Returns the name of a part as its client has it: a quote within it is written as `%22` by browsers,
+/// and behind a backslash by others.
+pub(super) fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(name.len());
+    let mut rest = name;
+    while let [byte, behind @ ..] = rest {
+        (text, rest) = match rest {
+            [b'%', b'2', b'2', behind @ ..] | [b'\\', b'"', behind @ ..] => {
+                text.push(b'"');
+                (text, behind)
+            }
+            _ => {
+                text.push(*byte);
+                (text, behind)
+            }
+        };
+    }
+    text
 }
 
 #[cfg(test)]

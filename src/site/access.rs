@@ -25,10 +25,19 @@ const NONCE_LIFETIME: u64 = 300;
 impl Site<'_> {
     /// Checks whether the user may change the file that the path of a request names.
     pub fn may_write(&mut self) -> Result<(), Task> {
-        let Some(file) = self.cx.options.config.dav_auth_file.clone() else {
-            return Err(self.challenge(false));
+        if self.is_foreign() {
+            return Err(Task::Reply(403));
+        }
+        self.request.is_anybodys = self.counts_as_anybody();
+        let file = match &self.cx.options.config.dav_auth_file {
+            _ if self.request.is_anybodys => None,
+            Some(file) => Some(file.clone()),
+            None => return Err(self.challenge(false)),
         };
-        self.authorise(&file, true)?;
+        match &file {
+            Some(file) => self.authorise(file, true)?,
+            None => self.ask_anybody()?,
+        }
         let request = &mut *self.request;
         let method = request.method();
         let copies = matches!(method, b"COPY" | b"MOVE");
@@ -48,9 +57,9 @@ impl Site<'_> {
         {
             return Err(Task::Reply(404));
         }
-        match copies && self.is_guarded(&full, &file) {
-            true => Err(Task::Reply(403)),
-            false => Ok(()),
+        match file {
+            Some(file) if copies && self.is_guarded(&full, &file) => Err(Task::Reply(403)),
+            _ => Ok(()),
         }
     }
 
@@ -89,10 +98,7 @@ impl Site<'_> {
     /// Returns whether the Destination lies in the same directory as the path of the request.
     fn stays_in_directory(&mut self) -> bool {
         let request = &mut *self.request;
-        let head = request.head_bytes();
-        let destination = request.head.value(head, "destination").unwrap_or_default();
-        let host = request.head.value(head, "host");
-        let Ok(Location::Here(path)) = location(destination, host) else { return false };
+        let Some(path) = destination(request) else { return false };
         let directory = |path: &[u8]| {
             let path = path.strip_suffix(b"/").unwrap_or(path);
             memchr::memrchr(b'/', path).map(|slash| path[..slash].to_vec())
@@ -212,10 +218,7 @@ impl Site<'_> {
     /// Returns whether the user may see a file, as far as its password file says.
     pub fn may_see(&mut self, full: &Path) -> bool {
         let file = resolve::password_file(&self.cx.options.config, full, false);
-        if self.request.granted.as_ref() == Some(&file) {
-            return true;
-        }
-        self.cx.files.get(&file).is_err_and(|error| is_absence(&error))
+        self.is_open(&file)
     }
 
     /// Refuses every user, since the password file cannot be read. The user is not asked for
@@ -251,6 +254,16 @@ impl Site<'_> {
     }
 }
 
+/// Returns the path that the Destination field names on this server.
+pub(super) fn destination(request: &Request) -> Option<Vec<u8>> {
+    let head = request.head_bytes();
+    let destination = request.head.value(head, "destination").unwrap_or_default();
+    match location(destination, request.head.value(head, "host")) {
+        Ok(Location::Here(path)) => Some(path),
+        Ok(Location::Elsewhere) | Err(_) => None,
+    }
+}
+
 /// Redirects the client to the path to which a CGI program has redirected the request.
 fn redirect_to_target(request: &mut Request) -> Task {
     let target = request.target().to_vec();
@@ -270,7 +283,7 @@ fn made(nonces: &mut Option<Nonces>) -> Option<&mut Nonces> {
 }
 
 /// Returns the value of the Authorization field. Of two fields it is unclear which one counts.
-fn authorization(request: &Request) -> Option<Vec<u8>> {
+pub(super) fn authorization(request: &Request) -> Option<Vec<u8>> {
     let mut fields = request
         .head
         .pairs(request.head_bytes())

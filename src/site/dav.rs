@@ -8,8 +8,10 @@ use crate::dav::Env;
 use crate::dav::method::{self, Reply};
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
+use crate::exchange::request::Document;
 use crate::http::request::Framing;
 use crate::http::status::reason;
+use crate::options::Config;
 
 /// The largest length of the document in a request, in bytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
@@ -20,16 +22,34 @@ const READING: &str = "GET, HEAD, POST, OPTIONS, PROPFIND";
 const WRITING: [&str; 8] =
     ["PUT", "DELETE", "MKCOL", "COPY", "MOVE", "PROPPATCH", "LOCK", "UNLOCK"];
 
+/// The methods that write of which anybody may make use, where anybody may write. Locks and
+/// properties are not among them: nobody could be told to remove them.
+const ANYBODYS: [&str; 4] = ["PUT", "DELETE", "MKCOL", "MOVE"];
+
+/// Returns whether anybody may use a method, where anybody may write.
+pub fn is_anybodys(method: &[u8]) -> bool {
+    ANYBODYS.iter().any(|known| known.as_bytes() == method)
+}
+
+/// Returns the methods that write and can succeed.
+fn writing(config: &Config) -> &'static [&'static str] {
+    match &config.dav_auth_file {
+        Some(_) => &WRITING,
+        None if config.lets_anybody_write() => &ANYBODYS,
+        None => &[],
+    }
+}
+
 /// Returns whether a method changes files.
 pub fn writes(method: &[u8]) -> bool {
     WRITING.iter().any(|known| known.as_bytes() == method)
 }
 
 /// Appends the Allow field. `except` is a method that does not fit this resource.
-pub fn write_allow(out: &mut Vec<u8>, with_writing: bool, except: &[u8]) {
+pub fn write_allow(out: &mut Vec<u8>, config: &Config, except: &[u8]) {
     out.extend_from_slice(b"Allow: ");
     out.extend_from_slice(READING.as_bytes());
-    for method in WRITING.iter().filter(|_| with_writing) {
+    for method in writing(config) {
         if method.as_bytes() != except {
             out.extend_from_slice(b", ");
             out.extend_from_slice(method.as_bytes());
@@ -59,7 +79,7 @@ impl Site<'_> {
         }
         let cx = &mut *self.cx;
         let (config, secrets) = (&cx.options.config, &cx.files.secrets);
-        let env = Env::of(&request.user, config, secrets, cx.clock.unix);
+        let env = Env::of(request.writer(), config, secrets, cx.clock.unix);
         match Upload::begin(call, &env, &mut cx.sweeper) {
             Ok(upload) => Task::Put(Box::new(upload)),
             Err(reply) => Task::Reply(self.take_reply(reply)),
@@ -69,7 +89,7 @@ impl Site<'_> {
     /// Returns the work, or the refusal in which it would end whatever the content is.
     pub fn check_dav_early(&mut self, work: Box<Work>) -> Task {
         let (config, secrets) = (&self.cx.options.config, &self.cx.files.secrets);
-        let env = Env::of(&self.request.user, config, secrets, self.cx.clock.unix);
+        let env = Env::of(self.request.writer(), config, secrets, self.cx.clock.unix);
         match work.refusal(&env) {
             Some(reply) => Task::Reply(self.take_reply(reply)),
             None => Task::Dav(work),
@@ -78,14 +98,13 @@ impl Site<'_> {
 
     /// Puts fields and document of an answer into the request, and returns its status.
     pub fn take_reply(&mut self, reply: Reply) -> u16 {
-        let with_writing = self.cx.options.config.dav_auth_file.is_some();
         let request = &mut *self.request;
         let method = request.method().to_vec();
         if reply.status == 405 {
-            write_allow(&mut request.fields, with_writing, &method);
+            write_allow(&mut request.fields, &self.cx.options.config, &method);
         }
         request.fields.extend_from_slice(&reply.fields);
-        request.document = reply.body;
+        request.document = reply.body.map(Document::Xml);
         let failed = reply.status >= 500 && reply.status != 502;
         if failed || reply.complaint.is_some() {
             let (method, reason) = (String::from_utf8_lossy(&method), reason(reply.status));

@@ -6,6 +6,7 @@
 mod access;
 pub mod dav;
 mod program;
+mod uploads;
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 pub use self::program::Script;
+use crate::dav::form::Form;
 use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::exchange::context::Context;
@@ -40,6 +42,8 @@ pub enum Task {
     /// A method of WebDAV, whose content is a document.
     Dav(Box<Work>),
     Put(Box<Upload>),
+    /// A form that brings files.
+    Form(Box<Form>),
     /// A page with includes: the file, its place, and its path for clients.
     Page(Entry, PathBuf, Vec<u8>),
     /// A CGI program that is run.
@@ -65,7 +69,7 @@ impl Task {
             Task::Reply(_) | Task::Deny { .. } | Task::File(_) | Task::List(_) | Task::Page(..) => {
                 Intake::Discard
             }
-            Task::Dav(_) | Task::Put(_) => Intake::Stream,
+            Task::Dav(_) | Task::Put(_) | Task::Form(_) => Intake::Stream,
             Task::Run(script) if script.knows_length => Intake::Stream,
             Task::Run(_) => Intake::Keep,
         }
@@ -77,7 +81,7 @@ impl Task {
         let kept = config.max_request_body_bytes as u64;
         match self {
             Task::Dav(_) => kept.min(dav::MAX_DOCUMENT as u64),
-            Task::Put(_) => upload_limit(config),
+            Task::Put(_) | Task::Form(_) => upload_limit(config),
             Task::Run(script) if script.knows_length => upload_limit(config),
             Task::Reply(_)
             | Task::Deny { .. }
@@ -156,6 +160,9 @@ impl Site<'_> {
             };
         }
         let Some(place) = self.look_up(full) else { return Task::Reply(404) };
+        if self.is_form(&place) {
+            return self.decide_form();
+        }
         if let Err(task) = self.ask_for_password(&place) {
             return task;
         }
@@ -254,11 +261,12 @@ impl Site<'_> {
         self.request.document = None;
         let fields = std::mem::take(&mut self.request.fields);
         let again = match &task {
-            Task::Put(_) => self.may_write().err(),
+            Task::Put(_) | Task::Form(_) => self.may_write().err(),
             _ => Some(self.decide()),
         };
         match (task, again) {
-            (task @ Task::Put(_), None) | (task @ Task::Dav(_), Some(Task::Dav(_))) => {
+            (task @ (Task::Put(_) | Task::Form(_)), None)
+            | (task @ Task::Dav(_), Some(Task::Dav(_))) => {
                 // The task has the content.
                 self.request.fields = fields;
                 task
@@ -378,18 +386,18 @@ impl Site<'_> {
 
     /// Returns 405 with the methods that are allowed (RFC 9110, section 15.5.6).
     pub fn wrong_method(&mut self) -> Task {
-        let with_writing = self.cx.options.config.dav_auth_file.is_some();
-        dav::write_allow(&mut self.request.fields, with_writing, b"");
+        dav::write_allow(&mut self.request.fields, &self.cx.options.config, b"");
         Task::Reply(405)
     }
 
     /// Answers OPTIONS. The classes of WebDAV depend on whether writing is set up.
     fn tell_options(&mut self) -> Task {
-        let with_writing = self.cx.options.config.dav_auth_file.is_some();
+        let config = &self.cx.options.config;
         let fields = &mut self.request.fields;
-        dav::write_allow(fields, with_writing, b"");
+        dav::write_allow(fields, config, b"");
         // Some Microsoft clients try another protocol unless they find this field.
-        let classes: &[u8] = if with_writing { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
+        let classes: &[u8] =
+            if config.dav_auth_file.is_some() { b"DAV: 1, 2\r\n" } else { b"DAV: 1\r\n" };
         fields.extend_from_slice(classes);
         fields.extend_from_slice(b"MS-Author-Via: DAV\r\n");
         Task::Reply(200)

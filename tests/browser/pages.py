@@ -228,6 +228,32 @@ def a_password_opens_a_page_and_all_that_it_loads(driver):
             assert driver.title != "guarded"
 
 
+def set_width(driver, width):
+    """As a phone has it: windows of Chromium are never as narrow."""
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def does_not_scroll_sideways(driver):
+    wider = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert driver.execute_script(wider) <= 0, driver.current_url
+
+
+def the_manual_is_read_on_a_phone_and_in_the_dark(driver):
+    address = (ROOT / "docs/manual/index.html").as_uri()
+    for width in (360, 1280):
+        set_width(driver, width)
+        driver.get(f"{address}#option-listening_port")
+        does_not_scroll_sideways(driver)
+        driver.save_screenshot(str(DIR / f"manual-{width}.png"))
+    driver.find_element(By.LINK_TEXT, "mg_write").click()
+    assert driver.current_url.endswith("#mg_write"), driver.current_url
+    dark = driver.execute_script("return matchMedia('(prefers-color-scheme:dark)').matches")
+    color = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert color == ("rgb(21, 24, 28)" if dark else "rgb(253, 253, 251)"), color
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 for dark in (False, True):
     with browser(dark) as driver:
         for test in (
@@ -236,6 +262,7 @@ for dark in (False, True):
             the_plot_moves,
             a_listing_sorts,
             a_password_opens_a_page_and_all_that_it_loads,
+            the_manual_is_read_on_a_phone_and_in_the_dark,
         ):
             print(f"{test.__name__}{' (dark)' if dark else ''} ... ", end="", flush=True)
             test(driver)

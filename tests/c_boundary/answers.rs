@@ -289,8 +289,8 @@ fn bytes_that_are_not_sent_count_as_written_and_are_logged() {
     client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     server.expect_line("wrote 4");
     expect_after(&mut client, Open);
-    assert_eq!(scratch.read("errors").lines().count(), 1, "{}", scratch.read("errors"));
     server.stop();
+    assert_eq!(scratch.read("errors").lines().count(), 1, "{}", scratch.read("errors"));
 }
 
 #[test]
@@ -567,18 +567,18 @@ fn a_handler_may_write_to_other_connections_than_its_own() {
     let mut server = Server::start(&["--step"]);
     let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
-    let (mut one, mut two, mut sender) = (server.client(), server.client(), server.client());
-    one.send(request("GET", "1.1", &["keep one", stream]));
-    two.send(request("GET", "1.1", &["keep two"]));
-    sender.send("GET /alive HTTP/1.1\r\n\r\n");
-    server.tell("poll 4");
-    server.expect_line("polled");
+    let [mut one, mut two, mut sender] = [(); 3].map(|()| server.accepted());
+    one.send_through(request("GET", "1.1", &["keep one", stream]));
+    two.send_through(request("GET", "1.1", &["keep two"]));
+    server.poll(2);
     one.expect(head);
-    sender.expect(MARK);
     let answer = "to two write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello";
-    sender.send(request("GET", "1.1", &["to one write data: x\\n\\n", answer, "data sent"]));
-    server.tell("poll 1");
-    server.expect_line("polled");
+    sender.send_through(request(
+        "GET",
+        "1.1",
+        &["to one write data: x\\n\\n", answer, "data sent"],
+    ));
+    server.poll(1);
     // All three left in that one turn.
     one.expect("data: x\n\n");
     two.expect("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::{
-    Client, Response, Scratch, Server, outside, request, under_qemu, under_valgrind,
+    Client, Response, Scratch, Server, deadline_secs, outside, request, under_qemu, under_valgrind,
 };
 
 /// Users and passwords of the file that guards all.
@@ -382,7 +382,7 @@ import sys, requests
 from requests.auth import HTTPDigestAuth
 with requests.Session() as session:
     session.trust_env = False
-    answer = session.get(sys.argv[1], timeout=20, auth=HTTPDigestAuth('joe', 'secret'))
+    answer = session.get(sys.argv[1], timeout=float(sys.argv[2]), auth=HTTPDigestAuth('joe', 'secret'))
     print(answer.status_code, answer.text, answer.request.headers['Authorization'][:7])
 ";
 
@@ -392,7 +392,7 @@ fn a_client_of_digest_finds_its_challenge_beside_the_other_one() {
     let scratch = site();
     let server = serve(&scratch, &["enable_basic_auth=always"]);
     let out = std::process::Command::new("/usr/bin/python3")
-        .args(["-c", PYTHON, &format!("http://127.0.0.1:{}/a.txt", server.port)])
+        .args(["-c", PYTHON, &format!("http://127.0.0.1:{}/a.txt", server.port), &deadline_secs()])
         .output()
         .expect("python3");
     assert_eq!(String::from_utf8_lossy(&out.stdout), "200 guarded Digest \n");
@@ -406,7 +406,7 @@ fn curl_takes_digest_where_both_are_offered_and_basic_if_it_knows_nothing_else()
     let server = serve(&scratch, &["enable_basic_auth=always"]);
     let curl = |args: &[&str]| {
         let out = outside("curl")
-            .args(["-sSv", "--max-time", "20", "-w", " %{http_code}"])
+            .args(["-sSv", "--max-time", &deadline_secs(), "-w", " %{http_code}"])
             .args(args)
             .arg(format!("http://127.0.0.1:{}/a.txt", server.port))
             .output()

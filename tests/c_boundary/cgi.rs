@@ -1,7 +1,7 @@
 //! CGI programs (RFC 3875) in the languages that people write them in: what they are told, and
 //! what becomes of what they write.
 
-use crate::support::{Client, Response, Scratch, Server, for_each, request};
+use crate::support::{Client, Response, Scratch, Server, deadline_secs, for_each, request};
 
 /// A server for `scratch/root`.
 pub fn serve(scratch: &Scratch, args: &[&str]) -> Server {
@@ -425,7 +425,7 @@ fn who_is_let_in_has_a_name() {
         .expect("md5sum");
     std::fs::write(passwords, line.stdout).expect("a password file");
     let out = crate::support::outside("curl")
-        .args(["-sS", "--max-time", "20", "--digest", "-u", "joe:pw"])
+        .args(["-sS", "--max-time", &deadline_secs(), "--digest", "-u", "joe:pw"])
         .arg(format!("http://127.0.0.1:{}/d/env.cgi/info", server.port))
         .output()
         .expect("curl");
@@ -522,6 +522,20 @@ fn complaints_go_to_the_error_log_line_by_line() {
         assert!(log.contains(end), "{end:?} in\n{}", &log[..log.len().min(2000)]);
     }
     assert!(log.contains("(what follows is left out)") && log.len() < 4_000_000);
+}
+
+#[test]
+fn complaints_are_about_the_client_also_when_it_has_its_answer() {
+    let scratch = Scratch::new();
+    let wait = "while ! test -e ../go; do sleep 0.01; done";
+    shell(&scratch, "x.cgi", &format!("printf 'A: b\\n\\n'; exec >&-; {wait}; echo late >&2"));
+    let server = serve(&scratch, &[]);
+    let mut client = server.client();
+    assert_eq!(client.ask("GET /x.cgi HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    scratch.write("go", "");
+    let log = scratch.read_when("error.log", |log| log.ends_with("x.cgi: late\n"));
+    assert!(log.contains(&format!("] 127.0.0.1:{} ", client.local_port())), "{log}");
+    server.stop();
 }
 
 #[test]

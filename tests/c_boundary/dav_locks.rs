@@ -360,14 +360,10 @@ fn fill_deep_folder(dav: &Dav) {
 fn begin_deep_lock(dav: &mut Dav) -> Client {
     fill_deep_folder(dav);
     dav.server.tell("run");
-    let mut client = dav.client();
     let request = dav.request("LOCK", "/d", "Depth: infinity\r\n", LOCK);
-    assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
-    dav.server.tell("poll 1");
-    dav.server.expect_line("polled");
-    client.send(request);
-    dav.server.tell("poll 2");
-    dav.server.expect_line("polled");
+    let mut client = dav.server.accepted();
+    client.send_through(request);
+    dav.server.poll(2);
     assert!(!client.has_news_within(Duration::from_millis(1)), "it is done at once");
     client
 }
@@ -377,9 +373,8 @@ fn a_lock_below_one_that_is_being_taken_is_refused() {
     let mut dav = Dav::start(&["--step"]);
     let mut deep = begin_deep_lock(&mut dav);
     let mut other = dav.client();
-    other.send(dav.request_of("jane", "LOCK", "/d/a", "", LOCK));
-    dav.server.tell("poll 3");
-    dav.server.expect_line("polled");
+    other.send_through(dav.request_of("jane", "LOCK", "/d/a", "", LOCK));
+    dav.server.poll(3);
     assert!(!deep.has_news_within(Duration::from_millis(1)), "it is done too soon");
     dav.server.tell("run");
     assert_eq!(other.response().status, 423);
@@ -427,7 +422,7 @@ fn a_client_that_only_sends_no_more_is_told_by_tls_that_its_deep_lock_is_given_u
     use std::io::{Read as _, Write as _};
     use std::net::{Shutdown, TcpStream};
 
-    use crate::support::{Authority, client_config, open};
+    use crate::support::{Authority, client_config, open, until_arrived};
 
     needs!("openssl");
     let mut dav = Dav::start(&["--step"]);
@@ -449,11 +444,10 @@ fn a_client_that_only_sends_no_more_is_told_by_tls_that_its_deep_lock_is_given_u
         assert!(count > 0, "it is cut off");
         answer.extend_from_slice(&piece[..count]);
     }
-    dav.server.tell("poll 1");
-    dav.server.expect_line("polled");
+    dav.server.poll(1);
     stream.write_all(request.as_bytes()).expect("a request");
-    dav.server.tell("poll 2");
-    dav.server.expect_line("polled");
+    until_arrived(stream.sock);
+    dav.server.poll(2);
     stream.sock.shutdown(Shutdown::Write).expect("an end");
     dav.server.tell("run");
     let mut rest = Vec::new();

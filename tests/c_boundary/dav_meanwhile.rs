@@ -23,15 +23,14 @@ impl Midway {
         let request = dav.request(method, path, fields, body);
         let mut midway = Midway { dav, worker, other };
         midway.poll(1);
-        midway.worker.send(request);
+        midway.worker.send_through(request);
         midway.poll(turns);
         assert!(!midway.is_done(), "{method} is done already");
         midway
     }
 
     fn poll(&mut self, turns: usize) {
-        self.dav.server.tell(&format!("poll {turns}"));
-        self.dav.server.expect_line("polled");
+        self.dav.server.poll(turns);
     }
 
     fn is_done(&mut self) -> bool {
@@ -40,7 +39,7 @@ impl Midway {
 
     /// The status of another request, of jane's, that is answered before the first.
     fn meanwhile(&mut self, method: &str, path: &str, fields: &str, body: &str) -> u16 {
-        self.other.send(self.dav.request_of("jane", method, path, fields, body));
+        self.other.send_through(self.dav.request_of("jane", method, path, fields, body));
         for _ in 0..20 {
             self.poll(1);
             if self.other.has_news_within(Duration::from_millis(1)) {
@@ -219,7 +218,7 @@ fn who_waits_for_properties_keeps_nobody_waiting() {
                  </propertyupdate>";
     // It is not refused at once either.
     let mut midway = Midway::new(dav, ("PROPPATCH", "/a", "", patch), 3);
-    midway.other.send("GET /alive HTTP/1.1\r\n\r\n");
+    midway.other.send_through("GET /alive HTTP/1.1\r\n\r\n");
     midway.poll(2);
     assert_eq!(midway.other.response().text(), "alive");
     assert!(!midway.is_done());

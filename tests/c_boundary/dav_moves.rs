@@ -120,11 +120,9 @@ fn a_server_that_is_killed_in_any_turn_leaves_the_source_or_the_target() {
     let (mut sources, mut targets, mut turns) = (0, 0, 0);
     while targets < 3 {
         let (source, target) = kill_in_a_move(&mut dav, 40, |dav, client, request| {
-            dav.server.tell("poll 1");
-            dav.server.expect_line("polled");
-            client.send(request);
-            dav.server.tell(&format!("poll {turns}"));
-            dav.server.expect_line("polled");
+            dav.server.poll(1);
+            client.send_through(request);
+            dav.server.poll(turns);
         });
         sources += usize::from(source);
         targets += usize::from(target);

@@ -168,14 +168,12 @@ fn stopped_midway() -> (Dav, crate::support::Client) {
     let mut client = dav.client();
     let len = 12 << 20;
     let head = dav.request("PUT", "/a", &format!("{}Content-Length: {len}\r\n", at(5, len)), "");
-    client.send(head).send(vec![b'x'; (len - 1) as usize]);
+    client.send(head).send_through(vec![b'x'; (len - 1) as usize]);
     dav.server.settle();
-    dav.server.tell("poll 1");
-    dav.server.expect_line("polled");
-    client.send("x");
+    dav.server.poll(1);
+    client.send_through("x");
     for _ in 0..100 {
-        dav.server.tell("poll 1");
-        dav.server.expect_line("polled");
+        dav.server.poll(1);
         if metadata(&dav, "a").len() > 5 {
             break;
         }
@@ -195,9 +193,8 @@ fn what_was_added_is_cut_off_when_the_client_goes_or_a_lock_comes() {
 
     let (mut dav, mut client) = stopped_midway();
     let mut other = dav.client();
-    other.send(dav.request_of("jane", "LOCK", "/a", "", crate::support::LOCK));
-    dav.server.tell("poll 1");
-    dav.server.expect_line("polled");
+    other.send_through(dav.request_of("jane", "LOCK", "/a", "", crate::support::LOCK));
+    dav.server.poll(1);
     dav.server.tell("run");
     assert_eq!((other.response().status, client.response().status), (200, 423));
     assert_eq!(dav.read("a"), "start");
@@ -236,7 +233,7 @@ fn content_without_room_is_refused_when_that_is_known() {
     client.send(format!("200000\r\n{}\r\n0\r\n\r\n", "x".repeat(0x200000)));
     assert_eq!(client.response().status, 507);
     assert_eq!((dav.read("a").as_str(), dav.names("")), ("old", vec!["a".to_owned()]));
-    assert!(dav.scratch.read("errors").contains(" PUT failed: 507 "), "it is logged");
+    dav.scratch.read_when("errors", |log| log.contains(" PUT failed: 507 "));
     assert_eq!(dav.status("PUT", "/a", &at(3, 300_000), &part[..300_000]), 204);
     dav.stop();
 }

@@ -257,15 +257,11 @@ fn much_that_is_known_of_directories_keeps_nobody_waiting() {
         dav.write(&format!("d/{n}/.mongoose-dav"), &known);
     }
     dav.server.tell("run");
-    let mut client = dav.client();
-    assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     let tag = "<propfind xmlns='DAV:'><prop><getlastmodified/></prop></propfind>";
     let request = dav.request("PROPFIND", "/d", "Depth: 1\r\n", tag);
-    dav.server.tell("poll 1");
-    dav.server.expect_line("polled");
-    client.send(request);
-    dav.server.tell("poll 3");
-    dav.server.expect_line("polled");
+    let mut client = dav.server.accepted();
+    client.send_through(request);
+    dav.server.poll(3);
     client.take_through("\r\n\r\n");
     while client.has_news_within(std::time::Duration::from_millis(1)) {
         let text = client.take_through("\r\n");

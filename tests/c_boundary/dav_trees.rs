@@ -315,13 +315,11 @@ fn others_are_served_while_a_large_tree_is_worked_on() {
     {
         dav.server.tell("run");
         let request = dav.request(method, path, fields, "");
-        dav.server.tell("poll 1");
-        dav.server.expect_line("polled");
-        worker.send(request);
-        other.send("GET /alive HTTP/1.1\r\n\r\n");
+        dav.server.poll(1);
+        worker.send_through(request);
+        other.send_through("GET /alive HTTP/1.1\r\n\r\n");
         // In two turns others have theirs, and the work is not done.
-        dav.server.tell("poll 2");
-        dav.server.expect_line("polled");
+        dav.server.poll(2);
         assert_eq!(other.response().text(), "alive", "{method}");
         let patience = std::time::Duration::from_millis(1);
         assert!(!worker.has_news_within(patience), "{method} is done in one turn");

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::process::Command;
 
-use crate::support::{Dav, Scratch, Server, for_each, outside, until};
+use crate::support::{Dav, Scratch, Server, deadline_secs, for_each, outside, until};
 
 #[test]
 fn nobody_writes_without_a_password_file_and_its_password() {
@@ -82,7 +82,7 @@ fn curl_uploads_what_it_was_told_to_continue_with() {
         (&["-H", "Expect: 100-continue", "-T"], "204"),
     ] {
         let out = outside("curl")
-            .args(["-sS", "-v", "--max-time", "20", "--digest", "-u", "joe:secret"])
+            .args(["-sS", "-v", "--max-time", &deadline_secs(), "--digest", "-u", "joe:secret"])
             .args(["-w", "%{http_code}", "-H", "Expect: 100-continue"])
             .args(arguments)
             .args([&dav.scratch.join("large"), &url])

@@ -1,7 +1,9 @@
 //! Final answers that do not wait for content which is of no use, and content that is refused as soon
 //! as it is known to be too long.
 
-use crate::support::{Client, Dav, Scratch, Server, deadline, for_each, outside, shown, until};
+use crate::support::{
+    Client, Dav, Scratch, Server, deadline_secs, for_each, outside, shown, until,
+};
 
 /// Method, target, fields, and the status that is known at the head.
 const KNOWN_AT_THE_HEAD: &[(&str, &str, &str, u16)] = &[
@@ -151,8 +153,7 @@ fn a_client_that_sends_more_than_is_thrown_away_is_not_reset_at_once() {
     client.send("PUT /x HTTP/1.1\r\nContent-Length: 200000000\r\n\r\n");
     let sent = client.send_until_stuck(&[b'x'; 65_536]);
     assert!(sent > 2 << 20, "{sent} bytes are too few to tell");
-    server.tell("poll 20");
-    server.expect_line("polled");
+    server.poll(20);
     assert_eq!(client.response().status, 404);
     assert!(client.try_send("x"), "the connection is still there");
     client.finish_sending();
@@ -171,12 +172,10 @@ fn a_client_that_sends_no_more_gets_what_is_still_on_its_way() {
     client.send_through(
         "GET /big HTTP/1.1\r\n\r\nPOST /none HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
     );
-    server.tell("poll 20");
-    server.expect_line("polled");
+    server.poll(20);
     // Both have been answered. The rest comes together with the end.
     client.send_through([b'x'; 100_000]).finish_sending();
-    server.tell("poll 20");
-    server.expect_line("polled");
+    server.poll(20);
     assert_eq!(client.response().body.len(), 400_000);
     assert_eq!(client.response().status, 404);
     client.expect_closed();
@@ -223,7 +222,7 @@ fn the_error_handler_answers_early_too() {
 /// The status that curl ends with, and that of each answer.
 fn curl(dav: &Dav, target: &str, args: &[&str]) -> (String, Vec<String>) {
     let out = outside("curl")
-        .args(["-sS", "-m", &deadline().as_secs().to_string()])
+        .args(["-sS", "-m", &deadline_secs()])
         .args(["--http1.1", "-v", "-w", "%{stdout}%{http_code}", "-o", "/dev/null"])
         .args(args)
         .arg(format!("http://127.0.0.1:{}{target}", dav.server.port))

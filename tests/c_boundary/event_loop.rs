@@ -62,13 +62,10 @@ fn throw_through(mut program: Program) {
 #[test]
 fn the_answer_leaves_in_the_same_turn_in_which_the_request_arrives() {
     let mut server = Server::start(&["--step"]);
-    let mut client = server.client();
-    server.tell("poll 1");
-    server.expect_line("polled");
+    let mut client = server.accepted();
     for _ in 0..3 {
-        client.send("GET /alive HTTP/1.1\r\n\r\n");
-        server.tell("poll 1");
-        server.expect_line("polled");
+        client.send_through("GET /alive HTTP/1.1\r\n\r\n");
+        server.poll(1);
         // Nobody polls now: what comes has been sent already.
         assert_eq!(client.response().text(), "alive");
     }
@@ -119,9 +116,7 @@ fn who_asked_for_a_file_before_the_server_was_destroyed_gets_it() {
     let root = format!("document_root={}", scratch.join("root"));
     let log = format!("access_log_file={}", scratch.join("log"));
     let mut server = Server::start(&["--step", &root, &log]);
-    let mut clients = [0; 3].map(|_| server.client());
-    server.tell("poll 5");
-    server.expect_line("polled");
+    let mut clients = [(); 3].map(|()| server.accepted());
     clients[0].send_through("GET /a.txt HTTP/1.1\r\n\r\n");
     clients[1].send_through("GET /a.txt HTTP/1.1\r\n\r\n");
     clients[2].send_through(request("GET", "1.1", &["destroy"]));

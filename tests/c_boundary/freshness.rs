@@ -137,13 +137,11 @@ fn what_changed_while_the_content_came_is_seen_at_its_end() {
         let _ = std::fs::remove_file(scratch.join("root/none"));
         let mut client = server.client();
         client.send_through(format!("POST {path} HTTP/1.1\r\n{framing}\r\n{begin}"));
-        server.tell("poll 5");
-        server.expect_line("polled");
+        server.poll(5);
         scratch.write("root/a.txt", "new").write("root/none", "there");
         let _ = std::fs::remove_file(scratch.join("root/gone"));
-        client.send(end);
-        server.tell("poll 5");
-        server.expect_line("polled");
+        client.send_through(end);
+        server.poll(5);
         assert_eq!(answer(&mut client), (status, body.to_owned()), "{path} {framing}");
     }
     server.tell("run");
@@ -219,11 +217,8 @@ fn who_sends_many_requests_gets_no_more_than_his_share_of_a_turn() {
     scratch.write("root/a.txt", "").write("root/b.txt", "");
     let log = format!("access_log_file={}", scratch.join("log"));
     let mut server = serve(&scratch, &["--step", &log]);
-    let mut clients: Vec<Client> = (0..80).map(|_| server.client()).collect();
-    for _ in 0..3 {
-        server.tell("poll 5");
-        server.expect_line("polled");
-    }
+    let mut clients: Vec<Client> = (0..80).map(|_| server.accepted()).collect();
+    let before = scratch.read("log").len();
     // Two need one look after the other, and so many others need one that these are shared before all
     // were read from.
     let pair = "GET /a.txt HTTP/1.1\r\n\r\nGET /alive HTTP/1.1\r\n\r\n";
@@ -233,9 +228,8 @@ fn who_sends_many_requests_gets_no_more_than_his_share_of_a_turn() {
     for client in &mut clients[2..] {
         client.send_through(get("/b.txt"));
     }
-    server.tell("poll 1");
-    server.expect_line("polled");
-    let lines = scratch.read("log");
+    server.poll(1);
+    let lines = &scratch.read("log")[before..];
     let count = |target: &str| lines.matches(&format!("\"GET {target} ")).count();
     assert_eq!(count("/b.txt"), clients.len() - 2);
     // 256 when its turn comes, and as many when it has waited for a look.

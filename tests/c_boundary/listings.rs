@@ -84,29 +84,22 @@ fn a_large_directory_is_listed_whole_while_others_are_served() {
     scratch.write("root/a.txt", "a");
     let root = format!("document_root={}", scratch.join("root"));
     let mut server = Server::start(&["--step", &root]);
-    let (mut one, mut other) = (server.client(), server.client());
-    // A slow machine accepts one in a turn.
-    server.tell("poll 4");
-    server.expect_line("polled");
-    one.send("GET /many/ HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\n\r\n");
-    server.tell("poll 2");
-    server.expect_line("polled");
-    other.send("GET /a.txt HTTP/1.1\r\n\r\n");
-    server.tell("poll 2");
-    server.expect_line("polled");
+    let (mut one, mut other) = (server.accepted(), server.accepted());
+    one.send_through("GET /many/ HTTP/1.1\r\n\r\nGET /a.txt HTTP/1.1\r\n\r\n");
+    server.poll(2);
+    other.send_through("GET /a.txt HTTP/1.1\r\n\r\n");
+    server.poll(2);
     assert_eq!(other.response().text(), "a");
     assert!(!one.has_news_within(Duration::from_millis(1)), "it is being read");
     // Nor is it sent at one go.
     let mut polls = 0;
     while !one.has_news_within(Duration::from_millis(1)) {
-        server.tell("poll 1");
-        server.expect_line("polled");
+        server.poll(1);
         polls += 1;
         assert!(polls < count, "it never begins");
     }
-    other.send("GET /a.txt HTTP/1.1\r\n\r\n");
-    server.tell("poll 2");
-    server.expect_line("polled");
+    other.send_through("GET /a.txt HTTP/1.1\r\n\r\n");
+    server.poll(2);
     assert_eq!(other.response().text(), "a");
     server.tell("run");
     let page = one.response();

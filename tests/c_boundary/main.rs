@@ -80,6 +80,8 @@ mod tls_names;
 mod tls_records;
 mod traces;
 mod traversal;
+mod upload_forms;
+mod uploads;
 mod websocket_handshake;
 mod websocket_threads;
 mod websockets;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Response, Scratch, Server, outside};
+use crate::support::{Response, Scratch, Server, deadline_secs, outside};
 
 fn site() -> Scratch {
     let scratch = Scratch::new();
@@ -28,7 +28,7 @@ fn serve(scratch: &Scratch, args: &[&str]) -> Server {
 /// The status and the body that curl ends with.
 fn curl(server: &Server, target: &str, args: &[&str]) -> String {
     let out = outside("curl")
-        .args(["-sS", "--max-time", "20", "-w", " %{http_code}"])
+        .args(["-sS", "--max-time", &deadline_secs(), "-w", " %{http_code}"])
         .args(args)
         .arg(format!("http://127.0.0.1:{}{target}", server.port))
         .output()
@@ -94,12 +94,12 @@ fn curl_gets_a_guarded_file_with_the_right_password_only() {
 const PYTHON: &str = "
 import sys, requests
 from requests.auth import HTTPDigestAuth
-address, user, password = sys.argv[1:]
+address, user, password, limit = sys.argv[1:]
 with requests.Session() as session:
     session.trust_env = False
     session.auth = HTTPDigestAuth(user, password)
     for query in ('', '?a=b%20c'):
-        answer = session.get(address + query, timeout=20)
+        answer = session.get(address + query, timeout=float(limit))
         print(answer.status_code, answer.text)
 ";
 
@@ -112,7 +112,7 @@ fn python_requests_gets_a_guarded_file_with_the_right_password_only() {
     let fetch = |user, password| {
         // Debian's own Python has Debian's packages.
         let out = Command::new("/usr/bin/python3")
-            .args(["-c", PYTHON, &address, user, password])
+            .args(["-c", PYTHON, &address, user, password, &deadline_secs()])
             .output()
             .expect("python3");
         let error = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -130,9 +130,10 @@ fn wget_gets_a_guarded_file_with_the_right_password_only() {
     needs!("wget");
     let scratch = site();
     let server = serve(&scratch, &[]);
+    let timeout = format!("--timeout={}", deadline_secs());
     let fetch = |user: &str, password: &str, target: &str| {
         let out = outside("wget")
-            .args(["-q", "-O", "-", "--no-config", "--no-proxy", "--tries=1", "--timeout=20"])
+            .args(["-q", "-O", "-", "--no-config", "--no-proxy", "--tries=1", &timeout])
             .args([format!("--user={user}"), format!("--password={password}")])
             .arg(format!("http://127.0.0.1:{}{target}", server.port))
             .output()

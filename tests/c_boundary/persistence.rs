@@ -370,8 +370,7 @@ fn a_client_that_ends_within_a_request_gets_the_answers_to_those_before() {
         server.tell("run");
         let mut client = server.client();
         assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
-        server.tell("poll 1");
-        server.expect_line("polled");
+        server.poll(1);
         // The last bytes and the end are found in one turn.
         client.send_through(format!("GET /alive HTTP/1.1\r\n\r\n{unfinished}")).finish_sending();
         server.tell("run");

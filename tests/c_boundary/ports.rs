@@ -111,7 +111,7 @@ fn a_client_that_waits_at_an_address_that_stays_is_not_lost() {
     let kept = server.port;
     let (listener, busy) = busy();
     let mut client = Client::connect(kept);
-    client.send("GET /alive HTTP/1.1\r\n\r\n");
+    client.send_through("GET /alive HTTP/1.1\r\n\r\n");
     for list in [
         format!("127.0.0.1:0,127.0.0.1:{kept}"),
         format!("127.0.0.1:{kept},{busy}"),
@@ -162,9 +162,8 @@ fn busy_ports_do_not_keep_a_quiet_one_from_its_clients() {
     // More than are accepted in these turns, of which each accepts 128 at most, and one on a slow machine.
     let crowd: Vec<_> = (0..1_100).map(|_| Client::connect(busy)).collect();
     let mut client = Client::connect(quiet);
-    client.send("GET /alive HTTP/1.1\r\n\r\n");
-    server.tell("poll 8");
-    server.expect_line("polled");
+    client.send_through("GET /alive HTTP/1.1\r\n\r\n");
+    server.poll(8);
     assert_eq!(client.response().text(), "alive");
     drop(crowd);
     server.tell("run");

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use crate::cgi::{serve, shell};
 use crate::support::{
     Client, Program, Scratch, Server, WebsocketServer, deadline, for_each, frame, handshake,
-    header, request, shown, until,
+    header, request, shown,
 };
 
 const TRUSTING: &str = "trusted_proxies=127.0.0.1,10/8";
@@ -140,8 +140,7 @@ fn a_broken_header_ends_the_connection_and_is_logged() {
         client.try_send([header, PEER.as_bytes()].concat());
         let answer = client.rest_or_reset();
         assert!(answer.is_empty(), "{}: {}", shown(header), shown(&answer));
-        until("the log tells", || scratch.read("log").len() > before);
-        let told = scratch.read("log")[before..].to_owned();
+        let told = scratch.read_when("log", |log| log[before..].ends_with('\n'));
         let expected = format!("127.0.0.1:{port} {expected}\n");
         assert!(told.ends_with(&expected), "{}: {told}", shown(header));
     }
@@ -152,7 +151,7 @@ fn a_broken_header_ends_the_connection_and_is_logged() {
 fn half_a_header_ends_with_the_connection_or_with_the_time_of_a_request() {
     let scratch = Scratch::new();
     let log = format!("error_log_file={}", scratch.join("log"));
-    let server = Server::start(&[TRUSTING, &log, "request_timeout_ms=300"]);
+    let mut server = Server::start(&[TRUSTING, &log, "request_timeout_ms=300"]);
     for_each(
         [&V1[..20], &v2_from([1; 4])[..14], b"\r\n", b"P"],
         |part| shown(part),
@@ -162,7 +161,11 @@ fn half_a_header_ends_with_the_connection_or_with_the_time_of_a_request() {
             assert!(client.rest_or_reset().is_empty());
         },
     );
-    assert_eq!(scratch.read("log").matches("PROXY: the header, or what else").count(), 4);
+    let count = |log: &str, what: &str| log.matches(what).count();
+    scratch.read_when("log", |log| count(log, "PROXY: the header, or what else") == 4);
+    // Those that end before that time has passed.
+    server.tell("io set request_timeout_ms 60000");
+    server.expect_line("set request_timeout_ms: NULL");
     for_each(
         [&V1[..20], &v2_from([1; 4])[..14]],
         |part| shown(part),
@@ -172,26 +175,30 @@ fn half_a_header_ends_with_the_connection_or_with_the_time_of_a_request() {
             assert!(client.rest_or_reset().is_empty());
         },
     );
-    let log = scratch.read("log");
-    assert_eq!(log.matches("PROXY: the connection ended within the header").count(), 2, "{log}");
+    let ended = "PROXY: the connection ended within the header";
+    let log = scratch.read_when("log", |log| count(log, ended) == 2);
     // A connection that is only opened and closed, as some checks do, is nothing to tell of.
     server.client().finish_sending().expect_closed();
-    assert_eq!(scratch.read("log"), log);
     server.stop();
+    assert_eq!(scratch.read("log"), log);
 }
 
 #[test]
 fn time_runs_from_the_end_of_the_header_on() {
-    let server = Server::start(&[TRUSTING, "request_timeout_ms=300", "idle_timeout_ms=700"]);
+    let mut server = Server::start(&[TRUSTING, "request_timeout_ms=300", "idle_timeout_ms=60000"]);
     // A header alone begins no request.
-    let mut client = server.client();
-    client.send(V1);
-    assert!(!client.has_news_within(std::time::Duration::from_millis(450)), "not yet idle");
-    client.expect_closed();
-    // Half a request does.
-    let mut client = server.client();
-    client.send([V1, b"GET /"].concat());
-    assert_eq!(client.response().status, 408);
+    let mut idle = server.client();
+    idle.send_through(V1);
+    // Half a request does. Behind the second one's time, that of what came before is long over.
+    for _ in 0..2 {
+        let mut client = server.client();
+        client.send([V1, b"GET /"].concat());
+        assert_eq!(client.response().status, 408);
+    }
+    assert_eq!(idle.ask(PEER).text(), "1.2.3.4 4321");
+    server.tell("io set idle_timeout_ms 100");
+    server.expect_line("set idle_timeout_ms: NULL");
+    idle.expect_closed();
     server.stop();
 }
 
@@ -277,7 +284,7 @@ fn kinds_of_fields_that_contradict_each_other_are_refused() {
         let answer = client.ask(format!("GET /peer HTTP/1.1\r\n{fields}\r\n"));
         assert_eq!(answer.status, 400, "{fields}");
         client.expect_closed();
-        let told = scratch.read("log")[before..].to_owned();
+        let told = scratch.read_when("log", |log| log[before..].ends_with('\n'));
         let expected = format!(
             "127.0.0.1:{} Forwarded and X-Forwarded-* contradict each other\n",
             client.local_port()
@@ -341,20 +348,17 @@ fn programs_and_logs_see_the_client_and_its_scheme() {
         }
         let start = format!("{ip} - - [");
         let target = format!("\"GET /env.cgi?{number} HTTP/1.1\" 200 ");
-        until("the access log tells", || {
-            let log = scratch.read("access");
-            log.lines().any(|line| line.starts_with(&start) && line.contains(&target))
-        });
+        let is_told = |line: &str| line.starts_with(&start) && line.contains(&target);
+        scratch.read_when("access", |log| log.lines().any(is_told));
         let shown =
             if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
-        until("the error log tells", || scratch.read("error.log").contains(&format!("] {shown} ")));
+        scratch.read_when("error.log", |log| log.contains(&format!("] {shown} ")));
     }
     // What a handler does wrong is told of its client.
     let mut client = server.client();
     let faulty = request("GET", "1.1", &["header A b\\r\\nc", "data x"]);
     client.ask(faulty.replace("\r\n\r\n", "\r\nX-Forwarded-For: 7.7.7.7\r\n\r\n"));
-    let log = scratch.read("error.log");
-    assert!(log.lines().any(|line| line.contains("] 7.7.7.7:0 ")), "{log}");
+    scratch.read_when("error.log", |log| log.contains("] 7.7.7.7:0 "));
     server.stop();
 }
 
@@ -373,8 +377,7 @@ fn input_that_is_no_request_is_of_the_proxy() {
     let mut client = server.client();
     client.ask("GET /none HTTP/1.1\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n");
     server.expect_line("error peer=1.2.3.4 0");
-    until("the log has all", || scratch.read("access").lines().count() == 3);
-    let log = scratch.read("access");
+    let log = scratch.read_when("access", |log| log.lines().count() == 3);
     let starts: Vec<_> = log.lines().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(starts, ["1.2.3.4", "127.0.0.1", "1.2.3.4"]);
     server.stop();
@@ -402,8 +405,8 @@ fn the_access_control_list_is_asked_for_the_client_as_well() {
     let denied = "POST /peer HTTP/1.1\r\nForwarded: for=1.2.3.9\r\nContent-Length: 9\r\n\r\n";
     assert_eq!(client.ask(denied).status, 403);
     client.expect_closed();
-    until("the log has all", || scratch.read("access").lines().count() == 4);
-    assert!(scratch.read("access").contains("9.9.9.9 - - ["));
+    let log = scratch.read_when("access", |log| log.lines().count() == 4);
+    assert!(log.contains("9.9.9.9 - - ["), "{log}");
     // The proxy itself is asked for, too.
     set(&mut server, "access_control_list", "-127.0.0.1,+1.2.3/24");
     let mut client = server.client();
@@ -497,10 +500,8 @@ fn a_websocket_keeps_the_client_of_its_handshake() {
         client.send(header_of_a_long_ping());
         client.rest_or_reset();
         let ip = expected.split(' ').next().expect("an address");
-        until("the log has the websocket", || {
-            let log = scratch.read("access");
-            log.lines().count() == number && log.lines().last().is_some_and(|l| l.starts_with(ip))
-        });
+        let is_last = |log: &str| log.lines().last().is_some_and(|line| line.starts_with(ip));
+        scratch.read_when("access", |log| log.lines().count() == number && is_last(log));
     }
     server.stop();
 }
@@ -554,7 +555,7 @@ fn clients_of_a_unix_domain_socket_are_trusted_by_a_word() {
 #[cfg(feature = "tls")]
 mod with_tls {
     use super::*;
-    use crate::support::{Authority, client_config, open};
+    use crate::support::{Authority, client_config, open, until_arrived};
     use std::net::TcpStream;
 
     /// The answer over TLS behind `pieces`, which are sent in plain, each when the server has seen
@@ -565,6 +566,7 @@ mod with_tls {
         stream.set_nodelay(true)?;
         for piece in pieces {
             stream.write_all(piece)?;
+            until_arrived(&stream);
             server.settle();
         }
         let mut session = open(client_config());
@@ -669,8 +671,7 @@ mod with_tls {
             let head = format!("GET /peer HTTP/1.1\r\nHost: a\r\n{field}\r\n");
             client.send([header, head.as_bytes()].concat());
             assert_eq!(client.response().status, 308, "{number}");
-            until("the log has the answer", || {
-                let log = scratch.read("access");
+            scratch.read_when("access", |log| {
                 let last = log.lines().last().unwrap_or_default();
                 log.lines().count() == number && last.starts_with(&format!("{ip} - - ["))
             });

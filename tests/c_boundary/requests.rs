@@ -251,9 +251,8 @@ fn without_date(answer: &[u8]) -> String {
 fn in_pieces<'a>(server: &mut Server, pieces: impl Iterator<Item = &'a [u8]>) -> String {
     let mut client = server.client();
     for piece in pieces {
-        client.try_send(piece);
-        server.tell("poll 2");
-        server.expect_line("polled");
+        client.try_send_through(piece);
+        server.poll(2);
     }
     client.finish_sending();
     server.tell("run");

@@ -143,12 +143,9 @@ fn a_write_after_the_server_was_destroyed_returns_0() {
 /// A server that polls as it is told, a client whose request it keeps under `a`, and another client.
 fn kept_and_another() -> (Server, [Client; 2]) {
     let mut server = Server::start(&["--step"]);
-    let mut clients = [server.client(), server.client()];
-    server.tell("poll 5");
-    server.expect_line("polled");
+    let mut clients = [server.accepted(), server.accepted()];
     clients[0].send_through(request("GET", "1.1", &["keep a"]));
-    server.tell("poll 2");
-    server.expect_line("polled");
+    server.poll(2);
     (server, clients)
 }
 
@@ -176,8 +173,7 @@ fn bytes_that_another_thread_has_written_during_a_handler_are_sent_in_the_same_t
     let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
     let errand = format!("elsewhere to a {answer}");
     clients[1].send_through(request("GET", "1.1", &[&errand, "data x"]));
-    server.tell("poll 1");
-    server.expect_line("polled");
+    server.poll(1);
     clients[0].expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     server.tell("run");
     server.stop();

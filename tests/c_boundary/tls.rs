@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{
     Authority, Client, Dav, Program, Scratch, Server, Tunnel, Websocket, WebsocketServer,
-    as_many_as, deadline, for_each, has_32_bits, outside, request, until,
+    as_many_as, deadline_secs, for_each, has_32_bits, outside, request, until,
 };
 
 /// `ssl_certificate=…` for one of the authority's identities.
@@ -32,9 +32,8 @@ fn stop((server, tunnel): (Server, Tunnel)) {
 }
 
 fn curl(args: &[&str]) -> Output {
-    let limit = deadline().as_secs().to_string();
     outside("curl")
-        .args(["-sS", "--max-time", &limit, "--cacert", &Authority::get().trusted()])
+        .args(["-sS", "--max-time", &deadline_secs(), "--cacert", &Authority::get().trusted()])
         .args(args)
         .output()
         .expect("curl")
@@ -53,7 +52,7 @@ fn curled(args: &[&str]) -> String {
 fn s_client(port: u16, args: &[&str], input: &str) -> String {
     let connect = format!("127.0.0.1:{port}");
     let mut child = Command::new("timeout")
-        .arg(deadline().as_secs().to_string())
+        .arg(deadline_secs())
         .args(["openssl", "s_client", "-connect", &connect])
         .args(["-CAfile", &Authority::get().trusted(), "-verify_return_error"])
         .args(args)
@@ -79,7 +78,7 @@ fn python(program: &str, port: u16) -> String {
             return context.wrap_socket(raw, server_hostname='localhost', **more)\n";
     let output = outside("python3")
         .args(["-c", &format!("{prelude}{program}"), &port.to_string()])
-        .args([&Authority::get().trusted(), &deadline().as_secs().to_string()])
+        .args([&Authority::get().trusted(), &deadline_secs()])
         .output()
         .expect("python3");
     let error = String::from_utf8_lossy(&output.stderr);

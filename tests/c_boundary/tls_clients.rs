@@ -11,7 +11,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::version::{TLS12, TLS13};
 
 use crate::support::{
-    Authority, Scratch, Sealed, Server, Talk, as_many_as, for_each, leaf, outside, pem, request,
+    Authority, Scratch, Sealed, Server, Talk, as_many_as, deadline_secs, for_each, leaf, outside,
+    pem, request,
 };
 
 const ASK: &str = "GET /alive HTTP/1.1\r\nConnection: close\r\n\r\n";
@@ -215,7 +216,7 @@ fn openssl_and_curl_are_let_in_with_their_certificates() {
     let url = format!("https://127.0.0.1:{}/alive", server.port);
     let curl = |version: &str, more: &[&str]| {
         let output = outside("curl")
-            .args(["-sS", "--max-time", "60", "--cacert", &authority.trusted()])
+            .args(["-sS", "--max-time", &deadline_secs(), "--cacert", &authority.trusted()])
             .args(["--tls-max", version])
             .args(more)
             .arg(&url)
@@ -421,7 +422,7 @@ fn the_commands_of_the_documentation_make_what_they_promise() {
         &format!("ssl_ca_certificate={}", place("ca.pem")),
     ]);
     let output = outside("curl")
-        .args(["-sS", "--max-time", "60", "--cacert", &place("server.crt")])
+        .args(["-sS", "--max-time", &deadline_secs(), "--cacert", &place("server.crt")])
         .args(["--cert", &place("joe.crt"), "--key", &place("joe.key")])
         .args(["-o", &place("answer"), &format!("https://127.0.0.1:{}/echo", server.port)])
         .output()

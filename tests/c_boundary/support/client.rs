@@ -3,10 +3,12 @@
 use super::{deadline, shown};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// One connection to a server.
 pub struct Client {
@@ -107,19 +109,19 @@ impl Client {
     }
 
     /// Sends bytes, and waits until the server's socket has them: what another connection sends from
-    /// now on comes behind them.
+    /// now on comes behind them, and a turn that begins now finds them. (A kernel that is busy delivers what
+    /// was sent some time later, also on one machine.)
     pub fn send_through(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
-        use std::os::fd::AsRawFd;
         self.send(bytes);
-        let end = Instant::now() + deadline();
-        let mut unconfirmed: libc::c_int = 1;
-        while unconfirmed > 0 && Instant::now() < end {
-            std::thread::yield_now();
-            // SAFETY: the descriptor is open, and the call writes an int.
-            unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unconfirmed) };
-        }
-        assert_eq!(unconfirmed, 0, "the server's socket takes the bytes");
+        until_arrived(&self.stream);
         self
+    }
+
+    /// The same for as long as the server takes bytes: it may have closed already.
+    pub fn try_send_through(&mut self, bytes: impl AsRef<[u8]>) {
+        if self.try_send(bytes) {
+            until_arrived(&self.stream);
+        }
     }
 
     /// Sends bytes for as long as the server takes them: it may have closed already.
@@ -129,7 +131,7 @@ impl Client {
 
     /// Sends `bytes` again and again until the server has stopped reading; how much it took.
     pub fn send_until_stuck(&mut self, bytes: &[u8]) -> usize {
-        let patience = deadline() / 40;
+        let patience = deadline() / 120;
         self.stream.set_write_timeout(Some(patience)).expect("a write deadline");
         let mut sent = 0;
         while sent < 1 << 30 {
@@ -237,7 +239,6 @@ impl Client {
     /// Makes the close of this socket a reset.
     pub fn reset(self) {
         // Dropping a socket with unread input resets; a zero linger does so in every case.
-        use std::os::fd::AsRawFd;
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         let len = size_of::<libc::linger>() as libc::socklen_t;
         // SAFETY: the descriptor is open, and `linger` is valid for `len` bytes.
@@ -320,6 +321,25 @@ pub fn exchange(port: u16, bytes: impl AsRef<[u8]>) -> Vec<u8> {
     client.try_send(bytes);
     client.finish_sending();
     client.rest()
+}
+
+/// Waits until the other side's socket has all that was sent, or the connection is over.
+pub fn until_arrived(stream: &TcpStream) {
+    let end = Instant::now() + deadline();
+    loop {
+        let mut unconfirmed: libc::c_int = 0;
+        // SAFETY: the descriptor is open, and the call writes an int.
+        let asked =
+            unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unconfirmed) };
+        assert_eq!(asked, 0, "TIOCOUTQ");
+        let mut polled = [PollFd::new(stream, PollFlags::empty())];
+        let is_over = rustix::event::poll(&mut polled, Some(&Timespec::default())) == Ok(1);
+        if unconfirmed == 0 || is_over {
+            return;
+        }
+        assert!(Instant::now() < end, "the server's socket does not take {unconfirmed} bytes");
+        std::thread::yield_now();
+    }
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {

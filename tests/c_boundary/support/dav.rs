@@ -78,7 +78,7 @@ impl Dav {
     /// The Authorization field, with its line end.
     pub fn authorization(&self, user: &str, method: &str, path: &str) -> String {
         if self.nonce.borrow().is_empty() {
-            let answer = self.server.ask("PUT /nonce HTTP/1.1\r\n\r\n");
+            let answer = self.server.ask("LOCK /nonce HTTP/1.1\r\n\r\n");
             let field = answer.field("WWW-Authenticate").expect("a challenge");
             let start = field.find("nonce=\"").expect("a nonce") + 7;
             let nonce = field[start..].split('"').next().expect("its end");
@@ -95,6 +95,12 @@ impl Dav {
              nonce=\"{nonce}\", uri=\"{path}\", qop=auth, nc={count}, cnonce=\"abc\", \
              response=\"{response}\"\r\n"
         )
+    }
+
+    /// Takes a nonce of another server, whose next requests count from 1.
+    pub fn use_nonce(&self, nonce: &str) {
+        *self.nonce.borrow_mut() = nonce.to_owned();
+        self.count.set(0);
     }
 
     /// The answer to a request of joe's.

@@ -22,7 +22,7 @@ mod websocket;
 
 #[cfg(feature = "tls")]
 pub use certificates::{Authority, pem};
-pub use client::{Client, Response, exchange};
+pub use client::{Client, Response, exchange, until_arrived};
 pub use dav::{Dav, LOCK};
 pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
@@ -41,13 +41,19 @@ pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake,
 
 use std::time::{Duration, Instant};
 
-/// When waiting for a program or for its bytes has become a failure.
+/// When waiting for a program or for its bytes has become a failure: also on a machine that is ten times
+/// slower than those on which the tests are written, and busy.
 pub fn deadline() -> Duration {
     Duration::from_secs(match () {
-        () if under_valgrind() => 150,
-        () if !runner().is_empty() => 60,
-        () => 20,
+        () if under_valgrind() => 300,
+        () if !runner().is_empty() => 120,
+        () => 60,
     })
+}
+
+/// The same in seconds, for programs that take it as an argument.
+pub fn deadline_secs() -> String {
+    deadline().as_secs().to_string()
 }
 
 /// What runs the C programs where they are those of another machine (`MG_TEST_RUNNER`), else "".
@@ -99,6 +105,8 @@ pub fn until(what: &str, mut attempt: impl FnMut() -> bool) {
     let end = Instant::now() + deadline();
     while !attempt() {
         assert!(Instant::now() < end, "waited in vain until {what}");
+        // For the server, where it has no processor of its own.
+        std::thread::yield_now();
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::deadline;
 
 /// A new, empty folder that disappears with this value. Everybody may enter and write to it,
 /// since some tests give up their rights.
@@ -45,8 +48,30 @@ impl Scratch {
         self
     }
 
+    /// The text of a file as it is now. What the server writes to a log, it writes when the answer of
+    /// which it tells may have been read already: see [`Scratch::read_when`].
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path.join(name)).unwrap_or_default()
+    }
+
+    /// Waits until the text of a file is as it has to become, as a log does some time behind the
+    /// answer of which it tells. What must not be in it is judged in this text only if the line that
+    /// was waited for comes behind, else when the server has stopped, or has ended its turns
+    /// (`Server::end_turn`).
+    #[track_caller]
+    pub fn read_when(&self, name: &str, is_ready: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + deadline();
+        loop {
+            let text = self.read(name);
+            if is_ready(&text) {
+                return text;
+            }
+            assert!(
+                Instant::now() < end,
+                "waited in vain for a text of {name:?}, which is\n{text}"
+            );
+            std::thread::yield_now();
+        }
     }
 }
 

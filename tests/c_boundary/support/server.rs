@@ -39,6 +39,16 @@ impl Server {
         Client::connect(self.port)
     }
 
+    /// A connection that the server has accepted. The program was started with `--step`; its loop rests
+    /// afterwards.
+    pub fn accepted(&mut self) -> Client {
+        self.tell("run");
+        let mut client = self.client();
+        assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+        self.poll(1);
+        client
+    }
+
     /// The answer to one request on a connection of its own.
     pub fn ask(&self, request: impl AsRef<[u8]>) -> Response {
         self.client().ask(request)
@@ -49,13 +59,28 @@ impl Server {
         self.program.tell(line);
     }
 
-    /// Returns when all that was sent before has been looked at, and its requests have been decided on as
+    /// Returns when all that was sent before, by `send_through`, has been looked at, and its requests have been decided on as
     /// far as they go. (An answer to another client would not show it: of requests that are read in one
     /// turn, one may be answered before another is decided on.) The program was started with `--step`.
     pub fn settle(&mut self) {
-        self.tell("poll 3");
-        self.expect_line("polled");
+        self.poll(3);
         self.tell("run");
+    }
+
+    /// Has the loop make so many turns and no more, and returns when they have ended. Only what a client has
+    /// sent by `send_through` is sure to have arrived before them. The program was started with `--step`.
+    pub fn poll(&mut self, turns: usize) {
+        self.tell(&format!("poll {turns}"));
+        self.expect_line("polled");
+    }
+
+    /// Returns when the turns have ended of which the test has read answers. A log is written at the end
+    /// of a turn, behind the answers: what should not be in it is not in it now, or does not come. The
+    /// program was started without `--step`.
+    pub fn end_turn(&mut self) {
+        // The thread that polls says it between two turns.
+        self.tell("io say the turn is over");
+        self.expect_line("the turn is over");
     }
 
     /// Lets another thread use the connection that a handler kept under `key`; what came back.

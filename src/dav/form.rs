@@ -1,0 +1,279 @@
+//! Files that a form brings (RFC 7578): each goes the way of PUT into the directory that the form is
+//! sent to, and none replaces another.
+//!
+//! Knows neither how the content arrives nor how its outcome is told.
+
+use super::Env;
+use super::method::{MethodCall, Reply};
+use super::mkcol;
+use super::sweeping::Sweeper;
+use super::temporary::check_room;
+use super::upload::Upload;
+use crate::files::resolve;
+use crate::http::form_data::{Event, FormData, Problem};
+use crate::http::request::Head;
+
+/// The longest name of a file, in bytes (`NAME_MAX`).
+const MAX_NAME: usize = 255;
+/// The largest number of files in a form.
+const MAX_FILES: usize = 10_000;
+/// The largest number of files that are complete and wait for another process.
+const MAX_WAITING: usize = 16;
+
+/// A form under way.
+#[derive(Debug)]
+pub struct Form {
+    /// The decoded path of the directory, with a slash at its end.
+    path: Vec<u8>,
+    content: FormData,
+    part: Part,
+    /// Files that are complete, and wait for another process that changes properties.
+    waiting: Vec<(Vec<u8>, Upload)>,
+    outcome: Outcome,
+}
+
+/// The part of the content that is arriving.
+#[derive(Debug)]
+enum Part {
+    /// One that is of no use, or of none any more.
+    Unused,
+    File(Vec<u8>, Box<Upload>),
+    /// The name of a new directory.
+    Folder(Vec<u8>),
+}
+
+/// What has become of the files.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub stored: usize,
+    /// Those that were not stored, each with the reason.
+    pub failed: Vec<(Vec<u8>, u16)>,
+}
+
+impl Outcome {
+    /// Returns the status of the first failure; that of the server's own weighs more. 409 says that
+    /// the name exists.
+    pub fn status(&self) -> Option<u16> {
+        let first = self.failed.first().map(|(_, status)| *status);
+        self.failed.iter().map(|(_, status)| *status).find(|status| *status >= 500).or(first)
+    }
+
+    fn fail(&mut self, name: Vec<u8>, reply: &Reply) {
+        let status = match reply.status {
+            405 | 412 => 409,
+            // The name is hidden.
+            404 => 403,
+            status => status,
+        };
+        self.failed.push((name, status));
+    }
+}
+
+impl Form {
+    /// Begins to take a form into the directory `path`, which a client has asked for with a slash at its
+    /// end. `announced` is the length of its content.
+    pub fn begin(
+        path: &[u8],
+        boundary: &[u8],
+        announced: u64,
+        env: &Env<'_>,
+    ) -> Result<Form, Reply> {
+        let full = resolve::full_path(env.config, path).ok_or(Reply::from(404))?;
+        check_room(&full, announced)?;
+        Ok(Form {
+            path: path.to_vec(),
+            content: FormData::new(boundary),
+            part: Part::Unused,
+            waiting: Vec::new(),
+            outcome: Outcome::default(),
+        })
+    }
+
+    /// Takes a piece of the content. `env` makes the surroundings where they are needed.
+    pub fn write<'a>(
+        &mut self,
+        piece: &[u8],
+        env: &dyn Fn() -> Env<'a>,
+        sweeper: &mut Sweeper,
+    ) -> Result<(), Reply> {
+        let Form { path, content, part, waiting, outcome } = self;
+        let mut tell = |event: Event<'_>| match event {
+            Event::Begin { name, file_name } => {
+                *part = begin_part(path, &name, file_name, &env(), sweeper, outcome)?;
+                Ok(())
+            }
+            Event::Data(data) => match part {
+                Part::Unused => Ok(()),
+                Part::File(_, upload) => upload.write(data),
+                Part::Folder(name) if name.len() + data.len() > MAX_NAME => Err(400.into()),
+                Part::Folder(name) => {
+                    name.extend_from_slice(data);
+                    Ok(())
+                }
+            },
+            Event::End => match std::mem::replace(part, Part::Unused) {
+                Part::Unused => Ok(()),
+                Part::File(name, upload) => end_file(name, *upload, &env(), waiting, outcome),
+                Part::Folder(name) => {
+                    make_folder(path, name, &env(), outcome);
+                    Ok(())
+                }
+            },
+        };
+        content.take(piece, &mut tell).map_err(|problem| match problem {
+            Problem::Malformed => 400.into(),
+            Problem::Memory => 503.into(),
+            Problem::Told(reply) => reply,
+        })
+    }
+
+    /// Does the next portion of work after the last content. Returns true once all is done.
+    pub fn advance(&mut self, env: &Env<'_>, budget: &mut usize) -> Result<bool, Reply> {
+        if !self.content.is_over() {
+            return Err(400.into());
+        }
+        while let Some((name, upload)) = self.waiting.last_mut() {
+            if *budget == 0 {
+                return Ok(false);
+            }
+            match upload.advance(env, budget) {
+                Ok(None) => return Ok(false),
+                Ok(Some(_)) => self.outcome.stored += 1,
+                Err(reply) => self.outcome.fail(std::mem::take(name), &reply),
+            }
+            self.waiting.pop();
+        }
+        Ok(true)
+    }
+
+    /// Returns what has become of the files so far. One that was arriving is lost for the reason
+    /// `status`.
+    pub fn give_up(&mut self, status: u16) -> Outcome {
+        if let Part::File(name, _) = std::mem::replace(&mut self.part, Part::Unused) {
+            self.outcome.failed.push((name, status));
+        }
+        self.outcome()
+    }
+
+    pub fn outcome(&mut self) -> Outcome {
+        std::mem::take(&mut self.outcome)
+    }
+}
+
+/// Begins with a part of the form.
+fn begin_part(
+    path: &[u8],
+    name: &[u8],
+    file_name: Option<Vec<u8>>,
+    env: &Env<'_>,
+    sweeper: &mut Sweeper,
+    outcome: &mut Outcome,
+) -> Result<Part, Reply> {
+    let file_name = match file_name {
+        Some(file_name) => file_name,
+        None if name == b"folder" => return Ok(Part::Folder(Vec::new())),
+        None => return Ok(Part::Unused),
+    };
+    // A browser sends such a part where no file was chosen.
+    if file_name.is_empty() {
+        return Ok(Part::Unused);
+    }
+    if outcome.stored + outcome.failed.len() >= MAX_FILES {
+        return Err(413.into());
+    }
+    let begun = match is_plain_name(&file_name) {
+        true => Upload::begin(call(b"PUT", path, &file_name), env, sweeper),
+        false => Err(400.into()),
+    };
+    match begun {
+        Ok(upload) => Ok(Part::File(file_name, Box::new(upload))),
+        // What fails here would fail for the files behind it as well.
+        Err(reply) if reply.status >= 500 => Err(reply),
+        Err(reply) => {
+            outcome.fail(file_name, &reply);
+            Ok(Part::Unused)
+        }
+    }
+}
+
+/// Puts a file that is complete in its place, or lets it wait for that.
+fn end_file(
+    name: Vec<u8>,
+    mut upload: Upload,
+    env: &Env<'_>,
+    waiting: &mut Vec<(Vec<u8>, Upload)>,
+    outcome: &mut Outcome,
+) -> Result<(), Reply> {
+    match upload.advance(env, &mut { 1 }) {
+        Ok(Some(_)) => outcome.stored += 1,
+        Err(reply) => outcome.fail(name, &reply),
+        // Each of them holds a descriptor.
+        Ok(None) if waiting.len() >= MAX_WAITING => return Err(503.into()),
+        Ok(None) => waiting.push((name, upload)),
+    }
+    Ok(())
+}
+
+/// Makes a directory.
+fn make_folder(path: &[u8], name: Vec<u8>, env: &Env<'_>, outcome: &mut Outcome) {
+    if name.is_empty() {
+        return;
+    }
+    let made = match is_plain_name(&name) {
+        true => mkcol::mkcol(&call(b"MKCOL", path, &name), env),
+        false => Err(400.into()),
+    };
+    match made {
+        Ok(_) => outcome.stored += 1,
+        Err(reply) => outcome.fail(name, &reply),
+    }
+}
+
+/// Returns the request that a part of the form stands for.
+fn call(method: &[u8], dir: &[u8], name: &[u8]) -> MethodCall {
+    let bytes = [method, b" / HTTP/1.1\r\nIf-None-Match: *\r\n\r\n"].concat();
+    let mut head = Head::default();
+    head.parse(&bytes, bytes.len());
+    MethodCall { path: [dir, name].concat(), head, bytes, body: Vec::new() }
+}
+
+/// Returns whether a name names a file in a directory, and not somewhere else, and a client can ask
+/// for it.
+fn is_plain_name(name: &[u8]) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && !matches!(name, b"." | b"..")
+        && !name.contains(&b'/')
+        && resolve::can_be_asked_for(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_of_the_directory() {
+        let long = "x".repeat(MAX_NAME);
+        for name in ["a", "a b.txt", "...", "..a", "\u{e4}", "C:\\a", "%2f", &long] {
+            assert!(is_plain_name(name.as_bytes()), "{name}");
+        }
+        let longer = "x".repeat(MAX_NAME + 1);
+        for name in ["", ".", "..", "/", "a/b", "../a", "a\0", "a\nb", "\x7f", &longer] {
+            assert!(!is_plain_name(name.as_bytes()), "{name:?}");
+        }
+        assert!(is_plain_name(b"\xff"));
+    }
+
+    #[test]
+    fn the_status_is_that_of_the_first_failure_or_of_the_server() {
+        let table: [(&[u16], Option<u16>); 4] = [
+            (&[], None),
+            (&[409, 403], Some(409)),
+            (&[403, 409], Some(403)),
+            (&[409, 507, 403], Some(507)),
+        ];
+        for (statuses, expected) in table {
+            let failed = statuses.iter().map(|status| (Vec::new(), *status)).collect();
+            assert_eq!(Outcome { stored: 1, failed }.status(), expected);
+        }
+    }
+}
