@@ -66,6 +66,10 @@ test-deps:
 valgrind:
 	MG_TEST_VALGRIND=1 $(CARGO) test --locked --test c_boundary
 
+# The tests of the C boundary against a server whose calls take longer than they should.
+slow:
+	tests/slow/run
+
 # The queues between threads, in every order that the memory model allows.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
@@ -176,5 +180,5 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib run test test-deps valgrind loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
+.PHONY: all lib run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
   soak header docs install uninstall clean

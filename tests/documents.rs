@@ -254,6 +254,16 @@ fn the_settings_of_the_page_on_hardening_are_taken() {
 }
 
 #[test]
+fn a_server_in_python_serves_echoes_and_pushes() {
+    needs!("python3");
+    let folder = Workshop::new("bindings");
+    let mut test = folder.command("python3");
+    test.arg(root().join("examples/bindings/test")).arg("python");
+    test.env("MONGOOSE_LIBRARY", folder.installed().join("lib/libmongoose.so.5"));
+    checked(&mut test).expect("the server in Python");
+}
+
+#[test]
 fn lines_for_make_build_a_program() {
     needs!("pkg-config");
     each(&with_rule("make"), |block| {

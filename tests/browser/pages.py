@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 DIR = pathlib.Path(sys.argv[1])
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEADLINE = 30
+DEADLINE = 120
 
 
 @contextlib.contextmanager

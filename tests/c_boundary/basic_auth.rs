@@ -49,6 +49,11 @@ fn md5(text: &str) -> String {
     String::from_utf8_lossy(&out.stdout[..32]).into_owned()
 }
 
+fn set(server: &mut Server, name: &str, value: &str) {
+    server.tell(&format!("io set {name} {value}"));
+    server.expect_line(&format!("set {name}: NULL"));
+}
+
 /// The field with these credentials.
 fn basic(pair: impl AsRef<[u8]>) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(pair))
@@ -282,18 +287,18 @@ fn a_proxy_stands_for_its_clients_and_not_for_their_tls() {
 #[test]
 fn a_short_idle_timeout_ends_no_wait_and_a_shut_side_loses_no_answer() {
     let scratch = site();
-    let server = serve(&scratch, &["enable_basic_auth=always", "idle_timeout_ms=100"]);
+    let mut server = serve(&scratch, &["enable_basic_auth=always", "idle_timeout_ms=300"]);
     let mut open = server.client();
     open.send(get(&basic("joe:wrong")));
     let mut shut = server.client();
     shut.send(get(&basic("joe:wrong"))).finish_sending();
     // A change of the timeouts meanwhile changes nothing.
-    let changed = request("POST", "1.1", &["set idle_timeout_ms 50", "status 200"]);
-    server.ask(changed);
+    set(&mut server, "idle_timeout_ms", "50");
     assert_eq!(open.response().status, 401);
     open.expect_closed();
     assert_eq!(shut.response().status, 401);
     shut.expect_closed();
+    set(&mut server, "idle_timeout_ms", "60000");
     // Whoever goes away leaves nothing behind, nor does a server that ends.
     let mut gone = server.client();
     gone.send_through(get(&basic("joe:wrong")));

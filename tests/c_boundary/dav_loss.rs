@@ -123,18 +123,26 @@ fn a_server_that_is_killed_leaves_each_file_old_or_new_and_nothing_else() {
     assert_eq!(dav.status("PROPPATCH", "/d/x", "", patch), 207);
 
     let (mut begun, mut finished) = (0, 0);
-    for round in 0..as_many_as(200, 5) {
+    let rounds = as_many_as(200, 5);
+    for round in 0..rounds {
         let mut states = vec![snapshot(&dav)];
         let mut stream = String::new();
+        let mut ends = Vec::new();
         for _ in 0..6 {
             let (request, after) = change(&dav, &mut random, number, &states[states.len() - 1]);
             stream.push_str(&request);
+            ends.push(stream.len());
             states.push(after);
             number += 1;
         }
         let cut = random.below(stream.len() as u64 * 5 / 4) as usize;
         let mut client = dav.client();
         client.try_send(&stream[..cut.min(stream.len())]);
+        // In every second round some changes are made for certain, however slow the machine is.
+        let whole = ends.iter().filter(|end| **end <= cut).count() as u64;
+        if round % 2 == 1 {
+            (0..random.below(whole + 1)).for_each(|_| drop(client.response()));
+        }
         // Until a moment that nobody foresees: while it works, or just after.
         let moment = Instant::now() + Duration::from_micros(random.below(3000));
         while Instant::now() < moment {
@@ -162,9 +170,7 @@ fn a_server_that_is_killed_leaves_each_file_old_or_new_and_nothing_else() {
         assert!(text.contains("<p xmlns=\"u:1\">kept</p>"), "round {round}: {text}");
     }
     // Else it was always killed too early, or too late.
-    let is_slow = crate::support::under_valgrind()
-        || crate::support::under_qemu("how many moves have begun when they are cut short");
-    if !is_slow {
+    if rounds >= 200 {
         assert!(begun > 10 && finished < 190, "{begun} begun, {finished} finished");
     }
     dav.stop();

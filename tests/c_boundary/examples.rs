@@ -1,7 +1,8 @@
 //! The programs in `examples/`, linked in both ways, started and driven.
 
 use crate::support::{
-    Client, Link, Program, Scratch, Websocket, command_for, compile_example, for_each,
+    Client, Link, Program, Scratch, Websocket, command_for, compile_example, compiles, exchange,
+    for_each,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpStream;
@@ -301,4 +302,62 @@ fn wrapper_finds_its_object_again() {
         assert_eq!(get(port, "/b").text(), "/b: 1 visits\n");
         assert_eq!(get(port, "/total").text(), "4 visits in all\n");
     });
+}
+
+#[test]
+fn lambdas_answer_and_a_thread_tells_the_sum() {
+    needs!("c++");
+    each_linkage("lambdas.cpp", &[], |port| {
+        assert!(get(port, "/").text().contains("<h1>Visits</h1>"));
+        let mut socket = Websocket::open(port, "/talk");
+        socket.expect_text("0 visits in all");
+        socket.text("h\u{e4}llo").expect_text("h\u{e4}llo");
+        assert_eq!(get(port, "/visit/a").text(), "1 visits of /visit/a\n");
+        socket.expect_text("1 visits in all");
+        assert_eq!(get(port, "/double?of=21").text(), "42\n");
+        for wrong in ["/double?of=many", "/double"] {
+            let answer = get(port, wrong);
+            assert_eq!(answer.status, 400);
+            assert!(answer.text().starts_with("Not possible: "), "{}", answer.text());
+        }
+        assert_eq!(get(port, "/talk").status, 426);
+    });
+}
+
+#[test]
+fn the_header_for_cpp_moves_throws_and_grows() {
+    needs!("c++");
+    let mut program = Program::start("header17.cpp", &[]);
+    let port = program.port();
+    assert_eq!(exchange(port, "GET /throws HTTP/1.1\r\n\r\n"), b"");
+    program.expect_line("caught /throws");
+    let long = "x".repeat(9000);
+    assert_eq!(get(port, &format!("/variable?x={long}")).text(), long);
+    assert_eq!(
+        post(port, "/variable", "application/x-www-form-urlencoded", "x=a%20b").text(),
+        "a b"
+    );
+    assert_eq!(get(port, "/variable?y=1").text(), "none");
+    let answer = Client::connect(port).ask("GET /fields HTTP/1.1\r\nX-Sent: sent\r\n\r\n");
+    assert_eq!((answer.status, answer.text().as_str()), (203, "sent!"));
+    assert_eq!(get(port, "/adds").text(), "GET");
+    assert_eq!(get(port, "/adds").text(), "99");
+    let mut socket = Websocket::open(port, "/websocket");
+    socket.text("count").expect_text("everybody").expect_text("1");
+    socket.text("close").expect_close(1000);
+    let mut socket = Websocket::open(port, "/websocket");
+    socket.text("all");
+    program.expect_line("caught each");
+    program.stop();
+}
+
+#[test]
+fn the_header_for_cpp_compiles_without_a_warning() {
+    needs!("c++");
+    let source = crate::support::root().join("examples/lambdas.cpp");
+    let compiler = crate::support::tool("CXX", "c++");
+    for standard in ["-std=c++17", "-std=c++20"] {
+        compiles(&compiler, &source, &[standard])
+            .unwrap_or_else(|told| panic!("{standard}: {told}"));
+    }
 }

@@ -5,21 +5,27 @@ use std::time::Duration;
 
 #[test]
 fn an_idle_connection_is_closed() {
-    let mut server = Server::start(&["idle_timeout_ms=300", "deferred_answers=all"]);
-    // Before a request, between two, with an answer pending, and with an endless one.
-    server.client().expect_closed();
-    let mut client = server.client();
-    client.ask("GET /alive HTTP/1.1\r\n\r\n");
-    client.expect_closed();
-    server.client().send(request("POST", "1.1", &[])).expect_closed();
+    let mut server = Server::start(&["idle_timeout_ms=60000", "deferred_answers=all"]);
+    // Before a request, between two, with an answer pending, and with endless ones.
+    let mut clients = [(); 5].map(|()| server.client());
+    clients[1].ask("GET /alive HTTP/1.1\r\n\r\n");
+    clients[2].send_through(request("POST", "1.1", &[]));
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
-    server.client().send(request("GET", "1.1", &[stream])).expect(head).expect_closed();
-    let mut client = server.client();
-    client.send(request("GET", "1.1", &["keep a", "say called"]));
+    clients[3].send(request("GET", "1.1", &[stream])).expect(head);
+    clients[4].send(request("GET", "1.1", &["keep a", "say called"]));
     server.expect_line("called");
     server.tell("late a write HTTP/1.1 200 OK\\r\\n\\r\\nhi");
-    client.expect("HTTP/1.1 200 OK\r\n\r\nhi").expect_closed();
+    clients[4].expect("HTTP/1.1 200 OK\r\n\r\nhi");
+    server.tell("io set idle_timeout_ms 300");
+    server.expect_line("set idle_timeout_ms: NULL");
+    for client in &mut clients {
+        client.expect_closed();
+    }
+    // The timeout of new ones, too.
+    server.client().expect_closed();
+    server.tell("io set idle_timeout_ms 60000");
+    server.expect_line("set idle_timeout_ms: NULL");
     server.stop();
 }
 
@@ -215,7 +221,7 @@ fn connections_that_stall_do_not_hold_up_the_others() {
 
 #[test]
 fn a_client_that_does_not_read_is_idle_too() {
-    let mut server = Server::start(&["idle_timeout_ms=300"]);
+    let mut server = Server::start(&["idle_timeout_ms=1000"]);
     let mut client = server.client();
     let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 100000000\\r\\n\\r\\n";
     client.send(request("GET", "1.1", &["keep a", head, "write_fill 50000000 x"]));
@@ -278,7 +284,7 @@ fn the_time_for_a_request_begins_with_its_first_byte_and_ends_with_its_last() {
 
 #[test]
 fn a_body_that_keeps_coming_has_more_time() {
-    let server = Server::start(&["request_timeout_ms=500", "idle_timeout_ms=1500"]);
+    let server = Server::start(&["request_timeout_ms=1000", "idle_timeout_ms=3000"]);
     let mut client = server.client();
     let piece = vec![b'x'; 16_384];
     client.send(format!("POST /echo HTTP/1.1\r\nContent-Length: {}\r\n\r\n", 12 * piece.len()));
@@ -294,17 +300,27 @@ fn a_body_that_keeps_coming_has_more_time() {
 #[test]
 fn traffic_in_either_direction_keeps_a_connection_from_being_idle() {
     let mut server = Server::start(&["idle_timeout_ms=1000"]);
-    let (mut reader, mut writer) = (server.client(), server.client());
+    let [mut reader, mut writer, mut idle] = [(); 3].map(|()| server.client());
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";
     reader.send(request("GET", "1.1", &["keep a", stream])).expect(head);
-    writer.send("POST /echo HTTP/1.1\r\nContent-Length: 12\r\n\r\n");
-    for _ in 0..12 {
-        writer.send("x");
+    writer.send("POST /echo HTTP/1.1\r\nContent-Length: 10000\r\n\r\n");
+    let mut rest = 10_000;
+    let mut traffic = |count: usize| {
+        writer.send("x".repeat(count));
+        rest -= count;
         assert_eq!(server.late("a", "write y"), 1);
         reader.expect("y");
-        reader.has_news_within(Duration::from_millis(200));
+        rest
+    };
+    // Until the time has passed, as a third connection shows that has no traffic from now on.
+    assert_eq!(idle.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    while !idle.has_news_within(Duration::from_millis(50)) {
+        traffic(1);
     }
+    idle.expect_closed();
+    let rest = traffic(1);
+    traffic(rest);
     assert_eq!(writer.response().status, 200);
     server.stop();
 }

@@ -4,7 +4,8 @@
 //! `MG_TEST_VALGRIND=1` runs every program under valgrind; `MG_TEST_CFLAGS` adds flags to those of
 //! the compiler, as `-fsanitize=address,undefined`; `CC` and `CXX` name other compilers. A test whose
 //! outside program is missing (`needs!`) is skipped; with `MG_TEST_ALL=1` it fails. `MG_TEST_RUNNER`,
-//! `MG_TEST_LIBRARY` and `MG_TEST_WORK` are for other machines: see `tests/cross/run`.
+//! `MG_TEST_LIBRARY` and `MG_TEST_WORK` are for other machines: see `tests/cross/run`. `MG_TEST_PRELOAD`
+//! names a library that each program is started with: see `tests/slow/run`.
 
 #[macro_use]
 mod support;

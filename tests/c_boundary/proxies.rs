@@ -199,6 +199,8 @@ fn time_runs_from_the_end_of_the_header_on() {
     server.tell("io set idle_timeout_ms 100");
     server.expect_line("set idle_timeout_ms: NULL");
     idle.expect_closed();
+    server.tell("io set idle_timeout_ms 60000");
+    server.expect_line("set idle_timeout_ms: NULL");
     server.stop();
 }
 

@@ -203,9 +203,9 @@ fn after_raw_bytes_the_family_writes_nothing_more_and_logs_it() {
     client.send(request("GET", "1.1", &steps));
     client.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
+    server.stop();
     let log = scratch.read("errors");
     assert!(log.lines().count() >= 1 && log.contains("127.0.0.1"), "{log:?}");
-    server.stop();
 }
 
 #[test]
@@ -215,9 +215,9 @@ fn a_dropped_field_is_logged() {
     let server = Server::start(&[&log]);
     server.ask(request("GET", "1.1", &["header A b\\r\\nc", "data x"]));
     server.ask("GET /alive HTTP/1.1\r\n\r\n");
+    server.stop();
     let log = scratch.read("errors");
     assert!(log.lines().count() == 1 && log.contains("127.0.0.1"), "{log:?}");
-    server.stop();
 }
 
 #[test]

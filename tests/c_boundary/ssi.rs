@@ -210,7 +210,7 @@ fn the_program_of_a_page_ends_with_its_client_and_in_time() {
     shell(&scratch, "sleep.cgi", "printf 'A: b\\n\\none'; exec sleep 1000");
     scratch.write("root/yes.shtml", "<!--#include virtual=\"yes.cgi\" -->");
     scratch.write("root/sleep.shtml", "a<!--#include virtual=\"sleep.cgi\" -->b");
-    let server = serve(&scratch, &[PATTERN, &format!("cgi_timeout_ms={}", as_many_as(500, 5000))]);
+    let server = serve(&scratch, &[PATTERN, &format!("cgi_timeout_ms={}", as_many_as(2000, 5000))]);
     let mut client = server.client();
     client.send("GET /yes.shtml HTTP/1.1\r\nHost: a\r\n\r\n");
     client.take_through("y\ny\n");

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::{
     Authority, Client, Dav, Program, Scratch, Server, Tunnel, Websocket, WebsocketServer,
-    as_many_as, deadline_secs, for_each, has_32_bits, outside, request, until,
+    as_many_as, deadline_secs, for_each, has_32_bits, outside, request,
 };
 
 /// `ssl_certificate=…` for one of the authority's identities.
@@ -581,8 +581,7 @@ fn what_is_logged_and_listed_is_what_it_would_be_without() {
     assert_eq!(client.ask("GET /alive HTTP/1.1\r\n\r\n").text(), "alive");
     server.tell("iterate");
     server.expect_line("iterated 1 called 1");
-    until("both are logged", || scratch.read("access.log").lines().count() == 2);
-    let log = scratch.read("access.log");
+    let log = scratch.read_when("access.log", |log| log.lines().count() == 2);
     assert!(log.contains("\"GET /file HTTP/1.1\" 200 300000 "), "{log}");
     assert!(log.contains("\"GET /alive HTTP/1.1\" 200 5 "), "{log}");
     assert_eq!(set(&mut server, "access_control_list", "-0.0.0.0/0"), "NULL");

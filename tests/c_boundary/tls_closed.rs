@@ -2,7 +2,7 @@
 
 use crate::support::{
     Authority, Client, Program, Scratch, Sealed, Server, Tunnel, client_config, exchange, for_each,
-    open, request, shown, until,
+    open, request, shown,
 };
 
 const ALIVE: &str = "GET /alive HTTP/1.1\r\n\r\n";
@@ -81,12 +81,10 @@ fn plain_http_is_not_spoken_once_a_certificate_was_refused() {
         client.try_send(&bytes);
         assert!(client.rest_or_reset().is_empty());
     }
-    until("all is logged", || scratch.read("access.log").lines().count() == 2 + 7 + 1);
-    let log = scratch.read("access.log");
+    let log = scratch.read_when("access.log", |log| log.lines().count() == 2 + 7 + 1);
     assert_eq!(log.matches(" 503 ").count(), 9, "{log}");
     assert!(log.contains("\"GET /none HTTP/1.0\" 503 "), "{log}");
-    let log = scratch.read("error.log");
-    assert!(log.contains("no certificate is in force"), "{log}");
+    scratch.read_when("error.log", |log| log.contains("no certificate is in force"));
     // The program was not asked, either.
     assert!(!server.program.unclaimed_lines().iter().any(|line| line.starts_with("ERROR")));
     assert_eq!(set(&mut server, "ssl_certificate", ""), "NULL");
@@ -212,9 +210,8 @@ fn assert_barred(port: u16, scratch: &Scratch, reason: &str) {
     let mut client = Client::connect(port);
     client.try_send(hello());
     assert!(client.rest_or_reset().is_empty());
-    let log = scratch.read("error.log");
     for end in ["a request is answered with 503", "a client of TLS is closed"] {
-        assert!(log.contains(&format!(" {reason}: {end}\n")), "{log}");
+        scratch.read_when("error.log", |log| log.contains(&format!(" {reason}: {end}\n")));
     }
 }
 

@@ -403,13 +403,6 @@ fn a_request_is_answered_in_the_middle_of_a_walk_of_another_thread() {
 
 #[test]
 fn a_request_is_answered_while_messages_of_a_websocket_inflate() {
-    let mut server = WebsocketServer::start(&["websocket_deflate=yes"]);
-    let mut holder = server.open("/events");
-    let extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
-    let mut socket = Websocket::open_with(server.port, "/events", extension);
-    let mut client = Client::connect(server.port);
-    holder.text("do wait");
-    server.expect_line("waiting");
     let len = as_many_as(32 << 20, 4 << 20);
     let mut compress = flate2::Compress::new(flate2::Compression::best(), false);
     let mut bomb = Vec::with_capacity(1 << 20);
@@ -418,6 +411,13 @@ fn a_request_is_answered_while_messages_of_a_websocket_inflate() {
         .expect("compressed");
     assert!(bomb.ends_with(&[0, 0, 0xff, 0xff]));
     bomb.truncate(bomb.len() - 4);
+    let mut server = WebsocketServer::start(&["websocket_deflate=yes"]);
+    let mut holder = server.open("/events");
+    let extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let mut socket = Websocket::open_with(server.port, "/events", extension);
+    let mut client = Client::connect(server.port);
+    holder.text("do wait");
+    server.expect_line("waiting");
     // Both are there when the thread that polls goes on, and the long one came first.
     socket.client.send_through(frame(0xc2, &bomb));
     client.send_through("GET /events HTTP/1.1\r\n\r\n");

@@ -222,8 +222,9 @@ fn a_message_of_64_mebibytes_is_shown_whole_and_may_be_echoed() {
     let server = WebsocketServer::start(&[]);
     let len = as_many_as(64 << 20, 8 << 20);
     let payload: Vec<u8> = (0..len).map(|at| (at * 7 + (at >> 16)) as u8).collect();
+    let message = frame(0x82, &payload);
     let mut socket = server.open("/echo");
-    socket.frame(0x82, &payload);
+    socket.send(message);
     let echoed = socket.next();
     assert!(echoed.first_byte == 0x82 && echoed.payload == payload, "another message came back");
     socket.text("and on").expect_text("and on");
@@ -473,7 +474,7 @@ fn an_idle_websocket_is_pinged_and_stays_as_long_as_it_answers() {
 #[test]
 fn half_a_frame_and_silence_end_at_the_idle_timeout() {
     let server =
-        WebsocketServer::start(&["idle_timeout_ms=300", "websocket_ping_interval_ms=5000"]);
+        WebsocketServer::start(&["idle_timeout_ms=1000", "websocket_ping_interval_ms=5000"]);
     for bytes in [frame(0x81, "whole")[..3].to_vec(), frame(0x02, "half"), header(0x82, 1 << 20)] {
         let mut socket = server.open("/events");
         let rest = socket.send(&bytes).client.rest();
@@ -490,7 +491,7 @@ fn a_message_that_came_while_a_handler_ran_for_long_counts_against_the_idle_time
     let mut socket = server.open("/echo");
     server.open("/events").text("do set idle_timeout_ms 100\nwait");
     server.expect_line("waiting");
-    socket.text("I am here");
+    socket.client.send_through(frame(0x81, "I am here"));
     // The walk takes four times the idle timeout to give up.
     server.step("spawn", "elsewhere iterated -1 called 0").tell("go");
     socket.expect_text("I am here");
@@ -507,7 +508,7 @@ fn a_request_that_came_while_a_handler_ran_for_long_is_answered() {
     other.ask("GET /none HTTP/1.1\r\n\r\n");
     server.open("/events").text("do set idle_timeout_ms 100\nwait");
     server.expect_line("waiting");
-    other.send("GET /none HTTP/1.1\r\n\r\n");
+    other.send_through("GET /none HTTP/1.1\r\n\r\n");
     // The walk takes four times the idle timeout to give up.
     server.step("spawn", "elsewhere iterated -1 called 0").tell("go");
     assert_eq!(other.response().status, 404);
@@ -541,7 +542,7 @@ fn a_close_that_is_not_answered_is_cut_also_when_timeouts_change() {
 
 #[test]
 fn with_interval_0_nothing_is_pinged() {
-    let server = WebsocketServer::start(&["idle_timeout_ms=300", "websocket_ping_interval_ms=0"]);
+    let server = WebsocketServer::start(&["idle_timeout_ms=1000", "websocket_ping_interval_ms=0"]);
     server.open("/events").client.expect_closed();
     server.stop();
 }

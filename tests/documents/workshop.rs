@@ -33,6 +33,11 @@ impl Workshop {
         self.folder.join(name)
     }
 
+    /// Where the library is installed.
+    pub fn installed(&self) -> &'static Path {
+        installed()
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.join(name), text).expect("a file for commands");
     }

@@ -80,6 +80,9 @@ impl Program {
     /// Starts what is no compiled program, as a script.
     pub fn start_command(name: &str, mut command: Command) -> Program {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(library) = std::env::var_os("MG_TEST_PRELOAD") {
+            command.env("LD_PRELOAD", library);
+        }
         let name = name.to_owned();
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();

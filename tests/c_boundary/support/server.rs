@@ -2,6 +2,9 @@
 
 use super::{Client, Program, Response};
 
+/// Options of a server that is patient with clients.
+pub const PATIENT: [&str; 2] = ["idle_timeout_ms=300000", "request_timeout_ms=300000"];
+
 /// A running `server.c`.
 pub struct Server {
     pub program: Program,
@@ -9,10 +12,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on a free port of 127.0.0.1; `args` are options (`name=value`) and switches.
+    /// Starts it on a free port of 127.0.0.1; `args` are options (`name=value`) and switches. No test waits for
+    /// the timeouts that are the defaults, and on a slow machine one may be reached that has to wait.
     pub fn start(args: &[&str]) -> Server {
-        let mut all = vec!["listening_port=127.0.0.1:0"];
-        all.extend(args);
+        let all = [&["listening_port=127.0.0.1:0"], &PATIENT[..], args].concat();
         let mut program = Program::start("server.c", &all);
         let port = program.port();
         Server { program, port }
@@ -27,8 +30,7 @@ impl Server {
 
     /// The same under strace, which makes system calls fail; see [`Program::start_failing`].
     pub fn start_failing(faults: &[&str], args: &[&str]) -> Server {
-        let mut all = vec!["listening_port=127.0.0.1:0"];
-        all.extend(args);
+        let all = [&["listening_port=127.0.0.1:0"], &PATIENT[..], args].concat();
         let mut program = Program::start_failing("server.c", faults, &all);
         let port = program.port();
         Server { program, port }

@@ -1,6 +1,7 @@
 //! A small websocket client: it sends the frames it is given, good or bad, and shows those that
 //! come back.
 
+use super::server::PATIENT;
 use super::{Client, Program, shown};
 
 /// The example of RFC 6455, section 1.3.
@@ -33,7 +34,7 @@ impl WebsocketServer {
     /// Starts it on a free port; `args` are options (`name=value`) and switches. It pings nobody
     /// unless it is told to, since a slow machine would else see pings anywhere.
     pub fn start(args: &[&str]) -> WebsocketServer {
-        let all = [&["websocket_ping_interval_ms=0"], args].concat();
+        let all = [&["websocket_ping_interval_ms=0"], &PATIENT[..], args].concat();
         let mut program = Program::start("websocket.c", &all);
         let port = program.port();
         WebsocketServer { program, port }

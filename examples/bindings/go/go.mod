@@ -1,0 +1,3 @@
+module example.org/mongoose
+
+go 1.19
