@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Entries, Entry, is_own};
+use super::{Entries, Entry, NAMES_PER_UNIT, is_own};
 use crate::dav::set_aside::{Kind, sweep_held};
 
 /// A function that is called for each directory with its entries, a part of them at a time, and returns
@@ -17,6 +17,8 @@ type Visit<'a> = dyn FnMut(&Path, &[Entry], bool) -> io::Result<usize> + 'a;
 
 /// The number of entries that are visited at once.
 const PART: usize = 256;
+/// The cost of opening a directory and looking for its state, in units of the budget.
+const DIR_COST: usize = 2;
 
 /// A search through all directories of a tree.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Survey {
             // The directory leaves the list after its last visit, so that a visit that failed is
             // repeated.
             let cost = visit(&dir, part, is_last)?;
-            *budget = budget.saturating_sub(part.len() + cost);
+            *budget = budget.saturating_sub(DIR_COST + part.len() / NAMES_PER_UNIT + cost);
             if !is_last {
                 self.reading = Some((entries, visited));
                 continue;
