@@ -31,11 +31,32 @@ impl Trace {
             text = std::fs::read_to_string(&path).expect("a trace");
             text.contains("exit_group(0)")
         });
-        let call = |line: &str| {
-            let (thread, text) = line.split_once(' ')?;
-            Some(Call { thread: thread.parse().ok()?, text: text.trim().to_owned() })
-        };
-        Trace { calls: text.lines().filter_map(call).collect() }
+        let mut calls: Vec<Call> = Vec::new();
+        // The calls during which another thread made one: strace tells them in two parts.
+        let mut begun = Vec::new();
+        for line in text.lines() {
+            let Some((thread, text)) = line.split_once(' ') else { continue };
+            let Ok(thread) = thread.parse() else { continue };
+            let text = text.trim();
+            if let Some(start) = text.strip_suffix(" <unfinished ...>") {
+                begun.retain(|(other, _)| *other != thread);
+                begun.push((thread, start.to_owned()));
+                if !start.starts_with("close(") {
+                    continue;
+                }
+            }
+            let whole =
+                match text.strip_prefix("<... ").and_then(|text| text.split_once(" resumed>")) {
+                    Some(("close", _)) => continue,
+                    Some((_, rest)) => {
+                        let start = begun.iter().find(|(other, _)| *other == thread);
+                        start.map_or(String::new(), |(_, start)| start.clone()) + rest
+                    }
+                    None => text.to_owned(),
+                };
+            calls.push(Call { thread, text: whole });
+        }
+        Trace { calls }
     }
 
     pub fn main_thread(&self) -> u32 {
