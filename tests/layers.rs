@@ -17,7 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["cgi", "auth", "websocket", "tls"],
     &["options", "clock"],
     &["http", "log"],
-    &["routes", "timers", "acl", "pattern", "listening", "long_files", "pages"],
+    &["routes", "timers", "acl", "pattern", "listening", "long_files"],
     &["abi", "peer", "test_folder"],
 ];
 

@@ -10,7 +10,6 @@ use super::wire::Wire;
 use super::{Conn, State};
 use crate::exchange::context::Context;
 use crate::http::response::{Answer, Written};
-use crate::pages;
 use crate::shared::hub::{Message, Role};
 use crate::shared::slots::Slot;
 
@@ -67,11 +66,7 @@ impl Conn {
             },
             State::Calling { answer, .. } => {
                 let slot = self.wire.slot;
-                let out = &mut self.wire.outbox(cx).bytes;
-                if !pages::reserve(out, piece.len()) {
-                    return false;
-                }
-                let taken = piece.feed(slot, answer, out);
+                let taken = piece.feed(slot, answer, &mut self.wire.outbox(cx).bytes);
                 if let Some(fault) = answer.take_fault() {
                     self.wire.complain(cx, fault);
                 }

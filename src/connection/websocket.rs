@@ -17,7 +17,6 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
-use crate::pages;
 use crate::shared::hub::Role;
 use crate::shared::slots::Content;
 use crate::websocket::deflate::Deflate;
@@ -379,9 +378,7 @@ impl Websocket {
         let is_plain = !wire.is_secure();
         let Wire { out, socket, writable, .. } = &mut *wire;
         let out = out.get_or_insert_with(|| cx.spares.outbox());
-        if !pages::reserve(&mut out.bytes, data.len() + frame::MAX_HEADER) {
-            return None;
-        }
+        out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
         let before = out.position();
         match &self.deflate {
             Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
