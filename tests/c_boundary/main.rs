@@ -66,6 +66,7 @@ mod limits;
 mod listings;
 mod local_sockets;
 mod logs;
+#[cfg(feature = "webdav")]
 mod long_files;
 mod options;
 mod password_files;

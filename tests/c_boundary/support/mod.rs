@@ -34,8 +34,8 @@ pub use toolchain::{
     Link, compile_example, compile_program, compile_with, compiles, has_32_bits, library, root,
     tool,
 };
-#[cfg(feature = "tls")]
 pub use trace::{Call, Trace};
+#[cfg(feature = "tls")]
 pub use tunnel::{Tunnel, client_config, open};
 pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};
 
