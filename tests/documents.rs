@@ -262,7 +262,10 @@ fn each_promise_of_security_has_tests_that_are_there() {
     let mut sources = String::new();
     for folder in ["tests", "src"] {
         for file in pages::below(&root().join(folder), ".rs") {
-            sources += &fs::read_to_string(file).expect("a source");
+            let text = fs::read_to_string(file).expect("a source");
+            // What says in which builds a test is left out.
+            let lines = text.lines().filter(|line| !line.starts_with("#[cfg_attr("));
+            sources.extend(lines.flat_map(|line| [line, "\n"]));
         }
     }
     let rows: Vec<&str> = rows.skip(1).collect();
