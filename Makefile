@@ -1,6 +1,7 @@
 # make            the libraries and the program mongoose, in build/ (CARGO_FLAGS=--no-default-features: no TLS)
 # make lib        the shared and the static library alone
 # make program    the program that shares a directory
+# make examples   all of examples/ into build/
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
 # make test       all tests; make test-deps installs what they use (Debian)
 # make bench      the library beside other servers, see benches/README.md
@@ -57,13 +58,18 @@ program:
 $(BUILD)/%: examples/%.c include/mongoose.h | lib
 	$(CC) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
 
-$(BUILD)/%: examples/%.cpp include/mongoose.h | lib
+$(BUILD)/%: examples/%.cpp include/mongoose.h examples/mongoose.hpp | lib
 	$(CXX) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
 
 # The example with files of its own, and hiredis: examples/cluster/run builds and starts it.
 $(BUILD)/cluster: examples/cluster/chat.c examples/cluster/bus.c examples/cluster/bus.h include/mongoose.h | lib
 	$(CC) $(CFLAGS) -pedantic -Iinclude -o $@ $(filter %.c,$^) -L$(BUILD) -lmongoose -lhiredis -lpthread \
 	  -Wl,-rpath,'$$ORIGIN'
+
+# All of them but the cluster, which wants hiredis.
+EXAMPLES := $(patsubst examples/%,$(BUILD)/%,$(basename $(wildcard examples/*.c examples/*.cpp)))
+
+examples: $(EXAMPLES)
 
 run: $(BUILD)/hello
 	@$(BUILD)/hello $(PORT)
@@ -211,5 +217,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib program run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn litmus cadaver gio drives \
+.PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn \
+  litmus cadaver gio drives \
   soak header docs install uninstall clean

@@ -16,14 +16,43 @@ static void on_signal(int number) {
   stop = 1;
 }
 
-static int show_form(struct mg_connection *conn) {
+/* The look of all pages here, on phones and in the dark, too. */
+static const char HEAD[] =
+    "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
+    "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+    "<title>Form</title>\n"
+    "<style>\n"
+    "  :root { color-scheme: light dark; --accent: light-dark(#1f5fbf, #7fb2ff);\n"
+    "          --soft: light-dark(#eef1f5, #22262c); --quiet: light-dark(#5b6470, #9aa4b1); }\n"
+    "  * { box-sizing: border-box; }\n"
+    "  body { margin: 0 auto; max-width: 32rem; padding: 1.2rem; font: 16px/1.45 system-ui, sans-serif;\n"
+    "         background: light-dark(#fff, #14171b); color: light-dark(#1a1d21, #e6e9ed);\n"
+    "         overflow-wrap: anywhere; }\n"
+    "  h1 { font-size: 1.3rem; }\n"
+    "  main { background: var(--soft); border-radius: .8rem; padding: 1rem 1.2rem; }\n"
+    "  label { display: block; margin: .8rem 0 .2rem; color: var(--quiet); font-size: .9rem; }\n"
+    "  input { width: 100%; font: inherit; padding: .5rem .7rem; border: 1px solid var(--quiet);\n"
+    "          border-radius: .5rem; background: light-dark(#fff, #14171b); color: inherit; }\n"
+    "  button { margin-top: 1rem; font: inherit; padding: .5rem 1.2rem; border: 0; border-radius: .5rem;\n"
+    "           background: var(--accent); color: light-dark(#fff, #10141a); }\n"
+    "  a { color: var(--accent); }\n"
+    "</style>\n";
+
+static void begin_page(struct mg_connection *conn) {
   mg_send_header(conn, "Content-Type", "text/html; charset=utf-8");
+  mg_send_data(conn, HEAD, (int) sizeof(HEAD) - 1);
+}
+
+static int show_form(struct mg_connection *conn) {
+  begin_page(conn);
   mg_printf_data(conn, "%s",
-                 "<!doctype html><title>Form</title>\n"
+                 "<h1>Who are you?</h1>\n<main>\n"
                  "<form method=\"post\" action=\"/greet\">\n"
-                 "<label>Name <input name=\"name\"></label>\n"
-                 "<label>Town <input name=\"town\"></label>\n"
-                 "<button>Greet</button></form>\n");
+                 "<label for=\"name\">Name</label>\n"
+                 "<input id=\"name\" name=\"name\" maxlength=\"24\" autocomplete=\"name\" required autofocus>\n"
+                 "<label for=\"town\">Town</label>\n"
+                 "<input id=\"town\" name=\"town\" maxlength=\"24\" autocomplete=\"address-level2\">\n"
+                 "<button>Greet</button>\n</form>\n</main>\n");
   return 1;
 }
 
@@ -43,17 +72,18 @@ static int greet(struct mg_connection *conn) {
   /* The length, or a negative number: the field is missing, or too long for the buffer. */
   if (mg_get_var(conn, "name", name, sizeof(name)) <= 0) {
     mg_send_status(conn, 400);
-    mg_printf_data(conn, "Who are you?\n");
+    begin_page(conn);
+    mg_printf_data(conn, "<h1>No name, or too long a one</h1>\n<p><a href=\"/\">Back</a>\n");
     return 1;
   }
-  mg_send_header(conn, "Content-Type", "text/html; charset=utf-8");
-  mg_printf_data(conn, "<!doctype html><title>Greeting</title>\n<p>Hello, ");
+  begin_page(conn);
+  mg_printf_data(conn, "<h1>Hello, ");
   send_escaped(conn, name);
   if (mg_get_var(conn, "town", town, sizeof(town)) > 0) {
     mg_printf_data(conn, " from ");
     send_escaped(conn, town);
   }
-  mg_printf_data(conn, "!\n");
+  mg_printf_data(conn, "!</h1>\n<p><a href=\"/\">Somebody else</a>\n");
   return 1;
 }
 

@@ -208,6 +208,47 @@ fn excerpts_stand_so_in_their_files() {
     }
 }
 
+/// What a program is told of a failure by these, it has to look at.
+const TELLING: [&str; 6] = [
+    "mg_create_server",
+    "mg_set_option",
+    "mg_get_var",
+    "mg_modify_passwords_file",
+    "mg_parse_multipart",
+    "mg_start_thread",
+];
+
+#[test]
+fn examples_look_at_what_they_are_told() {
+    let header = fs::read_to_string(root().join("include/mongoose.h")).expect("the header");
+    let folder = Workshop::new("looking");
+    let mut strict = header.clone();
+    for name in TELLING {
+        let line = header
+            .lines()
+            .find(|line| line.contains(&format!("{name}(")) && !line.starts_with(' '));
+        let line = line.unwrap_or_else(|| panic!("no {name}"));
+        strict = strict.replace(line, &format!("__attribute__((warn_unused_result)) {line}"));
+    }
+    folder.write("mongoose.h", &strict);
+    let examples = pages::below(&root().join("examples"), ".c");
+    let examples = examples.iter().filter(|path| !path.ends_with("bus.c"));
+    let mut count = 0;
+    for example in examples {
+        let mut compiler = folder.command("cc");
+        // The header of this folder goes before the one that is installed.
+        compiler.args(["-c", "-o", "out.o", "-Wall", "-Wextra", "-Werror", "-I", "."]).arg(example);
+        checked(&mut compiler).unwrap_or_else(|told| panic!("{told}"));
+        count += 1;
+    }
+    assert!(count > 12, "{count}");
+    let careless = "#include <mongoose.h>\nvoid f(void) { mg_set_option(NULL, NULL, NULL); }\n";
+    folder.write("careless.c", careless);
+    let mut compiler = folder.command("cc");
+    compiler.args(["-c", "-Werror", "-I", ".", "careless.c"]);
+    checked(&mut compiler).expect_err("what nobody looks at is told of");
+}
+
 /// The names in backquotes of a text.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()

@@ -13,11 +13,9 @@ def pages(manual):
     made = {'libmongoose.3': _Page(manual, 'libmongoose', 3).library()}
     for function in manual.functions:
         made[function.name + '.3'] = _Page(manual, function.name, 3).function(function)
+    made['mongoose.conf.5'] = _Page(manual, 'mongoose.conf', 5).configuration()
     if manual.chapter('program'):
         made['mongoose.1'] = _Page(manual, 'mongoose', 1).program()
-        made['mongoose.conf.5'] = _Page(manual, 'mongoose.conf', 5).configuration()
-    else:
-        made['mongoose.conf.5'] = _Page(manual, 'mongoose.conf', 5).configuration()
     return made
 
 
@@ -100,8 +98,12 @@ class _Page:
     def program(self):
         chapter = self.manual.chapter('program')
         self.source = chapter.path
-        self.name_section('a web server for a folder')
-        self.chapter_blocks(chapter)
+        self.name_section('shares a directory on the web')
+        self.head('SYNOPSIS')
+        for command in ('[\\fIOPTION\\fR]... [\\fIDIRECTORY\\fR]', '\\-A \\fIFILE REALM USER\\fR [\\fIPASSWORD\\fR]'):
+            self.lines += ['.PP', '\\fBmongoose\\fR ' + command]
+        self.head('DESCRIPTION')
+        self.blocks(chapter.blocks)
         self.see_also(['mongoose.conf(5)', 'libmongoose(3)'])
         return self.text()
 
@@ -115,13 +117,10 @@ class _Page:
             self.blocks(_section(self.manual.chapter('program').blocks, 'The configuration file'))
             self.source = chapter.path
             self.head('OPTIONS')
-        self.chapter_blocks(chapter)
+            self.line('Beside those of \\fBmongoose\\fR(1) itself, the file knows the options of the library.')
+        self.blocks(chapter.blocks)
         self.see_also(['mongoose(1)', 'libmongoose(3)', 'mg_set_option(3)'])
         return self.text()
-
-    def chapter_blocks(self, chapter):
-        """Blocks of a page of docs: its sections become those of the man page."""
-        self.blocks(chapter.blocks)
 
     # Their sections.
 
@@ -244,6 +243,9 @@ class _Page:
         if found[0] == 'file':
             return shown
         if markdown.plain(span[1]).endswith('.md'):
+            page = {'options': ('mongoose.conf', 5), 'program': ('mongoose', 1)}.get(found[1].name)
+            if page and page[0] != self.name:
+                return '\\fB%s\\fR(%d)' % page
             return '\\(lq%s\\(rq in the HTML manual' % escape(found[1].title)
         return shown
 

@@ -5,13 +5,14 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -51,7 +52,10 @@ def browser(dark=False):
 
 
 def until(driver, condition):
-    return WebDriverWait(driver, DEADLINE, poll_frequency=0.05).until(condition)
+    # The page may change between a look for an element and a look at it.
+    ignored = (StaleElementReferenceException,)
+    wait = WebDriverWait(driver, DEADLINE, poll_frequency=0.05, ignored_exceptions=ignored)
+    return wait.until(condition)
 
 
 def text_of(driver, element):
@@ -254,6 +258,57 @@ def the_manual_is_read_on_a_phone_and_in_the_dark(driver):
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def on_a_phone_and_on_a_desk(driver, name):
+    """Both widths, without scrolling sideways, and a picture of each."""
+    for width in (360, 1000):
+        set_width(driver, width)
+        does_not_scroll_sideways(driver)
+        driver.save_screenshot(str(DIR / f"{name}-{width}.png"))
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def heading(driver):
+    return driver.find_element(By.TAG_NAME, "h1").text
+
+
+def a_form_greets(driver):
+    with running("form") as address:
+        driver.get(address)
+        on_a_phone_and_on_a_desk(driver, "form")
+        driver.find_element(By.ID, "name").send_keys("J\u00fcrgen <b>")
+        driver.find_element(By.ID, "town").send_keys("K&K", Keys.ENTER)
+        until(driver, lambda d: heading(d) == "Hello, J\u00fcrgen <b> from K&K!")
+        on_a_phone_and_on_a_desk(driver, "form-answer")
+        driver.find_element(By.LINK_TEXT, "Somebody else").click()
+        until(driver, lambda d: heading(d) == "Who are you?")
+
+
+def an_upload_is_listed(driver):
+    with running("upload") as address, tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "a <b> & a name that is rather long for the screen of a phone.txt")
+        path.write_text("x" * 1234)
+        driver.get(address)
+        on_a_phone_and_on_a_desk(driver, "upload")
+        driver.find_element(By.ID, "file").send_keys(str(path))
+        driver.find_element(By.ID, "note").send_keys("a <i>note</i>", Keys.ENTER)
+        until(driver, lambda d: heading(d) == "What has arrived")
+        items = [item.text for item in driver.find_elements(By.TAG_NAME, "li")]
+        assert items == [f"{path.name} 1234 bytes", "note: a <i>note</i>"], items
+        on_a_phone_and_on_a_desk(driver, "upload-answer")
+
+
+def a_guest_book_is_signed(driver):
+    with tempfile.TemporaryDirectory() as folder:
+        site = shutil.copytree(ROOT / "examples/cgi", pathlib.Path(folder, "site"))
+        with running("cgi", str(site)) as address:
+            driver.get(address)
+            for text in ("First", "A <b>second</b> one, " + "and a long one " * 8):
+                driver.find_element(By.NAME, "text").send_keys(text, Keys.ENTER)
+                until(driver, lambda d: d.find_elements(By.TAG_NAME, "li")
+                      and d.find_element(By.TAG_NAME, "li").text == text.strip())
+            on_a_phone_and_on_a_desk(driver, "guests")
+
+
 for dark in (False, True):
     with browser(dark) as driver:
         for test in (
@@ -263,6 +318,9 @@ for dark in (False, True):
             a_listing_sorts,
             a_password_opens_a_page_and_all_that_it_loads,
             the_manual_is_read_on_a_phone_and_in_the_dark,
+            a_form_greets,
+            an_upload_is_listed,
+            a_guest_book_is_signed,
         ):
             print(f"{test.__name__}{' (dark)' if dark else ''} ... ", end="", flush=True)
             test(driver)
