@@ -218,7 +218,7 @@ mod tests {
         assert!(work.advance(&Env::new(&config, 101), &mut sweeper, 1).is_none());
         let held = [hold("d/x/z")];
         assert!(work.advance(&Env::new(&config, 110), &mut sweeper, 50).is_none(), "once more");
-        let end = work.advance(&Env::new(&config, 113), &mut sweeper, 50);
+        let end = work.advance(&Env::new(&config, 121), &mut sweeper, 50);
         assert!(matches!(end, Some(Outcome::Reply(Reply { status: 503, .. }))), "{end:?}");
         drop(held);
         assert!(folder.0.join("d/y").exists());
