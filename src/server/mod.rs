@@ -34,7 +34,7 @@ use self::listener::RETRY_MS;
 use self::slice::Slice;
 use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
-use crate::connection::Flow;
+use crate::connection::{Conn, Flow};
 use crate::exchange::context::{Context, FORKS};
 use crate::exchange::input::SCRATCH;
 use crate::shared::hub::Hub;
@@ -312,6 +312,17 @@ impl Server {
         // Bytes that threads have written to other connections meanwhile go out in this turn: there may be none
         // after it.
         self.take_messages();
+    }
+
+    /// Closes the connections that wait for a request of which nothing has come. Returns the number of those
+    /// that are left. To be called between two turns, at the end of a server that ends its transfers.
+    pub fn close_idle(&mut self) -> usize {
+        for index in self.conns.indices() {
+            if self.conns.look_at(index).is_some_and(Conn::is_idle) {
+                self.close(index);
+            }
+        }
+        self.conns.open()
     }
 
     /// Closes the connection that a fault of the library was in, after the panic was caught. `what`
