@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["cgi", "auth", "websocket", "tls"],
     &["options", "clock"],
     &["http", "log"],
-    &["routes", "timers", "acl", "pattern", "listening"],
+    &["routes", "timers", "acl", "pattern", "listening", "long_files"],
     &["abi", "peer", "test_folder"],
 ];
 

@@ -37,6 +37,7 @@ use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::connection::{Conn, Flow};
 use crate::exchange::context::{Context, FORKS};
 use crate::exchange::input::SCRATCH;
+use crate::long_files;
 use crate::shared::hub::Hub;
 
 /// The task of the caller of [`Server::step`]: plain values, so that there is nothing to drop while
@@ -373,6 +374,7 @@ impl Server {
         self.cx.logs.leave_parent();
         self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
+        long_files::leave_parent();
         self.acceptor.leave_parent();
         self.walks.leave_parent();
         for index in self.conns.indices() {
@@ -422,5 +424,7 @@ impl Drop for Server {
         }
         self.walks.abandon();
         self.cx.logs.end(self.cx.clock.unix);
+        self.cx.files.cache.close_files();
+        long_files::settle();
     }
 }
