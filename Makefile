@@ -1,4 +1,6 @@
-# make            the shared and the static library, in build/ (CARGO_FLAGS=--no-default-features: no TLS)
+# make            the libraries and the program mongoose, in build/ (CARGO_FLAGS=--no-default-features: no TLS)
+# make lib        the shared and the static library alone
+# make program    the program that shares a directory
 # make examples   all of examples/ into build/
 # make run        the smallest example, on http://127.0.0.1:8080/ (PORT=...), until Ctrl-C
 # make test       all tests; make test-deps installs what they use (Debian)
@@ -6,8 +8,8 @@
 # make instructions   whether a request takes more instructions than before
 # make calls      whether a request makes other system calls than expected
 # make docs       the man pages and the HTML manual anew, from the header and the pages of docs
-# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR,
-#                 MANDIR, DOCDIR)
+# make install    what `make` has built, below PREFIX, default /usr/local (DESTDIR, LIBDIR, INCLUDEDIR, BINDIR,
+#                 DATADIR, MANDIR, DOCDIR, UNITDIR)
 
 VERSION := 5.0.0
 MAJOR   := 5
@@ -16,8 +18,11 @@ PORT    ?= 8080
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
-MANDIR     ?= $(PREFIX)/share/man
-DOCDIR     ?= $(PREFIX)/share/doc/mongoose
+BINDIR     ?= $(PREFIX)/bin
+DATADIR    ?= $(PREFIX)/share
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+MANDIR     ?= $(DATADIR)/man
+DOCDIR     ?= $(DATADIR)/doc/mongoose
 
 CC      ?= cc
 CFLAGS  ?= -O2 -Wall -Wextra
@@ -28,7 +33,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BUILD      := build
 SO         := libmongoose.so.$(VERSION)
 
-all: lib
+all: lib program
 
 # Without the rlib among the crate types, which rules link-time optimisation out.
 lib:
@@ -40,6 +45,15 @@ lib:
 	  $(INSTALL) -m 644 $(TARGET_DIR)/release/libmongoose.a $(BUILD)/libmongoose.a
 	@ln -sf $(SO) $(BUILD)/libmongoose.so.$(MAJOR)
 	@ln -sf libmongoose.so.$(MAJOR) $(BUILD)/libmongoose.so
+
+# A second build, since cargo makes libraries and a program of one package in a different way.
+PROGRAM_FEATURES := program$(if $(findstring --no-default-features,$(CARGO_FLAGS)),, self-signed)
+
+program:
+	$(CARGO) build --locked --profile program --bin mongoose --features '$(PROGRAM_FEATURES)' $(CARGO_FLAGS)
+	@mkdir -p $(BUILD)
+	@cmp -s $(TARGET_DIR)/program/mongoose $(BUILD)/mongoose || \
+	  $(INSTALL) -m 755 $(TARGET_DIR)/program/mongoose $(BUILD)/mongoose
 
 $(BUILD)/%: examples/%.c include/mongoose.h | lib
 	$(CC) $(CFLAGS) -Iinclude -o $@ $< -L$(BUILD) -lmongoose -lpthread -Wl,-rpath,'$$ORIGIN'
@@ -147,13 +161,19 @@ FILL_PC = $(FILL) -e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|
 FILL_CMAKE = $(FILL) -e 's|@LIBDIR@|$(LIBDIR)|g' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g'
 D_LIB     := $(DESTDIR)$(LIBDIR)
 D_INCLUDE := $(DESTDIR)$(INCLUDEDIR)
+D_BIN     := $(DESTDIR)$(BINDIR)
+D_UNITS   := $(DESTDIR)$(UNITDIR)
+# Where shells look for completions.
+D_BASH    := $(DESTDIR)$(DATADIR)/bash-completion/completions
+D_ZSH     := $(DESTDIR)$(DATADIR)/zsh/site-functions
+D_FISH    := $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 D_MAN     := $(DESTDIR)$(MANDIR)
 D_DOC     := $(DESTDIR)$(DOCDIR)
 MAN_PAGES := $(notdir $(wildcard man/*.[135]))
 
 # Copies what is built, and builds nothing: root may have no Rust.
 install:
-	@if ! test -f $(BUILD)/$(SO) || ! test -f $(BUILD)/libmongoose.a; then \
+	@if ! test -f $(BUILD)/$(SO) || ! test -f $(BUILD)/libmongoose.a || ! test -f $(BUILD)/mongoose; then \
 	  echo 'Nothing is built yet: `make` comes first, then `make install`.' >&2; exit 1; fi
 	$(INSTALL) -d '$(D_LIB)/pkgconfig' '$(D_LIB)/cmake/mongoose' '$(D_INCLUDE)'
 	$(INSTALL) -m 755 $(BUILD)/$(SO) '$(D_LIB)/$(SO)'
@@ -166,6 +186,15 @@ install:
 	  $(FILL_CMAKE) packaging/$$file.cmake.in > '$(D_LIB)/cmake/mongoose/'$$file.cmake || exit 1; \
 	done
 	chmod 644 '$(D_LIB)/pkgconfig/mongoose.pc' '$(D_LIB)'/cmake/mongoose/*.cmake
+	$(INSTALL) -d '$(D_BIN)' '$(D_UNITS)' '$(D_BASH)' '$(D_ZSH)' '$(D_FISH)'
+	$(INSTALL) -m 755 $(BUILD)/mongoose '$(D_BIN)/mongoose'
+	for unit in mongoose.service mongoose.socket; do \
+	  sed -e 's|@BINDIR@|$(BINDIR)|g' packaging/systemd/$$unit.in > '$(D_UNITS)/'$$unit || exit 1; \
+	  chmod 644 '$(D_UNITS)/'$$unit || exit 1; \
+	done
+	$(INSTALL) -m 644 packaging/completions/mongoose.bash '$(D_BASH)/mongoose'
+	$(INSTALL) -m 644 packaging/completions/mongoose.zsh '$(D_ZSH)/_mongoose'
+	$(INSTALL) -m 644 packaging/completions/mongoose.fish '$(D_FISH)/mongoose.fish'
 	for page in $(MAN_PAGES); do \
 	  folder='$(D_MAN)'/man$${page##*.} && $(INSTALL) -d "$$folder" && \
 	  $(INSTALL) -m 644 man/$$page "$$folder/$$page" || exit 1; \
@@ -178,6 +207,8 @@ uninstall:
 	rm -f '$(D_LIB)/$(SO)' '$(D_LIB)/libmongoose.so.$(MAJOR)' '$(D_LIB)/libmongoose.so' \
 	  '$(D_LIB)/libmongoose.a' '$(D_INCLUDE)/mongoose.h' '$(D_LIB)/pkgconfig/mongoose.pc'
 	rm -rf '$(D_LIB)/cmake/mongoose'
+	rm -f '$(D_BIN)/mongoose' '$(D_UNITS)/mongoose.service' '$(D_UNITS)/mongoose.socket' \
+	  '$(D_BASH)/mongoose' '$(D_ZSH)/_mongoose' '$(D_FISH)/mongoose.fish'
 	for page in $(MAN_PAGES); do rm -f '$(D_MAN)'/man$${page##*.}/$$page; done
 	rm -f '$(D_DOC)/manual.html'
 	rmdir '$(D_DOC)' 2>/dev/null || true
@@ -186,6 +217,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib examples run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn \
+.PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn \
   litmus cadaver gio drives \
   soak header docs install uninstall clean

@@ -22,6 +22,7 @@ pub mod files;
 pub mod http;
 pub mod listening;
 pub mod log;
+pub mod long_files;
 pub mod options;
 pub mod pattern;
 pub mod peer;

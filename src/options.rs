@@ -16,7 +16,7 @@ use crate::listening::{self, Entry};
 type Refusal = &'static CStr;
 
 macro_rules! options {
-    ($($id:ident = $name:literal, $default:expr;)*) => {
+    ($($(#[doc = $about:literal])? $id:ident = $name:literal, $default:expr;)*) => {
         /// The number of an option, which is its index in `OPTIONS`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
@@ -24,6 +24,9 @@ macro_rules! options {
 
         /// The names and defaults of all options.
         pub const OPTIONS: &[(&CStr, Option<&CStr>)] = &[$(($name, $default)),*];
+
+        /// What each option is for, in a line: the comments of the table.
+        pub const ABOUT: &[&str] = &[$(concat!("" $(, $about)?)),*];
 
         const IDS: &[OptionId] = &[$(OptionId::$id),*];
     };
@@ -33,58 +36,111 @@ macro_rules! options {
 const CGI_PATTERN: &CStr = c"**.cgi$|**.pl$|**.php$";
 
 options! {
+    /// Who may connect: subnets with + or -, the last match decides, as -0.0.0.0/0,+192.168/16.
     AccessControlList = c"access_control_list", None;
+    /// A file to which a line is appended for each request (Combined Log Format).
     AccessLogFile = c"access_log_file", None;
+    /// The realm of passwords, and the name of the server for CGI programs.
     AuthDomain = c"auth_domain", Some(c"mydomain.com");
+    /// Variables for CGI programs, as NAME=VALUE,NAME=VALUE.
     CgiEnvironment = c"cgi_environment", None;
+    /// The program that runs every CGI program, as php-cgi; else each is executed itself.
     CgiInterpreter = c"cgi_interpreter", None;
+    /// Which files are CGI programs; none: no file is run.
     CgiPattern = c"cgi_pattern", Some(CGI_PATTERN);
+    /// Milliseconds after which a CGI program that does nothing is ended.
     CgiTimeoutMs = c"cgi_timeout_ms", Some(c"60000");
+    /// The password file for who may write by WebDAV; without it nobody may.
     DavAuthFile = c"dav_auth_file", None;
+    /// yes: PROPFIND may ask for all that is below a directory.
     DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
+    /// The charset of types of text that tell none, as utf-8.
     DefaultCharset = c"default_charset", None;
+    /// Which handlers may answer later: get or all.
     DeferredAnswers = c"deferred_answers", Some(c"get");
+    /// The directory that is served.
     DocumentRoot = c"document_root", None;
+    /// Whether Basic authentication is taken beside Digest: no, tls or always.
     EnableBasicAuth = c"enable_basic_auth", Some(c"no");
+    /// yes: a directory without index file is listed.
     EnableDirectoryListing = c"enable_directory_listing", Some(c"yes");
+    /// yes: a.js.br or a.js.gz is sent for a.js to clients that take it.
     EnablePrecompressed = c"enable_precompressed", Some(c"no");
+    /// yes: pages may run commands, and include files from anywhere.
     EnableSsiExec = c"enable_ssi_exec", Some(c"no");
+    /// yes: who may write does so from the pages that list directories.
     EnableUploads = c"enable_uploads", Some(c"no");
+    /// A file to which a line is appended for each failure.
     ErrorLogFile = c"error_log_file", None;
+    /// Header fields for every answer: lines of the form Name: value.
     ExtraHeaders = c"extra_headers", None;
+    /// Media types by extension, as .foo=text/plain,.bar=image/png.
     ExtraMimeTypes = c"extra_mime_types", None;
+    /// Memory for the content of small files.
     FileCacheBytes = c"file_cache_bytes", Some(c"16777216");
+    /// Which symbolic links are followed: yes, no, or same_owner.
     FollowSymlinks = c"follow_symlinks", Some(c"yes");
+    /// One password file for everything, in place of .htpasswd in each directory.
     GlobalAuthFile = c"global_auth_file", None;
+    /// Files that nobody gets or sees, by their names or paths, as **.bak$|**/private/.
     HideFilesPatterns = c"hide_files_patterns", None;
+    /// Milliseconds without traffic after which a connection is closed; 0: never.
     IdleTimeoutMs = c"idle_timeout_ms", Some(c"30000");
+    /// What a directory shows in place of a listing, the first that exists.
     IndexFiles = c"index_files", Some(c"index.html,index.htm,index.cgi,index.php,index.lp");
+    /// What a walk over websockets sees as content: none, or the last message.
     IterateContent = c"iterate_content", Some(c"none");
+    /// What a walk visits: websockets, or all connections.
     IterateOver = c"iterate_over", Some(c"websockets");
+    /// Milliseconds for which a walk of another thread waits; 0: for ever.
     IterateTimeoutMs = c"iterate_timeout_ms", Some(c"10000");
+    /// Where the server listens, as 8080, 127.0.0.1:8080, [::]:80r,[::]:443s, unix:run.sock:0660.
     ListeningPort = c"listening_port", None;
+    /// The most memory for all request bodies and send queues together.
     MaxBufferedBytes = c"max_buffered_bytes", Some(c"1073741824");
+    /// The most CGI programs that run at a time; 0: no limit.
     MaxCgiProcesses = c"max_cgi_processes", Some(c"256");
+    /// The most connections at a time; 0: as many as the system allows.
     MaxConnections = c"max_connections", Some(c"0");
+    /// The longest request body that is kept in memory.
     MaxRequestBodyBytes = c"max_request_body_bytes", Some(c"268435456");
+    /// The longest head of a request.
     MaxRequestHeaderBytes = c"max_request_header_bytes", Some(c"16384");
+    /// The most bytes that wait for one client.
     MaxSendQueueBytes = c"max_send_queue_bytes", Some(c"268435456");
+    /// The longest upload to a file or a CGI program; 0: as long as the disk has room.
     MaxUploadBytes = c"max_upload_bytes", Some(c"0");
+    /// The longest message of a websocket.
     MaxWebsocketMessageBytes = c"max_websocket_message_bytes", Some(c"67108864");
+    /// Milliseconds in which a request must be complete; 0: any time.
     RequestTimeoutMs = c"request_timeout_ms", Some(c"30000");
+    /// The user that the process becomes once it listens.
     RunAsUser = c"run_as_user", None;
+    /// A PEM file with the authorities of client certificates, which are then asked for.
     SslCaCertificate = c"ssl_ca_certificate", None;
+    /// A PEM file with key and certificates: the ports then speak TLS.
     SslCertificate = c"ssl_certificate", None;
+    /// Certificates by the name that a client asks for, as host=file,*.example.org=file.
     SslCertificates = c"ssl_certificates", None;
+    /// The versions of TLS that are spoken.
     SslProtocols = c"ssl_protocols", Some(c"1.2,1.3");
+    /// Whether clients must have a certificate: require, or optional.
     SslVerifyClient = c"ssl_verify_client", None;
+    /// Which files are pages with includes, as **.shtml$.
     SsiPattern = c"ssi_pattern", None;
+    /// Subnets, or unix, of proxies that are believed for whom they speak.
     TrustedProxies = c"trusted_proxies", None;
+    /// yes: anybody may write from those pages, where enable_uploads is yes.
     UploadsByAnybody = c"uploads_by_anybody", Some(c"no");
+    /// Places in the file system by the path of a request, as /docs=/usr/share/doc.
     UrlRewrites = c"url_rewrites", None;
+    /// yes: messages of websockets are compressed where the client can.
     WebsocketDeflate = c"websocket_deflate", Some(c"no");
+    /// What a websocket handler is shown: messages, or frames.
     WebsocketDelivery = c"websocket_delivery", Some(c"messages");
+    /// Milliseconds after which an idle websocket is pinged; 0: never.
     WebsocketPingIntervalMs = c"websocket_ping_interval_ms", Some(c"5000");
+    /// The subprotocols of websockets, the first that the client knows is taken.
     WebsocketProtocols = c"websocket_protocols", None;
 }
 
@@ -694,6 +750,15 @@ mod tests {
             let default = default.map_or(&b""[..], CStr::to_bytes);
             assert_eq!(config.apply(id, default), Ok(()), "{name:?}");
             assert_eq!(config, Config::default(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_a_line_that_says_what_it_is_for() {
+        assert_eq!(ABOUT.len(), OPTIONS.len());
+        for ((name, _), about) in OPTIONS.iter().zip(ABOUT) {
+            let about = about.trim();
+            assert!(about.ends_with('.') && about.len() < 100, "{name:?}: {about:?}");
         }
     }
 

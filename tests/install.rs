@@ -3,7 +3,10 @@
 #[macro_use]
 #[path = "c_boundary/support/needs.rs"]
 mod needs;
+#[path = "c_boundary/support/make.rs"]
+mod make;
 
+use make::make;
 use needs::{lacks, outside};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,27 +49,7 @@ fn cc() -> Command {
     Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()))
 }
 
-/// A `make` of this repository.
-fn make(args: &[&str]) -> Command {
-    let mut command = Command::new("make");
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args);
-    // A make around `cargo test` has job slots that do not reach through.
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CARGO_MAKEFLAGS"] {
-        command.env_remove(name);
-    }
-    // What cargo tells this test of its package; ring would be built again for it.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text == "OUT_DIR"
-            || ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|s| text.starts_with(s))
-        {
-            command.env_remove(&name);
-        }
-    }
-    command
-}
-
-/// Builds the libraries, once.
+/// Builds the libraries and the program, once.
 fn build() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| drop(run(&mut make(&["all"]))));
@@ -134,6 +117,7 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
     assert_eq!(
         others,
         [
+            "bin/mongoose",
             "include/mongoose.h",
             "lib/cmake/mongoose/mongooseConfig.cmake",
             "lib/cmake/mongoose/mongooseConfigVersion.cmake",
@@ -142,7 +126,12 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
             "lib/libmongoose.so.5",
             "lib/libmongoose.so.5.0.0",
             "lib/pkgconfig/mongoose.pc",
+            "lib/systemd/system/mongoose.service",
+            "lib/systemd/system/mongoose.socket",
+            "share/bash-completion/completions/mongoose",
             "share/doc/mongoose/manual.html",
+            "share/fish/vendor_completions.d/mongoose.fish",
+            "share/zsh/site-functions/_mongoose",
         ]
     );
     // Every page that is checked in, in the folder of its section.
@@ -159,8 +148,28 @@ fn what_is_installed_lies_where_it_should_and_can_be_uninstalled() {
     {
         assert_eq!(fs::read_link(prefix.join("lib").join(link)).expect(link), Path::new(to));
     }
+    for file in files_below(&prefix) {
+        let metadata = fs::symlink_metadata(prefix.join(&file)).expect("installed file");
+        let is_run = file.starts_with("bin/") || file.contains(".so.5.0.0");
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777;
+        if metadata.is_file() {
+            assert_eq!(mode, if is_run { 0o755 } else { 0o644 }, "{file}: {mode:o}");
+        }
+    }
+    let unit = fs::read_to_string(prefix.join("lib/systemd/system/mongoose.service"));
+    assert!(unit.expect("the unit").contains("\nExecStart=/opt/web/bin/mongoose "));
     install("uninstall", &stage, false);
     assert_eq!(files_below(&prefix), [""; 0]);
+}
+
+#[test]
+fn the_program_needs_no_library_but_those_of_the_system() {
+    let (stage, _) = installed("program");
+    let program = stage.join("opt/web/bin/mongoose");
+    let told = run(Command::new(&program).arg("--version").env_clear());
+    assert_eq!(told, format!("mongoose {}", env!("CARGO_PKG_VERSION")));
+    let needed = run(Command::new("readelf").arg("-d").arg(&program));
+    assert!(needed.contains("(NEEDED)") && !needed.contains("libmongoose"), "{needed}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src`, from the roof to the ground. Those of a line do not know each other.
 const FLOORS: &[&[&str]] = &[
+    &["bin"],
     &["ffi"],
     &["server"],
     &["connection"],
@@ -17,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["cgi", "auth", "websocket", "tls"],
     &["options", "clock"],
     &["http", "log"],
-    &["routes", "timers", "acl", "pattern", "listening"],
+    &["routes", "timers", "acl", "pattern", "listening", "long_files"],
     &["abi", "peer", "test_folder"],
 ];
 
@@ -44,7 +45,7 @@ fn module_of(path: &Path) -> Vec<String> {
     let inside = path.strip_prefix(source()).expect("a file of src").with_extension("");
     let mut parts: Vec<String> =
         inside.iter().map(|part| part.to_str().expect("text").to_owned()).collect();
-    if parts.last().is_some_and(|last| last == "mod" || last == "lib") {
+    if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
         parts.pop();
     }
     parts
@@ -54,12 +55,19 @@ fn module_of(path: &Path) -> Vec<String> {
 fn imports_of(path: &Path, module: &[String]) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).expect("a file");
     let text = text.split("#[cfg(test)]\nmod tests").next().expect("a part");
-    let is_folder = path.file_name().is_some_and(|name| name == "mod.rs" || name == "lib.rs");
+    let is_folder = path
+        .file_name()
+        .is_some_and(|name| name == "mod.rs" || name == "lib.rs" || name == "main.rs");
     let above = if is_folder { module } else { &module[..module.len().saturating_sub(1)] };
     let mut found = Vec::new();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code: String = code.flat_map(|line| [line, "\n"]).collect();
-    for (start, base) in [("crate::", &[][..]), ("super::", above), ("self::", module)] {
+    // The program is a crate of its own, and the library is `mongoose` to it.
+    let is_program = module.first().is_some_and(|room| room == "bin");
+    let own = if is_program { &module[..module.len().min(2)] } else { &[] };
+    let library = if is_program { "mongoose::" } else { "crate::" };
+    let starts = [("crate::", own), (library, &[][..]), ("super::", above), ("self::", module)];
+    for (start, base) in starts {
         for (at, _) in code.match_indices(start) {
             let before = code[..at].chars().next_back();
             if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {

@@ -102,6 +102,19 @@ impl Conn {
         }
     }
 
+    /// Returns whether the client has been sent all of its answers, and nothing of another request has come.
+    pub fn is_idle(&self) -> bool {
+        let (State::Head(_) | State::Barred(_) | State::ProxyHeader { .. }) = self.state else {
+            return false;
+        };
+        let has_input = self.wire.has_unread() || !self.wire.input.is_empty();
+        // The kernel may have bytes that it has not announced yet.
+        self.receiving().is_none()
+            && !has_input
+            && !self.wire.must_send()
+            && !matches!(self.wire.socket.peek(&mut [0]), Ok(1))
+    }
+
     /// Returns whether the connection waits for its CGI program, and not for its client.
     pub fn waits_for_program(&self, programs: &Programs) -> bool {
         let Some(program) = self.state.program() else { return false };

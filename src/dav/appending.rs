@@ -14,11 +14,12 @@ use rustix::io::Errno;
 
 use super::temporary::{above_standard, check_size};
 use super::tree::{FILE_PIECE, FILE_PIECE_COST};
+use crate::long_files::LongFile;
 
 /// Content that is being added to the end of a file.
 #[derive(Debug)]
 pub struct Appending {
-    file: File,
+    file: LongFile,
     /// The length of the file as it was.
     start: u64,
     /// The number of bytes that are still to be added.
@@ -58,8 +59,8 @@ impl Appending {
         }
         let start = old.len();
         check_size(start.saturating_add(len))?;
-        let mut file = file.try_clone()?;
-        file.seek(SeekFrom::Start(start))?;
+        let file = LongFile::new(file.try_clone()?);
+        (&*file).seek(SeekFrom::Start(start))?;
         let mut from = from;
         from.seek(SeekFrom::Start(0))?;
         let process = std::process::id();
@@ -73,7 +74,7 @@ impl Appending {
             let len = self.left.min(FILE_PIECE as u64);
             self.is_dirty = true;
             // The kernel copies the bytes, and shares the blocks if the file system can.
-            let count = io::copy(&mut from.take(len), &mut &self.file)?;
+            let count = io::copy(&mut from.take(len), &mut &*self.file)?;
             if count == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
@@ -101,7 +102,7 @@ impl Drop for Appending {
             let _ = self.file.set_len(self.start);
         }
         // The descriptor may have copies, which would keep the lock.
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&*self.file, FlockOperation::Unlock);
     }
 }
 

@@ -22,6 +22,7 @@ use super::target::{Home, Kind, Target};
 use super::transfer_rules::{MAX_SURVEYS, is_unknown_dir, own_place};
 use super::tree::{Discard, Removal, Survey};
 use super::tree_replies::{failures, locked_inside};
+use crate::long_files;
 
 /// The removal of a directory.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ impl Delete {
         }
         let home = target.home.as_ref().filter(|_| !target.is_link);
         let _lock = home.map(|home| store::lock_if_possible(&home.dir)).transpose()?;
+        let _old = long_files::hold(&target.full);
         fs::remove_file(&target.full)?;
         if let Some(Home { dir, name }) = home {
             store::forget(dir, env.unix, name);
@@ -80,9 +82,9 @@ impl Delete {
             Stage::Survey(survey) => {
                 let (target, keys, locked) = (&self.target, &self.keys, &mut self.locked);
                 let mut is_barred = false;
-                let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
+                let mut visit = |dir: &Path, names: &[(OsString, FileType)], is_last| {
                     is_barred |= anybody::is_barred(env, target, dir, names);
-                    locked_in(env, dir, keys, locked)
+                    if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
                 };
                 let is_complete = survey.advance(budget, &mut visit)?;
                 if is_barred {

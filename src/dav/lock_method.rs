@@ -116,7 +116,10 @@ impl DeepLock {
             self.hold(env, PENDING)?;
         }
         let DeepLock { lock, conflicts, .. } = self;
-        let mut visit = |dir: &Path, _: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, _: &[(OsString, FileType)], is_last: bool| {
+            if !is_last {
+                return Ok(0);
+            }
             let state = store::load(dir, env.unix)?;
             let locks = state.members().flat_map(|(_, member)| &member.locks);
             let conflicting = locks.filter(|other| lock.conflicts_with(other));

@@ -4,7 +4,7 @@
 //!
 //! Such a file is moved into a hidden directory beside it, under the name that it had. The name of
 //! the hidden directory says what is to become of the file should the process that holds it die, so
-//! that a sweep (see [`sweep`]) knows what to do:
+//! that a sweep (see [`Sweep`]) knows what to do:
 //!
 //! ```text
 //! .mongoose-dav-held.DIGITS/NAME      is put back, under another name if that is taken
@@ -13,7 +13,7 @@
 //! ```
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, ReadDir};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -22,10 +22,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::store::STATE;
 use super::temporary::{self, Owner, PREFIX, TemporaryDir, fresh_name};
+use super::tree::NAMES_PER_UNIT;
+use crate::long_files::{self, LongFile};
 
 const SOURCE: &str = ".mongoose-dav-held.";
 const REPLACED: &str = ".mongoose-dav-replaced.";
+/// The cost of a hidden name, in units of the budget of a sweep.
+const HIDDEN_COST: usize = 4;
 /// The number of names that are tried for a file whose own name is taken.
 const NAMES_TRIED: usize = 100;
 /// The longest file name that file systems allow, in bytes (`NAME_MAX`).
@@ -111,6 +116,7 @@ impl Held {
 
     /// Removes the held file, which is no directory. If it cannot be removed, a sweep puts it back.
     pub fn remove_file(self) {
+        let _old = long_files::hold(&self.path());
         if fs::remove_file(self.path()).is_ok() {
             let _ = fs::remove_dir(&self.hidden.path);
         }
@@ -127,40 +133,73 @@ impl Held {
     }
 }
 
-/// Cleans the directory `dir` of what work that was cut short has left in it. Removes files, puts
-/// held files back, and returns the directories that are to be removed.
-pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut dirs = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let path = entry.path();
-        let name = entry.file_name();
-        if let Some(kind) = Kind::of(name.as_bytes()) {
-            dirs.extend(sweep_held(&path, kind));
-            continue;
-        }
-        if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
-            continue;
-        }
-        let Ok(file) = open_left(&path) else { continue };
-        let Ok(meta) = file.metadata() else { continue };
-        if temporary::lock(&file) != Owner::Ours {
-            continue;
-        }
-        if meta.is_dir() {
-            // The rename happens under the lock: a process that has just made the directory and
-            // waits for the lock then sees that it is gone.
-            let doomed = fresh_name(dir);
-            dirs.extend(fs::rename(&path, &doomed).is_ok().then_some(doomed));
-        } else if meta.is_file() {
-            let _ = fs::remove_file(path);
-        }
+/// The cleaning of a directory of what work that was cut short has left in it, in portions.
+#[derive(Debug)]
+pub struct Sweep {
+    dir: PathBuf,
+    rest: ReadDir,
+}
+
+impl Sweep {
+    pub fn of(dir: &Path) -> io::Result<Sweep> {
+        Ok(Sweep { dir: dir.to_path_buf(), rest: fs::read_dir(dir)? })
     }
+
+    /// Does the next portion: removes files, puts held files back, and adds the directories that are to
+    /// be removed to `dirs`. Returns true once all is done.
+    pub fn advance(&mut self, budget: &mut usize, dirs: &mut Vec<PathBuf>) -> bool {
+        while *budget > 0 {
+            *budget -= 1;
+            for _ in 0..NAMES_PER_UNIT {
+                let Some(Ok(entry)) = self.rest.next() else { return true };
+                let name = entry.file_name();
+                if name.as_bytes().starts_with(STATE.as_bytes()) {
+                    *budget = budget.saturating_sub(HIDDEN_COST);
+                    dirs.extend(sweep_name(&self.dir, &name));
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Removes the file with a hidden name, or puts back what is held there, unless it is in use. Returns a
+/// directory that is to be removed.
+fn sweep_name(dir: &Path, name: &OsStr) -> Option<PathBuf> {
+    let path = dir.join(name);
+    if let Some(kind) = Kind::of(name.as_bytes()) {
+        return sweep_held(&path, kind);
+    }
+    if !name.as_bytes().starts_with(PREFIX.as_bytes()) {
+        return None;
+    }
+    let file = LongFile::new(open_left(&path).ok()?);
+    let meta = file.metadata().ok()?;
+    if temporary::lock(&file) != Owner::Ours {
+        return None;
+    }
+    if meta.is_dir() {
+        // The rename happens under the lock: a process that has just made the directory and
+        // waits for the lock then sees that it is gone.
+        let doomed = fresh_name(dir);
+        return fs::rename(&path, &doomed).is_ok().then_some(doomed);
+    }
+    if meta.is_file() {
+        let _ = fs::remove_file(path);
+    }
+    None
+}
+
+/// Cleans a directory at once.
+#[cfg(test)]
+pub fn sweep(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut sweep, mut dirs) = (Sweep::of(dir)?, Vec::new());
+    while !sweep.advance(&mut 1, &mut dirs) {}
     Ok(dirs)
 }
 
 /// Puts back what a process that has ended held. Returns a directory that is to be removed.
-fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
+pub fn sweep_held(path: &Path, kind: Kind) -> Option<PathBuf> {
     let file = open_left(path).ok()?;
     // On a file system without locks the file may still be in use. It is put back all the same: its
     // holder gives up when it finds the file gone, while a file that is never put back would be
@@ -241,6 +280,7 @@ pub fn install(new: &Path, place: &Path, replaces: bool) -> io::Result<Option<Pa
         _ => return rename(new, place, RenameFlags::NOREPLACE).map(|()| None),
     };
     if !old.is_dir() && !fs::symlink_metadata(new)?.is_dir() {
+        let _old = long_files::hold_known(place, &old);
         return fs::rename(new, place).map(|()| None);
     }
     match rename(new, place, RenameFlags::EXCHANGE) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use super::set_aside::sweep;
+use super::set_aside::Sweep;
 use super::sorted::Sorted;
 use super::tree::{Discard, Removal};
 
@@ -16,12 +16,16 @@ const MAX_DIRS: usize = 4096;
 /// The time until a directory is swept again, in seconds: other processes may have been killed
 /// meanwhile.
 const MEMORY: u64 = 60;
+/// The part of a sweep that is done at once, in units of a budget.
+const FIRST_PORTION: usize = 64;
 
 /// The removals that are left to do, and the directories that were swept recently.
 #[derive(Debug, Default)]
 pub struct Sweeper {
     /// The directories that were swept, and when, in seconds since 1970.
     dirs: Sorted<PathBuf, u64>,
+    /// The directories that are being swept.
+    sweeps: VecDeque<Sweep>,
     found: VecDeque<Removal>,
     own: VecDeque<Leftover>,
 }
@@ -45,8 +49,24 @@ impl Sweeper {
         }
         self.dirs.insert(dir.to_path_buf(), unix);
         // Files that this process may not remove stay, and do not hinder the request.
-        let found = sweep(dir).unwrap_or_default();
-        self.found.extend(found.into_iter().map(Removal::of_hidden));
+        let Ok(sweep) = Sweep::of(dir) else { return };
+        self.sweeps.push_back(sweep);
+        // A directory of ordinary size is swept before the request goes on.
+        self.sweep(&mut { FIRST_PORTION });
+    }
+
+    /// Does the next portion of the sweeps. Returns true once there are none left.
+    fn sweep(&mut self, budget: &mut usize) -> bool {
+        while let Some(sweep) = self.sweeps.front_mut() {
+            let mut dirs = Vec::new();
+            let is_done = sweep.advance(budget, &mut dirs);
+            self.found.extend(dirs.into_iter().map(Removal::of_hidden));
+            if !is_done {
+                return false;
+            }
+            self.sweeps.pop_front();
+        }
+        true
     }
 
     /// Takes over a removal whose request was given up.
@@ -60,11 +80,14 @@ impl Sweeper {
     }
 
     pub fn is_idle(&self) -> bool {
-        self.found.is_empty() && self.own.is_empty()
+        self.sweeps.is_empty() && self.found.is_empty() && self.own.is_empty()
     }
 
-    /// Removes directories that were found. Returns true once there are none left.
+    /// Goes on with the sweeps, and removes directories that were found. Returns true once there are none left.
     pub fn advance(&mut self, budget: &mut usize) -> bool {
+        if !self.sweep(budget) {
+            return false;
+        }
         while let Some(removal) = self.found.front_mut() {
             if !removal.advance(budget) {
                 return false;

@@ -5,7 +5,7 @@
 //! A new file has no name until it is complete (`O_TMPFILE`), so that a process which is killed
 //! leaves nothing behind. A file that is to replace another has a hidden name for the moment before
 //! it is renamed. A process holds a lock (`flock`) on each hidden name that it has made: hidden
-//! names without a lock are swept away (see [`super::set_aside::sweep`]).
+//! names without a lock are swept away (see [`super::set_aside::Sweep`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -17,6 +17,8 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
+use crate::long_files::{self, LongFile};
+
 /// The start of the names of temporary files and directories; hidden like all of `STATE`.
 pub const PREFIX: &str = ".mongoose-dav.";
 const NAME_ATTEMPTS: usize = 16;
@@ -24,7 +26,7 @@ const NAME_ATTEMPTS: usize = 16;
 /// A file that is being written.
 #[derive(Debug)]
 pub struct Temporary {
-    file: File,
+    file: LongFile,
     dir: PathBuf,
     /// The hidden name; `None` for a file without a name.
     name: Option<PathBuf>,
@@ -77,7 +79,12 @@ impl Temporary {
     }
 
     fn new(file: File, dir: &Path, name: Option<PathBuf>) -> Temporary {
-        Temporary { file, dir: dir.to_path_buf(), name, process: std::process::id() }
+        Temporary {
+            file: LongFile::new(file),
+            dir: dir.to_path_buf(),
+            name,
+            process: std::process::id(),
+        }
     }
 
     pub fn file(&self) -> &File {
@@ -96,6 +103,7 @@ impl Temporary {
         }
         for _ in 0..NAME_ATTEMPTS {
             if let Some(name) = &self.name {
+                let _old = long_files::hold(target);
                 fs::rename(name, target)?;
                 self.name = None;
                 return Ok(());

@@ -36,6 +36,7 @@ use super::tree::{Discard, FileCopy, Removal, Survey, TreeCopy, changed_of};
 use super::tree_replies::{failures, locked_inside, refused};
 use crate::files::known::modified_of;
 use crate::files::resolve;
+use crate::long_files::{self, LongFile, WriteBack};
 
 /// A COPY or MOVE under way.
 #[derive(Debug)]
@@ -76,7 +77,11 @@ enum Stage {
     /// Searches the trees for locks, and the source for files that are hidden there but would not
     /// be at the destination. The flag marks the source.
     Survey(Vec<(Survey, bool)>),
+    /// Sends the source of a move on its way to the disk, before it takes the name of another file.
+    Settle(LongFile, WriteBack),
     File(FileCopy),
+    /// The same for a copy.
+    WriteBack(WriteBack),
     Tree(TreeCopy),
     /// Removes the directory at the destination, which cannot be renamed.
     Clear(Removal),
@@ -140,7 +145,27 @@ impl Transfer {
             *budget -= 1;
             let progress = match &mut self.stage {
                 Stage::Survey(_) => self.survey(request, env, budget),
+                Stage::Settle(file, way) => match way.advance(file, budget) {
+                    Ok(true) => self.perform(request, env),
+                    Ok(false) => return Ok(None),
+                    Err(error) => Err(error.into()),
+                },
+                Stage::WriteBack(way) => {
+                    let made = match &self.made {
+                        Some(Made::File(made)) => made.file(),
+                        _ => return Err(500.into()),
+                    };
+                    match way.advance(made, budget) {
+                        Ok(true) => self.copied(request, env),
+                        Ok(false) => return Ok(None),
+                        Err(error) => Err(error.into()),
+                    }
+                }
                 Stage::File(copy) => match copy.advance(budget) {
+                    Ok(true) if self.checked.target.exists() => {
+                        self.stage = Stage::WriteBack(WriteBack::default());
+                        Ok(())
+                    }
                     Ok(true) => self.copied(request, env),
                     Ok(false) => return Ok(None),
                     Err(error) => Err(error.into()),
@@ -205,7 +230,13 @@ impl Transfer {
         let path = match self.made.take() {
             Some(Made::Tree(made)) => made.path,
             Some(Made::Hidden { path, .. }) => path,
-            Some(Made::File(_)) | None => return Err(reply),
+            Some(Made::File(made)) => {
+                // Its descriptor is to be the last one that is closed.
+                self.stage = Stage::Remove;
+                drop(made);
+                return Err(reply);
+            }
+            None => return Err(reply),
         };
         self.stage = Stage::Undo(Removal::of_hidden(path), reply);
         Ok(())
@@ -249,12 +280,21 @@ impl Transfer {
             if self.made.is_some() {
                 return self.copied(request, env);
             }
-            return if self.must_survey_again()? { Ok(()) } else { self.perform(request, env) };
+            if self.must_survey_again()? {
+                return Ok(());
+            }
+            return match self.to_settle() {
+                Some(source) => {
+                    self.stage = Stage::Settle(source, WriteBack::default());
+                    Ok(())
+                }
+                None => self.perform(request, env),
+            };
         };
         let Checked { source, target, keys, .. } = &self.checked;
         let (locked, is_source) = (&mut self.locked, *is_source);
         let mut exposes = false;
-        let mut visit = |dir: &Path, names: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, names: &[(OsString, FileType)], is_last| {
             let own = if is_source { source } else { target };
             exposes |= anybody::is_barred(env, own, dir, names);
             if is_source && let Ok(inside) = dir.strip_prefix(&source.full) {
@@ -262,12 +302,22 @@ impl Transfer {
                 let mut paths = names.iter().map(|(name, _)| inside.join(name));
                 exposes |= paths.any(|path| is_exposed(env, &source.full, &target.full, &path));
             }
-            locked_in(env, dir, keys, locked)
+            if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
         };
         if survey.advance(budget, &mut visit)? {
             surveys.pop();
         }
         if exposes { Err(403.into()) } else { Ok(()) }
+    }
+
+    /// Opens the source of a move that replaces another file, if it is long: a rename waits for all of
+    /// it that is not on its way to the disk.
+    fn to_settle(&self) -> Option<LongFile> {
+        let Checked { source, target, .. } = &self.checked;
+        let is_long = source.metadata().is_some_and(long_files::is_long);
+        let replaces = target.exists() && !target.is_dir() && !source.is_link;
+        let file = (self.moves && is_long && replaces).then(|| open_file(&source.full))?;
+        file.ok().map(LongFile::new)
     }
 
     /// Returns whether locks may have been taken since the last survey. If so, begins the next one.
@@ -345,7 +395,8 @@ impl Transfer {
             self.stage = Stage::Tree(copy);
         } else {
             let made = Temporary::create(dir_of(place))?;
-            let copy = FileCopy::new(&from, made.file().try_clone()?, self.moves)?;
+            let copy = FileCopy::new(&from, made.file().try_clone()?, self.moves)?
+                .replacing(target.exists());
             self.made = Some(Made::File(made));
             self.stage = Stage::File(copy);
         }

@@ -27,6 +27,7 @@ use super::temporary::{Temporary, check_room, check_size, open_file};
 use super::tree::{FILE_PIECE, FILE_PIECE_COST};
 use crate::files::known::{LAST_DATE, modified_of};
 use crate::http::request::Framing;
+use crate::long_files::{LongFile, WriteBack, write_back_behind};
 
 /// A PUT under way.
 #[derive(Debug)]
@@ -38,6 +39,9 @@ pub struct Upload {
     position: u64,
     /// The part of the file that is being replaced.
     part: Option<Part>,
+    /// Whether there was a file that the new one is to replace, and the way of that one to the disk.
+    replaces: bool,
+    write_back: WriteBack,
     /// The wait for another process that changes properties in the same directory, or for another
     /// client whose content is being added to the same file.
     patience: Patience,
@@ -58,9 +62,9 @@ struct Part {
 enum Way {
     /// A new file is made of the part and the rest of the old file. The ranges of that are still to
     /// be copied.
-    Around(Option<File>, Vec<(u64, u64)>),
+    Around(Option<LongFile>, Vec<(u64, u64)>),
     /// The part is added at the end of the file, which may be as long as it likes.
-    Behind(File, Option<(Appending, Keys)>),
+    Behind(LongFile, Option<(Appending, Keys)>),
 }
 
 impl Upload {
@@ -101,7 +105,9 @@ impl Upload {
         sweeper.visit(&home.dir, env.unix);
         let made = Some(Temporary::create(&home.dir)?);
         let position = part.as_ref().map_or(0, Part::offset);
-        Ok(Upload { request, made, position, part, patience: Patience::default() })
+        let replaces = target.exists();
+        let (write_back, patience) = (WriteBack::default(), Patience::default());
+        Ok(Upload { request, made, position, part, replaces, write_back, patience })
     }
 
     /// Writes a piece of the content.
@@ -117,7 +123,12 @@ impl Upload {
 
     fn write_at(&self, piece: &[u8], position: u64) -> io::Result<()> {
         check_size(position.saturating_add(piece.len() as u64))?;
-        self.made()?.file().write_all_at(piece, position)
+        let file = self.made()?.file();
+        file.write_all_at(piece, position)?;
+        if self.replaces {
+            write_back_behind(file, position..position.saturating_add(piece.len() as u64));
+        }
+        Ok(())
     }
 
     /// Returns the file that the content is written to.
@@ -142,6 +153,11 @@ impl Upload {
         }
         // The target may have changed while the content arrived, so it is checked again.
         let target = self.target(env)?;
+        if let Some(made) = self.made.as_ref().filter(|_| target.exists())
+            && !self.write_back.advance(made.file(), budget)?
+        {
+            return Ok(None);
+        }
         let Some(Home { dir, name }) = &target.home else { return Err(409.into()) };
         self.request.may_change(env, &target, !target.exists())?;
         let locked = (!target.exists()).then(|| store::lock_if_possible(dir)).transpose();
@@ -281,7 +297,7 @@ impl Part {
                 .filter(|file| is_same(old.as_ref(), file.metadata().ok().as_ref()))
                 .map_or_else(
                     || around(&target.full, start, end, len),
-                    |f| Ok(Way::Behind(f, None)),
+                    |f| Ok(Way::Behind(LongFile::new(f), None)),
                 )?,
             _ => around(&target.full, start, end, len)?,
         };
@@ -300,7 +316,7 @@ impl Part {
 /// Opens a file of which all but the bytes from `start` to `end` is copied.
 fn around(path: &Path, start: u64, end: u64, len: u64) -> io::Result<Way> {
     let gaps = [(0, start), (end, len)].into_iter().filter(|(from, to)| from < to).collect();
-    Ok(Way::Around(Some(open_file(path)?), gaps))
+    Ok(Way::Around(Some(LongFile::new(open_file(path)?)), gaps))
 }
 
 /// Returns whether a file is the same, and has not been written to.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::secrets::FileId;
+use crate::long_files::{self, LONG};
 
 /// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
 /// 5.6.7).
@@ -58,6 +59,18 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// An open file, which is read by position (`pread(2)`), since several responses share it.
     Open(File),
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        if self.len >= LONG
+            && let Content::Open(file) =
+                std::mem::replace(&mut self.content, Content::Bytes(Vec::new()))
+        {
+            // It may be the last descriptor of a file that was removed.
+            long_files::close(file);
+        }
+    }
 }
 
 impl Known {

@@ -4,6 +4,7 @@
 //! Owns how many connections are accepted in a turn, and when accepting pauses. Refuses to know
 //! what clients ask for.
 
+use std::cell::Cell;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
@@ -45,6 +46,8 @@ pub(super) struct Acceptor {
     spare_fd: Option<OwnedFd>,
     /// Set while `max_connections` are open.
     is_full: bool,
+    /// Set if a listener may have a connection: a look at all of them in each turn would cost more.
+    may_be_busy: Cell<bool>,
     /// Set if a call of a listener may be put off.
     rests: bool,
     /// The number of connections that may still be accepted in this turn.
@@ -62,6 +65,7 @@ impl Default for Acceptor {
             next: 0,
             spare_fd: None,
             is_full: false,
+            may_be_busy: Cell::new(false),
             rests: false,
             left: 0,
             accepted: 0,
@@ -86,6 +90,7 @@ impl Acceptor {
         debug_assert!(self.listeners.is_empty(), "sockets that are watched would be forgotten");
         self.listeners = listeners;
         self.next = 0;
+        self.may_be_busy.set(true);
         // Those that are watched already keep their places among the tokens.
         let is_watched = |listener: &Listener| listener.registered;
         let mut used: Vec<usize> =
@@ -113,6 +118,7 @@ impl Acceptor {
         if !self.rests {
             return;
         }
+        self.may_be_busy.set(true);
         for listener in &mut self.listeners {
             listener.rests_until = listener.rests_until.filter(|until| is_ahead(*until, now));
         }
@@ -120,12 +126,21 @@ impl Acceptor {
     }
 
     /// Returns whether there may be a connection to accept.
+    #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.is_full
-            && self.listeners.iter().any(|listener| listener.registered && listener.may_accept())
+        self.may_be_busy.get() && self.has_busy_listener()
+    }
+
+    #[inline(never)]
+    fn has_busy_listener(&self) -> bool {
+        let may_accept = |listener: &Listener| listener.registered && listener.may_accept();
+        let is_busy = self.listeners.iter().any(may_accept);
+        self.may_be_busy.set(is_busy);
+        is_busy && !self.is_full
     }
 
     /// Returns whether another attempt to accept is due in this turn.
+    #[inline]
     pub fn may_accept(&self) -> bool {
         self.left > 0 && self.is_busy()
     }
@@ -146,11 +161,13 @@ impl Acceptor {
             listener.rests_until = None;
         }
         self.is_full = false;
+        self.may_be_busy.set(true);
     }
 
     /// Accepts connections again, since a place or a descriptor may be free.
     pub fn resume(&mut self) {
         self.is_full = false;
+        self.may_be_busy.set(true);
         for listener in &mut self.listeners {
             listener.rests_until = None;
         }
@@ -313,7 +330,10 @@ impl Server {
             // Connections that came before are not announced any more.
             listener.ready = true;
             match self.queue.watch_listener(listener.fd(), listener.place) {
-                Ok(watched) => listener.registered = watched,
+                Ok(watched) => {
+                    listener.registered = watched;
+                    self.acceptor.may_be_busy.set(true);
+                }
                 Err(error) => {
                     is_complete = false;
                     self.cx.complain(&format!("cannot watch the listening socket: {error}"));

@@ -34,9 +34,10 @@ use self::listener::RETRY_MS;
 use self::slice::Slice;
 use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
-use crate::connection::Flow;
+use crate::connection::{Conn, Flow};
 use crate::exchange::context::{Context, FORKS};
 use crate::exchange::input::SCRATCH;
+use crate::long_files;
 use crate::shared::hub::Hub;
 
 /// The task of the caller of [`Server::step`]: plain values, so that there is nothing to drop while
@@ -314,6 +315,17 @@ impl Server {
         self.take_messages();
     }
 
+    /// Closes the connections that wait for a request of which nothing has come. Returns the number of those
+    /// that are left. To be called between two turns, at the end of a server that ends its transfers.
+    pub fn close_idle(&mut self) -> usize {
+        for index in self.conns.indices() {
+            if self.conns.look_at(index).is_some_and(Conn::is_idle) {
+                self.close(index);
+            }
+        }
+        self.conns.open()
+    }
+
     /// Closes the connection that a fault of the library was in, after the panic was caught. `what`
     /// is the text of the panic.
     pub fn recover(&mut self, what: &str) {
@@ -362,6 +374,7 @@ impl Server {
         self.cx.logs.leave_parent();
         self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
+        long_files::leave_parent();
         self.acceptor.leave_parent();
         self.walks.leave_parent();
         for index in self.conns.indices() {
@@ -411,5 +424,7 @@ impl Drop for Server {
         }
         self.walks.abandon();
         self.cx.logs.end(self.cx.clock.unix);
+        self.cx.files.cache.close_files();
+        long_files::settle();
     }
 }

@@ -219,14 +219,26 @@ impl Server {
         }
         match Listener::adopt(fd) {
             Ok(mut listener) => {
-                if matches!(listener.address(), Some(Address::Local(_))) {
-                    listener.manner = Manner::Serve(Speech::Plain);
-                }
+                listener.manner = manner_of_adopted(&listener);
                 self.replace_listeners(vec![listener]);
                 self.show_listeners();
             }
             Err(error) => self.cx.complain(&format!("cannot use descriptor {fd}: {error}")),
         }
+    }
+
+    /// Takes over listening descriptors, all of them or none, in place of all sockets so far. They
+    /// are closed where one of them is no socket.
+    pub fn set_listening_sockets(&mut self, fds: &[i32]) -> io::Result<()> {
+        let listeners = fds.iter().map(|fd| {
+            let mut listener = Listener::adopt(*fd)?;
+            listener.manner = manner_of_adopted(&listener);
+            Ok(listener)
+        });
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
+        self.replace_listeners(listeners);
+        self.show_listeners();
+        Ok(())
     }
 
     /// Returns the first listening descriptor whose requests are not redirected, or -1.
@@ -263,6 +275,14 @@ fn manner_of(entry: &Entry, has_letters: bool) -> Manner {
         (Letter::Tls, _) => Manner::Serve(Speech::Tls),
         (Letter::None, Address::Internet(_)) if !has_letters => Manner::Serve(Speech::Any),
         (Letter::None, _) => Manner::Serve(Speech::Plain),
+    }
+}
+
+/// Returns what the connections of a socket get that the program has opened.
+fn manner_of_adopted(listener: &Listener) -> Manner {
+    match listener.address() {
+        Some(Address::Local(_)) => Manner::Serve(Speech::Plain),
+        _ => Manner::default(),
     }
 }
 

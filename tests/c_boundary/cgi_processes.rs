@@ -351,7 +351,7 @@ fn no_zombie_stays() {
 fn a_silent_program_is_not_waited_for_for_ever() {
     let scratch = Scratch::new();
     shell(&scratch, "silent.cgi", "echo $$ >../silent; exec sleep 1000");
-    shell(&scratch, "stuck.cgi", &format!("{HEAD}; echo one; exec sleep 1000"));
+    shell(&scratch, "stuck.cgi", &format!("{HEAD}; echo one; echo >>../stuck; exec sleep 1000"));
     shell(
         &scratch,
         "detached.cgi",
@@ -360,12 +360,11 @@ fn a_silent_program_is_not_waited_for_for_ever() {
     shell(
         &scratch,
         "slow.cgi",
-        &format!("{HEAD}; for i in 1 2 3 4 5 6 7 8; do sleep 0.5; echo $i; done"),
+        &format!("echo $$ >../slow; {HEAD}; for i in 1 2 3 4 5 6 7 8; do sleep 0.5; echo $i; done"),
     );
-    // Waiting for a program is not idling. The programs have the time at once.
-    let limit = as_many_as(3000, 5000);
+    let limit = as_many_as(3000, 10_000);
     let timeout = format!("cgi_timeout_ms={limit}");
-    let server = serve(&scratch, &[&timeout, "idle_timeout_ms=1000"]);
+    let mut server = serve(&scratch, &[&timeout]);
     let ask = |target: &str, version: &str| {
         let mut client = server.client();
         client.send(format!("GET /{target}.cgi HTTP/{version}\r\nHost: a\r\n\r\n"));
@@ -373,9 +372,13 @@ fn a_silent_program_is_not_waited_for_for_ever() {
     };
     let mut clients = ["silent", "stuck", "slow", "detached"].map(|target| ask(target, "1.1"));
     let mut old = ask("stuck", "1.0");
+    let ids = ["silent", "slow", "detached"].map(|name| pid(&scratch, name));
+    until("the others run, too", || scratch.read("stuck").lines().count() == 2);
+    // Waiting for a program is not idling.
+    server.tell("io set idle_timeout_ms 1000");
+    server.expect_line("set idle_timeout_ms: NULL");
     assert_eq!(clients[0].response().status, 504);
-    let silent = pid(&scratch, "silent");
-    until("the silent one is gone", || !exists(silent));
+    until("the silent one is gone", || !exists(ids[0]));
     let rest = String::from_utf8_lossy(&clients[1].rest()).into_owned();
     assert!(rest.ends_with("\r\n\r\n4\r\none\n\r\n"), "{rest}");
     // Where the end of the connection is that of the answer, it must not come in order.
@@ -383,8 +386,9 @@ fn a_silent_program_is_not_waited_for_for_ever() {
     assert!(rest.ends_with(b"\r\n\r\none\n") && was_reset);
     assert_eq!(clients[2].response().text(), "1\n2\n3\n4\n5\n6\n7\n8\n");
     assert_eq!(clients[3].response().text(), "");
-    let detached = pid(&scratch, "detached");
-    until("the detached one is gone", || !exists(detached));
+    until("the detached one is gone", || !exists(ids[2]));
+    server.tell("io set idle_timeout_ms 60000");
+    server.expect_line("set idle_timeout_ms: NULL");
     server.stop();
     let log = scratch.read("error.log");
     assert!(log.contains(&format!("silent.cgi: silent for {limit} ms")), "{log}");
@@ -395,12 +399,14 @@ fn a_silent_program_is_not_waited_for_for_ever() {
 fn a_client_that_is_slow_with_its_body_is_not_the_programs_fault() {
     let scratch = Scratch::new();
     shell(&scratch, "x.cgi", &format!("echo $$ >../pid; {HEAD}; cat"));
-    let server = serve(&scratch, &["cgi_timeout_ms=50", "request_timeout_ms=2000"]);
+    let mut server = serve(&scratch, &["cgi_timeout_ms=50"]);
     let mut client = server.client();
     client.send("POST /x.cgi HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
     // The request's own timeout ends it. The program had begun to answer: no second answer.
     let program = pid(&scratch, "pid");
     client.take_through("2\r\nab\r\n");
+    server.tell("io set request_timeout_ms 1000");
+    server.expect_line("set request_timeout_ms: NULL");
     let rest = String::from_utf8_lossy(&client.rest()).into_owned();
     assert_eq!(rest, "");
     until("the program is gone", || !exists(program));

@@ -1,6 +1,6 @@
 //! Limits of time and size, each set low.
 
-use crate::support::{Server, for_each, request, until};
+use crate::support::{Server, as_many_as, for_each, request, until};
 use std::time::Duration;
 
 #[test]
@@ -299,7 +299,8 @@ fn a_body_that_keeps_coming_has_more_time() {
 
 #[test]
 fn traffic_in_either_direction_keeps_a_connection_from_being_idle() {
-    let mut server = Server::start(&["idle_timeout_ms=1000"]);
+    let timeout = format!("idle_timeout_ms={}", as_many_as(1000, 10_000));
+    let mut server = Server::start(&[&timeout]);
     let [mut reader, mut writer, mut idle] = [(); 3].map(|()| server.client());
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
     let stream = "write HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n";

@@ -45,6 +45,7 @@ mod limits;
 mod listings;
 mod local_sockets;
 mod logs;
+mod long_files;
 mod options;
 mod password_files;
 mod passwords;

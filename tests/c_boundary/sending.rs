@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 
-use crate::support::{Client, Scratch, Server, as_many_as, until};
+use crate::support::{
+    Client, Scratch, Server, Trace, as_many_as, calls_cannot_fail, request, until,
+};
 
 fn serve(scratch: &Scratch, args: &[&str]) -> Server {
     let root = format!("document_root={}", scratch.join("root"));
@@ -304,4 +306,55 @@ fn who_stops_reading_a_file_is_closed_after_the_idle_timeout() {
     until("the connection is logged as over", || !scratch.read("log").is_empty());
     assert!(client.rest_or_reset().len() < LEN);
     server.stop();
+}
+
+#[test]
+fn sockets_that_take_more_at_the_same_time_do_not_share_one_turn() {
+    needs!("strace");
+    if calls_cannot_fail() {
+        return;
+    }
+    let scratch = Scratch::new();
+    scratch.write("root/long", pattern(24 << 20));
+    let file = "GET /long HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let written = request("GET", "1.1", &["data_fill 12000000 x"]);
+    for (asked, calls) in [(file, "sendfile,sendfile64"), (written, "sendto,send")] {
+        let trace = trace_of_slow_sends(&scratch, &asked, calls);
+        let is_mark = |text: &str| text.starts_with("write(1, \"polled");
+        let marks: Vec<usize> =
+            (0..trace.calls.len()).filter(|at| is_mark(&trace.calls[*at].text)).collect();
+        let [full, end] = marks[..] else { panic!("{marks:?}") };
+        let is_send = |at: &usize| trace.calls[*at].text.starts_with("send");
+        let before = (0..full).filter(is_send).count();
+        let sent = (full..end).filter(is_send).count();
+        let what = format!("{calls}: {before} calls, then {sent} in one turn");
+        assert!(before > 8 && (1..=2).contains(&sent), "{what}");
+    }
+}
+
+/// What a server does for 8 clients that ask for the same, and read much of it between two turns. Each of
+/// the `calls` that send takes longer than a turn may go on.
+fn trace_of_slow_sends(scratch: &Scratch, asked: &str, calls: &str) -> Trace {
+    let mut options = Trace::options(scratch, &format!("epoll_wait,epoll_pwait,write,{calls}"));
+    options.extend(["-e".to_owned(), format!("inject={calls}:delay_exit=4000")]);
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut server = Server::start_failing(&options, &["--step", &root]);
+    let mut clients: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send(asked);
+    }
+    let mut poll = |count: usize| {
+        server.tell(&format!("poll {count}"));
+        server.expect_line("polled");
+    };
+    // Until the sockets are full.
+    poll(400);
+    for client in &mut clients {
+        client.take(3 << 19);
+    }
+    poll(1);
+    server.tell("run");
+    server.stop();
+    Trace::read(scratch)
 }

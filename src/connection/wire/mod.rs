@@ -33,6 +33,10 @@ const TRANSFER_AT_ONCE: usize = 512 << 10;
 /// reads, a socket takes any number.
 const SEND_AT_ONCE: usize = 1 << 20;
 
+/// The number of bytes that wait from which a connection is served behind others when its socket takes
+/// more.
+const MUCH: usize = 64 << 10;
+
 /// The socket, with its input and output.
 pub struct Wire {
     pub slot: &'static Slot,
@@ -503,6 +507,8 @@ impl Wire {
         if counted != backlog {
             self.slot.backlog.store(backlog, Ordering::Relaxed);
             cx.recount(counted, backlog);
+            // It has had a share. When the socket takes more, others have their turn first.
+            self.yields |= backlog >= MUCH;
         }
         if !out.records.is_empty() {
             self.log_sent(cx, false);
@@ -545,6 +551,7 @@ impl Wire {
                 // A second attempt at once would send small pieces to a socket that is nearly full.
                 let whole = count == TRANSFER_AT_ONCE || !file.is_transfer();
                 self.writable = whole || takes_more(&self.socket);
+                self.yields |= !self.writable && !file.is_sent();
                 cx.turn.spend(count);
                 Transferred::Bytes
             }

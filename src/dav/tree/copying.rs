@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{Entries, is_own, read_entries};
+use super::{Entries, is_own};
 use crate::dav::known;
-use crate::dav::set_aside::{Kind, sweep};
+use crate::dav::set_aside::{Kind, sweep_held};
 use crate::dav::stamp::stamp;
 use crate::dav::store;
 use crate::dav::temporary::{above_standard, check_size, create_private_dir, open_file};
 use crate::files::known::modified_of;
 use crate::files::resolve::PASSWORD_FILE;
+use crate::long_files::{LongFile, write_back_behind};
 
 /// The number of bytes that are copied at once.
 pub const FILE_PIECE: usize = 256 * 1024;
@@ -30,8 +31,12 @@ pub const FILE_PIECE_COST: usize = 32;
 /// A file that is being copied.
 #[derive(Debug)]
 pub struct FileCopy {
-    from: File,
+    from: LongFile,
     to: File,
+    /// Whether the copy is to replace another file, so that it is to be on its way to the disk.
+    replaces: bool,
+    /// The number of bytes that were copied.
+    copied: u64,
     /// The number of bytes left to copy, fixed at the start: a file that grows meanwhile would have
     /// no end.
     left: u64,
@@ -50,7 +55,13 @@ impl FileCopy {
         // Not every file system has modes, so a failure is no error.
         let _ = to.set_permissions(fs::Permissions::from_mode(mode));
         let second = moves.then(|| modified_of(&meta));
-        Ok(FileCopy { from, to, left: meta.len(), second })
+        let from = LongFile::new(from);
+        Ok(FileCopy { from, to, replaces: false, copied: 0, left: meta.len(), second })
+    }
+
+    /// Says that the copy is to replace another file.
+    pub fn replacing(self, replaces: bool) -> FileCopy {
+        FileCopy { replaces, ..self }
     }
 
     /// Copies at least one piece. Returns true once all is copied.
@@ -59,7 +70,12 @@ impl FileCopy {
             *budget = budget.saturating_sub(FILE_PIECE_COST);
             // The kernel copies the bytes, and shares the blocks if the file system can.
             let len = self.left.min(FILE_PIECE as u64);
-            let count = io::copy(&mut (&self.from).take(len), &mut &self.to)?;
+            let count = io::copy(&mut (&*self.from).take(len), &mut &self.to)?;
+            let end = self.copied.saturating_add(count);
+            if self.replaces {
+                write_back_behind(&self.to, self.copied..end);
+            }
+            self.copied = end;
             self.left = self.left.saturating_sub(count);
             if count == 0 || self.left == 0 {
                 stamp(&self.to, None, self.second);
@@ -96,7 +112,7 @@ impl TreeCopy {
     pub fn new(from: PathBuf, to: PathBuf, deep: bool, whole: bool) -> io::Result<TreeCopy> {
         let mut copy = TreeCopy { root: from.clone(), whole, levels: Vec::new(), file: None };
         copy_state(&from, &to, deep)?;
-        let entries = if deep { read_entries(&from)? } else { Vec::new().into_iter() };
+        let entries = if deep { Entries::of(&from)? } else { Entries::default() };
         copy.levels.push((from, to, entries));
         Ok(copy)
     }
@@ -119,6 +135,11 @@ impl TreeCopy {
                 continue;
             }
             let Some((from, to, entries)) = self.levels.last_mut() else { return Ok(true) };
+            match entries.read(budget) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => return Err(Uncopied { inside: inside(&self.root, from), error }),
+            }
             let (from, to) = match entries.next() {
                 Some((name, kind)) => {
                     let (from, to) = (from.join(&name), to.join(&name));
@@ -152,7 +173,7 @@ impl TreeCopy {
         left_out: bool,
     ) -> io::Result<usize> {
         if is_own(name.as_bytes()) {
-            return self.pass_own(from, name);
+            return pass_own(from, name);
         }
         // Without the file that guards it, a copy of a directory would show what is in it.
         let is_needed = self.whole || name == PASSWORD_FILE;
@@ -160,7 +181,7 @@ impl TreeCopy {
             return if is_needed { Err(Errno::PERM.into()) } else { Ok(0) };
         }
         if kind.is_dir() {
-            let entries = read_entries(from)?;
+            let entries = Entries::of(from)?;
             create_private_dir(&to)?;
             let cost = copy_state(from, &to, true)?;
             self.levels.push((from.to_path_buf(), to, entries));
@@ -178,19 +199,15 @@ impl TreeCopy {
         }
         Ok(0)
     }
+}
 
-    /// Passes over a hidden name of this server: the state file is copied already, and temporary
-    /// files do not belong to the tree. But a held file does, and is an error.
-    fn pass_own(&self, from: &Path, name: &OsStr) -> io::Result<usize> {
-        if Kind::of(name.as_bytes()).is_none() {
-            return Ok(0);
-        }
-        if let Some(dir) = from.parent() {
-            // If its holder has ended, this puts the file back, and the next attempt finds it.
-            sweep(dir)?;
-        }
-        Err(Errno::EXIST.into())
-    }
+/// Passes over a hidden name of this server: the state file is copied already, and temporary
+/// files do not belong to the tree. But a held file does, and is an error.
+fn pass_own(from: &Path, name: &OsStr) -> io::Result<usize> {
+    let Some(kind) = Kind::of(name.as_bytes()) else { return Ok(0) };
+    // If its holder has ended, this puts the file back, and the next attempt finds it.
+    sweep_held(from, kind);
+    Err(Errno::EXIST.into())
 }
 
 /// Returns a path relative to the root of its tree.

@@ -7,29 +7,73 @@ mod copying;
 mod removal;
 mod survey;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs::{self, FileType};
+use std::fs::{self, FileType, ReadDir};
 use std::io;
 use std::path::Path;
-use std::vec::IntoIter;
 
 pub use self::copying::{FILE_PIECE, FILE_PIECE_COST, FileCopy, TreeCopy, Uncopied, copy_link};
 pub use self::removal::{Discard, Removal, changed_of};
 pub use self::survey::Survey;
 use super::store::STATE;
 
-/// The entries of a directory, with their types.
-type Entries = IntoIter<(OsString, FileType)>;
+/// The number of names of a directory that are read in the time of one unit of the budget.
+pub const NAMES_PER_UNIT: usize = 16;
 
-/// Reads all entries of a directory at once.
-fn read_entries(dir: &Path) -> io::Result<Entries> {
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        entries.try_reserve(1)?;
-        entries.push((entry.file_name(), entry.file_type()?));
+/// The name of a file in a directory, and its type.
+type Entry = (OsString, FileType);
+
+/// The entries of a directory, which are read in portions, and all of them before the first is used.
+#[derive(Debug, Default)]
+struct Entries {
+    /// The names that are still to be read; `None` once all are.
+    rest: Option<ReadDir>,
+    entries: VecDeque<Entry>,
+    /// The state file, which comes last.
+    state: Option<Entry>,
+}
+
+impl Entries {
+    fn of(dir: &Path) -> io::Result<Entries> {
+        Ok(Entries { rest: Some(fs::read_dir(dir)?), ..Entries::default() })
     }
-    Ok(entries.into_iter())
+
+    /// Reads the next portion, even if nothing is left of the budget. Returns true once all are read.
+    fn read(&mut self, budget: &mut usize) -> io::Result<bool> {
+        while let Some(rest) = &mut self.rest {
+            for _ in 0..NAMES_PER_UNIT {
+                let Some(entry) = rest.next().transpose()? else {
+                    self.rest = None;
+                    self.entries.extend(self.state.take());
+                    return Ok(true);
+                };
+                let entry = (entry.file_name(), entry.file_type()?);
+                if entry.0 == STATE {
+                    self.state = Some(entry);
+                    continue;
+                }
+                // One more for the state file.
+                self.entries.try_reserve(2)?;
+                self.entries.push_back(entry);
+            }
+            *budget = budget.saturating_sub(1);
+            if *budget == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the next entry.
+    fn next(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+
+    /// Puts an entry back to be the next one.
+    fn put_back(&mut self, entry: Entry) {
+        self.entries.push_front(entry);
+    }
 }
 
 /// Returns whether a name is a hidden one of this server.
@@ -58,7 +102,7 @@ mod tests {
     pub fn shown(root: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut survey = Survey::new(root.to_path_buf());
-        let mut visit = |dir: &Path, entries: &[(OsString, FileType)]| {
+        let mut visit = |dir: &Path, entries: &[(OsString, FileType)], _| {
             for (name, _) in entries {
                 let path = dir.join(name);
                 found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
@@ -84,7 +128,7 @@ mod tests {
             .unwrap();
         }
         fs::create_dir(&to).unwrap();
-        let mut visit = |dir: &Path, _: &[(OsString, FileType)]| Ok(store::load(dir, 0)?.cost());
+        let mut visit = |dir: &Path, _: &[(OsString, FileType)], _| Ok(store::load(dir, 0)?.cost());
         let mut survey = Survey::new(from.clone());
         let mut copy = TreeCopy::new(from, to, true, false).unwrap();
         let (mut surveyed, mut copied) = (0, 0);

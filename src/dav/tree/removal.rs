@@ -13,19 +13,33 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{Entries, read_entries};
+use super::Entries;
 use crate::dav::set_aside::{Held, Kind, empty};
 use crate::dav::store::STATE;
 use crate::dav::{is_failure, status_of};
+use crate::long_files;
 
 /// The largest number of failures that are reported.
 const MAX_FAILURES: usize = 100;
+/// The number of bytes that are freed in the time of one unit of the budget.
+const BYTES_PER_UNIT: u64 = 64 << 10;
+/// The cost of a file that is freed elsewhere: a thread may have to be started.
+const LONG_COST: usize = 8;
 
 /// Returns device and inode of a directory. A symbolic link to one is an error.
 fn identity(dir: &Path) -> io::Result<(u64, u64)> {
     match fs::symlink_metadata(dir)? {
         meta if meta.is_dir() => Ok((meta.dev(), meta.ino())),
         _ => Err(ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// Returns the cost of removing a file, in units of the budget: to free its blocks takes time. Those of
+/// a long file are freed by a thread.
+fn cost_of(meta: &Metadata) -> usize {
+    match long_files::is_long(meta) {
+        true => LONG_COST,
+        false => usize::try_from(long_files::size_on_disk(meta) / BYTES_PER_UNIT).unwrap_or(0),
     }
 }
 
@@ -85,7 +99,10 @@ impl Removal {
             let root = self.root.clone();
             match fs::symlink_metadata(&root) {
                 Ok(meta) if meta.is_dir() => self.enter(root),
-                Ok(_) => self.tried(fs::remove_file(&root), &root),
+                Ok(meta) => {
+                    let _old = long_files::hold_known(&root, &meta);
+                    self.tried(fs::remove_file(&root), &root);
+                }
                 Err(error) => self.tried(Err(error), &root),
             }
         }
@@ -93,6 +110,16 @@ impl Removal {
         while *budget > 0 {
             *budget -= 1;
             let Some(level) = self.levels.last_mut() else { return true };
+            match level.entries.read(budget) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    let dir = std::mem::take(&mut level.dir);
+                    self.levels.pop();
+                    self.tried(Err(error), &dir);
+                    continue;
+                }
+            }
             let Some((name, kind)) = level.entries.next() else {
                 let Some(Level { dir, stays, .. }) = self.levels.pop() else {
                     debug_assert!(false, "the last level is gone");
@@ -108,22 +135,35 @@ impl Removal {
             if level.stays && name == STATE {
                 continue;
             }
-            let path = level.dir.join(name);
-            match kind.is_dir() {
-                true => self.enter(path),
-                false => self.tried(self.remove_file(&path), &path),
+            let path = level.dir.join(&name);
+            if kind.is_dir() {
+                self.enter(path);
+                continue;
             }
+            let meta = fs::symlink_metadata(&path);
+            if meta.as_ref().is_ok_and(long_files::is_long) && long_files::is_busy() {
+                // Many long files are being freed: this one is removed in a later turn.
+                level.entries.put_back((name, kind));
+                *budget = 0;
+                break;
+            }
+            let removed = meta.and_then(|meta| {
+                *budget = budget.saturating_sub(cost_of(&meta));
+                self.remove_file(&path, &meta)
+            });
+            self.tried(removed, &path);
         }
         self.levels.is_empty()
     }
 
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
+    fn remove_file(&self, path: &Path, meta: &Metadata) -> io::Result<()> {
         if let Some(begun) = self.changed
             && path.file_name() != Some(OsStr::new(STATE))
-            && changed_of(&fs::symlink_metadata(path)?) > begun
+            && changed_of(meta) > begun
         {
             return Err(Errno::EXIST.into());
         }
+        let _old = long_files::hold_known(path, meta);
         fs::remove_file(path)
     }
 
@@ -149,7 +189,7 @@ impl Removal {
         }
     }
 
-    /// Reads the entries of a directory, so that they are removed next.
+    /// Begins to read a directory, so that its entries are removed next.
     fn enter(&mut self, dir: PathBuf) {
         let identity = match identity(&dir) {
             Ok(identity) => identity,
@@ -158,15 +198,8 @@ impl Removal {
         if self.is_hidden {
             let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
         }
-        match read_entries(&dir) {
-            Ok(mut entries) => {
-                let place = entries.as_slice().iter().position(|(name, _)| name == STATE);
-                if let Some(place) = place {
-                    let last = entries.len() - 1;
-                    entries.as_mut_slice().swap(place, last);
-                }
-                self.levels.push(Level { dir, identity, entries, stays: false });
-            }
+        match Entries::of(&dir) {
+            Ok(entries) => self.levels.push(Level { dir, identity, entries, stays: false }),
             Err(error) => self.tried(Err(error), &dir),
         }
     }

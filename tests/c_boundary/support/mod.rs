@@ -15,6 +15,7 @@ mod scratch;
 mod sealed;
 mod server;
 mod toolchain;
+mod trace;
 #[cfg(feature = "tls")]
 mod tunnel;
 mod websocket;
@@ -34,6 +35,7 @@ pub use toolchain::{
     tool,
 };
 #[cfg(feature = "tls")]
+pub use trace::{Call, Trace};
 pub use tunnel::{Tunnel, client_config, open};
 pub use websocket::{Websocket, WebsocketServer, close_payload, frame, handshake, header};
 
