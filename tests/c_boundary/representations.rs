@@ -1,6 +1,6 @@
 //! Compressed siblings of files, and fields that a program adds to answers with files.
 
-use crate::support::{Response, Scratch, Server, for_each};
+use crate::support::{Response, Scratch, Server, as_many_as, for_each};
 
 const BR: &str = "<brotli>";
 const GZ: &str = "<gzip, a little longer>";
@@ -191,9 +191,10 @@ fn packed(content: &[u8]) -> Vec<u8> {
 fn what_is_stored_compressed_only_is_unpacked_for_who_needs_that() {
     let scratch = Scratch::new();
     let small = b"var a = 1;\n".to_vec();
-    let large: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
-    let zeros = vec![0; 3_000_000];
-    let (one, other) = large.split_at(1_000_000);
+    let len = as_many_as(3_000_000, 70_000);
+    let large: Vec<u8> = (0..len as u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let zeros = vec![0; len];
+    let (one, other) = large.split_at(len / 3);
     let members = [packed(one), packed(b""), packed(other)].concat();
     let files = [
         ("small.js", packed(&small), &small),
@@ -288,7 +289,8 @@ fn what_is_stored_compressed_only_is_unpacked_for_who_needs_that() {
 #[test]
 fn a_file_that_cannot_be_unpacked_ends_incomplete() {
     let scratch = Scratch::new();
-    let content: Vec<u8> = (0..300_000u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let len = as_many_as(300_000, 100_000) as u32;
+    let content: Vec<u8> = (0..len).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     let good = packed(&content);
     scratch.write("root/cut.js.gz", &good[..good.len() - 4]);
     let mut bad = good.clone();
