@@ -54,6 +54,8 @@ options! {
     DavAuthFile = c"dav_auth_file", None;
     /// yes: PROPFIND may ask for all that is below a directory.
     DavDepthInfinity = c"dav_depth_infinity", Some(c"no");
+    /// The charset of types of text that tell none, as utf-8.
+    DefaultCharset = c"default_charset", None;
     /// Which handlers may answer later: get or all.
     DeferredAnswers = c"deferred_answers", Some(c"get");
     /// The directory that is served.
@@ -235,6 +237,7 @@ pub struct Config {
     pub cgi_timeout_ms: u64,
     pub dav_auth_file: Option<PathBuf>,
     pub dav_depth_infinity: bool,
+    pub default_charset: Option<String>,
     pub deferred_answers: DeferredAnswers,
     pub document_root: Option<PathBuf>,
     pub enable_basic_auth: BasicAuth,
@@ -303,6 +306,7 @@ impl Default for Config {
             cgi_timeout_ms: 60_000,
             dav_auth_file: None,
             dav_depth_infinity: false,
+            default_charset: None,
             deferred_answers: DeferredAnswers::Get,
             document_root: None,
             enable_basic_auth: BasicAuth::No,
@@ -386,6 +390,7 @@ impl Config {
             Id::CgiTimeoutMs => self.cgi_timeout_ms = milliseconds(value)?,
             Id::DavAuthFile => self.dav_auth_file = path(value),
             Id::DavDepthInfinity => self.dav_depth_infinity = yes(value),
+            Id::DefaultCharset => self.default_charset = charset(value)?,
             Id::DeferredAnswers => {
                 let words = [("get", DeferredAnswers::Get), ("all", DeferredAnswers::All)];
                 self.deferred_answers = word(value, &words, c"Option value must be get or all")?;
@@ -550,6 +555,14 @@ fn text(value: &[u8]) -> Result<&str, Refusal> {
 
 fn optional_text(value: &[u8]) -> Result<Option<String>, Refusal> {
     Ok(Some(text(value)?.to_owned()).filter(|value| !value.is_empty()))
+}
+
+/// Parses the name of a charset, which is a token (RFC 9110, section 8.3.2).
+fn charset(value: &[u8]) -> Result<Option<String>, Refusal> {
+    match value.iter().all(crate::http::request::is_token_byte) {
+        true => optional_text(value),
+        false => Err(c"Option value must be the name of a charset"),
+    }
 }
 
 /// Parses a path, which may hold any bytes.
@@ -772,6 +785,7 @@ mod tests {
             ("access_control_list", b"+10/8", &[b"10/8", b"+10/8,", b"+\xff"]),
             ("auth_domain", b"x", &[b"\xff", b"a\0b"]),
             ("cgi_environment", b"A=B, C=", &[b"A", b"=x", b"A=B,C"]),
+            ("default_charset", b"utf-8", &[b"utf 8", b"a;b", b"\"a\"", b"\xff"]),
             ("deferred_answers", b"All", &[b"none", b"get "]),
             ("extra_headers", b"A: b\nC: d", &[b"A", b"A: \x01", b"Date: x", b"A: b\nc"]),
             ("extra_mime_types", b".X=a/b", &[b".x", b"=a/b"]),

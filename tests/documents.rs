@@ -290,9 +290,38 @@ fn the_settings_of_the_page_on_hardening_are_taken() {
     let block = functions.iter().find(|block| block.page == Path::new("docs/hardening.md"));
     let text = &block.expect("a block").text;
     let folder = Workshop::new("hardening");
-    let main = "int main(void) { return !harden(mg_create_server(NULL)); }";
+    let main = r#"
+int main(void) {
+  struct mg_server *server = mg_create_server(NULL);
+  if (!harden(server) || mg_set_option(server, "listening_port", "unix:app.sock") != NULL) return 1;
+  for (;;) mg_poll_server(server, 1000);
+}
+"#;
     folder.write("app.c", &format!("#include <mongoose.h>\n{text}\n{main}\n"));
-    folder.run("cc app.c -o app -lmongoose && ./app").expect("the settings");
+    for path in ["www/folder", "www/.git"] {
+        fs::create_dir_all(folder.join(path)).expect("a folder");
+    }
+    for path in ["www/index.html", "www/a.bak", "www/b~", "www/.git/config", "www/run.cgi"] {
+        folder.write(path, "content");
+    }
+    std::os::unix::fs::symlink("/etc/passwd", folder.join("www/link")).expect("a link");
+    folder.serve("cc app.c -o app -lmongoose && exec ./app", |_| {
+        let statuses = [
+            ("/index.html", "200"),
+            ("/a.bak", "404"),
+            ("/b~", "404"),
+            ("/.git/config", "404"),
+            ("/run.cgi", "403"),
+            ("/folder/", "403"),
+            ("/link", "404"),
+        ];
+        statuses.iter().all(|(path, status)| {
+            let answer = folder.ask("app.sock", path);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+            assert!(answer.contains("X-Content-Type-Options: nosniff\r\n"), "{answer}");
+            true
+        })
+    });
     // The error log is the first of them, and has nothing to tell.
     assert_eq!(fs::read_to_string(folder.join("error.log")).expect("a log"), "");
 }

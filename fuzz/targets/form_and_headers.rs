@@ -2,8 +2,33 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use mongoose::http::form_data::{self, Event, FormData};
 use mongoose::http::{form, header_value, multipart, range};
 use mongoose::pattern::matched_len;
+
+/// What is told of a form that comes in pieces.
+fn told(pieces: &[&[u8]]) -> Vec<u8> {
+    let (mut text, mut content) = (Vec::new(), FormData::new(b"x"));
+    for piece in pieces {
+        let mut tell = |event: Event<'_>| {
+            match event {
+                Event::Begin { name, file_name } => {
+                    text.push(b'[');
+                    text.extend(name);
+                    text.extend(file_name.unwrap_or_default());
+                }
+                Event::Data(data) => text.extend_from_slice(data),
+                Event::End => text.push(b']'),
+            }
+            Ok::<(), ()>(())
+        };
+        if content.take(piece, &mut tell).is_err() {
+            text.push(b'!');
+            break;
+        }
+    }
+    text
+}
 
 fuzz_target!(|data: &[u8]| {
     let [split, data @ ..] = data else { return };
@@ -20,6 +45,8 @@ fuzz_target!(|data: &[u8]| {
         assert!(part.data.end <= rest.len() && part.next > 0 && part.next <= rest.len());
         rest = &rest[part.next..];
     }
+    assert_eq!(told(&[left, right]), told(&[data]));
+    form_data::boundary(data);
     match range::parse(data, 1000) {
         range::Ranges::One(range) => assert!(range.start < range.end && range.end <= 1000),
         range::Ranges::Several(ranges) => {

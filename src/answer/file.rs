@@ -353,11 +353,12 @@ fn has_page(file: &File, at: u64) -> bool {
 mod tests {
     use super::*;
     use crate::files::cache::Cache;
+    use crate::files::mime::Types;
 
     fn known(content: &[u8], name: &str) -> (std::path::PathBuf, Entry) {
         let path = std::env::temp_dir().join(format!("sending-{name}-{}", std::process::id()));
         std::fs::write(&path, content).expect("a file");
-        let known = Cache::new(0, 1, Vec::new()).get(&path, 1).expect("the file");
+        let known = Cache::new(0, 1, Types::default()).get(&path, 1).expect("the file");
         (path, known)
     }
 

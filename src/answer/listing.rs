@@ -90,10 +90,15 @@ impl Listing {
             let outlet = write_head(request, out, cx);
             let mut portion = Vec::new();
             listing::head(&mut portion, &request.path, *order, parts);
+            if rows.is_empty() {
+                listing::nothing(&mut portion);
+            }
             *stage = Stage::Writes { outlet, portion };
         }
         let written = match stage {
-            Stage::Writes { outlet, portion } => write_rows(rows, parts, portion, outlet, out),
+            Stage::Writes { outlet, portion } => {
+                write_rows(rows, *order, parts, portion, outlet, out)
+            }
             Stage::Reads(_) => Ok(false),
         };
         match written {
@@ -136,6 +141,7 @@ fn read_on(
 /// Writes some rows, and the end of the page behind the last. Returns true at the end.
 fn write_rows(
     entries: &mut Merge,
+    order: Order,
     parts: &Parts,
     portion: &mut Vec<u8>,
     outlet: &mut Outlet,
@@ -143,7 +149,7 @@ fn write_rows(
 ) -> Result<bool, Broken> {
     let mut rows = 0;
     for entry in entries.by_ref().take(NAMES) {
-        listing::row(portion, &entry);
+        listing::row(portion, &entry, order);
         rows += 1;
     }
     let is_last = rows < NAMES;

@@ -14,6 +14,11 @@ mod program;
 #[cfg(not(feature = "cgi"))]
 #[path = "absent.rs"]
 mod program;
+#[cfg(feature = "deflate")]
+mod unpacked;
+#[cfg(not(feature = "deflate"))]
+#[path = "packed.rs"]
+mod unpacked;
 
 use std::borrow::Cow;
 
@@ -22,6 +27,7 @@ use self::file::FileBody;
 use self::listing::Listing;
 use self::page::Page;
 pub use self::program::{Gateway, Moved};
+use self::unpacked::Unpacked;
 use crate::cgi::table::Number;
 use crate::dav::form::Form;
 use crate::dav::upload::Upload;
@@ -39,6 +45,8 @@ pub const PIECE: usize = 64 * 1024;
 /// The rest of an answer, which is made when there is room for it.
 pub enum Source {
     File(Box<FileBody>),
+    /// A file that is stored compressed only.
+    Unpacked(Box<Unpacked>),
     Listing(Box<Listing>),
     /// A method of WebDAV at work. The answer begins at its end.
     Work(Box<Work>),
@@ -119,6 +127,7 @@ pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Conte
     match task {
         Task::Reply(status) => Begun::Failed(status),
         Task::Deny { until } => Begun::Denied { until },
+        Task::File(file) if file.is_unpacked() => unpacked::begin(&file, request, out, cx),
         Task::File(file) => file::begin(file, request, out, cx),
         Task::List(path) => listing::begin(path, request, out, cx),
         Task::Dav(work) => Begun::Source(Source::Work(work)),
@@ -147,6 +156,7 @@ impl Source {
     ) -> Progress {
         match self {
             Source::File(file) => file.produce(out, cx),
+            Source::Unpacked(file) => file.produce(out, cx),
             Source::Listing(listing) => listing.produce(request, out, cx),
             Source::Work(work) => dav::work_on(work, request, out, cx, read_closed),
             Source::Upload(upload) => dav::store(upload, request, cx),
@@ -184,6 +194,7 @@ impl Source {
             Source::Page(page) => page.stop(cx),
             Source::Program(gateway) => gateway.stop(cx),
             Source::File(_)
+            | Source::Unpacked(_)
             | Source::Listing(_)
             | Source::Upload(_)
             | Source::Form(_)

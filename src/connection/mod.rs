@@ -22,6 +22,7 @@ use mio::net::TcpStream;
 use self::calls::Purpose;
 use self::content::Recipient;
 pub use self::messages::Piece;
+use self::timeouts::Lateness;
 pub use self::websocket::Websocket;
 use self::websocket::WebsocketFlow;
 pub use self::wire::{Received, Wire};
@@ -74,8 +75,8 @@ pub struct Conn {
     pub number: u32,
     /// The start of the request, or of lingering, in milliseconds of the server's clock.
     since: u32,
-    /// Set when the request took too long.
-    timed_out: bool,
+    /// Whether the request took too long.
+    lateness: Lateness,
     /// What the listening socket was told.
     manner: Manner,
 }
@@ -249,14 +250,15 @@ impl Conn {
             State::Barred(waiting) if is_proxy => State::ProxyHeader { waiting, is_barred: true },
             state => state,
         };
-        Self { wire, state, number, since: now, timed_out: false, manner }
+        Self { wire, state, number, since: now, lateness: Lateness::InTime, manner }
     }
 
     /// Works until the program is to be called, or there is nothing to do for now.
     // Called from one place, several times for each request.
     #[inline(always)]
     pub fn drive(&mut self, cx: &mut Context) -> Flow {
-        if std::mem::take(&mut self.timed_out) {
+        if self.lateness == Lateness::TimedOut {
+            self.lateness = Lateness::InTime;
             return self.time_out(cx);
         }
         match &mut self.state {

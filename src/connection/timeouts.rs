@@ -4,7 +4,7 @@
 //! Refuses to know the timer wheel, and the timeouts of websockets and CGI programs.
 
 use super::closing::LINGER_MS;
-use super::websocket::Websocket;
+use super::websocket::{Websocket, WebsocketFlow};
 use super::{Conn, Flow, State};
 use crate::answer::PIECE;
 use crate::cgi::table::Programs;
@@ -14,6 +14,22 @@ use crate::options::Config;
 /// The number of bytes of content for which the request timeout is granted once more: slow links
 /// may upload, but a trickle of bytes must not hold a request for ever.
 const BYTES_PER_TIMEOUT: u64 = 16_384;
+
+/// The milliseconds that a late connection has to go on with what the kernel has for it.
+const GRACE_MS: u64 = 1;
+
+/// How a connection stands to its timeouts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Lateness {
+    #[default]
+    InTime,
+    /// A timeout is over, but the kernel has input, or room for output: the loop was away, in a handler
+    /// of another connection or in the program. The connection has one more turn. It has one only: who
+    /// always has a byte on its way gets no more time by that.
+    Grace,
+    /// The request is to be ended when the connection has its turn.
+    TimedOut,
+}
 
 impl Conn {
     /// Sets the timer anew after a change of a timeout.
@@ -57,6 +73,11 @@ impl Conn {
         }
         if let Some(websocket) = self.state.websocket_mut() {
             let flow = Websocket::timer_due(websocket, &mut self.wire, cx);
+            if !matches!(flow, WebsocketFlow::Close) {
+                self.lateness = Lateness::InTime;
+            } else if self.has_grace(cx) {
+                return Flow::Leave;
+            }
             return self.follow(cx, flow);
         }
         self.request_due(cx, since)
@@ -67,28 +88,44 @@ impl Conn {
     fn request_due(&mut self, cx: &mut Context, since: u64) -> Flow {
         let Config { idle_timeout_ms, request_timeout_ms, .. } = cx.options.config;
         let mut next = shortest(cx).unwrap_or(u64::MAX);
+        let (mut is_late, mut is_idle) = (false, false);
         if let Some(arrived) = self.receiving()
             && request_timeout_ms > 0
         {
             let allowed = request_timeout_ms.saturating_mul(1 + arrived / BYTES_PER_TIMEOUT);
-            if since >= allowed {
-                self.timed_out = true;
-                self.wire.make_ready(cx);
-                return Flow::Leave;
-            }
-            next = next.min(allowed - since);
+            is_late = since >= allowed;
+            next = next.min(allowed.saturating_sub(since));
         }
         if idle_timeout_ms > 0 {
             let quiet = u64::from(cx.clock.now.wrapping_sub(self.wire.last_active));
-            if quiet >= idle_timeout_ms && !self.wire.has_unread() {
-                return Flow::Close;
-            }
+            is_idle = quiet >= idle_timeout_ms && !self.wire.has_unread();
             next = next.min(idle_timeout_ms.saturating_sub(quiet).max(1));
+        }
+        if !is_late && !is_idle {
+            self.lateness = Lateness::InTime;
+        } else if self.has_grace(cx) {
+            return Flow::Leave;
+        } else if is_late {
+            self.lateness = Lateness::TimedOut;
+            self.wire.make_ready(cx);
+            return Flow::Leave;
+        } else {
+            return Flow::Close;
         }
         if next < u64::MAX {
             self.wire.set_timer(cx, next);
         }
         Flow::Leave
+    }
+
+    /// Gives a connection whose time is over one more turn, if the kernel has something for it.
+    fn has_grace(&mut self, cx: &mut Context) -> bool {
+        let has_grace = self.lateness == Lateness::InTime && self.wire.look_again(cx);
+        if has_grace {
+            self.lateness = Lateness::Grace;
+            self.wire.set_timer(cx, GRACE_MS);
+        }
+        has_grace
     }
 
     /// Returns the number of bytes of content that have arrived, while a request is being received.

@@ -48,9 +48,12 @@ pub fn is_barred(
 /// Returns whether a listing of the directory is what clients see of it: they are shown neither a
 /// page instead nor an error.
 pub fn is_listed(config: &Config, dir: &Path) -> bool {
+    let is_there = |page: &Path| {
+        !resolve::is_hidden(config, page) && fs::metadata(page).is_ok_and(|meta| meta.is_file())
+    };
     let is_page = |name: &String| {
-        let page = dir.join(name);
-        !resolve::is_hidden(config, &page) && fs::metadata(page).is_ok_and(|meta| meta.is_file())
+        is_there(&dir.join(name))
+            || config.enable_precompressed && is_there(&dir.join(format!("{name}.gz")))
     };
     config.enable_directory_listing && !config.index_files.iter().any(is_page)
 }
@@ -60,7 +63,16 @@ pub fn is_listed(config: &Config, dir: &Path) -> bool {
 /// listing, or take passwords from it.
 fn is_reserved(config: &Config, full: &Path, path: &[u8]) -> bool {
     let name = full.file_name().map_or(&b""[..], OsStr::as_bytes);
-    let is_index = |page: &String| name.eq_ignore_ascii_case(page.as_bytes());
+    // Some file systems leave dots and blanks at the end of a name out.
+    let kept =
+        |text: &[u8]| text.len() - text.iter().rev().take_while(|b| b". ".contains(b)).count();
+    if kept(name) < name.len() {
+        let full = full.with_file_name(OsStr::from_bytes(&name[..kept(name)]));
+        return is_reserved(config, &full, &path[..kept(path)]);
+    }
+    // A compressed page stands for one that is not there.
+    let page_name = name.strip_suffix(b".gz").unwrap_or(name);
+    let is_index = |page: &String| page_name.eq_ignore_ascii_case(page.as_bytes());
     let password_file = name.get(..resolve::PASSWORD_FILE.len()).unwrap_or_default();
     let patterns = [
         config.cgi_runs.then_some(&config.cgi_pattern),
@@ -91,6 +103,10 @@ mod tests {
             ("a.txt", false),
             ("a", false),
             ("index.htm.txt", false),
+            ("a.txt.. ", false),
+            ("a.cgi. .", true),
+            ("index.html.", true),
+            ("index.html.gz", true),
             ("cgi", false),
             ("a.cgi", true),
             ("A.CGI", true),

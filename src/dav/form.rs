@@ -28,7 +28,7 @@ pub struct Form {
     content: FormData,
     part: Part,
     /// Files that are complete, and wait for another process that changes properties.
-    waiting: Vec<(Vec<u8>, Upload)>,
+    waiting: Vec<(Vec<u8>, Box<Upload>)>,
     outcome: Outcome,
 }
 
@@ -113,7 +113,7 @@ impl Form {
             },
             Event::End => match std::mem::replace(part, Part::Unused) {
                 Part::Unused => Ok(()),
-                Part::File(name, upload) => end_file(name, *upload, &env(), waiting, outcome),
+                Part::File(name, upload) => end_file(name, upload, &env(), waiting, outcome),
                 Part::Folder(name) => {
                     make_folder(path, name, &env(), outcome);
                     Ok(())
@@ -199,9 +199,9 @@ fn begin_part(
 /// Puts a file that is complete in its place, or lets it wait for that.
 fn end_file(
     name: Vec<u8>,
-    mut upload: Upload,
+    mut upload: Box<Upload>,
     env: &Env<'_>,
-    waiting: &mut Vec<(Vec<u8>, Upload)>,
+    waiting: &mut Vec<(Vec<u8>, Box<Upload>)>,
     outcome: &mut Outcome,
 ) -> Result<(), Reply> {
     match upload.advance(env, &mut { 1 }) {

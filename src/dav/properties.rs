@@ -18,7 +18,7 @@ use super::target::without_slash;
 use super::xml::{DAV, Name, escape};
 use crate::files::known::{entity_tag, http_date, modified_of};
 use crate::files::listing::civil_date;
-use crate::files::mime::media_type;
+use crate::files::mime::Types;
 
 /// The live properties that `allprop` selects.
 const LIVE: [&str; 9] = [
@@ -150,8 +150,8 @@ impl Resource<'_> {
             "displayname" => self.display_name(),
             "getcontentlength" if is_file => self.meta.len().to_string(),
             "getcontenttype" if is_file => {
-                let types = &env.config.extra_mime_types;
-                media_type(self.full.as_os_str().as_bytes(), types).to_owned()
+                let types = Types::of(env.config);
+                types.media_type(self.full.as_os_str().as_bytes()).into_owned()
             }
             "getetag" if is_file => entity_tag(self.meta),
             "getlastmodified" => http_date(modified_of(self.meta)),

@@ -273,7 +273,8 @@ impl Upload {
             if *from >= *to || count == 0 {
                 gaps.pop();
             }
-            *budget = budget.saturating_sub(FILE_PIECE_COST);
+            // It is read, written, and sent on its way to the disk.
+            *budget = budget.saturating_sub(2 * FILE_PIECE_COST);
             self.write_at(&buf[..count], position)?;
         }
         Ok(false)

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::dav::sweeping::Sweeper;
 use crate::files::cache::{self, Cache};
 use crate::files::links::Links;
+use crate::files::mime::Types;
 use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::{Logs, shown};
@@ -147,7 +148,7 @@ impl Context {
     /// Forgets all files, since their cached fields hold media types.
     pub fn renew_cache(&mut self) {
         let config = &self.options.config;
-        let types = config.extra_mime_types.clone();
+        let types = Types::of(config);
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
         self.files.cache.links = Links::of(&self.options.config);
     }

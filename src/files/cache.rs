@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 pub use super::known::{Content, Entry, Known};
 use super::links::Links;
-use super::mime::media_type;
+use super::mime::Types;
 
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
 /// than the two calls that let the kernel send it from the file.
@@ -102,7 +102,7 @@ pub struct Cache {
     /// The largest cost of all entries together, in bytes. With 0 nothing is kept.
     budget: usize,
     max_open: usize,
-    extra_types: Vec<(String, String)>,
+    types: Types,
     /// The symbolic links that are followed.
     pub links: Links,
     /// The indexes of slots by the bytes of the path: a `Path` is equal to itself with a slash
@@ -123,13 +123,12 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Creates an empty cache. `max_open` bounds the descriptors that are kept open; `extra_types`
-    /// are the media types that take precedence over the built-in ones.
-    pub fn new(budget: usize, max_open: usize, extra_types: Vec<(String, String)>) -> Cache {
+    /// Creates an empty cache. `max_open` bounds the descriptors that are kept open.
+    pub fn new(budget: usize, max_open: usize, types: Types) -> Cache {
         Cache {
             budget,
             max_open,
-            extra_types,
+            types,
             links: Links::default(),
             indexes: HashMap::default(),
             slots: Vec::new(),
@@ -189,8 +188,8 @@ impl Cache {
     /// Removes all entries.
     #[cfg(test)]
     fn clear(&mut self) {
-        let extra_types = std::mem::take(&mut self.extra_types);
-        *self = Cache::new(self.budget, self.max_open, extra_types);
+        let types = std::mem::take(&mut self.types);
+        *self = Cache::new(self.budget, self.max_open, types);
     }
 
     /// Closes the descriptors that are kept, except for those that a response is still sent from.
@@ -225,8 +224,8 @@ impl Cache {
             loaded => loaded,
         };
         let Loaded { content, meta, is_link, settled } = loaded?;
-        let media_type = media_type(path.as_os_str().as_bytes(), &self.extra_types);
-        let known = Known::new(content, &meta, is_link, settled, media_type);
+        let media_type = self.types.media_type(path.as_os_str().as_bytes());
+        let known = Known::new(content, &meta, is_link, settled, &media_type);
         Ok((Arc::new(known), Identity::of(&meta), settled))
     }
 
@@ -428,7 +427,7 @@ mod tests {
     }
 
     fn cache() -> Cache {
-        Cache::new(1 << 20, 4, Vec::new())
+        Cache::new(1 << 20, 4, Types::default())
     }
 
     #[test]
@@ -466,7 +465,8 @@ mod tests {
         assert!(entry.validator_fields().ends_with(b".5\"\r\n"));
         assert_eq!(entry.etag(), "\"2ebc98a1.5\"");
         assert_eq!((entry.media_type(), entry.len, entry.modified), ("text/html", 5, 784_111_777));
-        let types = vec![(".html".to_owned(), "a/b".to_owned())];
+        let extra = vec![(".html".to_owned(), "a/b".to_owned())];
+        let types = Types { extra, charset: None };
         let entry = Cache::new(0, 0, types).get(&path, 1).unwrap();
         assert_eq!(entry.media_type(), "a/b");
     }
@@ -567,7 +567,7 @@ mod tests {
         let paths: Vec<PathBuf> = (0..4).map(|n| folder.write(&n.to_string(), "x")).collect();
         settle();
         let cost = cache().get(&paths[0], 1).unwrap().cost(paths[0].as_os_str());
-        let mut cache = Cache::new(3 * cost, 4, Vec::new());
+        let mut cache = Cache::new(3 * cost, 4, Types::default());
         for (look, index) in (1..).zip([0, 1, 2, 0, 3]) {
             cache.get(&paths[index], look).unwrap();
         }
@@ -609,7 +609,7 @@ mod tests {
     fn a_cache_without_budget_keeps_nothing() {
         let folder = Folder::new();
         let path = folder.write("a", "one");
-        let mut cache = Cache::new(0, 4, Vec::new());
+        let mut cache = Cache::new(0, 4, Types::default());
         assert_eq!(text(&cache.get(&path, 1).unwrap()), "one");
         assert!(cache.indexes.is_empty());
         assert_eq!((cache.oldest, cache.newest), (NONE, NONE));
@@ -620,7 +620,7 @@ mod tests {
         let folder = Folder::new();
         let large = "x".repeat(SMALL_FILE as usize + 1);
         let name = |n: u64| folder.0.join(n.to_string());
-        let mut cache = Cache::new(8 * 1024, 2, Vec::new());
+        let mut cache = Cache::new(8 * 1024, 2, Types::default());
         let mut random = 1u64;
         for look in 0..2000 {
             random = random

@@ -62,11 +62,23 @@ impl Order {
 }
 
 impl Order {
+    /// Returns the query that asks for this order; empty for the usual one.
+    fn query(self) -> &'static str {
+        match (self.key, self.descending) {
+            (Key::Name, false) => "",
+            (Key::Name, true) => "?nd",
+            (Key::Date, false) => "?da",
+            (Key::Date, true) => "?dd",
+            (Key::Size, false) => "?sa",
+            (Key::Size, true) => "?sd",
+        }
+    }
+
     /// Compares two entries. Directories come first, and entries that are equal otherwise are
     /// sorted by name, so that the page is the same each time.
     pub fn compare(self, a: &Entry, b: &Entry) -> Ordering {
         let by_key = match self.key {
-            Key::Name => a.name.cmp(&b.name),
+            Key::Name => natural(&a.name, &b.name),
             Key::Date => a.modified.cmp(&b.modified),
             // All directories count as the same size.
             Key::Size if a.is_dir && b.is_dir => Ordering::Equal,
@@ -74,8 +86,41 @@ impl Order {
         };
         let by_key = if self.descending { by_key.reverse() } else { by_key };
         let directories = b.is_dir.cmp(&a.is_dir);
-        directories.then(by_key).then_with(|| a.name.cmp(&b.name))
+        directories.then(by_key).then_with(|| natural(&a.name, &b.name))
     }
+}
+
+/// Compares two names byte by byte, but numbers in them by their value, as people do: `file2` comes
+/// before `file10`. Only equal names are equal.
+fn natural(a: &[u8], b: &[u8]) -> Ordering {
+    let (mut x, mut y) = (a, b);
+    loop {
+        let same = x.iter().zip(y).take_while(|(x, y)| x == y).count();
+        // The numbers may have begun before they differ.
+        let digits = x[..same].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number_x, rest_x) = split_number(&x[same - digits..]);
+        let (number_y, rest_y) = split_number(&y[same - digits..]);
+        if number_x.is_empty() || number_y.is_empty() {
+            return x[same..].cmp(&y[same..]).then_with(|| a.cmp(b));
+        }
+        let (value_x, value_y) = (significant(number_x), significant(number_y));
+        match value_x.len().cmp(&value_y.len()).then_with(|| value_x.cmp(value_y)) {
+            Ordering::Equal if rest_x.is_empty() && rest_y.is_empty() => return a.cmp(b),
+            Ordering::Equal => (x, y) = (rest_x, rest_y),
+            different => return different,
+        }
+    }
+}
+
+/// Splits the digits at the start off.
+fn split_number(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().take_while(|byte| byte.is_ascii_digit()).count())
+}
+
+/// Returns a number without the zeros in front of it.
+fn significant(number: &[u8]) -> &[u8] {
+    let zeros = number.iter().take_while(|byte| **byte == b'0').count();
+    &number[zeros..]
 }
 
 /// Appends the page up to the first entry. `path` is the decoded path of the directory as the
@@ -91,30 +136,39 @@ pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order, parts: &Parts) {
     }
     append(out, &["</head>\n<body>\n"]);
     append(out, &["<h1>Index of <bdi>"]);
-    breadcrumbs(out, path);
-    append(out, &["</bdi></h1>\n", parts.tools, "<table>\n<thead>\n<tr>"]);
+    breadcrumbs(out, path, order);
+    append(out, &["</bdi></h1>\n", parts.tools]);
+    append(out, &["<table aria-label=\"Files and folders\">\n<thead>\n<tr>"]);
     column(out, "Name", Key::Name, order);
-    column(out, "Modified (UTC)", Key::Date, order);
+    column(out, "Modified<span class=\"utc\"> (UTC)</span>", Key::Date, order);
     column(out, "Size", Key::Size, order);
     append(out, &["</tr>\n</thead>\n<tbody>\n"]);
     if segments(path).next().is_some() {
-        append(out, &["<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n"]);
+        append(out, &["<tr><td><a href=\"../", order.query(), "\">../</a></td>"]);
+        append(out, &["<td></td><td></td></tr>\n"]);
     }
 }
 
-/// Appends the row of an entry.
-pub fn row(out: &mut Vec<u8>, entry: &Entry) {
-    let slash = if entry.is_dir { "/" } else { "" };
+/// Appends what stands in place of the rows where there are none.
+pub fn nothing(out: &mut Vec<u8>) {
+    append(out, &["<tr><td colspan=\"3\" class=\"none\">This folder is empty.</td></tr>\n"]);
+}
+
+/// Appends the row of an entry. A link to a directory keeps the order of this page.
+pub fn row(out: &mut Vec<u8>, entry: &Entry, order: Order) {
+    let (slash, query) = if entry.is_dir { ("/", order.query()) } else { ("", "") };
     append(out, &["<tr><td><a href=\""]);
     escape_url(out, &entry.name);
-    append(out, &[slash, "\"><bdi>", &escape_html(&entry.name), slash]);
-    append(out, &["</bdi></a></td><td>", &date(entry.modified), "</td><td"]);
+    append(out, &[slash, query, "\"><bdi>"]);
+    write_html(out, &entry.name);
+    append(out, &[slash, "</bdi></a></td><td>"]);
+    time(out, entry.modified);
     if entry.is_dir {
-        append(out, &[">–</td></tr>\n"]);
+        append(out, &["</td><td>–</td></tr>\n"]);
     } else {
-        let exact = entry.size.to_string();
-        append(out, &[" title=\"", &exact, " bytes\">", &human_size(entry.size)]);
-        append(out, &["</td></tr>\n"]);
+        let mut exact = itoa::Buffer::new();
+        append(out, &["</td><td title=\"", exact.format(entry.size), " bytes\">"]);
+        append(out, &[&human_size(entry.size), "</td></tr>\n"]);
     }
 }
 
@@ -128,14 +182,14 @@ pub fn foot(out: &mut Vec<u8>, parts: &Parts) {
 }
 
 /// Appends the path, with a link to each directory above this one.
-fn breadcrumbs(out: &mut Vec<u8>, path: &[u8]) {
+fn breadcrumbs(out: &mut Vec<u8>, path: &[u8], order: Order) {
     let depth = segments(path).count();
     let root = if depth == 0 { "./" } else { "" };
-    append(out, &["<a href=\"", root, &"../".repeat(depth), "\">/</a>"]);
+    append(out, &["<a href=\"", root, &"../".repeat(depth), order.query(), "\">/</a>"]);
     for (index, segment) in segments(path).enumerate() {
         let above = depth - 1 - index;
         let here = if above == 0 { "./" } else { "" };
-        append(out, &["<a href=\"", here, &"../".repeat(above), "\">"]);
+        append(out, &["<a href=\"", here, &"../".repeat(above), order.query(), "\">"]);
         append(out, &[&escape_html(segment), "</a>/"]);
     }
 }
@@ -154,8 +208,8 @@ fn column(out: &mut Vec<u8>, title: &str, key: Key, order: Order) {
     };
     let (sorted, arrow) = match (order.key == key, order.descending) {
         (false, _) => ("", ""),
-        (true, false) => (" aria-sort=\"ascending\"", " ▲"),
-        (true, true) => (" aria-sort=\"descending\"", " ▼"),
+        (true, false) => (" aria-sort=\"ascending\"", " <span aria-hidden=\"true\">▲</span>"),
+        (true, true) => (" aria-sort=\"descending\"", " <span aria-hidden=\"true\">▼</span>"),
     };
     let turns_down = order.key == key && !order.descending;
     let direction = if turns_down { "d" } else { "a" };
@@ -179,6 +233,15 @@ pub fn escape_html(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Appends escaped text. Nearly all names need no escape.
+fn write_html(out: &mut Vec<u8>, bytes: &[u8]) {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !b"&<>\"'".contains(byte);
+    match bytes.iter().all(is_plain) {
+        true => out.extend_from_slice(bytes),
+        false => append(out, &[&escape_html(bytes)]),
+    }
 }
 
 /// Appends a path segment, in which all but the unreserved characters (RFC 3986, section 2.3) are
@@ -219,40 +282,56 @@ fn human_size(size: u64) -> String {
     }
 }
 
-/// Formats a time to the minute, in UTC.
-fn date(seconds: u64) -> String {
-    let (year, month, day) = civil_date(seconds / 86_400);
-    let (hour, minute) = (seconds % 86_400 / 3600, seconds % 3600 / 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+/// Appends a time to the minute, in UTC.
+fn time(out: &mut Vec<u8>, seconds: u64) {
+    let (date, minutes) = (civil_date(seconds / 86_400), seconds % 86_400 / 60);
+    append(out, &["<time datetime=\""]);
+    moment(out, date, b'T', minutes);
+    append(out, &["Z\">"]);
+    moment(out, date, b' ', minutes);
+    append(out, &["</time>"]);
+}
+
+/// Appends a date, a separator, and the time of day.
+fn moment(out: &mut Vec<u8>, (year, month, day): (u64, u64, u64), separator: u8, minutes: u64) {
+    let mut digits = itoa::Buffer::new();
+    let year = digits.format(year).as_bytes();
+    out.extend_from_slice(&b"0000"[year.len().min(4)..]);
+    out.extend_from_slice(year);
+    let pairs = [(b'-', month), (b'-', day), (separator, minutes / 60), (b':', minutes % 60)];
+    for (before, number) in pairs {
+        // Each of them is below 100.
+        let [tens, ones] = [number / 10 % 10, number % 10].map(|digit| b'0' + digit as u8);
+        out.extend_from_slice(&[before, tens, ones]);
+    }
 }
 
 /// Returns year, month and day in the Gregorian calendar, `days` after 1 January 1970.
 pub fn civil_date(days: u64) -> (u64, u64, u64) {
-    let is_leap =
-        |year: u64| year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
-    // The calendar repeats itself after 400 years.
+    // The calendar repeats itself after 400 years. Years are counted from March on, so that the day
+    // of a leap year is the last one: 1 March of the year 0 was 719,468 days before 1970.
     const DAYS_OF_400_YEARS: u64 = 146_097;
-    let mut year = 1970 + days / DAYS_OF_400_YEARS * 400;
-    let mut day = days % DAYS_OF_400_YEARS;
-    loop {
-        let len = if is_leap(year) { 366 } else { 365 };
-        if day < len {
-            break;
-        }
-        day -= len;
-        year += 1;
-    }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 1;
-    for len in months {
+    const DAYS_OF_100_YEARS: u64 = 36_524;
+    const DAYS_OF_4_YEARS: u64 = 1461;
+    let days = days.saturating_add(719_468);
+    let (cycles, mut day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
+    // The last of four centuries, and the last of four years, have a day more.
+    let centuries = (day / DAYS_OF_100_YEARS).min(3);
+    day -= centuries * DAYS_OF_100_YEARS;
+    let (fours, mut day) = (day / DAYS_OF_4_YEARS, day % DAYS_OF_4_YEARS);
+    let years = (day / 365).min(3);
+    day -= years * 365;
+    let lengths = [31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 31, 29];
+    let mut month = 3;
+    for len in lengths {
         if day < len {
             break;
         }
         day -= len;
         month += 1;
     }
-    (year, month, day + 1)
+    let year = cycles * 400 + centuries * 100 + fours * 4 + years + u64::from(month > 12);
+    (year, if month > 12 { month - 12 } else { month }, day + 1)
 }
 
 fn append(out: &mut Vec<u8>, parts: &[&str]) {
@@ -332,27 +411,29 @@ mod tests {
         let table = [
             (
                 entry("a.txt", false, 1536, 1_000_000_000),
-                "<tr><td><a href=\"a.txt\"><bdi>a.txt</bdi></a></td><td>2001-09-09 01:46</td>\
+                "<tr><td><a href=\"a.txt\"><bdi>a.txt</bdi></a></td>\
+                 <td><time datetime=\"2001-09-09T01:46Z\">2001-09-09 01:46</time></td>\
                  <td title=\"1536 bytes\">1.5 KiB</td></tr>\n",
             ),
             (
                 entry("d&<\"'>", true, 4096, 0),
-                "<tr><td><a href=\"d%26%3C%22%27%3E/\"><bdi>d&amp;&lt;&quot;&#39;&gt;/</bdi></a></td>\
-                 <td>1970-01-01 00:00</td><td>–</td></tr>\n",
+                "<tr><td><a href=\"d%26%3C%22%27%3E/?sd\"><bdi>d&amp;&lt;&quot;&#39;&gt;/</bdi></a></td>\
+                 <td><time datetime=\"1970-01-01T00:00Z\">1970-01-01 00:00</time></td><td>–</td></tr>\n",
             ),
             (
                 entry("javascript:x?y#z %41", false, 0, 0),
                 "<tr><td><a href=\"javascript%3Ax%3Fy%23z%20%2541\"><bdi>javascript:x?y#z %41</bdi></a></td>\
-                 <td>1970-01-01 00:00</td><td title=\"0 bytes\">0 B</td></tr>\n",
+                 <td><time datetime=\"1970-01-01T00:00Z\">1970-01-01 00:00</time></td><td title=\"0 bytes\">0 B</td></tr>\n",
             ),
             (
                 Entry { name: b"\xff\xc3\xbc\n".to_vec(), ..entry("", false, 1, 0) },
                 "<tr><td><a href=\"%FF%C3%BC%0A\"><bdi>\u{fffd}\u{fc}\u{fffd}</bdi></a></td>\
-                 <td>1970-01-01 00:00</td><td title=\"1 bytes\">1 B</td></tr>\n",
+                 <td><time datetime=\"1970-01-01T00:00Z\">1970-01-01 00:00</time></td><td title=\"1 bytes\">1 B</td></tr>\n",
             ),
         ];
         for (entry, expected) in table {
-            assert_eq!(written(|out| row(out, &entry)), expected);
+            let order = Order::from_query(Some(b"sd"));
+            assert_eq!(written(|out| row(out, &entry, order)), expected);
         }
     }
 
@@ -362,17 +443,18 @@ mod tests {
         let page = written(|out| head(out, b"/a&b/c/", order, &PLAIN));
         for part in [
             "<title>Index of /a&amp;b/c/</title>",
-            "<bdi><a href=\"../../\">/</a><a href=\"../\">a&amp;b</a>/<a href=\"./\">c</a>/</bdi>",
+            "<bdi><a href=\"../../?sa\">/</a><a href=\"../?sa\">a&amp;b</a>/<a href=\"./?sa\">c</a>/</bdi>",
             "<th scope=\"col\"><a href=\"?na\">Name</a></th>",
-            "<th scope=\"col\"><a href=\"?da\">Modified (UTC)</a></th>",
-            "<th scope=\"col\" aria-sort=\"ascending\"><a href=\"?sd\">Size ▲</a></th>",
-            "<tr><td><a href=\"../\">../</a></td>",
+            "<th scope=\"col\"><a href=\"?da\">Modified<span class=\"utc\"> (UTC)</span></a></th>",
+            "<th scope=\"col\" aria-sort=\"ascending\"><a href=\"?sd\">Size \
+             <span aria-hidden=\"true\">▲</span></a></th>",
+            "<tr><td><a href=\"../?sa\">../</a></td>",
         ] {
             assert!(page.contains(part), "{part} in {page}");
         }
         let root = written(|out| head(out, b"/", Order::from_query(Some(b"nd")), &PLAIN));
-        assert!(root.contains("<a href=\"?na\">Name ▼</a>"));
-        assert!(root.contains("<bdi><a href=\"./\">/</a></bdi>"));
+        assert!(root.contains("<a href=\"?na\">Name <span aria-hidden=\"true\">▼</span></a>"));
+        assert!(root.contains("<bdi><a href=\"./?nd\">/</a></bdi>"));
         assert!(!root.contains("../"), "nothing is above the root");
         assert!(!root.contains("<script"));
         assert!(written(|out| foot(out, &PLAIN)).ends_with("</html>\n"));
@@ -415,9 +497,65 @@ mod tests {
             assert_eq!(date(seconds), expected, "{seconds}");
         }
         date(u64::MAX);
+        civil_date(u64::MAX);
+    }
+
+    /// Returns the time as people read it.
+    fn date(seconds: u64) -> String {
+        let text = written(|out| time(out, seconds));
+        text.split(['>', '<']).nth(2).expect("a text").to_owned()
+    }
+
+    #[test]
+    fn numbers_in_names_are_compared_by_their_value() {
+        let sorted = [
+            "",
+            "A",
+            "a",
+            "a-",
+            "a0",
+            "a00",
+            "a01",
+            "a1",
+            "a1a",
+            "a1b",
+            "a02",
+            "a2",
+            "a2a",
+            "a9",
+            "a10",
+            "a10a2",
+            "a10a10",
+            "a10b1",
+            "a99999999999999999999",
+            "a100000000000000000000",
+            "aa",
+            "b",
+            "file2.txt",
+            "file10.txt",
+            "file10b",
+            "ä1",
+            "ä2",
+            "ä10",
+        ];
+        for (i, a) in sorted.iter().enumerate() {
+            for (j, b) in sorted.iter().enumerate() {
+                assert_eq!(natural(a.as_bytes(), b.as_bytes()), i.cmp(&j), "{a} {b}");
+            }
+        }
     }
 
     proptest! {
+        #[test]
+        fn names_have_one_order(names in prop::collection::vec("[012a.]{0,6}", 3)) {
+            let [a, b, c] = [0, 1, 2].map(|place| names[place].as_bytes());
+            prop_assert_eq!(natural(a, b), natural(b, a).reverse());
+            prop_assert_eq!(natural(a, b) == Ordering::Equal, a == b);
+            if natural(a, b) != Ordering::Greater && natural(b, c) != Ordering::Greater {
+                prop_assert_ne!(natural(a, c), Ordering::Greater);
+            }
+        }
+
         #[test]
         fn a_link_leads_back_to_the_name(name in prop::collection::vec(1u8.., 1..20)) {
             let dots = name == b"." || name == b"..";
@@ -433,9 +571,10 @@ mod tests {
         #[test]
         fn no_name_breaks_out_of_its_row(name in prop::collection::vec(any::<u8>(), 0..30)) {
             let entry = Entry { name, is_dir: false, size: 0, modified: 0 };
-            let row = written(|out| row(out, &entry));
-            prop_assert_eq!(row.matches('<').count(), 12);
-            prop_assert_eq!(row.matches('"').count(), 4);
+            let order = Order::from_query(None);
+            let row = written(|out| row(out, &entry, order));
+            prop_assert_eq!(row.matches('<').count(), 14);
+            prop_assert_eq!(row.matches('"').count(), 6);
             prop_assert_eq!(row.matches('\n').count(), 1);
         }
 

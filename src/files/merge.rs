@@ -38,6 +38,11 @@ impl Merge {
         self.portions.push(portion);
         Ok(())
     }
+
+    /// Returns whether no entry is left.
+    pub fn is_empty(&self) -> bool {
+        self.next.is_empty()
+    }
 }
 
 impl Iterator for Merge {

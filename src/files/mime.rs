@@ -4,7 +4,10 @@
 //! Some of the built-in types differ from those that are registered today, since pages and programs
 //! rely on the types that the 5.0 library sent.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
+
+use crate::options::Config;
 
 const DEFAULT: &CStr = c"text/plain";
 
@@ -72,14 +75,51 @@ const TYPES: &[(&str, &CStr)] = &[
     ("zip", c"application/x-zip-compressed"),
 ];
 
-/// Returns the media type of a file. `extra` takes precedence: it holds suffixes with their dot, of
-/// which the first that matches counts.
-pub fn media_type<'a>(name: &[u8], extra: &'a [(String, String)]) -> &'a str {
-    let mut extra = extra.iter();
-    match extra.find(|(suffix, _)| ends_with(name, suffix.as_bytes())) {
-        Some((_, media_type)) => media_type,
-        None => builtin(name).to_str().unwrap_or_default(),
+/// The media types that take precedence, and the charset of text.
+#[derive(Clone, Debug, Default)]
+pub struct Types {
+    /// Pairs of suffix, with its dot, and media type. The first that matches counts.
+    pub extra: Vec<(String, String)>,
+    /// The charset that the types of text get which have none.
+    pub charset: Option<String>,
+}
+
+impl Types {
+    /// Returns the types that the options set.
+    pub fn of(config: &Config) -> Types {
+        Types { extra: config.extra_mime_types.clone(), charset: config.default_charset.clone() }
     }
+
+    /// Returns the media type of a file.
+    pub fn media_type(&self, name: &[u8]) -> Cow<'_, str> {
+        let mut extra = self.extra.iter();
+        let plain = match extra.find(|(suffix, _)| ends_with(name, suffix.as_bytes())) {
+            Some((_, media_type)) => media_type,
+            None => builtin(name).to_str().unwrap_or_default(),
+        };
+        match &self.charset {
+            Some(charset) if takes_charset(plain) => format!("{plain}; charset={charset}").into(),
+            _ => plain.into(),
+        }
+    }
+}
+
+/// Returns whether a media type is one of text that does not tell its charset.
+fn takes_charset(media_type: &str) -> bool {
+    let (kind, parameters) = media_type.split_once(';').unwrap_or((media_type, ""));
+    let kind = kind.trim().to_ascii_lowercase();
+    let is_text = kind.starts_with("text/")
+        || kind.ends_with("+xml")
+        || kind.ends_with("+json")
+        || matches!(
+            kind.strip_prefix("application/"),
+            Some("json" | "javascript" | "x-javascript" | "ecmascript" | "xml")
+        );
+    let is_charset = |parameter: &str| {
+        let name = parameter.split('=').next().unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("charset")
+    };
+    is_text && !parameters.split(';').any(is_charset)
 }
 
 /// Returns the built-in media type for the extension of `name`, in any ASCII case.
@@ -193,6 +233,7 @@ mod tests {
             (".html", "text/x-never"),
         ];
         let extra = extra.map(|(suffix, kind)| (suffix.to_owned(), kind.to_owned()));
+        let types = Types { extra: extra.to_vec(), charset: None };
         let table = [
             ("a.tar.gz", "application/x-tgz"),
             ("a.GZ", "application/gzip"),
@@ -202,8 +243,42 @@ mod tests {
             ("", "text/plain"),
         ];
         for (name, expected) in table {
-            assert_eq!(media_type(name.as_bytes(), &extra), expected, "{name}");
+            assert_eq!(types.media_type(name.as_bytes()), expected, "{name}");
         }
-        assert_eq!(media_type(b"a.html", &[]), "text/html");
+        assert_eq!(Types::default().media_type(b"a.html"), "text/html");
+    }
+
+    #[test]
+    fn text_that_tells_no_charset_gets_one() {
+        let pair = |left: &str, right: &str| (left.to_owned(), right.to_owned());
+        let extra = vec![
+            pair(".l1", "text/plain; Charset=iso-8859-1"),
+            pair(".md", "text/markdown; variant=GFM"),
+            pair(".bin", "application/octet-stream"),
+            pair(".atom", "Application/Atom+XML"),
+        ];
+        let types = Types { extra, charset: Some("utf-8".to_owned()) };
+        let table = [
+            ("a.html", "text/html; charset=utf-8"),
+            ("a.js", "application/x-javascript; charset=utf-8"),
+            ("a.mjs", "text/javascript; charset=utf-8"),
+            ("a.json", "text/json; charset=utf-8"),
+            ("a.map", "application/json; charset=utf-8"),
+            ("a.webmanifest", "application/manifest+json; charset=utf-8"),
+            ("a.xml", "text/xml; charset=utf-8"),
+            ("a.xsl", "application/xml; charset=utf-8"),
+            ("a.svg", "image/svg+xml; charset=utf-8"),
+            ("a.atom", "Application/Atom+XML; charset=utf-8"),
+            ("a.md", "text/markdown; variant=GFM; charset=utf-8"),
+            ("a", "text/plain; charset=utf-8"),
+            ("a.l1", "text/plain; Charset=iso-8859-1"),
+            ("a.bin", "application/octet-stream"),
+            ("a.png", "image/png"),
+            ("a.pdf", "application/pdf"),
+            ("a.rtf", "application/rtf"),
+        ];
+        for (name, expected) in table {
+            assert_eq!(types.media_type(name.as_bytes()), expected, "{name}");
+        }
     }
 }

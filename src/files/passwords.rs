@@ -110,6 +110,7 @@ fn content_of(known: &Known) -> io::Result<Cow<'_, [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::super::cache::Cache;
+    use super::super::mime::Types;
     use super::*;
     use crate::test_folder::Folder;
     use std::time::Duration;
@@ -121,7 +122,7 @@ mod tests {
         let text: String = (0..1000).map(|user| line(user, "a")).collect();
         let path = folder.write("passwords", &text);
         std::thread::sleep(Duration::from_millis(150));
-        let (mut cache, mut passwords) = (Cache::new(0, 0, Vec::new()), Passwords::default());
+        let (mut cache, mut passwords) = (Cache::new(0, 0, Types::default()), Passwords::default());
         let mut find = |look: u64, user: &[u8]| {
             let known = cache.get(&path, look).expect("the file");
             let search = passwords.find(&known, look, b"d", user).expect("it is read");

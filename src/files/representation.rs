@@ -15,15 +15,26 @@ use crate::http::accept_encoding::Coding;
 pub struct Representation {
     /// The file that is sent.
     pub known: Entry,
-    /// The file that it stands for, and its content coding.
-    coded: Option<(Entry, &'static str)>,
+    form: Form,
     /// Whether the choice depends on the Accept-Encoding field.
     varies: bool,
 }
 
+/// What the file that is sent is to the file that was asked for.
+#[derive(Debug)]
+enum Form {
+    /// The file itself.
+    Plain,
+    /// A sibling of this file, with this content coding.
+    Coded(Entry, Coding),
+    /// A compressed sibling of a file that does not exist, which has this media type. It is unpacked
+    /// where the coding is `Identity`.
+    Alone(Box<str>, Coding),
+}
+
 impl From<Entry> for Representation {
     fn from(known: Entry) -> Representation {
-        Representation { known, coded: None, varies: false }
+        Representation { known, form: Form::Plain, varies: false }
     }
 }
 
@@ -40,39 +51,69 @@ impl Representation {
         let brotli = brotli.filter(|sibling| sibling.modified >= plain.modified);
         let gzip = gzip.filter(|sibling| sibling.modified >= plain.modified);
         let varies = brotli.is_some() || gzip.is_some();
-        let (sibling, name) = match choose(brotli.is_some(), gzip.is_some()) {
-            Coding::Identity => (None, ""),
-            Coding::Gzip => (gzip, "gzip"),
-            Coding::Brotli => (brotli, "br"),
+        let coding = choose(brotli.is_some(), gzip.is_some());
+        let sibling = match coding {
+            Coding::Identity => None,
+            Coding::Gzip => gzip,
+            Coding::Brotli => brotli,
         };
-        debug_assert!(sibling.is_some() || name.is_empty(), "a coding without a sibling is chosen");
+        debug_assert!(
+            sibling.is_some() || coding == Coding::Identity,
+            "a coding without a sibling is chosen"
+        );
         match sibling {
-            Some(known) => Representation { known, coded: Some((plain, name)), varies },
-            None => Representation { known: plain, coded: None, varies },
+            Some(known) => Representation { known, form: Form::Coded(plain, coding), varies },
+            None => Representation { known: plain, form: Form::Plain, varies },
+        }
+    }
+
+    /// Returns the representation of a file of which there is the sibling `gzip` alone. It is unpacked
+    /// where the coding is `Identity`.
+    pub fn alone(gzip: Entry, media_type: Box<str>, coding: Coding) -> Representation {
+        Representation { known: gzip, form: Form::Alone(media_type, coding), varies: true }
+    }
+
+    /// Returns whether the file is unpacked as it is sent.
+    pub fn is_unpacked(&self) -> bool {
+        matches!(self.form, Form::Alone(_, Coding::Identity))
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self.form, Form::Plain)
+    }
+
+    /// Returns the content coding, if there is one.
+    fn coding(&self) -> Option<&'static str> {
+        match self.form {
+            Form::Plain => None,
+            Form::Coded(_, coding) | Form::Alone(_, coding) => match coding {
+                Coding::Identity => None,
+                Coding::Gzip => Some("gzip"),
+                Coding::Brotli => Some("br"),
+            },
         }
     }
 
     /// Returns the entity tag, in quotes. It differs for each content coding.
     pub fn etag(&self) -> Cow<'_, str> {
-        match &self.coded {
-            None => Cow::Borrowed(self.known.etag()),
-            Some((_, coding)) => {
-                let plain = self.known.etag().trim_end_matches('"');
-                Cow::Owned(format!("{plain}.{coding}\""))
-            }
+        if self.is_plain() {
+            return Cow::Borrowed(self.known.etag());
         }
+        let sibling = self.known.etag().trim_end_matches('"');
+        Cow::Owned(format!("{sibling}.{}\"", self.coding().unwrap_or("unpacked")))
     }
 
     pub fn media_type(&self) -> &str {
-        match &self.coded {
-            None => self.known.media_type(),
-            Some((plain, _)) => plain.media_type(),
+        match &self.form {
+            Form::Plain => self.known.media_type(),
+            Form::Coded(plain, _) => plain.media_type(),
+            Form::Alone(media_type, _) => media_type,
         }
     }
 
     /// Appends `Last-Modified` and `Etag`.
     pub fn write_validators(&self, out: &mut Vec<u8>) {
-        if self.coded.is_none() {
+        if self.is_plain() {
             out.extend_from_slice(self.known.validator_fields());
             return;
         }
@@ -84,7 +125,7 @@ impl Representation {
 
     /// Appends `Last-Modified`, `Etag` and `Content-Type`.
     pub fn write_fields_but_length(&self, out: &mut Vec<u8>) {
-        if self.coded.is_none() {
+        if self.is_plain() {
             out.extend_from_slice(self.known.fields_but_length());
             return;
         }
@@ -96,7 +137,7 @@ impl Representation {
 
     /// Appends all fields that describe the whole representation.
     pub fn write_fields(&self, out: &mut Vec<u8>) {
-        if self.coded.is_none() {
+        if self.is_plain() {
             out.extend_from_slice(self.known.fields());
             return;
         }
@@ -109,7 +150,7 @@ impl Representation {
 
     /// Appends the fields of the negotiation: `Content-Encoding`, if there is content, and `Vary`.
     pub fn write_form(&self, has_content: bool, out: &mut Vec<u8>) {
-        if let (Some((_, coding)), true) = (&self.coded, has_content) {
+        if let (Some(coding), true) = (self.coding(), has_content) {
             out.extend_from_slice(b"Content-Encoding: ");
             out.extend_from_slice(coding.as_bytes());
             out.extend_from_slice(b"\r\n");

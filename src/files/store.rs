@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::cache::Cache;
 use super::known::{Entry, Known};
+use super::mime::Types;
 use super::passwords::{Passwords, Search};
 use super::secrets::Secrets;
 use super::shortcuts::Shortcuts;
@@ -30,7 +31,7 @@ pub struct Store {
 impl Default for Store {
     fn default() -> Self {
         Self {
-            cache: Cache::new(0, 0, Vec::new()),
+            cache: Cache::new(0, 0, Types::default()),
             shortcuts: Shortcuts::default(),
             secrets: Secrets::new(),
             passwords: Passwords::default(),

@@ -96,7 +96,9 @@ impl Server {
             OptionId::DavAuthFile => {
                 self.cx.files.secrets.set(Place::DavPasswords, config.dav_auth_file.clone());
             }
-            OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => self.cx.renew_cache(),
+            OptionId::DefaultCharset | OptionId::ExtraMimeTypes | OptionId::FileCacheBytes => {
+                self.cx.renew_cache();
+            }
             OptionId::DocumentRoot => self.let_programs_be_watched(),
             OptionId::MaxConnections => self.acceptor.resume(),
             OptionId::CgiTimeoutMs => {

@@ -26,7 +26,8 @@ use crate::dav::upload::Upload;
 use crate::dav::work::Work;
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
-use crate::files::cache::{Entry, is_failure};
+use crate::files::cache::{Entry, is_absence, is_failure};
+use crate::files::mime::Types;
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
@@ -245,6 +246,13 @@ impl Site<'_> {
                 }
                 task
             }
+            Err(error) if reads && !self.request.path.ends_with(b"/") && is_absence(&error) => {
+                let path = self.request.path.clone();
+                match self.packed(&full, &path) {
+                    Some(file) => Task::File(file),
+                    None => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
+                }
+            }
             Err(_) if is_dir && !self.request.path.ends_with(b"/") => self.redirect_to_directory(),
             Err(_) if is_dir => self.decide_directory(full, reads),
             Err(error) => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
@@ -322,23 +330,41 @@ impl Site<'_> {
     /// Returns the representation that the client prefers, of those that are stored beside the
     /// file.
     fn negotiate(&mut self, full: &Path, plain: Entry) -> Representation {
-        let mut sibling = |suffix| {
-            let mut path = full.as_os_str().to_owned();
-            path.push(suffix);
-            let path = Path::new(&path);
-            if resolve::is_hidden(&self.cx.options.config, path) {
-                return None;
-            }
-            let known = self.cx.files.get(path).ok()?;
-            let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
-            Some(known).filter(|_| !is_secret)
-        };
-        let (brotli, gzip) = (sibling(".br"), sibling(".gz"));
-        let request = &mut *self.request;
-        let head = request.head_bytes();
-        let accepted = Accepted::read(&request.head, head);
+        let (brotli, gzip) = (self.sibling(full, ".br"), self.sibling(full, ".gz"));
+        let accepted = Accepted::read(&self.request.head, self.request.head_bytes());
         let choose = |has_brotli, has_gzip| accepted.choose(has_brotli, has_gzip);
         Representation::negotiate(plain, brotli, gzip, choose)
+    }
+
+    /// Returns what is stored of a file beside its place, if that may be seen.
+    fn sibling(&mut self, full: &Path, suffix: &str) -> Option<Entry> {
+        let mut path = full.as_os_str().to_owned();
+        path.push(suffix);
+        let path = Path::new(&path);
+        if resolve::is_hidden(&self.cx.options.config, path) {
+            return None;
+        }
+        let known = self.cx.files.get(path).ok()?;
+        let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
+        Some(known).filter(|_| !is_secret)
+    }
+
+    /// Returns the representation of a file that is stored compressed only. `path` is its path for
+    /// clients.
+    fn packed(&mut self, full: &Path, path: &[u8]) -> Option<Representation> {
+        let config = &self.cx.options.config;
+        // What is never sent as it is, is not sent because it is compressed.
+        if !config.enable_precompressed
+            || is_lua_page(full)
+            || has_tags(config, full, path)
+            || resolve::matches(&config.cgi_pattern, full, path)
+        {
+            return None;
+        }
+        let media_type = Types::of(config).media_type(full.as_os_str().as_bytes()).into();
+        let gzip = self.sibling(full, ".gz")?;
+        let accepted = Accepted::read(&self.request.head, self.request.head_bytes());
+        Some(Representation::alone(gzip, media_type, accepted.choose(false, true)))
     }
 
     /// Decides on the answer for a directory: an index file, or a list.
@@ -362,6 +388,12 @@ impl Site<'_> {
                 // The list would hide that there is a page.
                 Err(error) if is_failure(&error) => {
                     return Task::Reply(self.cx.refusal(self.request.client, &page, &error));
+                }
+                Err(error) if reads && is_absence(&error) => {
+                    let path = [self.request.path.as_slice(), name.as_bytes()].concat();
+                    if let Some(file) = self.packed(&page, &path) {
+                        return Task::File(file);
+                    }
                 }
                 Err(_) => {}
             }

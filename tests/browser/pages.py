@@ -11,16 +11,14 @@ import subprocess
 import sys
 import tempfile
 
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
-from selenium.webdriver.chrome.service import Service
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+
+from driver import DEADLINE, browser, keep_light, until
 
 DIR = pathlib.Path(sys.argv[1])
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DEADLINE = 120
 
 
 @contextlib.contextmanager
@@ -35,27 +33,6 @@ def running(example, *arguments):
         finally:
             program.terminate()
             assert program.wait(DEADLINE) == 0, f"{example}: {program.returncode}"
-
-
-@contextlib.contextmanager
-def browser(dark=False):
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=900,700"):
-        options.add_argument(argument)
-    if dark:
-        options.add_argument("--force-dark-mode")
-    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
-def until(driver, condition):
-    # The page may change between a look for an element and a look at it.
-    ignored = (StaleElementReferenceException,)
-    wait = WebDriverWait(driver, DEADLINE, poll_frequency=0.05, ignored_exceptions=ignored)
-    return wait.until(condition)
 
 
 def text_of(driver, element):
@@ -325,6 +302,5 @@ for dark in (False, True):
             print(f"{test.__name__}{' (dark)' if dark else ''} ... ", end="", flush=True)
             test(driver)
             print("ok")
-    for picture in DIR.glob("*.png") if not dark else ():
-        if not picture.stem.endswith("-light"):
-            picture.rename(picture.with_stem(picture.stem + "-light"))
+    if not dark:
+        keep_light(DIR)

@@ -1,7 +1,7 @@
 //! Limits of time and size, each set low.
 
 use crate::support::{Server, as_many_as, for_each, request, until};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn an_idle_connection_is_closed() {
@@ -279,6 +279,59 @@ fn the_time_for_a_request_begins_with_its_first_byte_and_ends_with_its_last() {
     let answer = "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi";
     assert_eq!(server.late("a", answer), 40);
     waiting.expect("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    server.stop();
+}
+
+/// A program may take its time in a handler, or poll rarely: that is no time of its clients.
+#[test]
+fn what_has_come_while_the_loop_was_away_is_not_late() {
+    let passed = "the whole timeout passes";
+    for timeout in ["request_timeout_ms", "idle_timeout_ms"] {
+        let mut server = Server::start(&["--step"]);
+        let mut clients: Vec<_> = (0..3).map(|_| server.client()).collect();
+        let [head, content, idle] = &mut clients[..] else { unreachable!() };
+        head.send_through("GET /al");
+        content.send_through("POST /echo HTTP/1.1\r\nContent-Length: 3\r\n\r\nx");
+        server.poll(3);
+        server.tell(&format!("set {timeout} 100"));
+        head.send_through("ive HTTP/1.1\r\n\r\n");
+        content.send_through("yz");
+        idle.send_through("GET /alive HTTP/1.1\r\n\r\n");
+        let begun = Instant::now();
+        until(passed, || begun.elapsed() > Duration::from_millis(300));
+        server.poll(5);
+        assert_eq!(head.response().text(), "alive", "{timeout}");
+        let answer = content.response();
+        assert_eq!(answer.status, 200, "{timeout}");
+        assert!(answer.text().ends_with("xyz"), "{timeout}");
+        assert_eq!(idle.response().text(), "alive", "{timeout}");
+        server.tell("run");
+        server.stop();
+    }
+    // But who always has something on its way does not get any time that it wants.
+    let mut server = Server::start(&["--step", "request_timeout_ms=100"]);
+    let mut slow = server.client();
+    slow.send_through("GET /");
+    server.poll(2);
+    until("the client is late", || {
+        slow.try_send("a");
+        server.poll(1);
+        slow.has_news_within(Duration::from_millis(10))
+    });
+    assert_eq!(slow.response().status, 408);
+    // Nor is who has taken all that there was to take.
+    let mut reader = server.client();
+    let head = "write HTTP/1.1 200 OK\\r\\nContent-Length: 20000000\\r\\n\\r\\n";
+    reader.send_through(request("GET", "1.0", &[head, "write_fill 20000000 x"]));
+    server.poll(3);
+    server.tell("set idle_timeout_ms 100");
+    let begun = Instant::now();
+    until(passed, || begun.elapsed() > Duration::from_millis(300));
+    reader.take_what_is_there();
+    server.poll(2);
+    server.tell("set idle_timeout_ms 60000");
+    server.tell("run");
+    assert!(reader.rest_or_reset().ends_with(b"xxx"));
     server.stop();
 }
 

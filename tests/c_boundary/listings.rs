@@ -32,9 +32,9 @@ fn a_directory_without_index_is_listed_in_the_order_asked_for() {
     let cases = [
         ("/", ["z/", "a.txt", "b.txt", "c.txt"]),
         ("/?n", ["z/", "a.txt", "b.txt", "c.txt"]),
-        ("/?nd", ["z/", "c.txt", "b.txt", "a.txt"]),
-        ("/?s", ["z/", "c.txt", "b.txt", "a.txt"]),
-        ("/?sd", ["z/", "a.txt", "b.txt", "c.txt"]),
+        ("/?nd", ["z/?nd", "c.txt", "b.txt", "a.txt"]),
+        ("/?s", ["z/?sa", "c.txt", "b.txt", "a.txt"]),
+        ("/?sd", ["z/?sd", "a.txt", "b.txt", "c.txt"]),
         ("/?nonsense", ["z/", "a.txt", "b.txt", "c.txt"]),
     ];
     for_each(
@@ -49,6 +49,47 @@ fn a_directory_without_index_is_listed_in_the_order_asked_for() {
     );
     let below = server.ask("GET /z/ HTTP/1.1\r\n\r\n");
     assert_eq!(links(&below.text()), ["../", "x"]);
+    // The order stays on the way down and up.
+    let below = server.ask("GET /z/?dd HTTP/1.1\r\n\r\n").text();
+    assert_eq!(links(&below), ["../?dd", "x"]);
+    assert!(below.contains("<a href=\"../?dd\">/</a><a href=\"./?dd\">z</a>/"), "{below}");
+    server.stop();
+}
+
+#[test]
+fn numbers_in_names_count_and_an_empty_folder_says_so() {
+    let scratch = Scratch::new();
+    for name in ["file10", "file9", "file1", "file010", "File2", "d10/x", "d9/x"] {
+        scratch.write(&format!("root/{name}"), "");
+    }
+    std::fs::create_dir(scratch.join("root/empty")).expect("a folder");
+    scratch.write("root/empty/.htpasswd.x", "");
+    let server = serve(&scratch, &[]);
+    let page = server.ask("GET / HTTP/1.1\r\n\r\n").text();
+    let sorted = ["d9/", "d10/", "empty/", "File2", "file1", "file9", "file010", "file10"];
+    assert_eq!(links(&page), sorted);
+    assert!(!page.contains("This folder is empty."));
+    let page = server.ask("GET /empty/ HTTP/1.1\r\n\r\n").text();
+    assert_eq!(links(&page), ["../"]);
+    assert!(page.contains("This folder is empty."), "{page}");
+    server.stop();
+}
+
+#[test]
+fn a_page_runs_nothing_but_its_own_script_and_needs_none() {
+    let scratch = Scratch::new();
+    scratch.write("root/a.txt", "a");
+    let file = std::fs::File::options().write(true).open(scratch.join("root/a.txt"));
+    let time = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    file.expect("a file").set_modified(time).expect("a time");
+    let server = serve(&scratch, &[]);
+    let answer = server.ask("GET / HTTP/1.1\r\n\r\n");
+    let policy = answer.field("Content-Security-Policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+    let page = answer.text();
+    let time = "<time datetime=\"2001-09-09T01:46Z\">2001-09-09 01:46</time>";
+    assert!(page.contains(time) && page.contains("Modified<span class=\"utc\"> (UTC)</span>"));
+    assert!(!page.contains(" style=") && !page.contains(" onclick="), "{page}");
     server.stop();
 }
 

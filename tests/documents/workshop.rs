@@ -44,7 +44,11 @@ impl Workshop {
 
     /// A command in this folder, for which the library is installed in the usual place.
     pub fn command(&self, program: &str) -> Command {
-        let prefix = installed();
+        self.command_beside(installed(), program)
+    }
+
+    /// The same, for which the usual place is `prefix`.
+    fn command_beside(&self, prefix: &Path, program: &str) -> Command {
         let lib = prefix.join("lib");
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = Command::new(program);
@@ -63,15 +67,24 @@ impl Workshop {
         command
     }
 
+    /// Lines that install take a place of their own: others are linked meanwhile.
+    fn prefix_for(&self, lines: &str) -> PathBuf {
+        match lines.contains("make install") {
+            true => self.join("prefix"),
+            false => installed().to_owned(),
+        }
+    }
+
     /// Runs lines of a shell, each of which has to succeed.
     pub fn run(&self, lines: &str) -> Result<(), String> {
-        let lines = lines.replace("/usr/local", &installed().display().to_string());
-        checked(self.command("sh").args(["-eu", "-c", &lines]))
+        let prefix = self.prefix_for(lines);
+        let lines = lines.replace("/usr/local", &prefix.display().to_string());
+        checked(self.command_beside(&prefix, "sh").args(["-eu", "-c", &lines]))
     }
 
     /// Runs lines of a shell until `answers` says that they serve, and ends them as Ctrl-C does.
     pub fn serve(&self, lines: &str, answers: impl Fn(&mut dyn BufRead) -> bool) {
-        let mut command = self.command("sh");
+        let mut command = self.command_beside(&self.prefix_for(lines), "sh");
         command.args(["-eu", "-c", lines]).stdout(Stdio::piped()).process_group(0);
         let child = command.spawn().expect("sh");
         let mut group = Group(child);

@@ -149,6 +149,6 @@ fn what_fails_while_it_serves_is_told_on_standard_error() {
     folder.write("a.txt", "hello");
     let running = Running::start(&["--tls", "self-signed"], &folder);
     let mut stream = TcpStream::connect(running.address()).expect("connected");
-    std::io::Write::write_all(&mut stream, b"\x16\x03\x01\x00\x01x").expect("sent");
+    std::io::Write::write_all(&mut stream, b"\x16\x03\x01\x00\x05hello").expect("sent");
     until("a line", || running.errors().contains("TLS"));
 }

@@ -210,6 +210,23 @@ fn with_quiet_or_a_log_a_terminal_has_no_lines_of_requests() {
 }
 
 #[test]
+fn a_terminal_that_is_stopped_holds_nothing_up() {
+    let folder = Scratch::new();
+    folder.write("a.txt", "hello");
+    let mut terminal = Terminal::start(serve(&[]), &folder);
+    let address = terminal.address();
+    terminal.type_in("\x13");
+    // More lines than a pipe and a terminal take.
+    let path = format!("GET /{}", "x".repeat(4000));
+    for _ in 0..64 {
+        assert_eq!(status(&request(&address, &path, "")), "404");
+    }
+    // SAFETY: the process has not been waited for.
+    assert_eq!(unsafe { libc::kill(terminal.child.id().cast_signed(), libc::SIGTERM) }, 0);
+    assert_eq!(terminal.child.wait().expect("its end").code(), Some(0));
+}
+
+#[test]
 fn a_server_ends_when_its_terminal_goes() {
     let folder = Scratch::new();
     let mut terminal = Terminal::start(serve(&[]), &folder);

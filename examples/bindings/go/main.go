@@ -1,10 +1,13 @@
 // The library from Go, by cgo: a page, and a websocket that echoes.
 //
-//	CGO_CFLAGS=-I../../../include CGO_LDFLAGS="-L../../../build -lmongoose" go build -o server .
-//	LD_LIBRARY_PATH=../../../build ./server [PORT]
+//	go build -o server . && ./server [PORT]
+//
+// beside a library that `make` has built; where one is installed, the two lines `#cgo` are `#cgo pkg-config: mongoose`.
 package main
 
 /*
+#cgo CFLAGS: -I${SRCDIR}/../../../include
+#cgo LDFLAGS: -L${SRCDIR}/../../../build -lmongoose -Wl,-rpath,${SRCDIR}/../../../build
 #include <stdlib.h>
 #include <mongoose.h>
 

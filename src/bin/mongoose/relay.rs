@@ -6,10 +6,13 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 /// The longest line of a log that is read, in bytes.
 const MAX_LINE: u64 = 64 << 10;
+/// The time for the last lines: a terminal may be stopped, and a pipe may have a reader that does not read.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Where the lines go.
 #[derive(Clone, Copy)]
@@ -23,13 +26,18 @@ pub enum To {
 /// A log whose lines are shown.
 pub struct Relay {
     pipe: OwnedFd,
-    thread: JoinHandle<()>,
+    /// Broken off when the thread ends.
+    thread: Receiver<()>,
 }
 
 impl Relay {
     pub fn begin(to: To) -> io::Result<Relay> {
         let (reader, pipe) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        let thread = std::thread::Builder::new().spawn(move || show(reader, to))?;
+        let (lives, thread) = channel();
+        std::thread::Builder::new().spawn(move || {
+            show(reader, to);
+            drop(lives);
+        })?;
         Ok(Relay { pipe, thread })
     }
 
@@ -38,12 +46,12 @@ impl Relay {
         format!("/proc/self/fd/{}", self.pipe.as_raw_fd())
     }
 
-    /// Shows all lines that were written. The library must have closed the log before.
+    /// Shows the lines that were written, if they are taken. The library must have closed the log before.
     pub fn end(self) {
         let Relay { pipe, thread } = self;
         drop(pipe);
-        // A thread that has failed has said so.
-        let _ = thread.join();
+        // Nothing is ever sent: it ends with the thread, or with the time.
+        let _ = thread.recv_timeout(LAST_LINES);
     }
 }
 

@@ -60,6 +60,8 @@ pub fn serve(wishes: Wishes) -> Result<(), Failure> {
     let requests = signals.begin(server.waker()).map_err(failed)?;
     let manager = Manager::from_environment();
     let mut site = Site::prepare(server, wishes)?;
+    // Who sees the URLs, or connects, may send a signal at once.
+    requests.serve();
     let result = site.start().map(|urls| site.run(&requests, &manager, &urls));
     site.end();
     result
@@ -202,7 +204,8 @@ impl Site {
 
     /// Serves until a signal asks for the end, and then until running transfers have ended.
     fn run(&mut self, requests: &Arc<Requests>, manager: &Manager, urls: &[String]) {
-        requests.serve();
+        // The first turn makes what wakes the server, which a signal needs.
+        self.server.poll(0);
         let status = format!("Serving at {}", urls.join(" "));
         manager.ready(&status);
         while !requests.wants_end() {

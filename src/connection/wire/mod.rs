@@ -209,6 +209,25 @@ impl Wire {
         self.queued && self.readable
     }
 
+    /// Asks the kernel whether the connection can go on, which it may not have announced yet, and gives
+    /// it a turn if so.
+    #[cold]
+    pub fn look_again(&mut self, cx: &mut Context) -> bool {
+        let mut polled = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
+        if !matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(1)) {
+            return false;
+        }
+        let found = polled[0].revents();
+        let has_room = self.must_send() && found.contains(PollFlags::OUT);
+        self.readable |= found.contains(PollFlags::IN);
+        self.writable |= has_room;
+        if !found.contains(PollFlags::IN) && !has_room {
+            return false;
+        }
+        self.announce(cx);
+        true
+    }
+
     /// Returns whether bytes have to be sent before the connection may end.
     pub fn must_send(&self) -> bool {
         self.backlog() > 0 || self.session.as_ref().is_some_and(|session| session.must_send())

@@ -23,6 +23,8 @@ use crate::long_files;
 const MAX_FAILURES: usize = 100;
 /// The number of bytes that are freed in the time of one unit of the budget.
 const BYTES_PER_UNIT: u64 = 64 << 10;
+/// The cost of taking a name, besides that of looking at it.
+const NAME_COST: usize = 3;
 /// The cost of a file that is freed elsewhere: a thread may have to be started.
 const LONG_COST: usize = 8;
 
@@ -39,7 +41,10 @@ fn identity(dir: &Path) -> io::Result<(u64, u64)> {
 fn cost_of(meta: &Metadata) -> usize {
     match long_files::is_long(meta) {
         true => LONG_COST,
-        false => usize::try_from(long_files::size_on_disk(meta) / BYTES_PER_UNIT).unwrap_or(0),
+        false => {
+            let freed = usize::try_from(long_files::size_on_disk(meta) / BYTES_PER_UNIT);
+            freed.unwrap_or(0).saturating_add(NAME_COST)
+        }
     }
 }
 

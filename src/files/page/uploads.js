@@ -22,6 +22,8 @@
     if (label) made.setAttribute('aria-label', label);
     return made;
   };
+  // Where a row leads, without the order in which that is listed.
+  const pathOf = link => link.pathname.replace(/\/$/, '');
   const encoded = path => path.split('/').map(encodeURIComponent).join('/');
   const call = (method, url, headers) =>
     fetch(new URL(url, here), {method, headers, cache: 'no-store', credentials: 'same-origin'})
@@ -110,7 +112,7 @@
   async function rename(link, name) {
     const next = await ask('New name of ' + name, ['Rename'], name);
     if (next === null || next === name) return;
-    const from = link.getAttribute('href').replace(/\/$/, '');
+    const from = pathOf(link);
     const Destination = new URL(encoded(next), here).pathname;
     let status = await call('MOVE', from, {Destination, Overwrite: 'F'});
     if (status === 412) {
@@ -122,11 +124,11 @@
   }
 
   async function remove(link, name) {
-    const isFolder = link.getAttribute('href').endsWith('/');
+    const isFolder = link.pathname.endsWith('/');
     const what = isFolder ? 'Delete the folder ' + name + ' and all that is in it?' :
       'Delete ' + name + '?';
     if (!await ask(what, ['Delete'])) return;
-    const status = await call('DELETE', link.getAttribute('href').replace(/\/$/, ''));
+    const status = await call('DELETE', pathOf(link));
     tell(isGood(status) ? '' : name + ': ' + why(status));
     await refresh();
   }
@@ -143,7 +145,7 @@
       const link = row.querySelector('a');
       if (!link || row.querySelector('.act')) continue;
       const cell = make('td', row, '', {className: 'act'});
-      if (link.getAttribute('href') === '../') continue;
+      if (link.getAttribute('href').startsWith('../')) continue;
       const name = link.textContent.replace(/\/$/, '');
       button(cell, 'Rename', () => rename(link, name), 'Rename ' + name);
       button(cell, 'Delete', () => remove(link, name), 'Delete ' + name);

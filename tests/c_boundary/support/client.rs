@@ -216,6 +216,19 @@ impl Client {
         self.received.drain(..len).collect()
     }
 
+    /// Reads what has arrived, however little it is, and what arrives meanwhile.
+    pub fn take_what_is_there(&mut self) -> Vec<u8> {
+        while self.has_news_from_socket() && self.read_more("more bytes") {}
+        std::mem::take(&mut self.received)
+    }
+
+    fn has_news_from_socket(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket that does not wait");
+        let news = self.stream.peek(&mut [0]).is_ok_and(|count| count > 0);
+        self.stream.set_nonblocking(false).expect("a socket that waits");
+        news
+    }
+
     /// Reads through the next `end`, and gives everything up to and with it.
     pub fn take_through(&mut self, end: &str) -> String {
         loop {
