@@ -188,6 +188,7 @@ fn packed(content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn what_is_stored_compressed_only_is_unpacked_for_who_needs_that() {
     let scratch = Scratch::new();
     let small = b"var a = 1;\n".to_vec();
@@ -287,6 +288,7 @@ fn what_is_stored_compressed_only_is_unpacked_for_who_needs_that() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "deflate"), ignore = "built without compression")]
 fn a_file_that_cannot_be_unpacked_ends_incomplete() {
     let scratch = Scratch::new();
     let len = as_many_as(300_000, 100_000) as u32;
