@@ -17,7 +17,8 @@ pub fn below(root: &Path, end: &str) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path.is_dir() {
-                if !["target", "build", "node_modules", ".git"].contains(&name.as_str()) {
+                if !["target", "build", "results", "node_modules", ".git"].contains(&name.as_str())
+                {
                     open.push(path);
                 }
             } else if name.ends_with(end) {
