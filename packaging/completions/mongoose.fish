@@ -21,6 +21,7 @@ complete -c mongoose -l cgi_pattern -x -d 'Which files are CGI programs; none: n
 complete -c mongoose -l cgi_timeout_ms -x -d 'Milliseconds after which a CGI program that does nothing is ended'
 complete -c mongoose -l dav_auth_file -r -F -d 'The password file for who may write by WebDAV; without it nobody may'
 complete -c mongoose -l dav_depth_infinity -x -a 'yes no' -d 'yes: PROPFIND may ask for all that is below a directory'
+complete -c mongoose -l default_charset -x -d 'The charset of types of text that tell none, as utf-8'
 complete -c mongoose -l deferred_answers -x -d 'Which handlers may answer later: get or all'
 complete -c mongoose -l document_root -r -F -d 'The directory that is served'
 complete -c mongoose -l enable_basic_auth -x -a 'no tls always' -d 'Whether Basic authentication is taken beside Digest: no, tls or always'

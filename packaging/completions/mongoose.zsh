@@ -22,6 +22,7 @@ _arguments \
   '--cgi_timeout_ms[Milliseconds after which a CGI program that does nothing is ended]:value: ' \
   '--dav_auth_file[The password file for who may write by WebDAV; without it nobody may]:file:_files' \
   '--dav_depth_infinity[yes\: PROPFIND may ask for all that is below a directory]:value:(yes no)' \
+  '--default_charset[The charset of types of text that tell none, as utf-8]:value: ' \
   '--deferred_answers[Which handlers may answer later\: get or all]:value: ' \
   '--document_root[The directory that is served]:directory:_files -/' \
   '--enable_basic_auth[Whether Basic authentication is taken beside Digest\: no, tls or always]:value:(no tls always)' \
