@@ -38,9 +38,11 @@ impl Terminal {
         command.current_dir(folder.join(""));
         command.stdin(slave.try_clone().expect("a copy"));
         command.stdout(slave.try_clone().expect("a copy")).stderr(slave);
-        // SAFETY: both calls are allowed between fork and exec.
+        // SAFETY: all calls are allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
+                // The tests may have been started by nohup.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY as _, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
