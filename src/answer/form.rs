@@ -12,8 +12,8 @@ use crate::files::listing::escape_html;
 use crate::http::status::reason;
 use crate::site::Site;
 
-/// The largest number of names on a page.
-const MAX_NAMES: usize = 100;
+/// The cost of a part that begins or ends, in bytes of the share of a connection.
+const PART_COST: usize = 32 * 1024;
 
 /// Gives a piece of the content to a form. An error is the status of the answer, which has a page.
 pub fn take(
@@ -25,8 +25,16 @@ pub fn take(
     cx.look_at_secrets();
     let (config, secrets) = (&cx.options.config, &cx.files.secrets);
     let env = || Env::of(request.writer(), config, secrets, cx.clock.unix);
-    let Err(reply) = form.write(piece, &env, &mut cx.sweeper) else { return Ok(()) };
+    let limit = cx.turn.bytes / PART_COST;
+    let written = form.write(piece, limit, &env, &mut cx.sweeper);
     cx.files.look_again();
+    let reply = match written {
+        Ok(count) => {
+            cx.turn.spend(count * PART_COST);
+            return Ok(());
+        }
+        Err(reply) => reply,
+    };
     let outcome = form.give_up(reply.status);
     let status = Site { request, cx }.take_reply(reply);
     tell(request, &outcome, status);
@@ -35,6 +43,12 @@ pub fn take(
 
 /// Does the next portion of the end of a form.
 pub fn store(mut form: Box<Form>, request: &mut Request, cx: &mut Context) -> Progress {
+    if form.is_behind() {
+        return match take(&mut form, b"", request, cx) {
+            Ok(()) => Progress::Yields(Source::Form(form)),
+            Err(status) => Progress::Ended(Ended::Failed(status)),
+        };
+    }
     cx.look_at_secrets();
     let (config, secrets) = (&cx.options.config, &cx.files.secrets);
     let env = Env::of(request.writer(), config, secrets, cx.clock.unix);
@@ -94,12 +108,12 @@ fn page(outcome: &Outcome, status: u16) -> String {
         page += &format!("<p>{}</p>\n", why(status));
     } else {
         page += "<ul>\n";
-        for (name, status) in outcome.failed.iter().take(MAX_NAMES) {
+        for (name, status) in &outcome.failed {
             page += &format!("<li><bdi>{}</bdi>: {}</li>\n", escape_html(name), why(*status));
         }
         page += "</ul>\n";
-        if outcome.failed.len() > MAX_NAMES {
-            page += &format!("<p>And {} more.</p>\n", outcome.failed.len() - MAX_NAMES);
+        if outcome.unnamed > 0 {
+            page += &format!("<p>And {} more.</p>\n", outcome.unnamed);
         }
     }
     let stored = match outcome.stored {
@@ -117,6 +131,7 @@ fn why(status: u16) -> &'static str {
     match status {
         400 => "this name cannot be used, or the form did not arrive as a whole",
         403 => "this is not allowed",
+        404 => "the folder is not there any more",
         405 | 409 => "something of this name exists already",
         413 => "this is too large",
         414 => "the name is too long",
@@ -133,13 +148,14 @@ mod tests {
 
     #[test]
     fn a_page_names_what_failed_and_no_name_breaks_out_of_it() {
-        let mut outcome = Outcome { stored: 2, failed: vec![(b"<b>&\xff".to_vec(), 409)] };
+        let mut outcome =
+            Outcome { stored: 2, failed: vec![(b"<b>&\xff".to_vec(), 409)], ..Outcome::default() };
         let text = page(&outcome, 409);
         let row =
             "<li><bdi>&lt;b&gt;&amp;\u{fffd}</bdi>: something of this name exists already</li>";
         assert!(text.contains(row), "{text}");
         assert!(text.contains("2 were stored."));
-        outcome.failed = vec![(b"x".to_vec(), 403); 1000];
+        (outcome.failed, outcome.unnamed) = (vec![(b"x".to_vec(), 403); 100], 900);
         let text = page(&outcome, 403);
         assert!(text.contains("<p>And 900 more.</p>") && text.matches("<li>").count() == 100);
         let nothing = page(&Outcome::default(), 507);

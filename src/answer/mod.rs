@@ -263,6 +263,11 @@ impl Plan {
         }
     }
 
+    /// Returns whether there is content that was taken, and of which nothing was made yet.
+    pub fn is_behind(&self) -> bool {
+        matches!(self, Plan::Task(Task::Form(form)) if form.is_behind())
+    }
+
     /// Returns the number of the CGI program that runs already.
     pub fn program(&self) -> Option<Number> {
         match self {

@@ -102,6 +102,17 @@ impl Conn {
                 self.wire.make_ready(cx);
                 return self.keep_content(request, recipient, Flow::Leave);
             }
+            if let Recipient::Plan(plan) = &mut recipient
+                && plan.is_behind()
+            {
+                if let Err(status) = plan.take(b"", &mut request, cx) {
+                    return self.refuse_content(cx, request, recipient, status);
+                }
+                if plan.is_behind() {
+                    self.wire.make_ready(cx);
+                    return self.keep_content(request, recipient, Flow::Leave);
+                }
+            }
             match take_arrived(&mut request, &mut recipient, cx) {
                 Taken::All => return self.end_content(cx, request, recipient),
                 Taken::Refused(status) => {
@@ -109,10 +120,13 @@ impl Conn {
                 }
                 Taken::Part => {}
             }
-            if let Recipient::Plan(plan) = &recipient
-                && !plan.takes_content(cx)
-            {
-                return self.keep_content(request, recipient, Flow::Leave);
+            if let Recipient::Plan(plan) = &recipient {
+                if plan.is_behind() {
+                    continue;
+                }
+                if !plan.takes_content(cx) {
+                    return self.keep_content(request, recipient, Flow::Leave);
+                }
             }
             let received = match straight_left(&self.wire, cx, &request, &recipient) {
                 Some(left) => receive_straight(&mut self.wire, cx, &mut request, left),

@@ -57,6 +57,7 @@ pub mod form {
     pub struct Outcome {
         pub stored: usize,
         pub failed: Vec<(Vec<u8>, u16)>,
+        pub unnamed: usize,
     }
 
     impl Outcome {
@@ -66,12 +67,17 @@ pub mod form {
     }
 
     impl Form {
+        pub fn is_behind(&self) -> bool {
+            match self.0 {}
+        }
+
         pub fn write(
             &mut self,
             _: &[u8],
+            _: usize,
             _: &dyn Fn() -> Env,
             _: &mut Sweeper,
-        ) -> Result<(), Reply> {
+        ) -> Result<usize, Reply> {
             match self.0 {}
         }
 

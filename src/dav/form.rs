@@ -15,8 +15,10 @@ use crate::http::request::Head;
 
 /// The longest name of a file, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
-/// The largest number of files in a form.
-const MAX_FILES: usize = 10_000;
+/// The largest number of parts in a form.
+const MAX_PARTS: usize = 10_000;
+/// The largest number of names that are kept of files that were not stored.
+const MAX_NAMES: usize = 100;
 /// The largest number of files that are complete and wait for another process.
 const MAX_WAITING: usize = 16;
 
@@ -26,6 +28,8 @@ pub struct Form {
     /// The decoded path of the directory, with a slash at its end.
     path: Vec<u8>,
     content: FormData,
+    /// The number of parts that have begun.
+    parts: usize,
     part: Part,
     /// Files that are complete, and wait for another process that changes properties.
     waiting: Vec<(Vec<u8>, Box<Upload>)>,
@@ -46,26 +50,42 @@ enum Part {
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub stored: usize,
-    /// Those that were not stored, each with the reason.
+    /// Those that were not stored, each with the reason. Of many the first ones are named.
     pub failed: Vec<(Vec<u8>, u16)>,
+    /// The number of those that are not named.
+    pub unnamed: usize,
+    /// The status of the first failure of the server's own.
+    pub own: Option<u16>,
 }
 
 impl Outcome {
     /// Returns the status of the first failure; that of the server's own weighs more. 409 says that
     /// the name exists.
     pub fn status(&self) -> Option<u16> {
-        let first = self.failed.first().map(|(_, status)| *status);
-        self.failed.iter().map(|(_, status)| *status).find(|status| *status >= 500).or(first)
+        self.own.or(self.failed.first().map(|(_, status)| *status))
     }
 
-    fn fail(&mut self, name: Vec<u8>, reply: &Reply) {
-        let status = match reply.status {
+    /// Notes that a file was not stored. What fails in the server would fail for the files behind it as
+    /// well, and ends the form.
+    fn reject(&mut self, name: Vec<u8>, reply: Reply) -> Result<(), Reply> {
+        self.fail(name, reply.status);
+        if reply.status >= 500 { Err(reply) } else { Ok(()) }
+    }
+
+    fn fail(&mut self, name: Vec<u8>, status: u16) {
+        let status = match status {
             405 | 412 => 409,
             // The name is hidden.
             404 => 403,
+            // The directory has gone.
+            409 => 404,
             status => status,
         };
-        self.failed.push((name, status));
+        self.own = self.own.or(Some(status).filter(|status| *status >= 500));
+        match self.failed.len() < MAX_NAMES {
+            true => self.failed.push((name, status)),
+            false => self.unnamed += 1,
+        }
     }
 }
 
@@ -83,22 +103,33 @@ impl Form {
         Ok(Form {
             path: path.to_vec(),
             content: FormData::new(boundary),
+            parts: 0,
             part: Part::Unused,
             waiting: Vec::new(),
             outcome: Outcome::default(),
         })
     }
 
-    /// Takes a piece of the content. `env` makes the surroundings where they are needed.
+    /// Returns whether there is content of which nothing was made yet.
+    pub fn is_behind(&self) -> bool {
+        self.content.is_behind()
+    }
+
+    /// Takes a piece of the content, and makes of it what `limit` allows: each part that begins or ends
+    /// counts, since a file is work. Returns how many did. `env` makes the surroundings where they are
+    /// needed.
     pub fn write<'a>(
         &mut self,
         piece: &[u8],
+        limit: usize,
         env: &dyn Fn() -> Env<'a>,
         sweeper: &mut Sweeper,
-    ) -> Result<(), Reply> {
-        let Form { path, content, part, waiting, outcome } = self;
+    ) -> Result<usize, Reply> {
+        let Form { path, content, parts, part, waiting, outcome } = self;
         let mut tell = |event: Event<'_>| match event {
+            Event::Begin { .. } if *parts >= MAX_PARTS => Err(413.into()),
             Event::Begin { name, file_name } => {
+                *parts += 1;
                 *part = begin_part(path, &name, file_name, &env(), sweeper, outcome)?;
                 Ok(())
             }
@@ -114,13 +145,10 @@ impl Form {
             Event::End => match std::mem::replace(part, Part::Unused) {
                 Part::Unused => Ok(()),
                 Part::File(name, upload) => end_file(name, upload, &env(), waiting, outcome),
-                Part::Folder(name) => {
-                    make_folder(path, name, &env(), outcome);
-                    Ok(())
-                }
+                Part::Folder(name) => make_folder(path, name, &env(), outcome),
             },
         };
-        content.take(piece, &mut tell).map_err(|problem| match problem {
+        content.take(piece, limit, &mut tell).map_err(|problem| match problem {
             Problem::Malformed => 400.into(),
             Problem::Memory => 503.into(),
             Problem::Told(reply) => reply,
@@ -139,18 +167,26 @@ impl Form {
             match upload.advance(env, budget) {
                 Ok(None) => return Ok(false),
                 Ok(Some(_)) => self.outcome.stored += 1,
-                Err(reply) => self.outcome.fail(std::mem::take(name), &reply),
+                Err(reply) => {
+                    let name = std::mem::take(name);
+                    self.waiting.pop();
+                    self.outcome.reject(name, reply)?;
+                    continue;
+                }
             }
             self.waiting.pop();
         }
         Ok(true)
     }
 
-    /// Returns what has become of the files so far. One that was arriving is lost for the reason
-    /// `status`.
+    /// Returns what has become of the files so far. Those that were arriving or waiting are lost for the
+    /// reason `status`.
     pub fn give_up(&mut self, status: u16) -> Outcome {
+        for (name, _) in std::mem::take(&mut self.waiting) {
+            self.outcome.fail(name, 503);
+        }
         if let Part::File(name, _) = std::mem::replace(&mut self.part, Part::Unused) {
-            self.outcome.failed.push((name, status));
+            self.outcome.fail(name, status);
         }
         self.outcome()
     }
@@ -178,21 +214,13 @@ fn begin_part(
     if file_name.is_empty() {
         return Ok(Part::Unused);
     }
-    if outcome.stored + outcome.failed.len() >= MAX_FILES {
-        return Err(413.into());
-    }
     let begun = match is_plain_name(&file_name) {
         true => Upload::begin(call(b"PUT", path, &file_name), env, sweeper),
         false => Err(400.into()),
     };
     match begun {
         Ok(upload) => Ok(Part::File(file_name, Box::new(upload))),
-        // What fails here would fail for the files behind it as well.
-        Err(reply) if reply.status >= 500 => Err(reply),
-        Err(reply) => {
-            outcome.fail(file_name, &reply);
-            Ok(Part::Unused)
-        }
+        Err(reply) => outcome.reject(file_name, reply).map(|()| Part::Unused),
     }
 }
 
@@ -206,7 +234,7 @@ fn end_file(
 ) -> Result<(), Reply> {
     match upload.advance(env, &mut { 1 }) {
         Ok(Some(_)) => outcome.stored += 1,
-        Err(reply) => outcome.fail(name, &reply),
+        Err(reply) => outcome.reject(name, reply)?,
         // Each of them holds a descriptor.
         Ok(None) if waiting.len() >= MAX_WAITING => return Err(503.into()),
         Ok(None) => waiting.push((name, upload)),
@@ -215,9 +243,14 @@ fn end_file(
 }
 
 /// Makes a directory.
-fn make_folder(path: &[u8], name: Vec<u8>, env: &Env<'_>, outcome: &mut Outcome) {
+fn make_folder(
+    path: &[u8],
+    name: Vec<u8>,
+    env: &Env<'_>,
+    outcome: &mut Outcome,
+) -> Result<(), Reply> {
     if name.is_empty() {
-        return;
+        return Ok(());
     }
     let made = match is_plain_name(&name) {
         true => mkcol::mkcol(&call(b"MKCOL", path, &name), env),
@@ -225,8 +258,9 @@ fn make_folder(path: &[u8], name: Vec<u8>, env: &Env<'_>, outcome: &mut Outcome)
     };
     match made {
         Ok(_) => outcome.stored += 1,
-        Err(reply) => outcome.fail(name, &reply),
+        Err(reply) => outcome.reject(name, reply)?,
     }
+    Ok(())
 }
 
 /// Returns the request that a part of the form stands for.
@@ -265,15 +299,22 @@ mod tests {
 
     #[test]
     fn the_status_is_that_of_the_first_failure_or_of_the_server() {
-        let table: [(&[u16], Option<u16>); 4] = [
+        let table: [(&[u16], Option<u16>); 5] = [
             (&[], None),
-            (&[409, 403], Some(409)),
-            (&[403, 409], Some(403)),
-            (&[409, 507, 403], Some(507)),
+            (&[412, 403], Some(409)),
+            (&[403, 412], Some(403)),
+            (&[405, 507, 403], Some(507)),
+            (&[409], Some(404)),
         ];
         for (statuses, expected) in table {
-            let failed = statuses.iter().map(|status| (Vec::new(), *status)).collect();
-            assert_eq!(Outcome { stored: 1, failed }.status(), expected);
+            let mut outcome = Outcome::default();
+            statuses.iter().for_each(|status| outcome.fail(Vec::new(), *status));
+            assert_eq!(outcome.status(), expected);
         }
+        let mut outcome = Outcome::default();
+        (0..1000).for_each(|_| outcome.fail(b"a".to_vec(), 412));
+        outcome.fail(b"a".to_vec(), 507);
+        assert_eq!((outcome.failed.len(), outcome.unnamed), (MAX_NAMES, 1001 - MAX_NAMES));
+        assert_eq!(outcome.status(), Some(507));
     }
 }

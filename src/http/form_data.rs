@@ -4,6 +4,7 @@
 //! Owns where a part begins and ends. How the names of a part are read is in `multipart`, which reads
 //! content that is complete. Knows nothing of what becomes of the parts.
 
+use std::cell::Cell;
 use std::collections::TryReserveError;
 
 use memchr::memmem;
@@ -49,6 +50,8 @@ pub struct FormData {
     delimiter: Vec<u8>,
     /// What has arrived and cannot be understood without what follows.
     held: Vec<u8>,
+    /// Set if `held` was left as it is, since enough had begun and ended.
+    is_behind: bool,
     state: State,
 }
 
@@ -92,6 +95,7 @@ impl FormData {
         FormData {
             delimiter: [b"\r\n--", boundary].concat(),
             held: b"\r\n".to_vec(),
+            is_behind: false,
             state: State::Preamble,
         }
     }
@@ -101,25 +105,43 @@ impl FormData {
         self.state == State::Over
     }
 
-    /// Takes a piece of the content, and tells what is in it.
+    /// Returns whether there is content of which nothing was told yet.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Takes a piece of the content, and tells what is in it, until so many parts have begun and ended as
+    /// `limit` says: the rest waits for the next call. Returns how many have.
     pub fn take<E>(
         &mut self,
         piece: &[u8],
+        limit: usize,
         tell: &mut dyn FnMut(Event<'_>) -> Result<(), E>,
-    ) -> Result<(), Problem<E>> {
+    ) -> Result<usize, Problem<E>> {
         if self.is_over() {
-            return Ok(());
+            return Ok(0);
         }
+        let told = Cell::new(0);
+        let mut tell = |event: Event<'_>| {
+            told.set(told.get() + usize::from(!matches!(event, Event::Data(_))));
+            tell(event)
+        };
         let mut held = std::mem::take(&mut self.held);
         held.try_reserve(piece.len())?;
         held.extend_from_slice(piece);
         let mut at = 0;
-        while let Some(len) = self.step(&held[at..], tell)? {
+        self.is_behind = true;
+        while told.get() < limit {
+            let Some(len) = self.step(&held[at..], &mut tell)? else {
+                self.is_behind = false;
+                break;
+            };
             at += len;
         }
+        self.is_behind &= !self.is_over();
         held.drain(..at);
         self.held = held;
-        Ok(())
+        Ok(told.get())
     }
 
     /// Understands the beginning of `rest`. Returns its length; `None` if more has to arrive.
@@ -224,7 +246,7 @@ mod tests {
     fn told(pieces: &[&[u8]]) -> Result<(String, bool), Problem<()>> {
         let (mut text, mut form) = (String::new(), FormData::new(b"x"));
         for piece in pieces {
-            form.take(piece, &mut |event| {
+            let mut tell = |event: Event<'_>| {
                 text += &match event {
                     Event::Begin { name, file_name } => {
                         let file = file_name.map(|file| format!("={}", file.escape_ascii()));
@@ -234,7 +256,12 @@ mod tests {
                     Event::End => "]".to_owned(),
                 };
                 Ok::<(), ()>(())
-            })?;
+            };
+            // One after the other is the same as all at once.
+            form.take(piece, 0, &mut tell)?;
+            while form.is_behind() {
+                form.take(b"", 1, &mut tell)?;
+            }
         }
         Ok((text, form.is_over()))
     }
@@ -284,12 +311,12 @@ mod tests {
         }
         let mut form = FormData::new(b"x");
         let mut none = |_: Event<'_>| Ok::<(), ()>(());
-        form.take(format!("--x\r\n{NAME}\r\n\r\n").as_bytes(), &mut none).expect("fields");
+        form.take(format!("--x\r\n{NAME}\r\n\r\n").as_bytes(), 9, &mut none).expect("fields");
         for piece in [b"\r\n--\r\n-\r".as_slice(), &[b'a'; 10_000], &[b'\r'; 10_000]] {
-            form.take(piece, &mut none).expect("data");
+            form.take(piece, 9, &mut none).expect("data");
             assert!(form.held.len() < 8, "{}", form.held.len());
         }
-        let told = form.take(b"\r\n--x--", &mut |_| Err("no"));
+        let told = form.take(b"\r\n--x--", 9, &mut |_| Err("no"));
         assert_eq!(told, Err(Problem::Told("no")));
     }
 

@@ -176,6 +176,42 @@ fn a_form_is_as_long_as_an_upload_may_be_and_not_held_in_memory() {
 }
 
 #[test]
+fn a_form_of_many_parts_goes_on_in_portions_and_has_an_end() {
+    let parts: Vec<String> = (0..100).map(|number| folder(&format!("f{number}"))).collect();
+    let head = "POST /d/ HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=bound\r\n";
+    let chunk = |text: &String| format!("{:x}\r\n{text}\r\n", text.len());
+    let end = "--bound--".to_owned();
+    let chunks: String = parts.iter().chain([&end]).map(chunk).collect();
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    for form in [post("/d/", "", &parts), chunked] {
+        let scratch = Scratch::new();
+        let mut server = serve(&scratch, &[&ANYBODY[..], &["--step"]].concat());
+        let mut client = server.client();
+        client.send_through(form);
+        let mut before = 0;
+        for _ in 0..8 {
+            server.poll(1);
+            let made = names(&scratch, "d").len();
+            assert!(made - before <= 8, "{made} of {before}");
+            before = made;
+        }
+        assert!(before > 0);
+        server.tell("run");
+        assert_eq!(client.response().status, 303);
+        assert_eq!(names(&scratch, "d").len(), 100);
+        server.stop();
+    }
+    // Parts that fail are parts as well.
+    let scratch = Scratch::new();
+    let server = serve(&scratch, &ANYBODY);
+    let parts: Vec<String> = (0..10_001).map(|_| folder("/")).collect();
+    let mut client = server.client();
+    client.try_send(post("/d/", "", &parts));
+    assert_page(&client.response(), 413, "And 9900 more");
+    server.stop();
+}
+
+#[test]
 fn nothing_is_left_of_a_form_that_breaks_off_or_is_none() {
     let scratch = Scratch::new();
     let server = serve(&scratch, &ANYBODY);
