@@ -23,9 +23,24 @@ pub fn may_change(env: &Env<'_>, target: &Target) -> bool {
     let dir = target.full.parent().unwrap_or(Path::new("."));
     let real = target.home.as_ref().map(Home::path);
     !target.is_link
+        && is_where_it_is_listed(env.config, target)
         && !is_reserved(&target.full)
         && !real.is_some_and(|real| is_reserved(&real))
         && is_listed(env.config, dir)
+}
+
+/// Returns whether the target is an entry of the directory that its path is listed in. One that a rewrite
+/// leads elsewhere is not: no listing shows it.
+fn is_where_it_is_listed(config: &Config, target: &Target) -> bool {
+    let path = target.path.strip_suffix(b"/").unwrap_or(&target.path);
+    if path.is_empty() {
+        // The root, which others protect.
+        return true;
+    }
+    let above = memchr::memrchr(b'/', path).map_or(&b"/"[..], |at| &path[..=at]);
+    let listed = resolve::full_path(config, above);
+    // Components, since a slash more or less makes no difference.
+    listed.as_deref().is_some_and(|listed| Some(listed) == target.full.parent())
 }
 
 /// Returns whether a directory, whose entries are `names`, holds what is not anybody's. It lies at
@@ -38,10 +53,12 @@ pub fn is_barred(
 ) -> bool {
     let Ok(inside) = dir.strip_prefix(&target.full) else { return env.is_anybody };
     env.is_anybody
-        && names.iter().any(|(name, _)| {
+        && names.iter().any(|(name, kind)| {
+            let is_plain = kind.is_file() || kind.is_dir();
             let inside = inside.join(name);
             let path = [target.path.as_slice(), b"/", inside.as_os_str().as_bytes()].concat();
-            is_reserved(env.config, &target.full.join(inside), &path)
+            // A link that is relative would lead elsewhere from another place.
+            !is_plain || is_reserved(env.config, &target.full.join(inside), &path)
         })
 }
 

@@ -183,6 +183,59 @@ fn a_directory_that_becomes_one_of_programs_is_not_anybodys() {
 }
 
 #[test]
+fn what_a_rewrite_leads_to_is_changed_only_where_it_is_listed() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.join("root")).expect("a folder");
+    scratch.write("share/papers/old", "old");
+    scratch.write("share/motd", "old");
+    let share = scratch.join("share");
+    let server = Server::start(&[
+        &format!("document_root={}", scratch.join("root")),
+        &format!("url_rewrites=/papers={share}/papers,/motd={share}/motd"),
+        "enable_uploads=yes",
+        "uploads_by_anybody=yes",
+    ]);
+    let cases = [
+        ("PUT", "/papers/new", "", 201),
+        ("MOVE", "/papers/new", "/papers/newer", 201),
+        ("MOVE", "/papers/newer", "/moved", 201),
+        ("MOVE", "/moved", "/papers/new", 201),
+        ("DELETE", "/papers/new", "", 204),
+        // Beside what is listed there, no client sees anything.
+        ("DELETE", "/papers", "", 403),
+        ("DELETE", "/papers/", "", 403),
+        ("MOVE", "/papers", "/taken", 403),
+        ("MKCOL", "/papersX", "", 403),
+        ("PUT", "/papersX", "", 403),
+        ("PUT", "/motd", "", 403),
+        ("DELETE", "/motd", "", 403),
+        ("MOVE", "/papers/old", "/papersX", 403),
+    ];
+    for_each(
+        cases,
+        |(method, path, to, _)| format!("{method} {path} {to}"),
+        |(method, path, to, status)| {
+            let answer = ask(&server, method, path, &format!("Destination: {to}\r\n"), "");
+            assert_eq!(answer.status, *status, "{}", answer.head);
+        },
+    );
+    assert_eq!(scratch.read("share/papers/old"), "old");
+    assert_eq!(scratch.read("share/motd"), "old");
+    server.stop();
+}
+
+#[test]
+fn a_directory_with_a_link_stays_where_its_links_lead_to_the_same() {
+    let (scratch, server) = open_to_anybody(&[]);
+    std::fs::create_dir_all(scratch.join("root/d/e")).expect("a folder");
+    std::os::unix::fs::symlink("../../..", scratch.join("root/d/e/up")).expect("a link");
+    assert_eq!(ask(&server, "DELETE", "/d", "", "").status, 403);
+    assert_eq!(transfer(&server, "MOVE", "/d/e", "/e"), 403);
+    assert!(exists(&scratch, "d/e"));
+    server.stop();
+}
+
+#[test]
 fn who_has_a_password_may_do_more_than_anybody() {
     let dav = Dav::start(&["enable_uploads=yes", "uploads_by_anybody=yes"]);
     assert_eq!(ask(&dav.server, "PUT", "/a", "", "x").status, 201);
