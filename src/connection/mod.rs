@@ -257,9 +257,10 @@ impl Conn {
     // Called from one place, several times for each request.
     #[inline(always)]
     pub fn drive(&mut self, cx: &mut Context) -> Flow {
-        if self.lateness == Lateness::TimedOut {
-            self.lateness = Lateness::InTime;
-            return self.time_out(cx);
+        if self.lateness != Lateness::InTime
+            && let Some(flow) = self.take_lateness(cx)
+        {
+            return flow;
         }
         match &mut self.state {
             State::Head(_) => self.next_head(cx),

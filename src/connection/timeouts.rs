@@ -27,6 +27,8 @@ pub(super) enum Lateness {
     /// of another connection or in the program. The connection has one more turn. It has one only: who
     /// always has a byte on its way gets no more time by that.
     Grace,
+    /// It has had that turn.
+    Spent,
     /// The request is to be ended when the connection has its turn.
     TimedOut,
 }
@@ -41,6 +43,9 @@ impl Conn {
 
     /// Sets the timer to the earliest end of a timeout.
     pub fn set_timer(&mut self, cx: &mut Context) {
+        if self.lateness != Lateness::TimedOut {
+            self.lateness = Lateness::InTime;
+        }
         let ahead = match self.state.websocket() {
             Some(websocket) => Some(websocket.horizon(cx)).filter(|ms| *ms > 0),
             None => shortest(cx),
@@ -98,7 +103,8 @@ impl Conn {
         }
         if idle_timeout_ms > 0 {
             let quiet = u64::from(cx.clock.now.wrapping_sub(self.wire.last_active));
-            is_idle = quiet >= idle_timeout_ms && !self.wire.has_unread();
+            // Who has its turn now has been given something to do by the kernel.
+            is_idle = quiet >= idle_timeout_ms && !self.wire.queued;
             next = next.min(idle_timeout_ms.saturating_sub(quiet).max(1));
         }
         if !is_late && !is_idle {
@@ -120,12 +126,40 @@ impl Conn {
 
     /// Gives a connection whose time is over one more turn, if the kernel has something for it.
     fn has_grace(&mut self, cx: &mut Context) -> bool {
-        let has_grace = self.lateness == Lateness::InTime && self.wire.look_again(cx);
+        let has_grace = match self.lateness {
+            Lateness::InTime => {
+                let sends = match &self.state {
+                    State::Producing { source, .. } => source.makes_output(),
+                    _ => false,
+                };
+                self.wire.look_again(cx, sends)
+            }
+            // Others have had their turns.
+            Lateness::Grace => self.wire.queued,
+            Lateness::Spent | Lateness::TimedOut => false,
+        };
         if has_grace {
             self.lateness = Lateness::Grace;
             self.wire.set_timer(cx, GRACE_MS);
         }
         has_grace
+    }
+
+    /// Begins the turn of a connection whose time is over. Returns what follows if the time has ended the
+    /// request.
+    #[cold]
+    pub(super) fn take_lateness(&mut self, cx: &mut Context) -> Option<Flow> {
+        match self.lateness {
+            Lateness::InTime | Lateness::Spent => None,
+            Lateness::Grace => {
+                self.lateness = Lateness::Spent;
+                None
+            }
+            Lateness::TimedOut => {
+                self.lateness = Lateness::InTime;
+                Some(self.time_out(cx))
+            }
+        }
     }
 
     /// Returns the number of bytes of content that have arrived, while a request is being received.

@@ -489,7 +489,7 @@ impl Websocket {
         let quiet = u64::from(now.wrapping_sub(wire.last_active));
         let mut next = u64::MAX;
         if idle > 0 {
-            if quiet >= idle && !wire.has_unread() {
+            if quiet >= idle && !wire.queued {
                 return WebsocketFlow::Close;
             }
             next = idle.saturating_sub(quiet).max(1);

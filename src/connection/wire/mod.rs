@@ -210,15 +210,15 @@ impl Wire {
     }
 
     /// Asks the kernel whether the connection can go on, which it may not have announced yet, and gives
-    /// it a turn if so.
+    /// it a turn if so. `sends` says that there is more to send than what waits here.
     #[cold]
-    pub fn look_again(&mut self, cx: &mut Context) -> bool {
+    pub fn look_again(&mut self, cx: &mut Context, sends: bool) -> bool {
         let mut polled = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::OUT)];
         if !matches!(rustix::event::poll(&mut polled, Some(&Timespec::default())), Ok(1)) {
             return false;
         }
         let found = polled[0].revents();
-        let has_room = self.must_send() && found.contains(PollFlags::OUT);
+        let has_room = (sends || self.must_send()) && found.contains(PollFlags::OUT);
         self.readable |= found.contains(PollFlags::IN);
         self.writable |= has_room;
         if !found.contains(PollFlags::IN) && !has_room {
