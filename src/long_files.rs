@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The number of bytes on the disk from which a file counts as long.
 pub const LONG: u64 = 4 << 20;
@@ -26,6 +26,8 @@ const WRITE_BACK_COST: usize = 64;
 const PLACES: usize = 64;
 /// The stack of the thread in bytes.
 const STACK: usize = 128 << 10;
+/// The longest wait for the thread: other servers of the process may go on to give it work.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// A place without a descriptor, and one that is being filled.
 const FREE: i32 = -1;
 const FILLING: i32 = -2;
@@ -189,9 +191,11 @@ fn has_waiting() -> bool {
     WAITING.iter().any(|place| place.fd.load(Ordering::SeqCst) >= 0)
 }
 
-/// Waits until all descriptors are closed, at the end of a server.
+/// Waits until all descriptors are closed, at the end of a server, so that a program which ends one finds
+/// its descriptors as they were. What takes longer goes on in the thread.
 pub fn settle() {
-    while has_waiting() || is_mine(RUNNING.load(Ordering::SeqCst)) {
+    let end = Instant::now() + LONGEST_WAIT;
+    while (has_waiting() || is_mine(RUNNING.load(Ordering::SeqCst))) && Instant::now() < end {
         start();
         std::thread::sleep(Duration::from_micros(200));
     }

@@ -15,6 +15,7 @@ use crate::abi::IterateFn;
 use crate::abi::{mg_connection, mg_handler_t, mg_server};
 use crate::clock::unix_seconds;
 use crate::exchange::context::FORKS;
+use crate::long_files;
 use crate::options::{OptionId, lookup};
 use crate::server::walks::Job;
 use crate::server::{Server, Step};
@@ -51,10 +52,12 @@ pub extern "C" fn mg_create_server(server_param: *mut c_void) -> *mut mg_server 
 fn prepare_process() {
     extern "C" fn in_child() {
         FORKS.fetch_add(1, Ordering::Relaxed);
+        // At once: later the numbers of these descriptors may mean other files.
+        long_files::leave_parent();
     }
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the function does nothing but add to an atomic variable.
+        // SAFETY: the function uses atomic variables, and calls that a child may use (fstat, close).
         unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     });
     // SAFETY: SIG_IGN is no handler, and no code runs.

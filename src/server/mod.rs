@@ -375,7 +375,6 @@ impl Server {
         self.cx.logs.leave_parent();
         self.cx.programs.forget_all();
         self.cx.sweeper = Default::default();
-        long_files::leave_parent();
         self.acceptor.leave_parent();
         self.walks.leave_parent();
         for index in self.conns.indices() {
