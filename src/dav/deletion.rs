@@ -86,11 +86,12 @@ impl Delete {
                     is_barred |= anybody::is_barred(env, target, dir, names);
                     if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
                 };
-                let is_complete = survey.advance(budget, &mut visit)?;
+                let is_complete = survey.advance(budget, &mut visit);
+                // What was seen before a directory that cannot be looked at now is not visited again.
                 if is_barred {
                     return Err(403.into());
                 }
-                if is_complete {
+                if is_complete? {
                     self.surveyed(request, env)?;
                 }
                 return Ok(None);

@@ -55,6 +55,11 @@ impl Sweeper {
         self.sweep(&mut { FIRST_PORTION });
     }
 
+    /// Returns whether all directories that were visited are swept.
+    pub fn has_swept(&self) -> bool {
+        self.sweeps.is_empty()
+    }
+
     /// Does the next portion of the sweeps. Returns true once there are none left.
     fn sweep(&mut self, budget: &mut usize) -> bool {
         while let Some(sweep) = self.sweeps.front_mut() {

@@ -304,10 +304,15 @@ impl Transfer {
             }
             if is_last { locked_in(env, dir, keys, locked) } else { Ok(0) }
         };
-        if survey.advance(budget, &mut visit)? {
+        let is_complete = survey.advance(budget, &mut visit);
+        // What was seen before a directory that cannot be looked at now is not visited again.
+        if exposes {
+            return Err(403.into());
+        }
+        if is_complete? {
             surveys.pop();
         }
-        if exposes { Err(403.into()) } else { Ok(()) }
+        Ok(())
     }
 
     /// Opens the source of a move that replaces another file, if it is long: a rename waits for all of

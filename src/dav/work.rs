@@ -166,6 +166,10 @@ impl Work {
                 }
             }
         }
+        if !sweeper.has_swept() {
+            // What a process that has ended held here is put back first.
+            return Ok(None);
+        }
         let begun = match request.method() {
             b"PROPFIND" => Propfind::begin(request, env)?.map(|p| Stage::Propfind(Box::new(p))),
             b"PROPPATCH" => Err(proppatch::proppatch(request, env)?),
