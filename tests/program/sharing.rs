@@ -67,6 +67,8 @@ fn programs_are_neither_run_nor_shown_unless_that_is_said() {
     let running = Running::start(&[], &folder);
     assert_eq!(status(&running.get("/run.cgi")), "403");
     assert!(running.get("/sub/").contains("index.cgi"), "the directory is listed");
+    let running = Running::start(&["--cgi_pattern="], &folder);
+    assert_eq!(status(&running.get("/run.cgi")), "403", "an empty value sets nothing");
     for arguments in [&["--cgi"][..], &["--cgi=yes"], &["--cgi_pattern", "**.cgi$"]] {
         let running = Running::start(arguments, &folder);
         assert!(running.get("/run.cgi").contains("it ran"), "{arguments:?}");

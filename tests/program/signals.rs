@@ -77,6 +77,21 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(running.stop().0, 0);
 }
 
+/// A logger may be restarting when it is told to reload.
+#[test]
+fn a_log_without_a_reader_holds_nothing_up() {
+    let folder = Scratch::new();
+    folder.write("share/a.txt", "hello");
+    let fifo = std::ffi::CString::new(folder.join("fifo")).expect("a path");
+    // SAFETY: the path is a string.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    let mut running = Running::start(&["share", "--access_log_file", "fifo"], &folder);
+    running.signal(libc::SIGHUP);
+    until("the reason", || running.errors().contains("the old file goes on"));
+    assert!(running.get("/a.txt").ends_with("hello"));
+    assert_eq!(running.stop().0, 0);
+}
+
 #[test]
 fn logs_are_opened_anew() {
     let folder = Scratch::new();

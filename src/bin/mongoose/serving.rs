@@ -220,7 +220,7 @@ impl Site {
         // Who waits at the door is let in, and nobody after that.
         self.server.poll(0);
         if let Err(why) = self.server.set("listening_port", b"") {
-            eprintln!("mongoose: {why}");
+            terminal::complain(&why);
         }
         let end = Instant::now() + self.wishes.grace;
         while !requests.wants_end_now() && self.server.close_idle() > 0 && Instant::now() < end {
@@ -236,11 +236,11 @@ impl Site {
             let is_log = matches!(setting.id, OptionId::AccessLogFile | OptionId::ErrorLogFile);
             if is_log && let Err(error) = can_append(&setting.value) {
                 // The library would give up the file that it has.
-                eprintln!("mongoose: {}: {error}; the old file goes on", setting.name);
+                terminal::complain(&format!("{}: {error}; the old file goes on", setting.name));
                 continue;
             }
             if let Err(failure) = set(&mut self.server, setting) {
-                eprintln!("mongoose: {}; the old one goes on", failure.sentence);
+                terminal::complain(&format!("{}; the old one goes on", failure.sentence));
             }
         }
     }
@@ -261,8 +261,12 @@ fn set(server: &mut Server, setting: &Setting) -> Result<(), Failure> {
 
 fn can_append(path: &[u8]) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    std::fs::OpenOptions::new().append(true).create(true).open(path).map(drop)
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true).mode(0o644);
+    // A FIFO may have no reader for the moment.
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map(drop)
 }
 
 /// Chooses the directory that is shared, which has to be one.

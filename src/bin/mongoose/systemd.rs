@@ -11,6 +11,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use rustix::net::{SocketType, sockopt};
 
 use crate::failure::Failure;
+use crate::terminal;
 
 /// The first descriptor that is passed.
 const FIRST: RawFd = 3;
@@ -91,7 +92,7 @@ impl Manager {
             && let Err(error) = send(name.as_bytes(), message.as_bytes())
         {
             let name = name.display();
-            eprintln!("mongoose: NOTIFY_SOCKET: {name}: {error}");
+            terminal::complain(&format!("NOTIFY_SOCKET: {name}: {error}"));
         }
     }
 }

@@ -84,3 +84,8 @@ fn set(settings: &libc::termios) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Tells people what is wrong, as far as there is somebody who reads it.
+pub fn complain(why: &str) {
+    let _ = writeln!(io::stderr(), "mongoose: {why}");
+}

@@ -145,7 +145,12 @@ impl Wishes {
             Options::new()
                 .set(id, Some(&value))
                 .map_err(|why| origin.refuse(name, why.to_string_lossy()))?;
-            self.set(Setting { id, name, value, origin });
+            if value.is_empty() {
+                // As if nobody had set it: the defaults of the program are not those of the library.
+                self.settings.retain(|other| other.id != id);
+            } else {
+                self.set(Setting { id, name, value, origin });
+            }
             return Ok(());
         }
         let text = String::from_utf8_lossy(&value).into_owned();
