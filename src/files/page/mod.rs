@@ -33,7 +33,7 @@ pub const UPLOADS: Parts = Parts {
         style-src 'sha256-nBM4dH1O2Sb/VWrXNAtOO7Sc2U+xBxt8Q77t44DpqpU=' \
         'sha256-19VVyYRfKjP0oTpQnCsWBQaoKEgiZI79qW/3Px6Pde4='; \
         script-src 'sha256-T/Jec9zKLwZVf6VyM/bnVY31oFgixAYxTElZqIjp8Z0=' \
-        'sha256-2epPeJYKMmy74ZWK6vUmz85lhUjM+a6hKptPSKHA7h0='; \
+        'sha256-qtkOKVTv3ibpwl6Z+UjBN+J5OsriJTBM0OqLO0OLRwM='; \
         connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'\r\n",
 };
 

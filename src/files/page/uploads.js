@@ -3,7 +3,7 @@
 // text only.
 (() => {
   // The address without user and password, which fetch() refuses.
-  const here = location.origin + location.pathname;
+  const here = location.origin + location.pathname.replace(/\/+/g, '/');
   const place = document.getElementById('change');
   const busy = new Set();
   // From this size on it is asked first whether a file is welcome: an answer that comes while the
@@ -23,7 +23,7 @@
     return made;
   };
   // Where a row leads, without the order in which that is listed.
-  const pathOf = link => link.pathname.replace(/\/$/, '');
+  const pathOf = link => link.pathname.replace(/\/+/g, '/').replace(/\/$/, '');
   const encoded = path => path.split('/').map(encodeURIComponent).join('/');
   const call = (method, url, headers) =>
     fetch(new URL(url, here), {method, headers, cache: 'no-store', credentials: 'same-origin'})
