@@ -32,6 +32,7 @@ INSTALL ?= install
 
 # Another machine than this one, by its name of Rust: TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc
 TARGET  ?=
+$(if $(filter-out 0 1,$(words $(TARGET))),$(error TARGET is one name, not "$(TARGET)"))
 CROSS   := $(patsubst %gcc,%,$(filter %-gcc,$(CC)))
 STRIP   ?= $(CROSS)strip
 OBJCOPY ?= $(CROSS)objcopy
@@ -44,7 +45,8 @@ SO         := libmongoose.so.$(VERSION)
 
 # No path of this machine gets into what is built, so that it is the same wherever it is built.
 CRATES := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*) $(CURDIR)/vendor
-REMAP  := $(CURDIR)=mongoose $(CRATES:%=%=crates)
+# A path with a space cannot be written in these flags.
+REMAP  := $(if $(filter 1,$(words $(CURDIR))),$(CURDIR)=mongoose $(CRATES:%=%=crates))
 FLAGS  := $(RUSTFLAGS) $(REMAP:%=--remap-path-prefix=%)
 C_MAPS := $(REMAP:%=-ffile-prefix-map=%)
 # CFLAGS of the environment are meant for all C; the default above is for the examples.
@@ -245,7 +247,7 @@ uninstall:
 	rm -f '$(D_BIN)/mongoose' '$(D_UNITS)/mongoose.service' '$(D_UNITS)/mongoose.socket' \
 	  '$(D_BASH)/mongoose' '$(D_ZSH)/_mongoose' '$(D_FISH)/mongoose.fish'
 	for page in $(MAN_PAGES); do rm -f '$(D_MAN)'/man$${page##*.}/$$page; done
-	cd '$(D_DOC)' 2>/dev/null && rm -f manual.html LICENSE-MIT LICENSE-APACHE THIRD-PARTY mongoose.cdx.json || true
+	for file in manual.html LICENSE-MIT LICENSE-APACHE THIRD-PARTY mongoose.cdx.json; do rm -f '$(D_DOC)'/$$file; done
 	rmdir '$(D_DOC)' 2>/dev/null || true
 
 clean:
