@@ -167,7 +167,7 @@ impl Site<'_> {
             };
         }
         let Some(place) = self.look_up(full) else { return Task::Reply(404) };
-        if self.is_form(&place) {
+        if self.is_form(&place) && !self.is_hidden(&place) {
             return self.decide_form();
         }
         if let Err(task) = self.ask_for_password(&place) {

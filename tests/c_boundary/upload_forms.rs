@@ -291,9 +291,12 @@ fn a_form_goes_to_a_directory_that_is_listed_and_nowhere_else() {
     scratch.write("root/page/index.html", "a page");
     scratch.write("root/file", "content");
     scratch.write("root/guarded/.htpasswd", "");
-    let server = serve(&scratch, &ANYBODY);
+    scratch.write("root/hidden/file", "");
+    let hides = "hide_files_patterns=hidden$";
+    let server = serve(&scratch, &[&ANYBODY[..], &[hides]].concat());
     let cases = [
         ("/page/", 200, "a page"),
+        ("/hidden/", 404, "404 Not Found\n"),
         ("/file", 200, "content"),
         ("/d", 301, ""),
         ("/none/", 404, "404 Not Found\n"),
