@@ -243,11 +243,14 @@ void mg_send_header(struct mg_connection *conn, const char *name, const char *va
 /**
  * Sends a piece of the content. The first call sends the header. The bytes are copied. The
  * response ends when the handler returns; a response that is continued later ends with a call of
- * length 0.
+ * length 0. Where there is no room for a piece (`max_send_queue_bytes`, `max_buffered_bytes`), nothing
+ * more is taken and the connection closes, so that the client does not take the response for a whole one.
  *
  * To be called by the thread that polls.
  */
-void mg_send_data(struct mg_connection *conn, const void *data, int data_len);
+void mg_send_data(struct mg_connection *conn,
+                  const void *data,
+                  int data_len);
 
 /**
  * Sends a formatted text as it stands, like `mg_write`. The format is that of `printf`, and

@@ -173,7 +173,12 @@ impl Conn {
 
     /// Ends the connection, since the answer cannot be completed as its head promised, and lets the
     /// client notice that.
-    fn break_off(&mut self, cx: &mut Context, request: Box<Request>, broken: Broken) -> Flow {
+    pub(super) fn break_off(
+        &mut self,
+        cx: &mut Context,
+        request: Box<Request>,
+        broken: Broken,
+    ) -> Flow {
         if broken.resets {
             self.wire.reset_on_close();
         }

@@ -9,6 +9,7 @@ use super::messages::open_message;
 use super::websocket::Websocket;
 use super::{Conn, Flow, State};
 use crate::abi::{Handler, mg_connection};
+use crate::answer::Broken;
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::http::response::{Answer, Completion, RequestFacts};
@@ -155,6 +156,7 @@ impl Conn {
         let out = &mut self.wire.outbox(cx).bytes;
         let completion = answer.handler_returned(out);
         let goes_on = match completion {
+            Completion::Cut { shows } => return self.break_answer(cx, request, answer, shows),
             Completion::Open => true,
             Completion::Silent => !is_error && may_answer_later(cx, &request),
             Completion::Complete { .. } => false,
@@ -210,6 +212,27 @@ impl Conn {
             self.enter(State::Answering(request));
         }
         Flow::Again
+    }
+
+    /// Ends the connection of an answer that has a gap. `shows`: its framing says that more had to come.
+    #[cold]
+    fn break_answer(
+        &mut self,
+        cx: &mut Context,
+        mut request: Box<Request>,
+        answer: Box<Answer>,
+        shows: bool,
+    ) -> Flow {
+        let slot = self.wire.slot;
+        let late = slot.lock_answer();
+        slot.set_answerable(false);
+        for message in cx.messages_for(slot) {
+            open_message(slot, message);
+        }
+        drop(late);
+        (request.status, request.head_len) = (answer.status, answer.head_len);
+        cx.spares.keep_answer(answer);
+        self.break_off(cx, request, Broken { why: "".into(), resets: !shows })
     }
 
     /// Ends a request whose late answer is complete.

@@ -57,6 +57,9 @@ impl Conn {
     /// Takes bytes that the program writes on the I/O thread. Returns false if they are refused.
     pub fn write(&mut self, cx: &mut Context, piece: Piece<'_>) -> bool {
         if !self.wire.has_room(cx, piece.len()) {
+            if !matches!(piece, Piece::Raw(_)) {
+                self.cut_off(cx);
+            }
             return false;
         }
         match &mut self.state {
@@ -75,6 +78,41 @@ impl Conn {
             State::Answering(_) => self.write_late(cx, piece),
             _ => false,
         }
+    }
+
+    /// Ends the answer of the `mg_send` family of which a piece was refused: those functions do not say so, and what
+    /// comes behind a gap would be taken for content.
+    #[cold]
+    fn cut_off(&mut self, cx: &mut Context) {
+        match &mut self.state {
+            State::Calling { answer, .. } => {
+                answer.cut_off();
+                if let Some(fault) = answer.take_fault() {
+                    self.wire.complain(cx, fault);
+                }
+            }
+            State::Answering(_) => {
+                let mut late = self.wire.slot.lock_answer();
+                let Some(answer) = late.as_deref_mut() else { return };
+                if answer.cut_off() {
+                    let fault = answer.take_fault();
+                    drop(late);
+                    self.end_cut_answer(cx, fault);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Has a connection closed whose late answer has a gap.
+    fn end_cut_answer(&mut self, cx: &mut Context, fault: Option<&'static str>) {
+        if let Some(fault) = fault {
+            self.wire.complain(cx, fault);
+        }
+        self.wire.reset_on_close();
+        self.wire.gone = true;
+        self.wire.writable = false;
+        self.wire.make_ready(cx);
     }
 
     /// Writes one frame on the I/O thread. Returns the number of bytes queued.
@@ -96,7 +134,12 @@ impl Conn {
         let Some(answer) = late.as_deref_mut() else { return false };
         let taken = piece.feed(slot, answer, &mut self.wire.outbox(cx).bytes);
         let (fault, complete) = (answer.take_fault(), answer.complete());
+        let is_cut = answer.is_cut();
         drop(late);
+        if is_cut {
+            self.end_cut_answer(cx, fault);
+            return taken;
+        }
         if let Some(fault) = fault {
             self.wire.complain(cx, fault);
         }

@@ -130,7 +130,8 @@ pub unsafe extern "C" fn mg_send_header(
 
 /// Sends a piece of the content. The first call sends the header. The bytes are copied. The
 /// response ends when the handler returns; a response that is continued later ends with a call of
-/// length 0.
+/// length 0. Where there is no room for a piece (`max_send_queue_bytes`, `max_buffered_bytes`), nothing
+/// more is taken and the connection closes, so that the client does not take the response for a whole one.
 ///
 /// To be called by the thread that polls.
 ///

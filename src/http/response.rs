@@ -56,6 +56,9 @@ enum State {
     Unframed { endless: bool },
     /// The response is complete.
     Complete { persistent: bool },
+    /// A piece is missing of which the program cannot know: the response is never complete, and nothing more
+    /// of it is taken.
+    Cut { chunked: bool },
 }
 
 /// The outcome of a write.
@@ -74,6 +77,10 @@ pub enum Completion {
     Open,
     Complete {
         persistent: bool,
+    },
+    /// A piece is missing. `shows`: the client sees that from the framing, whatever follows.
+    Cut {
+        shows: bool,
     },
 }
 
@@ -140,6 +147,9 @@ impl Answer {
             }
             self.fault = Some("the handler wrote beyond the end of its answer");
             return Written::Taken;
+        }
+        if let State::Cut { .. } = self.state {
+            return Written::Refused;
         }
         if let State::Built(built) = &mut self.state {
             self.state = State::Head(built.take_bytes());
@@ -220,7 +230,7 @@ impl Answer {
                     self.fault = Some("the handler wrote beyond the end of its answer");
                     bytes = &[];
                 }
-                State::Built(_) | State::Data { .. } => {
+                State::Built(_) | State::Data { .. } | State::Cut { .. } => {
                     debug_assert!(false, "`write` leaves these states before raw bytes");
                     return Written::Refused;
                 }
@@ -322,6 +332,7 @@ impl Answer {
         }
         match &mut self.state {
             State::Built(built) => Some(built),
+            State::Cut { .. } => None,
             _ => {
                 self.fault = Some("mg_send_status or mg_send_header after the head was sent");
                 None
@@ -360,6 +371,7 @@ impl Answer {
     /// HTTP/1.0. Empty data ends the head and, after the handler has returned, the response.
     pub fn send_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Written {
         if out.try_reserve(data.len() + 256).is_err() {
+            self.cut_off();
             return Written::Refused;
         }
         if let State::Start | State::Built(_) = self.state {
@@ -385,11 +397,31 @@ impl Answer {
                 }
                 Written::Taken
             }
+            State::Cut { .. } => Written::Refused,
             _ => {
                 self.fault = Some("mg_send_data after raw bytes or the end of the answer");
                 Written::Refused
             }
         }
+    }
+
+    /// Notes that a piece of the `mg_send` family was refused. The program is not told, so that the response
+    /// must not pass for a whole one. Returns false where such a piece would not have been part of it.
+    #[cold]
+    pub fn cut_off(&mut self) -> bool {
+        let chunked = match self.state {
+            State::Start | State::Built(_) => self.request.chunks,
+            State::Data { chunked, .. } => chunked,
+            _ => return false,
+        };
+        self.state = State::Cut { chunked };
+        self.fault = Some("no room for what mg_send_data adds to an answer, which is cut off");
+        true
+    }
+
+    /// Returns whether a piece is missing.
+    pub fn is_cut(&self) -> bool {
+        matches!(self.state, State::Cut { .. })
     }
 
     /// Appends the last chunk where there are chunks, and completes the response.
@@ -438,10 +470,12 @@ impl Answer {
             State::Unframed { endless: true }
             | State::Length { .. }
             | State::Chunks { .. }
-            | State::Complete { .. } => {}
+            | State::Complete { .. }
+            | State::Cut { .. } => {}
         }
         match self.state {
             State::Complete { persistent } => Completion::Complete { persistent },
+            State::Cut { chunked } => Completion::Cut { shows: chunked },
             _ => Completion::Open,
         }
     }

@@ -1,6 +1,6 @@
 //! Limits of time and size, each set low.
 
-use crate::support::{Scratch, Server, as_many_as, for_each, request, until};
+use crate::support::{Scratch, Server, as_many_as, for_each, request, shown, until};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -160,6 +160,40 @@ fn a_write_beyond_the_send_queue_is_refused_whole() {
     server.expect_line("large 0");
     server.expect_line("small 500");
     assert!(answer.text() == "y".repeat(500));
+    server.stop();
+}
+
+#[test]
+fn an_answer_of_which_a_piece_finds_no_room_does_not_pass_for_a_whole_one() {
+    let scratch = Scratch::new();
+    let log = scratch.join("error.log");
+    let mut server =
+        Server::start(&["max_send_queue_bytes=1000", &format!("error_log_file={log}")]);
+    // What follows would stand behind a gap.
+    let steps = ["data one", "data_fill 2000 x", "data two"];
+    let mut client = server.client();
+    let (answer, _) = client.send(request("GET", "1.1", &steps)).rest_and_end();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(!answer.contains("two") && !answer.ends_with("0\r\n\r\n"), "{answer}");
+    // Nothing was taken.
+    let steps = ["data_fill 2000 x"];
+    let (answer, _) = server.client().send(request("GET", "1.1", &steps)).rest_and_end();
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "{}", shown(&answer));
+    // The end of the connection would be the end of the answer.
+    let steps = ["data one", "data_fill 2000 x"];
+    let (answer, was_reset) = server.client().send(request("GET", "1.0", &steps)).rest_and_end();
+    assert!(was_reset, "{}", shown(&answer));
+    // Late.
+    let mut client = server.client();
+    client.send(request("GET", "1.1", &["keep a", "say called"]));
+    server.expect_line("called");
+    server.tell("io to a data one");
+    client.take_through("one\r\n");
+    server.tell("io to a data_fill 2000 x");
+    let (answer, _) = client.rest_and_end();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.is_empty(), "{answer}");
+    scratch.read_when("error.log", |log| log.matches("which is cut off").count() == 4);
     server.stop();
 }
 
