@@ -8,6 +8,8 @@ const TICK: u32 = 32;
 const BUCKETS: usize = 512;
 const WORDS: usize = BUCKETS / 64;
 const NONE: u32 = u32::MAX;
+/// The number of ticks after which the clock begins anew.
+const SPAN: u32 = u32::MAX / TICK + 1;
 
 /// The largest distance in milliseconds at which an entry is set. Later deadlines come due then,
 /// and are set anew.
@@ -48,11 +50,7 @@ impl Timers {
     /// Sets the entry `id` to `deadline`, in place of any earlier setting.
     pub fn set(&mut self, id: u32, deadline: u32, now: u32) {
         self.clear(id);
-        let ahead = deadline.wrapping_sub(now);
-        let ahead = if ahead > u32::MAX / 2 { 0 } else { ahead.min(HORIZON_MS) };
-        // The entry belongs in the bucket behind the deadline, so that it never comes due too
-        // early.
-        let steps = (now % TICK + ahead) / TICK + 1;
+        let steps = steps_to(deadline, now);
         let bucket = (self.tick_of(now).wrapping_add(steps)) % BUCKETS as u32;
         let id_index = id as usize;
         if self.links.len() <= id_index {
@@ -66,6 +64,25 @@ impl Timers {
         self.heads[bucket as usize] = id;
         self.filled[bucket as usize / 64] |= 1 << (bucket % 64);
         self.words |= 1 << (bucket / 64);
+    }
+
+    /// Sets the entry `id` to `deadline`, unless it comes due before that: who sets it again and again must
+    /// not put it off for ever.
+    pub fn bring_forward(&mut self, id: u32, deadline: u32, now: u32) {
+        if let Some(link) = self.links.get(id as usize)
+            && link.bucket != NONE
+        {
+            let buckets = BUCKETS as u32;
+            let left = match (link.bucket + buckets - self.tick % buckets) % buckets {
+                0 => buckets,
+                left => left,
+            };
+            let passed = (self.tick_of(now) + SPAN - self.tick) % SPAN;
+            if left <= passed.saturating_add(steps_to(deadline, now)) {
+                return;
+            }
+        }
+        self.set(id, deadline, now);
     }
 
     fn tick_of(&self, now: u32) -> u32 {
@@ -102,8 +119,7 @@ impl Timers {
     pub fn expire(&mut self, now: u32, due: &mut Vec<u32>) {
         let target = self.tick_of(now);
         // The tick counter wraps with the clock. One turn of the wheel is the most to walk.
-        let span = u32::MAX / TICK + 1;
-        let steps = (target + span - self.tick) % span;
+        let steps = (target + SPAN - self.tick) % SPAN;
         for step in 1..=steps.min(BUCKETS as u32) {
             let bucket = self.tick.wrapping_add(step) % BUCKETS as u32;
             while let Some(id) = Some(self.heads[bucket as usize]).filter(|id| *id != NONE) {
@@ -136,6 +152,14 @@ impl Timers {
     }
 }
 
+/// Returns the number of ticks from `now` to the bucket of `deadline`: that behind it, so that an entry never
+/// comes due too early.
+fn steps_to(deadline: u32, now: u32) -> u32 {
+    let ahead = deadline.wrapping_sub(now);
+    let ahead = if ahead > u32::MAX / 2 { 0 } else { ahead.min(HORIZON_MS) };
+    (now % TICK + ahead) / TICK + 1
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -160,6 +184,29 @@ mod tests {
                 assert_eq!(due, [3]);
                 assert_eq!(timers.wait(start.wrapping_add(passed)), None);
             }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_brought_forward_and_never_put_off() {
+        for start in [0, 31, 1000, u32::MAX - 700] {
+            let mut timers = Timers::new(start);
+            timers.bring_forward(0, start.wrapping_add(500), start);
+            timers.bring_forward(1, start.wrapping_add(5000), start);
+            let (mut due, mut passed) = (Vec::new(), 0);
+            while due.is_empty() && passed < 2000 {
+                passed += 10;
+                let now = start.wrapping_add(passed);
+                timers.expire(now, &mut due);
+                if due.is_empty() {
+                    timers.bring_forward(0, now.wrapping_add(500), now);
+                }
+            }
+            assert!(due == [0] && (500..600).contains(&passed), "{start} {passed} {due:?}");
+            let now = start.wrapping_add(passed);
+            timers.bring_forward(1, now.wrapping_add(50), now);
+            timers.expire(now.wrapping_add(100), &mut due);
+            assert_eq!(due, [0, 1], "{start}");
         }
     }
 

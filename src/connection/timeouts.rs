@@ -34,10 +34,22 @@ pub(super) enum Lateness {
 }
 
 impl Conn {
-    /// Sets the timer anew after a change of a timeout.
+    /// Lets the timer come due in time after a change of a timeout. What has passed of the old one counts.
     pub fn timeouts_changed(&mut self, cx: &mut Context) {
-        if !matches!(self.state, State::Lingering { .. } | State::Denying { .. }) {
-            self.set_timer(cx);
+        if matches!(self.state, State::Lingering { .. } | State::Denying { .. }) {
+            return;
+        }
+        match self.horizon(cx) {
+            Some(ahead) => self.wire.bring_timer_forward(cx, ahead),
+            None => self.set_timer(cx),
+        }
+    }
+
+    /// Returns the milliseconds after which a timeout may end at the earliest, from the last traffic on.
+    fn horizon(&self, cx: &Context) -> Option<u64> {
+        match self.state.websocket() {
+            Some(websocket) => Some(websocket.horizon(cx)).filter(|ms| *ms > 0),
+            None => shortest(cx),
         }
     }
 
@@ -46,11 +58,7 @@ impl Conn {
         if self.lateness != Lateness::TimedOut {
             self.lateness = Lateness::InTime;
         }
-        let ahead = match self.state.websocket() {
-            Some(websocket) => Some(websocket.horizon(cx)).filter(|ms| *ms > 0),
-            None => shortest(cx),
-        };
-        match ahead {
+        match self.horizon(cx) {
             Some(ahead) => self.wire.set_timer(cx, ahead),
             None => cx.timers.clear(self.wire.index()),
         }

@@ -1,6 +1,6 @@
 //! Limits of time and size, each set low.
 
-use crate::support::{Scratch, Server, as_many_as, for_each, request, shown, until};
+use crate::support::{Scratch, Server, as_many_as, deadline, for_each, request, shown, until};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -148,6 +148,23 @@ fn expect_100_continue_is_answered_where_the_body_will_be_read() {
     assert_eq!(client.response().status, 200);
     client.send("POST /echo HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(client.response().status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_timeout_that_is_set_again_and_again_passes_all_the_same() {
+    let mut server = Server::start(&["idle_timeout_ms=300", "deferred_answers=all"]);
+    let mut clients = [(); 2].map(|()| server.client());
+    clients[1].send(request("POST", "1.1", &[]));
+    let end = Instant::now() + deadline();
+    while !clients.iter_mut().all(|client| client.has_news_within(Duration::from_millis(1))) {
+        assert!(Instant::now() < end, "the timeouts do not pass");
+        server.tell("io set idle_timeout_ms 300");
+        server.expect_line("set idle_timeout_ms: NULL");
+    }
+    for client in &mut clients {
+        client.expect_closed();
+    }
     server.stop();
 }
 

@@ -594,8 +594,12 @@ impl Wire {
 
     /// Has the timeouts checked in `ahead` milliseconds.
     pub fn set_timer(&self, cx: &mut Context, ahead: u64) {
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
-        cx.timers.set(self.index(), cx.clock.now.wrapping_add(ahead), cx.clock.now);
+        cx.timers.set(self.index(), deadline(cx, ahead), cx.clock.now);
+    }
+
+    /// Has the timer come due after so many milliseconds, if it does not before.
+    pub fn bring_timer_forward(&self, cx: &mut Context, ahead: u64) {
+        cx.timers.bring_forward(self.index(), deadline(cx, ahead), cx.clock.now);
     }
 
     /// Shuts the sending side of the socket.
@@ -663,4 +667,10 @@ fn takes_more(socket: &TcpStream) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::OUT)];
     // If this call fails, the next attempt to send finds out.
     !matches!(rustix::event::poll(&mut fds, Some(&Timespec::default())), Ok(0))
+}
+
+/// Returns the time that so many milliseconds lead to, as far as the timers look ahead.
+fn deadline(cx: &Context, ahead: u64) -> u32 {
+    let ahead = u32::try_from(ahead).unwrap_or(u32::MAX).min(u32::MAX / 4);
+    cx.clock.now.wrapping_add(ahead)
 }
