@@ -169,6 +169,11 @@ drives:
 soak:
 	tests/soak/run $(or $(SOAK_SECONDS),3600)
 
+# An hour of random worlds, in which nothing may be lost, doubled or misled; WORLDS_SECONDS=60 for a short look.
+worlds:
+	WORLDS_SECONDS=$(or $(WORLDS_SECONDS),3600) CARGO_TARGET_DIR='$(TARGET_DIR)' \
+	  $(CARGO) test --locked --test worlds -- --nocapture
+
 # What is linked in, for those who package the library.
 third-party:
 	packaging/third-party
@@ -256,4 +261,4 @@ clean:
 
 .PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn \
   litmus cadaver gio drives \
-  soak header docs install install-strip uninstall third-party reproducible clean
+  soak worlds header docs install install-strip uninstall third-party reproducible clean
