@@ -165,7 +165,8 @@ gio:
 drives:
 	tests/drives/run --long
 
-# An hour of mixed load with rude clients, and a crowd of slow ones; SOAK_SECONDS=20 for a short look.
+# An hour of mixed load with rude clients, and a crowd of slow ones; SOAK_SECONDS=20 for a short look,
+# SOAK_PLOT=FOLDER for a plot.
 soak:
 	tests/soak/run $(or $(SOAK_SECONDS),3600)
 

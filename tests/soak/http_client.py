@@ -56,13 +56,13 @@ class Broken(Exception):
 class Client:
     """A connection that is opened when it is needed, and again when the server has closed it."""
 
-    def __init__(self, port):
-        self.port = port
+    def __init__(self, port, tls=None):
+        self.port, self.tls = port, tls
         self.reader = self.writer = None
 
-    async def open(self, **options):
+    async def open(self):
         self.reader, self.writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, limit=LIMIT, **options)
+            "127.0.0.1", self.port, limit=LIMIT, ssl=self.tls)
         return self
 
     async def close(self):
@@ -77,8 +77,10 @@ class Client:
     def reset(self):
         """Leaves without a word: what the server sends from now on is answered by a reset."""
         if self.writer is not None:
-            self.writer.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # With TLS there is none any more if the server has closed.
+            plain = self.writer.get_extra_info("socket")
+            if plain is not None:
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.writer.transport.abort()
             self.writer = None
 

@@ -1,6 +1,9 @@
-/* The server that the clients of this folder load: server ADDRESS PASSWORDS [NAME VALUE...].
- * Prints the address, and for each SIGUSR1 a line `known N used N`: how many connections other
- * threads were told of so far, and how many bytes of the heap are in use. SIGTERM ends it. */
+/* The server that the clients of this folder load: server WORKERS PORTS PASSWORDS [NAME VALUE...].
+ * Serves itself if WORKERS is 0, else in so many processes, and prints the ports, then the numbers of those.
+ * For each SIGUSR1 a process that serves prints a line `known N used N`: how many connections other
+ * threads were told of so far, and how many bytes of the heap are in use. For each SIGHUP it opens its
+ * logs and its certificates again; if it is the only one, it listens at one more port, or at one less,
+ * too; then it prints a line `turned PORTS`. SIGTERM ends it. */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <mongoose.h>
@@ -8,9 +11,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_LISTENERS = 1000, ANSWERERS = 2, BEAT_US = 50000 };
+enum { MAX_LISTENERS = 1000, ANSWERERS = 2, BEAT_US = 50000, MAX_WORKERS = 16 };
 
 struct job {
   struct mg_connection *conn;
@@ -18,7 +23,7 @@ struct job {
   char token[64];
 };
 
-static volatile sig_atomic_t stop, wanted;
+static volatile sig_atomic_t stop, wanted, turning;
 static int threads; /* that still run */
 static struct mg_server *server;
 static long known;
@@ -33,6 +38,7 @@ static int listener_count;
 
 static void on_signal(int number) {
   if (number == SIGUSR1) wanted = 1;
+  else if (number == SIGHUP) turning = 1;
   else stop = 1;
 }
 
@@ -172,41 +178,110 @@ static void report(void) {
   fflush(stdout);
 }
 
-int main(int argc, char *argv[]) {
-  const char *problem = NULL;
-  int i;
+static void set(const char *name, const char *value) {
+  const char *problem = mg_set_option(server, name, value);
+  if (problem == NULL) return;
+  fprintf(stderr, "%s\n", problem);
+  exit(1);
+}
 
-  if (argc < 3) return 2;
-  server = mg_create_server(NULL);
-  if (!mg_modify_passwords_file(argv[2], "mydomain.com", "joe", "secret")) return 1;
-  mg_set_option(server, "dav_auth_file", argv[2]);
-  for (i = 3; i + 1 < argc && problem == NULL; i += 2) {
-    problem = mg_set_option(server, argv[i], argv[i + 1]);
+/* What is done while a server serves: logs that were renamed, a certificate that is new, a port. */
+static void turn(int workers) {
+  static const char *names[] = {"access_log_file", "error_log_file", "ssl_certificate"};
+  static char ports[500]; /* those that stay */
+  char value[600];
+  size_t i;
+
+  for (i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *now = mg_get_option(server, names[i]);
+    if (now == NULL || *now == '\0') continue;
+    snprintf(value, sizeof value, "%s", now);
+    set(names[i], value);
   }
-  if (problem == NULL) problem = mg_set_option(server, "listening_port", argv[1]);
-  if (problem != NULL) {
-    fprintf(stderr, "%s\n", problem);
-    return 1;
+  if (workers == 0) {
+    if (ports[0] == '\0') {
+      snprintf(ports, sizeof ports, "%s", mg_get_option(server, "listening_port"));
+      snprintf(value, sizeof value, "%s,127.0.0.1:0", ports);
+    } else {
+      snprintf(value, sizeof value, "%s", ports);
+      ports[0] = '\0';
+    }
+    set("listening_port", value);
   }
-  mg_add_uri_handler(server, "/hello", hello);
-  mg_add_uri_handler(server, "/echo", echo);
-  mg_add_uri_handler(server, "/later", later);
-  mg_add_uri_handler(server, "/events", events);
-  mg_add_uri_handler(server, "/websocket", websocket);
-  signal(SIGTERM, on_signal);
-  signal(SIGUSR1, on_signal);
+  printf("turned %s\n", mg_get_option(server, "listening_port"));
+  fflush(stdout);
+}
+
+static void serve(int workers) {
+  int i;
   for (i = 0; i < ANSWERERS; i++) start(answer_later);
   start(beat);
-  printf("%s\n", mg_get_option(server, "listening_port"));
-  fflush(stdout);
   while (!stop || __atomic_load_n(&threads, __ATOMIC_SEQ_CST) > 0) {
     mg_poll_server(server, 100);
     if (wanted) {
       wanted = 0;
       report();
     }
+    if (turning) {
+      turning = 0;
+      turn(workers);
+    }
     if (stop) pthread_cond_broadcast(&work);
   }
+}
+
+/* What a process that only keeps the others does: it ends with them. */
+static int keep(int workers) {
+  pid_t pids[MAX_WORKERS];
+  int i, status, failed = 0;
+
+  for (i = 0; i < workers; i++) {
+    pids[i] = fork();
+    if (pids[i] < 0) return 1;
+    if (pids[i] == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      serve(workers);
+      mg_destroy_server(&server);
+      exit(0);
+    }
+    printf("worker %ld\n", (long) pids[i]);
+    fflush(stdout); /* before the next fork, which copies what is not written */
+  }
+  for (i = 0; i < workers; i++) {
+    while (waitpid(pids[i], &status, 0) < 0) {
+      int other;
+      for (other = 0; stop && other < workers; other++) kill(pids[other], SIGTERM);
+    }
+    failed |= status != 0;
+  }
+  return failed;
+}
+
+int main(int argc, char *argv[]) {
+  struct sigaction action;
+  int i, workers, failed = 0;
+
+  if (argc < 4) return 2;
+  workers = atoi(argv[1]) < MAX_WORKERS ? atoi(argv[1]) : MAX_WORKERS;
+  server = mg_create_server(NULL);
+  if (!mg_modify_passwords_file(argv[3], "mydomain.com", "joe", "secret")) return 1;
+  set("dav_auth_file", argv[3]);
+  for (i = 4; i + 1 < argc; i += 2) set(argv[i], argv[i + 1]);
+  set("listening_port", argv[2]);
+  mg_add_uri_handler(server, "/hello", hello);
+  mg_add_uri_handler(server, "/echo", echo);
+  mg_add_uri_handler(server, "/later", later);
+  mg_add_uri_handler(server, "/events", events);
+  mg_add_uri_handler(server, "/websocket", websocket);
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal; /* without SA_RESTART: what waits for children looks up */
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGUSR1, &action, NULL);
+  sigaction(SIGHUP, &action, NULL);
+  printf("%s\n", mg_get_option(server, "listening_port"));
+  fflush(stdout);
+  if (workers == 0) serve(workers);
+  else failed = keep(workers);
   mg_destroy_server(&server);
-  return 0;
+  return failed;
 }

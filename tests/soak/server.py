@@ -27,11 +27,14 @@ def wait_for(condition, what):
 
 
 class Server:
-    def __init__(self, folder, name, **options):
+    """One of `workers` processes, or one that serves itself."""
+
+    def __init__(self, folder, name, workers=0, ports="127.0.0.1:0", **options):
         self.mark = f"SOAK={folder}/{name}"
-        self.errors = f"{folder}/{name}.errors"
+        self.name = name
+        self.errors, self.access = f"{folder}/{name}.errors", options.get("access_log_file")
         self.stderr_name = f"{folder}/{name}.stderr"
-        arguments = [f"{folder}/server", "127.0.0.1:0", f"{folder}/passwords",
+        arguments = [f"{folder}/server", str(workers), ports, f"{folder}/{name}.passwords",
                      "error_log_file", self.errors, "cgi_environment", self.mark]
         for option, value in options.items():
             arguments += [option, str(value)]
@@ -39,7 +42,10 @@ class Server:
             self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stderr=stderr,
                                             stdout=subprocess.PIPE, bufsize=0)
         self.pid = self.process.pid
-        self.port = int(self.line().rpartition(":")[2])
+        self.ports = self.line().split(",")
+        self.port = int(self.ports[0].rpartition(":")[2])
+        self.tls_port = int(self.ports[-1].rpartition(":")[2].rstrip("s"))
+        self.pids = [int(self.line().split()[1]) for _ in range(workers)] or [self.pid]
 
     def line(self):
         if not select.select([self.process.stdout], [], [], PATIENCE)[0]:
@@ -60,8 +66,14 @@ class Server:
             raise Failure(f"the server wrote to its standard error: {said[-2000:]}")
 
     def rss(self):
+        return sum(self.status(pid, "VmRSS") for pid in self.pids) * 1024
+
+    def threads(self):
+        return sum(self.status(pid, "Threads") for pid in self.pids)
+
+    def status(self, pid, name):
         try:
-            return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{self.pid}/status").read())[1]) * 1024
+            return int(re.search(rf"{name}:\s+(\d+)", open(f"/proc/{pid}/status").read())[1])
         except (OSError, TypeError):
             self.process.wait()
             self.check()
@@ -69,21 +81,36 @@ class Server:
 
     def descriptors(self):
         found = []
-        for fd in os.listdir(f"/proc/{self.pid}/fd"):
-            try:
-                target = os.readlink(f"/proc/{self.pid}/fd/{fd}")
-            except FileNotFoundError:
-                continue
-            # Numbers of sockets and pipes say nothing.
-            found.append(re.sub(r"\[\d+\]", "", target))
+        for pid in self.pids:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                try:
+                    target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                except FileNotFoundError:
+                    continue
+                # Numbers of sockets and pipes say nothing.
+                found.append(re.sub(r"\[\d+\]", "", target))
         return sorted(found)
 
     def report(self):
         """Connections that other threads were told of, and bytes of the heap in use. What is free
         goes back to the system before, and files that are merely kept open are closed."""
-        self.process.send_signal(signal.SIGUSR1)
-        _, known, _, used = self.line().split()
-        return int(known), int(used)
+        lines = self.tell(signal.SIGUSR1)
+        return sum(int(line[1]) for line in lines), sum(int(line[3]) for line in lines)
+
+    def turn(self):
+        """Has logs and certificates opened again, and ports changed. Returns the ports."""
+        return self.tell(signal.SIGHUP)[0][1].split(",")
+
+    def tell(self, number):
+        """The words of the line that each process answers a signal with."""
+        for pid in self.pids:
+            os.kill(pid, number)
+        return [self.line().split() for _ in self.pids]
+
+    def children(self):
+        """The number of its children, without a look at all processes."""
+        return sum(len(open(f"/proc/{pid}/task/{task}/children").read().split())
+                   for pid in self.pids for task in os.listdir(f"/proc/{pid}/task"))
 
     def descendants(self):
         """Its children, and whatever a CGI program of it has started: that has the mark in its
@@ -96,7 +123,8 @@ class Server:
                 environment = open(f"/proc/{pid}/environ", "rb").read().split(b"\0")
             except (OSError, ValueError):
                 continue
-            if int(parent) == self.pid or (self.mark.encode() in environment and int(pid) != self.pid):
+            own = int(pid) == self.pid or int(pid) in self.pids
+            if not own and (int(parent) in (self.pid, *self.pids) or self.mark.encode() in environment):
                 found.append((int(pid), state))
         return found
 
@@ -106,7 +134,7 @@ class Server:
             self.report()
             now = self.descriptors()
             # Logs are opened when there is something to log.
-            for name in [*descriptors, self.errors, "/dev/null"]:
+            for name in [*descriptors, *[self.errors, self.access] * len(self.pids)]:
                 if name in now:
                     now.remove(name)
             return now
