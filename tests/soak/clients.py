@@ -10,6 +10,8 @@ from http_client import Broken, Client, Digest, Websocket, Wrong, masked
 
 MIB = 1 << 20
 LISTED = 50
+# Between two things that a client does, in seconds.
+PAUSE = float(os.environ.get("SOAK_PAUSE", 0))
 # Of the servers, in seconds.
 REQUEST_TIMEOUT = 5
 
@@ -515,7 +517,7 @@ async def work(context, job, rude, busy):
         elif random.random() < 0.1:
             await client.close()
         else:
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE)
     busy.pop(id(client), None)
     await client.close()
 

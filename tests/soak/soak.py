@@ -188,7 +188,7 @@ class Suite:
                         raise Failure(f"load {arguments}: {int(line[2])} of {int(line[0])} answers "
                                       f"are missing or wrong")
                     context.count(f"load {arguments[1]}", int(line[0]))
-                    await asyncio.sleep(0.1)
+                    await asyncio.sleep(0.1 + clients.PAUSE)
         finally:
             for program, _ in programs.values():
                 await end(program)
