@@ -3,38 +3,24 @@
 #define _GNU_SOURCE
 #include "world.h"
 
-#include <errno.h>
+#include <dlfcn.h>
 #include <linux/futex.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
-#include <unistd.h>
 
 atomic_llong monotonic_offset, realtime_offset;
 
-/* The function `syscall` of the C library is taken over below. */
-static long call(long number, long a, long b, long c, long d, long e, long f) {
-#if defined(__x86_64__)
-  long result;
-  register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
-  __asm__ volatile("syscall"
-                   : "=a"(result)
-                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                   : "rcx", "r11", "memory");
-#elif defined(__aarch64__)
-  register long x8 __asm__("x8") = number, result __asm__("x0") = a, x1 __asm__("x1") = b,
-                x2 __asm__("x2") = c, x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
-  __asm__ volatile("svc 0"
-                   : "+r"(result)
-                   : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-                   : "memory");
-#else
-#error "the world has no clock on this machine"
-#endif
-  if (result >= 0 || result < -4095) return result;
-  errno = (int) -result;
-  return -1;
+/* The functions of the C library, which those below stand in front of. */
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
+static long (*real_syscall)(long, ...);
+
+__attribute__((constructor)) static void find_functions(void) {
+  *(void **) &real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  *(void **) &real_syscall = dlsym(RTLD_NEXT, "syscall");
+  if (real_clock_gettime == NULL || real_syscall == NULL) abort();
 }
 
 static void shift(struct timespec *time, long long ms) {
@@ -46,8 +32,9 @@ static void shift(struct timespec *time, long long ms) {
 }
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
-  int result = (int) call(SYS_clock_gettime, clock, (long) time, 0, 0, 0, 0);
-  if (result != 0) return result;
+  /* Constructors of libraries run earlier. */
+  if (real_clock_gettime == NULL) find_functions();
+  if (real_clock_gettime(clock, time) != 0) return -1;
   switch (clock) {
     case CLOCK_MONOTONIC:
     case CLOCK_MONOTONIC_COARSE:
@@ -84,6 +71,7 @@ long syscall(long number, ...) {
   va_start(list, number);
   for (i = 0; i < 6; i++) arguments[i] = va_arg(list, long);
   va_end(list);
+  if (real_syscall == NULL) find_functions();
   if (number == SYS_futex && arguments[3] != 0 &&
       (arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAIT_BITSET && !(arguments[1] & FUTEX_CLOCK_REALTIME)) {
     deadline = *(struct timespec *) arguments[3];
@@ -91,11 +79,11 @@ long syscall(long number, ...) {
     if (deadline.tv_sec < 0) deadline.tv_sec = 0;
     arguments[3] = (long) &deadline;
   }
-  return call(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+  return real_syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
 }
 
 double real_seconds(void) {
   struct timespec now = {0, 0};
-  call(SYS_clock_gettime, CLOCK_MONOTONIC, (long) &now, 0, 0, 0, 0);
+  real_clock_gettime(CLOCK_MONOTONIC, &now);
   return (double) now.tv_sec + (double) now.tv_nsec / 1e9;
 }
