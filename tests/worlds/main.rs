@@ -90,7 +90,12 @@ fn kept() -> Vec<u64> {
 fn program() -> PathBuf {
     let folder = "tests/worlds/program";
     let sources = SOURCES.map(|name| format!("{folder}/{name}"));
-    compile_with("world", &sources.each_ref().map(String::as_str), &["-lpthread", "-ldl"], Link::Shared)
+    compile_with(
+        "world",
+        &sources.each_ref().map(String::as_str),
+        &["-lpthread", "-ldl"],
+        Link::Shared,
+    )
 }
 
 /// A folder of a world's own, that disappears with this value.

@@ -218,7 +218,7 @@ impl Process {
 
     pub fn reply(&mut self, world: &World, line: &str) -> String {
         // A program that waits in vain says so itself before.
-        for _ in 0..PATIENCE.as_secs() * 2 {
+        for _ in 0..PATIENCE.as_secs() * 3 {
             match self.replies.recv_timeout(Duration::from_secs(1)) {
                 Ok(reply) => {
                     return reply.strip_prefix("ok").unwrap_or(&reply).trim().to_owned();

@@ -75,8 +75,8 @@ void walk(struct mg_server *server) {
 /* Options that may change at any time without a client that could tell. */
 void change_something(struct mg_server *server, uint64_t *random) {
   static const char *const harmless[][2] = {
-    {"idle_timeout_ms", "60000"}, {"idle_timeout_ms", "50000"},
-    {"request_timeout_ms", "60000"}, {"request_timeout_ms", "50000"},
+    {"idle_timeout_ms", "60000"}, {"idle_timeout_ms", "70000"},
+    {"request_timeout_ms", "60000"}, {"request_timeout_ms", "70000"},
     {"file_cache_bytes", "0"}, {"file_cache_bytes", "1000000"}, {"file_cache_bytes", ""},
     {"iterate_over", "all"}, {"iterate_over", "websockets"},
     {"iterate_content", "last"}, {"iterate_content", "none"},
