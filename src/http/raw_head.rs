@@ -1,10 +1,10 @@
 //! The facts that a raw response head states, written by a program or an application behind it
 //! (RFC 9112, sections 4 to 6 and 9.3): its status, the framing of the content, and persistence.
 //!
-//! Reads as much as that takes and refuses nothing: an unusual head is sent as it stands. Knows
-//! neither the request nor the content behind the head.
+//! Reads as much as that takes and refuses nothing: an unusual head is sent as it stands, and is the last
+//! one of its connection. Knows neither the request nor the content behind the head.
 
-use super::request::{decimal, tokens};
+use super::request::{decimal, is_token_byte, tokens};
 
 /// The longest raw head in bytes; more bytes without an end are content without a head.
 const MAX_RAW_HEAD: usize = 1 << 20;
@@ -41,7 +41,7 @@ pub(super) struct Facts {
     pub length: Option<u64>,
     /// The last transfer coding is `chunked`.
     pub chunked: bool,
-    /// Connection has the option `close`, or the framing is ambiguous.
+    /// Connection has the option `close`, or clients may disagree about the head or the end of the response.
     close: bool,
     keep_alive: bool,
     /// The content is of a media type that has no end of its own, such as a stream of events.
@@ -90,7 +90,9 @@ impl Facts {
             return None;
         };
         let digit = |byte: &u8| u16::from(byte - b'0');
+        let reason = without_end(&code[3..]);
         Some(Self {
+            close: !is_text(reason) || !matches!(reason, [] | [b' ', ..]),
             status: digit(hundreds) * 100 + digit(tens) * 10 + digit(ones),
             http11: [*major, *dot, *minor] == *b"1.1",
             ..Self::default()
@@ -102,6 +104,8 @@ impl Facts {
     /// end of the connection if there is no Content-Length.
     #[inline]
     fn conclude(&mut self) {
+        // RFC 9112, section 6.3: a client may take both fields together for an attack.
+        self.close |= self.chunked && self.length.is_some();
         let persists = self.http11 && !self.close;
         let has_length = self.length.is_some() && !self.chunked;
         self.persists = [persists && self.keep_alive && has_length, persists];
@@ -110,15 +114,16 @@ impl Facts {
     /// Notes one field line.
     #[inline]
     fn note(&mut self, line: &[u8]) {
+        self.close |= !is_field_line(line);
         // The few fields that matter begin with one of these letters, and most others do not.
         if !matches!(line.first(), Some(b'C' | b'c' | b'T' | b't')) {
             return;
         }
         if let Some(value) = value_of(line, b"Content-Length") {
             let length = decimal(value);
-            // Clients would disagree about the end of a response with such lengths.
-            self.close |= length.is_none();
-            self.close |= self.length.is_some() && self.length != length;
+            // Clients would disagree about the end of a response with such lengths, and some refuse one
+            // that is told twice.
+            self.close |= length.is_none() || self.length.is_some();
             self.length = length;
         } else if let Some(value) = value_of(line, b"Content-Type") {
             let is_a = |name: &[u8]| {
@@ -137,6 +142,27 @@ impl Facts {
             self.close |= !self.chunked;
         }
     }
+}
+
+/// Returns a line without the end that may stand behind it.
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Returns whether there are no control bytes: for some clients CR alone ends a line, and for some a tab is
+/// part of a value.
+fn is_text(text: &[u8]) -> bool {
+    // Looks at all bytes, so that many of them are looked at together.
+    text.iter().fold(true, |is, byte| is & (*byte >= b' ') & (*byte != 0x7f))
+}
+
+/// Returns whether a line is a field of its own (RFC 9112, section 5), and no continuation of the line
+/// before it.
+fn is_field_line(line: &[u8]) -> bool {
+    let line = without_end(line);
+    let name = line.iter().position(|byte| !is_token_byte(byte)).unwrap_or(line.len());
+    name > 0 && line.get(name) == Some(&b':') && is_text(&line[name..])
 }
 
 /// Returns the value of a field line if its name is `name`, which is given in its usual spelling.

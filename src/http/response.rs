@@ -302,6 +302,8 @@ impl Answer {
             if self.request.chunks {
                 self.head_len += head.len() as u64;
                 out.extend_from_slice(head);
+                // A client that does not find the end of this head does not find the next one either.
+                self.request.persistent &= facts.persists[1];
             }
             self.state = State::Start;
             return;
@@ -519,6 +521,13 @@ mod tests {
             "Content-Length: 2\r\nContent-Length: 3\r\n",
             "Content-Length: x\r\nContent-Length: 2\r\n",
             "Content-Length: 2\r\nTransfer-Encoding: gzip\r\n",
+            "Content-Length: 2\r\nContent-Length: 2\r\n",
+            "Content-Length: 2\r\n 3\r\n",
+            "Content-Length: 2\r\nA: \rb\r\n",
+            "Content-Length: 2\r\nA\r\n",
+            "Content-Length: 2\r\n: a\r\n",
+            "Content-Length: 2\r\nA: \0\r\n",
+            "Content-Length: 2\t\r\n",
         ] {
             let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
             answer.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc").as_bytes(), &mut out);

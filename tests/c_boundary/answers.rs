@@ -183,6 +183,65 @@ const FRAMING: &[Case] = &[
          HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
         Open,
     ),
+    // Clients would find another end than the library, or none: the connection has no other answer.
+    (
+        "GET",
+        "1.1",
+        &["write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n 0\\r\\n\\r\\nhello"],
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n 0\r\n\r\nhello",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &[
+            "write HTTP/1.1 200 OK\\r\\nA: b\\rContent-Length: 1\\r\\nContent-Length: 5\\r\\n\\r\\nhello",
+        ],
+        "HTTP/1.1 200 OK\r\nA: b\rContent-Length: 1\r\nContent-Length: 5\r\n\r\nhello",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &["write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nContent-Length: 5\\r\\n\\r\\nhello"],
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &[
+            "write HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n",
+            "write 0\\r\\n\\r\\n",
+        ],
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &["write HTTP/1.1 2000 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello"],
+        "HTTP/1.1 2000 OK\r\nContent-Length: 5\r\n\r\nhello",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &["write HTTP/1.1 204 No Content\\r\\nA b\\r\\n\\r\\n"],
+        "HTTP/1.1 204 No Content\r\nA b\r\n\r\n",
+        Closed,
+    ),
+    (
+        "GET",
+        "1.1",
+        &[
+            "write HTTP/1.1 103 Early Hints\\r\\nA: b\\r\\n c\\r\\n\\r\\n",
+            "write HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nhi",
+        ],
+        "HTTP/1.1 103 Early Hints\r\nA: b\r\n c\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        Closed,
+    ),
     // The request's own wishes.
     (
         "GET",
