@@ -130,6 +130,10 @@ clean-machine:
 fuzz:
 	fuzz/run $(or $(FUZZ_SECONDS),600)
 
+# Framing as a second parser sees it; FRAMING_COUNT=10000000 for a short look. Takes node-llhttp (Debian).
+framing:
+	CARGO_TARGET_DIR='$(TARGET_DIR)' tests/framing/run $(FRAMING_COUNT)
+
 # CPU time, speed and memory beside other servers; BENCH_ARGS=--publish renews docs/benchmarks.
 bench:
 	benches/compare $(BENCH_ARGS)
@@ -260,6 +264,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz bench instructions calls browser autobahn \
+.PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz framing bench instructions calls browser autobahn \
   litmus cadaver gio drives \
   soak worlds header docs install install-strip uninstall third-party reproducible clean

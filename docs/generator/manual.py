@@ -10,7 +10,7 @@ from . import header, markdown
 # are for those who change the library are no part of the manual; a test knows them by name.
 CHAPTERS = ['options', 'threads', 'bindings', 'tls', 'proxies', 'webdav', 'uploads', 'scaling', 'migrating', 'hardening',
             'program']
-FOR_DEVELOPERS = ['architecture', 'adding', 'cross', 'packaging', 'sizes']
+FOR_DEVELOPERS = ['architecture', 'adding', 'cross', 'packaging', 'robustness', 'sizes']
 
 # What the first chapter takes from README.md.
 START = ['A program', 'TLS', 'In place of mongoose.c']
