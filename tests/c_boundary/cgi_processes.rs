@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use super::cgi::{serve, shell};
-use crate::support::{Response, Scratch, Server, as_many_as, under_valgrind, until};
+use crate::support::{Response, Scratch, Server, as_many_as, is_checked, until};
 
 fn get(server: &Server, target: &str) -> Response {
     server.ask(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
@@ -134,7 +134,7 @@ fn content_waits_in_the_socket_while_the_program_does_not_read() {
     let sent = client.send_until_stuck(&body);
     assert!(sent < 25_000_000, "{sent}");
     assert_eq!(get(&server, "/alive").text(), "alive");
-    if !under_valgrind() {
+    if !is_checked() {
         assert!(memory(&server) < 60_000, "{} KiB", memory(&server));
     }
     scratch.write("go", "");
@@ -166,7 +166,7 @@ fn output_waits_in_the_pipe_while_the_client_does_not_read_and_ends_with_the_cli
         place.contains(") S ")
     });
     server.program.wait_until_asleep();
-    if !under_valgrind() {
+    if !is_checked() {
         assert!(memory(&server) < 60_000, "{} KiB", memory(&server));
     }
     // It flows on when there is room again.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
-use crate::support::{Dav, Response, Scratch, Server, as_many_as, for_each, under_valgrind};
+use crate::support::{Dav, Response, Scratch, Server, as_many_as, for_each, is_checked};
 
 fn hrefs(answer: &Response) -> Vec<String> {
     let text = answer.text();
@@ -311,8 +311,7 @@ fn a_large_directory_is_told_of_as_the_client_takes_it() {
     }
     assert_eq!(client.response().text(), "alive");
     let grown = (peak() - before) * 1024;
-    let is_own =
-        !under_valgrind() && !crate::support::under_qemu("memory, most of which is its own");
+    let is_own = !is_checked() && !crate::support::under_qemu("memory, most of which is its own");
     assert!(!is_own || grown < text.len() / 2, "{grown} of {}", text.len());
     // The first is the directory itself.
     let mut names: Vec<&str> =

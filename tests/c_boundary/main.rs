@@ -1,7 +1,8 @@
 //! The library as a C program meets it: compiled C and C++ programs on one side, bytes on the
 //! wire on the other.
 //!
-//! `MG_TEST_VALGRIND=1` runs every program under valgrind; `MG_TEST_CFLAGS` adds flags to those of
+//! `MG_TEST_VALGRIND=1` runs every program under valgrind; `MG_TEST_SANITIZE=1` says that programs and
+//! library are built with sanitizers, see `tests/sanitizers/run`; `MG_TEST_CFLAGS` adds flags to those of
 //! the compiler, as `-fsanitize=address,undefined`; `CC` and `CXX` name other compilers. A test whose
 //! outside program is missing (`needs!`) is skipped; with `MG_TEST_ALL=1` it fails. `MG_TEST_RUNNER`,
 //! `MG_TEST_LIBRARY` and `MG_TEST_WORK` are for other machines: see `tests/cross/run`. `MG_TEST_PRELOAD`
@@ -81,6 +82,7 @@ mod ranges;
 mod redirections;
 mod representations;
 mod requests;
+mod sanitizers;
 mod secrets;
 mod send_family;
 mod sending;

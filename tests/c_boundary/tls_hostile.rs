@@ -9,7 +9,7 @@ use rustls::{AlertDescription, ClientConnection, Error};
 
 use crate::support::{
     Authority, Dav, Scratch, Server, Tunnel, client_config, deadline, deadline_secs, for_each,
-    open, request, shown, under_valgrind, until,
+    is_checked, open, request, shown, until,
 };
 
 const ALIVE: &str = "GET /alive HTTP/1.1\r\n\r\n";
@@ -175,7 +175,7 @@ fn a_handshake_and_a_request_may_come_in_pieces_of_any_size() {
     let server = serve(&[]);
     let hello = Tls::new(server.port).records(b"");
     let mut splits: Vec<usize> = (1..hello.len()).collect();
-    if under_valgrind() {
+    if is_checked() {
         splits.retain(|split| split % 40 == 1);
     }
     for_each(
@@ -478,8 +478,7 @@ fn a_client_that_does_not_read_holds_no_more_than_without_tls() {
     }
     assert_eq!(Tls::connect(server.port).ask(ALIVE), b"alive");
     let grown = resident().saturating_sub(before);
-    let is_own =
-        !under_valgrind() && !crate::support::under_qemu("memory, most of which is its own");
+    let is_own = !is_checked() && !crate::support::under_qemu("memory, most of which is its own");
     assert!(!is_own || grown < clients.len() * 192 * 1024, "{} bytes each", grown / clients.len());
     drop(clients);
     stop(server);

@@ -1,7 +1,7 @@
 //! Nothing of one request is left to be seen in another: buffers and records are used again, and
 //! must come back clean.
 
-use crate::support::{Scratch, Server, exchange, request, shown, under_valgrind};
+use crate::support::{Scratch, Server, exchange, is_checked, request, shown};
 
 /// Requests of every kind, whole and cut.
 fn requests() -> Vec<String> {
@@ -98,7 +98,7 @@ fn alone(site: &Scratch, request: &str) -> (String, Option<String>) {
 fn a_request_is_answered_and_logged_alike_whatever_came_before_it() {
     let site = site();
     let mut requests = requests();
-    if under_valgrind() {
+    if is_checked() {
         requests = requests.into_iter().step_by(5).collect();
     }
     let alone: Vec<_> = requests.iter().map(|request| alone(&site, request)).collect();

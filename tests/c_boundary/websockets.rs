@@ -3,7 +3,7 @@
 
 use crate::support::{
     Client, Websocket, WebsocketServer, as_many_as, close_payload, for_each, frame, handshake,
-    header, shown, under_valgrind,
+    header, is_checked, shown,
 };
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
@@ -148,7 +148,7 @@ fn a_conversation_split_at_any_byte_gives_the_same_events_and_answers() {
         let option = format!("websocket_delivery={delivery}");
         let mut server = WebsocketServer::start(&[&option]);
         let mut bystander = server.open("/echo");
-        for cut in (0..=bytes.len()).step_by(if under_valgrind() { 7 } else { 1 }) {
+        for cut in (0..=bytes.len()).step_by(if is_checked() { 7 } else { 1 }) {
             let mut socket = server.open("/events");
             socket.send(&bytes[..cut]);
             // What was sent first is read before what a bystander then sends is answered twice.

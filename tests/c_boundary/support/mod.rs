@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 /// slower than those on which the tests are written, and busy.
 pub fn deadline() -> Duration {
     Duration::from_secs(match () {
-        () if under_valgrind() => 300,
+        () if is_checked() => 300,
         () if !runner().is_empty() => 120,
         () => 60,
     })
@@ -75,6 +75,17 @@ pub fn under_valgrind() -> bool {
     std::env::var_os("MG_TEST_VALGRIND").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
+/// Whether the C programs and the library are built with sanitizers (`MG_TEST_SANITIZE=1`): see
+/// `tests/sanitizers/run`.
+pub fn under_sanitizers() -> bool {
+    std::env::var_os("MG_TEST_SANITIZE").is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Whether something looks at each access to memory, and has memory and time of its own for that.
+pub fn is_checked() -> bool {
+    under_valgrind() || under_sanitizers()
+}
+
 /// Whether system calls of the C programs cannot be made to fail: under valgrind, which strace would trace
 /// instead, and where they are those of another machine.
 pub fn calls_cannot_fail() -> bool {
@@ -85,9 +96,9 @@ pub fn calls_cannot_fail() -> bool {
     is_elsewhere || under_valgrind()
 }
 
-/// `count`, or less of it where valgrind, or an emulator, makes each step dear.
+/// `count`, or less of it where valgrind, sanitizers or an emulator make each step dear.
 pub fn as_many_as(count: usize, where_dear: usize) -> usize {
-    if under_valgrind() || is_emulated() { where_dear } else { count }
+    if is_checked() || is_emulated() { where_dear } else { count }
 }
 
 fn is_emulated() -> bool {

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::toolchain::{Link, root};
-use super::{compile_program, deadline, under_valgrind};
+use super::{compile_program, deadline, under_sanitizers, under_valgrind};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -19,6 +19,10 @@ const NOTES_OF_VALGRIND: [&str; 5] = [
     "Nevertheless we consider this a bug.",
     "it at http://valgrind.org/support/bug_reports.html.",
 ];
+
+/// Memory that is not there is NULL, as in a program without them.
+const OPTIONS_OF_SANITIZERS: &str =
+    "exitcode=99:allocator_may_return_null=1:detect_stack_use_after_return=1";
 
 /// How a compiled program is started: by `MG_TEST_RUNNER`, an emulator and its arguments, where the
 /// programs are those of another machine.
@@ -55,6 +59,10 @@ impl Program {
         let mut strace = Command::new("strace");
         // The tracer is not the parent, so that the program is the child that is known here.
         strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]).args(faults);
+        if under_sanitizers() {
+            // What leaks is found by tracing, and a process has one tracer.
+            strace.env("ASAN_OPTIONS", format!("{OPTIONS_OF_SANITIZERS}:detect_leaks=0"));
+        }
         strace.arg(compile_program(file, Link::Shared));
         strace.args(args);
         Self::start_command(file, strace)
@@ -80,6 +88,9 @@ impl Program {
     /// Starts what is no compiled program, as a script.
     pub fn start_command(name: &str, mut command: Command) -> Program {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if under_sanitizers() && !command.get_envs().any(|(name, _)| name == "ASAN_OPTIONS") {
+            command.env("ASAN_OPTIONS", OPTIONS_OF_SANITIZERS);
+        }
         if let Some(library) = std::env::var_os("MG_TEST_PRELOAD") {
             command.env("LD_PRELOAD", library);
         }
