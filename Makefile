@@ -109,6 +109,10 @@ test-deps:
 valgrind:
 	MG_TEST_VALGRIND=1 $(CARGO) test --locked --test c_boundary
 
+# The C programs of the tests and the library under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitizers:
+	CARGO='$(CARGO)' CARGO_TARGET_DIR='$(TARGET_DIR)' tests/sanitizers/run $(SANITIZERS_ARGS)
+
 # The tests of the C boundary against a server whose calls take longer than they should.
 slow:
 	tests/slow/run
@@ -264,6 +268,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib program examples run test test-deps valgrind slow loom cross clean-machine fuzz framing bench instructions calls browser autobahn \
+.PHONY: all lib program examples run test test-deps valgrind sanitizers slow loom cross clean-machine fuzz framing bench instructions calls browser autobahn \
   litmus cadaver gio drives \
   soak worlds header docs install install-strip uninstall third-party reproducible clean
