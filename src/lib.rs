@@ -33,6 +33,7 @@ pub mod listening;
 pub mod log;
 pub mod long_files;
 pub mod options;
+pub mod pages;
 pub mod pattern;
 pub mod peer;
 pub mod routes;

@@ -438,8 +438,11 @@ impl Conn {
         is_well
     }
 
-    /// Sends as much as the socket takes, in as many shares as it takes.
+    /// Sends as much as the socket takes, in as many shares as it takes, at the end of the server.
     pub fn flush_all(&mut self, cx: &mut Context) {
+        if !self.wire.leave_plain() {
+            return;
+        }
         loop {
             self.wire.queued = false;
             let before = self.wire.backlog();

@@ -17,9 +17,10 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::options::{Config, IterateContent, WebsocketDelivery};
+use crate::pages;
 use crate::shared::hub::Role;
 use crate::shared::slots::Content;
-use crate::websocket::deflate::Deflate;
+use crate::websocket::deflate::{Deflate, MAX_COMPRESSED};
 use crate::websocket::frame;
 use crate::websocket::message::{Payload, Receiver, Step, TRY_AGAIN_LATER, Unit};
 
@@ -335,9 +336,11 @@ impl Websocket {
         }
         let payload = code.map(u16::to_be_bytes);
         let payload = payload.as_ref().map_or(&[][..], |code| code);
-        let out = wire.outbox(cx);
-        frame::write_header(&mut out.bytes, frame::CLOSE, payload.len(), false);
-        out.bytes.extend_from_slice(payload);
+        // Without memory for it, the end of the connection is the answer.
+        let _ = wire.outbox(cx).write_last(frame::MAX_HEADER + payload.len(), |bytes| {
+            frame::write_header(bytes, frame::CLOSE, payload.len(), false);
+            bytes.extend_from_slice(payload);
+        });
         self.note_close(wire, cx);
     }
 
@@ -375,24 +378,10 @@ impl Websocket {
         if self.sent_close.is_some() || answers_close && opcode != frame::CLOSE {
             return None;
         }
-        let is_plain = !wire.is_secure();
-        let Wire { out, socket, writable, .. } = &mut *wire;
-        let out = out.get_or_insert_with(|| cx.spares.outbox());
-        out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
-        let before = out.position();
-        match &self.deflate {
-            Some(deflate) => cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate),
-            None => {
-                let is_first = out.is_empty();
-                frame::write_header(&mut out.bytes, opcode, data.len(), false);
-                let sent = match is_first && data.len() >= GATHER_FROM && is_plain && *writable {
-                    true => send_with_header(socket, writable, out, data),
-                    false => 0,
-                };
-                out.bytes.extend_from_slice(data.get(sent..).unwrap_or_default());
-            }
-        }
-        let queued = usize::try_from(out.position() - before).unwrap_or(usize::MAX);
+        let queued = match self.deflate {
+            Some(deflate) => write_deflated(wire, cx, opcode, data, deflate)?,
+            None => write_plain(wire, cx, opcode, data)?,
+        };
         if opcode == frame::CLOSE {
             slot.set_takes_frames(false);
             self.note_close(wire, cx);
@@ -408,13 +397,12 @@ impl Websocket {
         if !wire.slot.takes_frames() {
             return false;
         }
-        let out = wire.outbox(cx);
-        if out.bytes.try_reserve(bytes.len()).is_err() {
-            return false;
+        let copy = |last: &mut Vec<u8>| last.extend_from_slice(bytes);
+        let is_queued = wire.outbox(cx).write_last(bytes.len(), copy).is_some();
+        if is_queued {
+            wire.mark_dirty(cx);
         }
-        out.bytes.extend_from_slice(bytes);
-        wire.mark_dirty(cx);
-        true
+        is_queued
     }
 
     /// Takes the messages of other threads for this connection out of the queue.
@@ -449,12 +437,12 @@ impl Websocket {
         };
         let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
         let is_queued = match &self.deflate {
-            Some(deflate) if out.bytes.try_reserve(bytes.len()).is_ok() => {
+            Some(deflate) => {
                 let data = bytes.get(header_len..).unwrap_or_default();
-                cx.deflater.write_frame(&mut out.bytes, opcode, data, deflate);
-                true
+                let compress =
+                    |last: &mut Vec<u8>| cx.deflater.write_frame(last, opcode, data, deflate);
+                out.write_last(bytes.len(), compress).is_some()
             }
-            Some(_) => false,
             None => out.append(bytes),
         };
         if !is_queued {
@@ -494,8 +482,12 @@ impl Websocket {
             }
             next = idle.saturating_sub(quiet).max(1);
         }
-        if let Some(SentClose { at }) = self.sent_close {
-            let since = now.wrapping_sub(at);
+        if let Some(SentClose { at }) = &mut self.sent_close {
+            if wire.compresses() {
+                // The client has not been sent the Close frame, which follows a message of ours.
+                *at = now;
+            }
+            let since = now.wrapping_sub(*at);
             if since >= CLOSING_MS {
                 return WebsocketFlow::Close;
             }
@@ -527,6 +519,44 @@ fn ping_interval(cx: &Context) -> u64 {
         // An interval that suits a dead peer is too long for one that merely has nothing to say.
         (interval, idle) => interval.min(idle / 3).max(1),
     }
+}
+
+/// Queues one frame as it is. Returns the number of bytes queued; `None` if there is no memory for them.
+fn write_plain(wire: &mut Wire, cx: &mut Context, opcode: u8, data: &[u8]) -> Option<usize> {
+    let is_plain = !wire.is_secure();
+    let Wire { out, socket, writable, .. } = &mut *wire;
+    let out = out.get_or_insert_with(|| cx.spares.outbox());
+    out.bytes.try_reserve(data.len() + frame::MAX_HEADER).ok()?;
+    let before = out.position();
+    let is_first = out.is_empty();
+    frame::write_header(&mut out.bytes, opcode, data.len(), false);
+    let sent = match is_first && data.len() >= GATHER_FROM && is_plain && *writable {
+        true => send_with_header(socket, writable, out, data),
+        false => 0,
+    };
+    // There is room for them.
+    pages::append(&mut out.bytes, data.get(sent..).unwrap_or_default());
+    usize::try_from(out.position() - before).ok()
+}
+
+/// Queues one frame, compressed if that makes it shorter. Returns the number of bytes queued; `None` if there is
+/// no memory for them.
+fn write_deflated(
+    wire: &mut Wire,
+    cx: &mut Context,
+    opcode: u8,
+    data: &[u8],
+    deflate: Deflate,
+) -> Option<usize> {
+    if let Some(message) = cx.long_messages.begin(&mut cx.deflater, opcode, data, &deflate) {
+        return wire.queue_message(cx, message);
+    }
+    if data.len() > MAX_COMPRESSED && !wire.compresses() {
+        return write_plain(wire, cx, opcode, data);
+    }
+    let out = wire.out.get_or_insert_with(|| cx.spares.outbox());
+    let compress = |last: &mut Vec<u8>| cx.deflater.write_frame(last, opcode, data, &deflate);
+    out.write_last(data.len() + frame::MAX_HEADER, compress)
 }
 
 /// Sends the header in the outbox, and as much of the payload as the socket takes. Returns the

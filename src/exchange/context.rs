@@ -35,6 +35,7 @@ use crate::shared::slots::Slot;
 use crate::timers::Timers;
 use crate::tls::port::Port;
 use crate::websocket::deflate::Deflater;
+use crate::websocket::long_message::LongMessages;
 
 /// The number of steps that the methods of WebDAV, and the removal of their leftovers, may take in
 /// one turn. A step is about one call of the file system.
@@ -71,6 +72,7 @@ pub struct Context {
     /// The wrong passwords that wait for their answers.
     pub guesses: Guesses,
     pub deflater: Deflater,
+    pub long_messages: LongMessages,
     /// The next request comes upon a fault of the library.
     #[cfg(test)]
     pub has_fault: bool,
@@ -111,6 +113,7 @@ impl Context {
             nonces: None,
             guesses: Guesses::default(),
             deflater: Deflater::new(),
+            long_messages: LongMessages::default(),
             #[cfg(test)]
             has_fault: false,
             sweeper: Sweeper::default(),

@@ -7,6 +7,7 @@ pub mod buffers;
 pub mod context;
 pub mod hidden;
 pub mod input;
+pub mod later;
 pub mod outbox;
 pub mod request;
 pub mod spares;

@@ -124,11 +124,21 @@ impl Server {
             self.tend_programs();
         }
         self.cx.tidy();
-        self.cx.deflater.forget_last();
+        self.forget_messages();
         self.cx.spares.buffers.expire(self.cx.clock.now);
         self.cx.turn.begin(self.cx.clock.now);
         self.acceptor.begin_turn(self.cx.clock.now);
         self.slice.begin_turn();
+    }
+
+    /// Forgets messages that a walk might have written again.
+    #[inline]
+    fn forget_messages(&mut self) {
+        let Context { deflater, long_messages, .. } = &mut self.cx;
+        if (deflater.remembers() || long_messages.remembers()) && !self.walks.is_busy() {
+            deflater.forget_last();
+            long_messages.forget_last();
+        }
     }
 
     /// Closes the connection whose handler an exception has left, and ends walks that were left so.

@@ -558,6 +558,47 @@ fn a_short_request_waits_for_one_item_of_what_goes_on_and_not_for_all() {
 }
 
 #[test]
+#[cfg(feature = "deflate")]
+fn a_long_message_is_compressed_in_many_turns_and_requests_are_answered_in_each() {
+    let (mut server, mut quick) = server_and_client(&[("websocket_deflate", "yes")]);
+    let mut client = another(&quick);
+    let extension = b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    client.write_all(&[&UPGRADE[..UPGRADE.len() - 4], extension].concat()).expect("sent");
+    client.write_all(b"\x82\x82\0\0\0\0ok").expect("sent");
+    let slot = next_call(&mut server).expect("a message");
+    server.returned(0);
+    assert!(resume(&mut server).is_none());
+    server.cx.routes = Routes::default();
+    quick.set_nonblocking(true).expect("nonblocking");
+    let mut count = 0;
+    let mut answer = |server: &mut Server| {
+        quick.write_all(REQUEST).expect("sent");
+        let start = Instant::now();
+        while !received(&mut quick) {
+            assert!(start.elapsed() < LIMIT, "it has to wait");
+            turns(server, 1);
+            count += 1;
+        }
+        count
+    };
+    let before = answer(&mut server);
+    let_each_item_be_long(&mut server);
+    let payload = b"all of the same words ".repeat(100_000);
+    assert_eq!(server.write_frame(slot, 2, &payload), Some(payload.len() + 10));
+    assert_eq!(server.write_frame(slot, 1, b"behind"), Some(8));
+    let backlog = |server: &mut Server| server.conns.of_slot(slot).map(|conn| conn.wire.backlog());
+    let mut count = 0;
+    while server.conns.of_slot(slot).is_some_and(|conn| conn.wire.compresses()) {
+        assert_eq!(backlog(&mut server), Some(payload.len() + 18));
+        count = answer(&mut server) - before;
+    }
+    // A turn has one item, and an item compresses 128 KiB.
+    assert!(count >= payload.len().div_ceil(128 << 10), "{count}");
+    turns(&mut server, 3);
+    assert_eq!(backlog(&mut server), Some(0));
+}
+
+#[test]
 fn a_walk_of_another_thread_lets_requests_in_between_and_visits_each_once() {
     let (mut server, first) = server_and_client(&[("iterate_over", "all")]);
     let mut clients: Vec<TcpStream> = (0..9).map(|_| another(&first)).collect();

@@ -9,6 +9,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::frame;
 use crate::http::request::decimal;
+use crate::pages;
 
 /// The end of every compressed message, which is not sent (RFC 7692, section 7.2.1).
 const TAIL: &[u8] = b"\x00\x00\xff\xff";
@@ -18,8 +19,8 @@ pub const INFLATER_BYTES: usize = 40 << 10;
 
 /// The shortest payload in bytes that is compressed: shorter ones gain nothing.
 const MIN_COMPRESSED: usize = 32;
-/// The longest payload in bytes that the polling thread compresses.
-const MAX_COMPRESSED: usize = 1 << 20;
+/// The longest payload in bytes that the polling thread compresses at once.
+pub const MAX_COMPRESSED: usize = 1 << 20;
 /// The shortest payload in bytes that is compared with the one before.
 const REMEMBERED: usize = 512;
 /// The number of samples that are taken of a long payload, and their length in bytes.
@@ -27,6 +28,8 @@ const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 << 10;
 /// The largest capacity in bytes of a scratch buffer that is kept after use.
 const KEEP_CAPACITY: usize = 64 << 10;
+/// How hard the compressor tries, of 9.
+const LEVEL: u32 = 4;
 
 /// The parameters that were negotiated with a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -210,13 +213,15 @@ fn reserve(out: &mut Vec<u8>, limit: usize) -> Result<(), BadMessage> {
 }
 
 /// The compressor of the messages of the server, for any number of connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Deflater {
     /// The compressor and its window bits, created when first needed.
     compress: Option<(u8, Compress)>,
     scratch: Vec<u8>,
     /// The last long frame of this turn.
     last: Option<Box<Last>>,
+    /// The samples of a message that cannot be compressed, while it may be written again.
+    noise: Vec<u8>,
 }
 
 /// A frame, and what it was made of.
@@ -235,8 +240,8 @@ impl Deflater {
     }
 
     /// Appends a frame, compressed if that makes a message shorter. `out` must have room for the
-    /// frame without compression. A very long message is not compressed, since nobody else would be
-    /// served meanwhile.
+    /// frame without compression. A very long message is not compressed here, since nobody else
+    /// would be served meanwhile: see `long_message`.
     pub fn write_frame(
         &mut self,
         out: &mut Vec<u8>,
@@ -247,7 +252,7 @@ impl Deflater {
         let bits = deflate.window_bits();
         if payload.len() > MAX_COMPRESSED {
             frame::write_header(out, opcode, payload.len(), false);
-            out.extend_from_slice(payload);
+            pages::append(out, payload);
         } else if payload.len() >= REMEMBERED {
             self.write_again(out, opcode, payload, bits);
         } else {
@@ -302,12 +307,30 @@ impl Deflater {
         }
     }
 
-    /// Forgets the last long frame, so that its memory is free.
-    #[inline]
-    pub fn forget_last(&mut self) {
-        if self.last.is_some() {
-            self.last = None;
+    /// Returns whether a very long message has no part that can be compressed, as far as a few samples tell.
+    pub fn is_noise(&mut self, payload: &[u8], deflate: &Deflate) -> bool {
+        // It may be written to many connections.
+        if !self.noise.is_empty() && samples(payload).eq(self.noise.chunks(SAMPLE)) {
+            return true;
         }
+        let is_noise = !self.is_promising(payload, deflate.window_bits());
+        self.noise.clear();
+        if is_noise && self.noise.try_reserve_exact(SAMPLES * SAMPLE).is_ok() {
+            self.noise.extend(samples(payload).flatten());
+        }
+        is_noise
+    }
+
+    /// Returns whether a frame or a message is known that [`Deflater::forget_last`] forgets.
+    #[inline]
+    pub fn remembers(&self) -> bool {
+        self.last.is_some() || !self.noise.is_empty()
+    }
+
+    /// Forgets the last long frame, so that its memory is free.
+    #[cold]
+    pub fn forget_last(&mut self) {
+        (self.last, self.noise) = (None, Vec::new());
     }
 
     /// Returns whether a long message has a part that can be compressed, as far as a few samples tell:
@@ -316,10 +339,8 @@ impl Deflater {
         if payload.len() < 2 * SAMPLES * SAMPLE {
             return true;
         }
-        (0..SAMPLES).any(|n| {
-            let at = (payload.len() - SAMPLE) / (SAMPLES - 1) * n;
-            let promises =
-                payload.get(at..at + SAMPLE).is_some_and(|part| self.deflate(part, bits));
+        samples(payload).any(|part| {
+            let promises = self.deflate(part, bits);
             self.scratch.clear();
             promises
         })
@@ -342,7 +363,7 @@ impl Deflater {
                 compress.reset();
                 compress
             }
-            _ => Compress::new_with_window_bits(Compression::new(4), false, bits),
+            _ => Compress::new_with_window_bits(Compression::new(LEVEL), false, bits),
         };
         let done = compress.compress_vec(payload, &mut self.scratch, FlushCompress::Sync);
         let whole = compress.total_in() == payload.len() as u64 && self.scratch.ends_with(TAIL);
@@ -353,6 +374,48 @@ impl Deflater {
         self.compress = Some((bits, compress));
         self.scratch.truncate(self.scratch.len() - TAIL.len());
         self.scratch.len() < payload.len()
+    }
+}
+
+/// Returns the samples of a long payload.
+fn samples(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let distance = payload.len().saturating_sub(SAMPLE) / (SAMPLES - 1);
+    (0..SAMPLES).filter_map(move |n| payload.get(distance * n..distance * n + SAMPLE))
+}
+
+/// A compressor for one message, which is given to it in portions.
+pub struct Stream(Compress);
+
+impl Stream {
+    /// Creates a compressor for a client.
+    pub fn new(deflate: &Deflate) -> Stream {
+        let level = Compression::new(LEVEL);
+        Stream(Compress::new_with_window_bits(level, false, deflate.window_bits()))
+    }
+
+    /// Compresses a portion, and appends what is complete to `out`; with `is_last` the end of the message, too.
+    /// Returns false if there is no memory for it.
+    pub fn compress(&mut self, mut portion: &[u8], is_last: bool, out: &mut Vec<u8>) -> bool {
+        let flush = if is_last { FlushCompress::Sync } else { FlushCompress::None };
+        loop {
+            if out.try_reserve(portion.len() / 4 + KEEP_CAPACITY).is_err() {
+                return false;
+            }
+            let before = self.0.total_in();
+            if self.0.compress_vec(portion, out, flush).is_err() {
+                return false;
+            }
+            let taken = (self.0.total_in() - before) as usize;
+            portion = portion.get(taken..).unwrap_or_default();
+            if portion.is_empty() && out.len() < out.capacity() {
+                break;
+            }
+        }
+        if is_last {
+            debug_assert!(out.ends_with(TAIL));
+            out.truncate(out.len() - TAIL.len());
+        }
+        true
     }
 }
 

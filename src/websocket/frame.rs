@@ -133,6 +133,15 @@ pub fn unmask(data: &mut [u8], mut mask: [u8; 4], offset: usize) {
     }
 }
 
+/// Returns the length in bytes of the header of a frame from the server.
+pub fn header_len(len: usize) -> usize {
+    match len {
+        0..126 => 2,
+        126..65536 => 4,
+        _ => 10,
+    }
+}
+
 /// Appends the header of a frame from the server, which is final and has no mask. `rsv1`: the
 /// payload is compressed.
 pub fn write_header(out: &mut Vec<u8>, opcode: u8, len: usize, rsv1: bool) {
@@ -246,6 +255,7 @@ mod tests {
             let mut out = Vec::new();
             write_header(&mut out, opcode, len, rsv1);
             assert_eq!(out, expected);
+            assert_eq!(header_len(len), expected.len());
         }
     }
 

@@ -11,5 +11,6 @@ pub mod deflate;
 pub mod deflate;
 pub mod frame;
 pub mod handshake;
+pub mod long_message;
 pub mod message;
 mod utf8;

@@ -69,6 +69,8 @@ mod local_sockets;
 mod logs;
 #[cfg(feature = "webdav")]
 mod long_files;
+#[cfg(feature = "deflate")]
+mod long_messages;
 mod options;
 mod password_files;
 mod passwords;

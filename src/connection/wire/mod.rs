@@ -26,6 +26,7 @@ use crate::peer::Peer;
 use crate::shared::pool;
 use crate::shared::slots::Slot;
 use crate::tls::Session;
+use crate::websocket::long_message::Shared;
 
 /// The largest number of bytes of a file that the kernel moves at once.
 const TRANSFER_AT_ONCE: usize = 512 << 10;
@@ -442,22 +443,63 @@ impl Wire {
     }
 
     fn send(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
-        let is_well = match self.session.is_some() {
+        // One that waits for its turn has had its share, or will have it soon.
+        let compresses = self.compresses() && !self.queued;
+        let mut is_well = match self.session.is_some() {
             true => self.send_sealed(cx, flags, is_last),
             false => self.send_plain(cx, flags),
         };
+        if compresses && is_well {
+            is_well = self.compress_more(cx);
+        }
         self.count_sent(cx);
         is_well
+    }
+
+    /// Returns whether a message waits for its compression.
+    #[inline]
+    pub fn compresses(&self) -> bool {
+        self.out.as_ref().is_some_and(|out| out.has_later())
+    }
+
+    /// Queues a message that is compressed in turns of the connection. Returns the number of bytes for which
+    /// it counts; `None` if there is no memory.
+    pub fn queue_message(&mut self, cx: &mut Context, message: Shared) -> Option<usize> {
+        let len = self.outbox(cx).push_message(message)?;
+        self.yields = true;
+        self.make_ready(cx);
+        Some(len)
+    }
+
+    /// Compresses a portion of the message that waits for it, and gives the connection another turn. Returns
+    /// false if there is no memory for the message: an end of the connection is better than a gap.
+    #[cold]
+    fn compress_more(&mut self, cx: &mut Context) -> bool {
+        if self.out.as_mut().is_some_and(|out| !out.go_on()) {
+            self.complain(cx, "out of memory: a connection is closed");
+            return false;
+        }
+        self.yields = true;
+        self.make_ready(cx);
+        true
+    }
+
+    /// Gives up to compress messages that wait for it, at the end of the server.
+    pub fn leave_plain(&mut self) -> bool {
+        self.out.as_mut().is_none_or(|out| out.leave_plain())
     }
 
     #[inline]
     fn send_plain(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
         let Some(out) = self.out.as_mut() else { return true };
-        while !out.is_empty() && self.writable {
+        while self.writable {
             if out.len() > SEND_AT_ONCE {
                 return self.send_share(cx, flags);
             }
             let pending = out.pending();
+            if pending.is_empty() {
+                break;
+            }
             match rustix::net::send(&self.socket, pending, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     if !self.lives_by_input {
@@ -488,8 +530,11 @@ impl Wire {
         let Some(out) = self.out.as_mut() else { return true };
         out.divide_long();
         let mut left = SEND_AT_ONCE;
-        while left > 0 && self.writable && !out.is_empty() {
+        while left > 0 && self.writable {
             let pending = out.pending();
+            if pending.is_empty() {
+                break;
+            }
             let share = &pending[..pending.len().min(left)];
             match rustix::net::send(&self.socket, share, flags | SendFlags::NOSIGNAL) {
                 Ok(count) => {
