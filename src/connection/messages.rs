@@ -10,6 +10,7 @@ use super::wire::Wire;
 use super::{Conn, State};
 use crate::exchange::context::Context;
 use crate::http::response::{Answer, Written};
+use crate::pages;
 use crate::shared::hub::{Message, Role};
 use crate::shared::slots::Slot;
 
@@ -69,7 +70,11 @@ impl Conn {
             },
             State::Calling { answer, .. } => {
                 let slot = self.wire.slot;
-                let taken = piece.feed(slot, answer, &mut self.wire.outbox(cx).bytes);
+                let out = &mut self.wire.outbox(cx).bytes;
+                if piece.len() >= pages::AT_ONCE && !pages::reserve(out, piece.len()) {
+                    return false;
+                }
+                let taken = piece.feed(slot, answer, out);
                 if let Some(fault) = answer.take_fault() {
                     self.wire.complain(cx, fault);
                 }
