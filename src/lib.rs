@@ -28,6 +28,7 @@ pub mod dav;
 pub mod exchange;
 pub mod ffi;
 pub mod files;
+pub mod helpers;
 pub mod http;
 pub mod listening;
 pub mod log;

@@ -225,7 +225,7 @@ pub fn leave_parent() {
 
 /// Calls `spawn` while all signals are blocked for this thread, so that the one that it starts gets
 /// none: they are meant for the program.
-fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
+pub fn with_signals_blocked<T>(spawn: impl FnOnce() -> T) -> T {
     let mut all = MaybeUninit::uninit();
     let mut old = MaybeUninit::uninit();
     // SAFETY: the first call initializes the set that the second one reads; the old set is written.

@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["cgi", "auth", "websocket", "tls"],
     &["options", "clock"],
     &["http", "log"],
+    &["helpers"],
     &["routes", "timers", "acl", "pattern", "listening", "long_files"],
     &["abi", "pages", "peer", "test_folder"],
 ];

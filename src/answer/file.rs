@@ -21,6 +21,7 @@ use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
 use crate::files::cache::{Content, Entry};
+use crate::files::patience::Question;
 use crate::files::representation::Representation;
 use crate::http::conditional::{self, Outcome, Validators};
 use crate::http::range::{self, Multipart, Ranges};
@@ -44,6 +45,18 @@ pub struct FileBody {
     copies: bool,
     /// The time since which the disk has been reading what comes next, in milliseconds of the clock.
     reading: Option<u32>,
+    /// What a helper reads of a file on a slow file system.
+    piece: Piece,
+}
+
+/// The next bytes of a file that helpers read.
+#[derive(Default)]
+enum Piece {
+    #[default]
+    None,
+    /// The number of the errand that brings it.
+    Awaited(u64),
+    Read(io::Result<Vec<u8>>),
 }
 
 /// The parts of a file that an answer has.
@@ -110,6 +123,7 @@ pub fn begin(
         checked,
         copies: false,
         reading: None,
+        piece: Piece::None,
     };
     Begun::Source(Source::File(Box::new(body)))
 }
@@ -205,6 +219,9 @@ const PATIENCE_MS: u32 = 1000;
 impl FileBody {
     /// Copies the next piece to the outbox.
     pub fn produce(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+        if self.is_slow() {
+            return self.produce_slowly(out, cx);
+        }
         if !self.is_cached(PIECE as u64, cx.clock.now) {
             return Progress::Reads(Source::File(self));
         }
@@ -220,6 +237,64 @@ impl FileBody {
         }
     }
 
+    /// Returns whether only helpers may read the file.
+    fn is_slow(&self) -> bool {
+        self.known.is_slow() && matches!(self.known.content, Content::Open(_))
+    }
+
+    /// Puts what a helper has read into the outbox, and wants more.
+    fn produce_slowly(mut self: Box<Self>, out: &mut Outbox, cx: &mut Context) -> Progress {
+        match std::mem::take(&mut self.piece) {
+            Piece::Awaited(number) => {
+                self.piece = Piece::Awaited(number);
+                return Progress::Waits(Source::File(self));
+            }
+            Piece::Read(Ok(piece)) => {
+                self.range.start += piece.len() as u64;
+                cx.turn.spend(piece.len());
+                if out.bytes.try_reserve(piece.len()).is_err() {
+                    return Progress::Ended(Ended::Broken(Broken::silently()));
+                }
+                out.bytes.extend_from_slice(&piece);
+            }
+            Piece::Read(Err(_)) => return Progress::Ended(Ended::Broken(Broken::of_file())),
+            Piece::None => {}
+        }
+        if self.range.is_empty() && !self.is_sent() {
+            // What stands between two ranges is no part of the file.
+            return match self.read(&mut out.bytes, cx.files.look()) {
+                Ok(_) if self.is_sent() => Progress::Ended(Ended::Complete),
+                Ok(_) => Progress::More(Source::File(self)),
+                Err(_) => Progress::Ended(Ended::Broken(Broken::silently())),
+            };
+        }
+        if self.is_sent() {
+            return Progress::Ended(Ended::Complete);
+        }
+        let end = self.range.end.min(self.range.start.saturating_add(PIECE as u64));
+        let question = Question::Piece(self.known.clone(), self.range.start..end);
+        Progress::Asks(question, Source::File(self))
+    }
+
+    /// Notes the errand that brings the next piece.
+    pub fn await_piece(&mut self, number: u64) {
+        self.piece = Piece::Awaited(number);
+    }
+
+    /// Returns whether the next piece is being read.
+    pub fn awaits_piece(&self) -> bool {
+        matches!(self.piece, Piece::Awaited(_))
+    }
+
+    /// Takes the piece that the errand `number` has brought. Returns false if it is not awaited.
+    pub fn take_piece(&mut self, number: u64, piece: io::Result<Vec<u8>>) -> bool {
+        let is_awaited = matches!(self.piece, Piece::Awaited(awaited) if awaited == number);
+        if is_awaited {
+            self.piece = Piece::Read(piece);
+        }
+        is_awaited
+    }
+
     /// Has the file copied from now on, since the kernel cannot move it to the socket by itself.
     pub fn copy_on(&mut self) {
         self.copies = true;
@@ -233,7 +308,8 @@ impl FileBody {
     /// Returns whether the next bytes go straight to the socket.
     pub fn is_transfer(&self) -> bool {
         let left = self.range.end.saturating_sub(self.range.start);
-        left >= TRANSFER_FROM && !self.copies && matches!(self.known.content, Content::Open(_))
+        let is_open = matches!(self.known.content, Content::Open(_));
+        left >= TRANSFER_FROM && !self.copies && is_open && !self.known.is_slow()
     }
 
     /// Returns whether the next `len` bytes of the file can be read without waiting for the disk, as far
@@ -368,7 +444,16 @@ mod tests {
         more: VecDeque<(Vec<u8>, Range<u64>)>,
         tail: Vec<u8>,
     ) -> FileBody {
-        FileBody { known, range, more, tail, checked: 1, copies: false, reading: None }
+        FileBody {
+            known,
+            range,
+            more,
+            tail,
+            checked: 1,
+            copies: false,
+            reading: None,
+            piece: Piece::None,
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::dav::work::Work;
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
+use crate::files::patience::Question;
 use crate::options::Config;
 use crate::site::{Intake, Site, Task, upload_limit};
 
@@ -82,6 +83,8 @@ pub enum Progress {
     Waits(Source),
     /// It waits for the disk.
     Reads(Source),
+    /// It waits for a slow file system, which a helper is to ask.
+    Asks(Question, Source),
     Ended(Ended),
 }
 
@@ -171,6 +174,11 @@ impl Source {
     /// answer of a WebDAV method begins at its end.
     pub fn makes_output(&self) -> bool {
         !matches!(self, Source::Work(_) | Source::Upload(_) | Source::Form(_))
+    }
+
+    /// Returns whether the source waits for bytes that a helper reads.
+    pub fn awaits_piece(&self) -> bool {
+        matches!(self, Source::File(body) if body.awaits_piece())
     }
 
     /// Returns whether work on the file system takes the time, and not the client.

@@ -12,6 +12,7 @@ use crate::answer::{self, Begun, Broken, Ended, PIECE, Plan, Progress, Source};
 use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::exchange::turn::BATCH;
+use crate::files::patience::Findings;
 use crate::site::{Site, Task};
 
 use super::calls::{Purpose, begin_answer, show};
@@ -35,8 +36,26 @@ impl Conn {
 
     /// Decides on a request without waiting for others.
     #[inline]
-    pub(super) fn decide_now(&mut self, cx: &mut Context, mut request: Box<Request>) -> Flow {
-        let task = Site { request: &mut request, cx }.decide();
+    pub(super) fn decide_now(&mut self, cx: &mut Context, request: Box<Request>) -> Flow {
+        self.decide_with(cx, request, Vec::new())
+    }
+
+    /// Decides on a request with what helpers have found for it.
+    #[inline]
+    pub(super) fn decide_with(
+        &mut self,
+        cx: &mut Context,
+        mut request: Box<Request>,
+        findings: Findings,
+    ) -> Flow {
+        let fields = request.fields.len();
+        let task = match (Site { request: &mut request, cx }).decide_patiently(findings) {
+            Ok(task) => task,
+            Err(asked) => {
+                request.fields.truncate(fields);
+                return self.look(cx, request, asked);
+            }
+        };
         if task.may_run_programs() && request.is_complete() {
             // As if content had just come.
             return self.end_content(cx, request, Recipient::Plan(Box::new(Plan::Task(task))));
@@ -133,6 +152,7 @@ impl Conn {
         match progress {
             Progress::More(source) => self.keep_producing(request, source, Flow::Again),
             Progress::Waits(source) => self.keep_producing(request, source, Flow::Leave),
+            Progress::Asks(question, source) => self.fetch(cx, request, (question, source)),
             Progress::Reads(source) => {
                 self.wire.come_back(cx);
                 self.keep_producing(request, source, Flow::Leave)

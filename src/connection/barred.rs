@@ -22,6 +22,7 @@ impl Conn {
             State::Content { request, .. }
             | State::Deciding(request)
             | State::Denying { request, .. }
+            | State::Looking { request, .. }
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Producing { request, .. } => request.is_last = true,

@@ -10,6 +10,7 @@ mod closing;
 mod content;
 mod denials;
 mod heads;
+mod looking;
 mod messages;
 mod proxied;
 mod redirected;
@@ -21,6 +22,8 @@ use mio::net::TcpStream;
 
 use self::calls::Purpose;
 use self::content::Recipient;
+pub use self::looking::Found;
+use self::looking::Search;
 pub use self::messages::Piece;
 use self::timeouts::Lateness;
 pub use self::websocket::Websocket;
@@ -105,6 +108,11 @@ enum State {
     },
     /// Waiting with a complete request for those of others, to share a look at files with them.
     Deciding(Box<Request>),
+    /// Waiting with a complete request for a slow file system, which helpers ask.
+    Looking {
+        request: Box<Request>,
+        search: Box<Search>,
+    },
     /// Running a handler of the program.
     Calling {
         request: Box<Request>,
@@ -177,6 +185,7 @@ impl State {
             State::Head(_) | State::ProxyHeader { .. } | State::Barred(_) => None,
             State::Content { request, .. }
             | State::Deciding(request)
+            | State::Looking { request, .. }
             | State::Calling { request, .. }
             | State::Answering(request)
             | State::Broken(request)
@@ -269,6 +278,7 @@ impl Conn {
             State::Content { .. } | State::Deciding(_) | State::Producing { .. } => {
                 self.drive_request(cx)
             }
+            State::Looking { .. } => self.drive_request(cx),
             State::Denying { until, .. } if time_left(*until, cx.clock.now) > 0 => Flow::Leave,
             State::Denying { .. } => self.drive_request(cx),
             State::Calling { .. } | State::Answering(_) => Flow::Leave,
@@ -287,6 +297,7 @@ impl Conn {
         match std::mem::take(&mut self.state) {
             State::Content { request, recipient } => self.take_content(cx, request, recipient),
             State::Deciding(request) => self.decide_now(cx, request),
+            State::Looking { request, search } => self.look_on(cx, request, search),
             State::Producing { request, source } => self.produce(cx, request, source),
             State::Denying { request, .. } => self.deny(cx, request),
             other => {
@@ -349,7 +360,10 @@ impl Conn {
         let unblocked = event.is_writable() && !wire.writable;
         wire.writable |= event.is_writable();
         // While an answer is given late, nothing is read before it is complete.
-        let is_late = matches!(self.state, State::Answering(_) | State::Denying { .. });
+        let is_late = matches!(
+            self.state,
+            State::Answering(_) | State::Denying { .. } | State::Looking { .. }
+        );
         let reads = wire.readable && !is_late;
         reads || unblocked || wire.gone
     }
@@ -496,7 +510,7 @@ impl Conn {
             State::Draining { .. } => return self.drain(cx),
             State::Producing { source, .. } if source.program().is_none() => {
                 // These bytes need not have been in the outbox.
-                self.wire.writable && source.makes_output()
+                self.wire.writable && source.makes_output() && !source.awaits_piece()
             }
             State::Producing { .. } | State::Content { .. } => {
                 self.state.program().is_some_and(|program| cx.programs.has_output(program))
@@ -530,6 +544,7 @@ impl Conn {
             | State::Producing { request, .. }
             | State::Calling { request, .. }
             | State::Denying { request, .. }
+            | State::Looking { request, .. }
             | State::Deciding(request)
             | State::Broken(request)
             | State::Answering(request) => cx.recycle(request),
@@ -573,6 +588,7 @@ impl Conn {
                 cx.recycle(request);
             }
             State::Denying { mut request, .. }
+            | State::Looking { mut request, .. }
             | State::Deciding(mut request)
             | State::Broken(mut request) => {
                 Self::log_answer(&mut self.wire, cx, &mut request);
@@ -604,6 +620,7 @@ impl Conn {
             State::Websocket(websocket) => websocket.is_calling(),
             State::Content { request, .. }
             | State::Denying { request, .. }
+            | State::Looking { request, .. }
             | State::Deciding(request)
             | State::Broken(request) => request.status != 0,
             State::Producing { request, source } => source.makes_output() || request.status != 0,

@@ -67,8 +67,8 @@ impl Conn {
     /// Acts on the timer, which has come due: closes the connection, or sets the timer anew.
     pub fn timer_due(&mut self, cx: &mut Context) -> Flow {
         let now = cx.clock.now;
-        if self.waits_for_program(&cx.programs) {
-            // The program has a timeout of its own.
+        if self.waits_for_program(&cx.programs) || self.waits_for_helper() {
+            // The program has a timeout of its own, and a file system takes what it takes.
             (self.wire.last_active, self.since) = (now, now);
         }
         let since = u64::from(now.wrapping_sub(self.since));

@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::errands::Errands;
 use super::hidden::Hidden;
 use super::input::Input;
 use super::outbox::Record;
@@ -67,6 +68,8 @@ pub struct Context {
     /// The number of bytes in contents and queues.
     pub buffered: usize,
     pub files: Store,
+    /// What helpers are asked about slow file systems.
+    pub errands: Errands,
     /// The nonces of digest authentication, made when the first password is needed.
     pub nonces: Option<Nonces>,
     /// The wrong passwords that wait for their answers.
@@ -110,6 +113,7 @@ impl Context {
             spares: Spares::default(),
             buffered: 0,
             files: Store::default(),
+            errands: Errands::default(),
             nonces: None,
             guesses: Guesses::default(),
             deflater: Deflater::new(),
@@ -128,6 +132,7 @@ impl Context {
         context.programs.set_timeout(timeout, now);
         context.publish_limits();
         context.renew_cache();
+        context.files.cache.patience.closer = Some(context.errands.closer());
         context
     }
 
@@ -152,8 +157,16 @@ impl Context {
     pub fn renew_cache(&mut self) {
         let config = &self.options.config;
         let types = Types::of(config);
+        let patience = std::mem::take(&mut self.files.cache.patience);
         self.files.cache = Cache::new(config.file_cache_bytes, CACHED_DESCRIPTORS, types);
+        self.files.cache.patience = patience;
         self.files.cache.links = Links::of(&self.options.config);
+    }
+
+    /// Begins anew in the child of a fork, which has no helpers.
+    pub fn leave_helpers(&mut self) {
+        self.errands.leave_parent();
+        self.files.cache.patience.closer = Some(self.errands.closer());
     }
 
     /// Follows the links that the options say from now on. Cached files are compared with the file

@@ -5,6 +5,7 @@
 
 pub mod buffers;
 pub mod context;
+pub mod errands;
 pub mod hidden;
 pub mod input;
 pub mod later;

@@ -10,74 +10,30 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use foldhash::fast::RandomState;
-use rustix::io::Errno;
 
 pub use super::known::{Content, Entry, Known};
 use super::links::Links;
+use super::load::{Identity, Loaded, is_exhaustion, load};
+pub use super::load::{is_absence, is_failure, status_of};
 use super::mime::Types;
+use super::patience::{Finding, Looked, Patience, Report, Way};
 
 /// The largest size of a file whose content is kept, in bytes: copying more than that costs more
 /// than the two calls that let the kernel send it from the file.
 const SMALL_FILE: u64 = 8 << 10;
 /// The same size where no more descriptors may be kept.
 const MEDIUM_FILE: u64 = 32 << 10;
+/// The same size for password files that a helper reads.
+const MAX_PASSWORDS: u64 = 16 << 20;
 /// The number of paths without a file that are remembered for the rest of a look.
 const MAX_REFUSALS: usize = 1024;
-/// The number of attempts to read a file that changes while it is read.
-const READ_ATTEMPTS: usize = 3;
-
-/// The metadata that must be equal for a file to count as unchanged.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Identity {
-    dev: u64,
-    ino: u64,
-    size: u64,
-    modified: (i64, i64),
-    /// The time of the last change of the inode, which permissions change as well, and which cannot
-    /// be set back.
-    changed: (i64, i64),
-}
-
-impl Identity {
-    fn of(meta: &Metadata) -> Identity {
-        Identity {
-            dev: meta.dev(),
-            ino: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// Returns whether a change after `now` is certain to have another time. The clocks of file
-    /// systems advance in steps: of some milliseconds, or of seconds where the fraction is always
-    /// zero.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let (seconds, nanoseconds) = self.changed.max(self.modified);
-        let Ok(seconds) = u64::try_from(seconds) else {
-            return true;
-        };
-        let step = match nanoseconds {
-            0 => Duration::from_secs(2),
-            _ => Duration::from_millis(100),
-        };
-        let Ok(now) = now.duration_since(UNIX_EPOCH) else {
-            return false;
-        };
-        let change = Duration::new(seconds, u32::try_from(nanoseconds).unwrap_or(0));
-        change.checked_add(step).is_some_and(|settled| settled < now)
-    }
-}
 
 /// An entry in the list of entries, which is sorted by last use.
 #[derive(Debug)]
@@ -85,7 +41,9 @@ struct Slot {
     path: Arc<OsStr>,
     known: Entry,
     identity: Identity,
-    settled: bool,
+    /// Whether the file is compared with the file system, since a change is certain to show, and that takes
+    /// no time.
+    compares: bool,
     /// The look in which it was last compared with the file system.
     look: u64,
     /// The indexes of the neighbours in the list.
@@ -95,6 +53,8 @@ struct Slot {
 
 /// The index of no slot.
 const NONE: usize = usize::MAX;
+/// The number of no look.
+const NEVER: u64 = 0;
 
 /// A cache of files that removes the least recently used entries first.
 #[derive(Debug)]
@@ -105,6 +65,8 @@ pub struct Cache {
     types: Types,
     /// The symbolic links that are followed.
     pub links: Links,
+    /// The way around looks that take long.
+    pub patience: Patience,
     /// The indexes of slots by the bytes of the path: a `Path` is equal to itself with a slash
     /// behind it, but the two name different files.
     indexes: HashMap<Arc<OsStr>, usize, RandomState>,
@@ -130,6 +92,7 @@ impl Cache {
             max_open,
             types,
             links: Links::default(),
+            patience: Patience::default(),
             indexes: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -145,8 +108,29 @@ impl Cache {
     }
 
     /// Returns the file at `path`. The error `IsADirectory` means a directory. `InvalidInput` means
-    /// another kind of file, which is never opened, or a link that leads nowhere.
+    /// another kind of file, which is never opened, or a link that leads nowhere. Any error may mean
+    /// that the request has to wait; see [`Patience::is_asking`].
     pub fn get(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
+        self.get_sized(path, look, SMALL_FILE)
+    }
+
+    /// Returns a password file as [`Cache::get`] does; of one on a slow file system the whole content, since it
+    /// is searched at once.
+    pub fn get_passwords(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
+        self.get_sized(path, look, MAX_PASSWORDS)
+    }
+
+    /// Returns a file as [`Cache::get`] does, about which the file system is known to answer at once.
+    pub fn get_at_once(&mut self, path: &Path, look: u64) -> io::Result<Entry> {
+        let is_on = self.patience.pause();
+        let found = self.get_sized(path, look, SMALL_FILE);
+        self.patience.resume(is_on);
+        found
+    }
+
+    /// Does the work of [`Cache::get`]. If the file system is slow, content up to `small` bytes is read
+    /// at once.
+    fn get_sized(&mut self, path: &Path, look: u64, small: u64) -> io::Result<Entry> {
         if let Some(&index) = self.indexes.get(path.as_os_str())
             && let Some(slot) = &self.slots[index]
         {
@@ -158,11 +142,15 @@ impl Cache {
             {
                 self.asked += 1;
             }
-            if slot.settled
+            if slot.compares
                 && self.links.metadata(path).is_ok_and(|m| Identity::of(&m) == slot.identity)
             {
                 self.use_again(index, look);
                 return Ok(known);
+            }
+            if self.patience.is_on() && known.is_slow() {
+                let previous = (known, slot.identity);
+                return self.get_patiently(path, small, Some(previous));
             }
             self.remove(index);
         }
@@ -173,9 +161,22 @@ impl Cache {
         if let Some(kind) = self.refusals.get(path.as_os_str()) {
             return Err((*kind).into());
         }
+        if self.patience.is_on() {
+            if self.patience.finding(path).is_some() {
+                return self.get_patiently(path, small, None);
+            }
+            match self.patience.way_to(path) {
+                Way::Direct => {}
+                Way::Long => return self.get_patiently(path, small, None),
+                Way::Refused(error) => {
+                    self.refuse(path, error.kind());
+                    return Err(error);
+                }
+            }
+        }
         match self.load(path) {
-            Ok((known, identity, settled)) => {
-                self.keep(path, known.clone(), identity, settled, look);
+            Ok((known, identity, compares)) => {
+                self.keep(path, known.clone(), identity, compares, look);
                 Ok(known)
             }
             Err(error) => {
@@ -183,6 +184,39 @@ impl Cache {
                 Err(error)
             }
         }
+    }
+
+    /// Returns what a helper has found for the present request, or has one look.
+    #[cold]
+    fn get_patiently(
+        &mut self,
+        path: &Path,
+        small: u64,
+        previous: Option<(Entry, Identity)>,
+    ) -> io::Result<Entry> {
+        if let Some(Finding { file, .. }) = self.patience.finding(path) {
+            return file.clone().map_err(io::Error::from);
+        }
+        self.patience.ask(path, small, previous, &self.links);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Takes what a helper has found. It is no knowledge of any look: the next request that wants it has
+    /// to ask again.
+    pub fn take_report(&mut self, mut report: Report) -> Finding {
+        self.patience.note(&report);
+        let trail = report.take_trail();
+        let path = report.path;
+        let (known, identity, compares) = match report.found {
+            Ok(Looked::Same(known, identity)) => (known, identity, false),
+            Ok(Looked::New(loaded)) => self.describe(&path, *loaded),
+            Err(error) => return Finding { file: Err((&error).into()), trail },
+        };
+        if let Some(&index) = self.indexes.get(path.as_os_str()) {
+            self.remove(index);
+        }
+        self.keep(&path, known.clone(), identity, compares, NEVER);
+        Finding { file: Ok(known), trail }
     }
 
     /// Removes all entries.
@@ -215,22 +249,34 @@ impl Cache {
     /// Reads a file that is not in the cache.
     fn load(&mut self, path: &Path) -> io::Result<(Entry, Identity, bool)> {
         let small = if self.open < self.max_open { SMALL_FILE } else { MEDIUM_FILE };
-        let loaded = match load(path, small, &self.links) {
+        let load = |cache: &Self| load(path, small, &cache.links, &cache.patience.devices);
+        let loaded = match load(self) {
             // No request may fail because the cache holds too many descriptors.
             Err(error) if is_exhaustion(&error) && self.open > 0 => {
                 self.close_files();
-                load(path, small, &self.links)
+                load(self)
             }
             loaded => loaded,
         };
-        let Loaded { content, meta, is_link, settled } = loaded?;
+        let loaded = loaded?;
+        self.patience.devices.note(loaded.meta.dev(), loaded.is_local);
+        Ok(self.describe(path, loaded))
+    }
+
+    /// Returns the description of a file that was read, its identity, and whether it is to be compared
+    /// with that.
+    fn describe(&self, path: &Path, loaded: Loaded) -> (Entry, Identity, bool) {
+        let Loaded { content, meta, is_link, settled, is_local } = loaded;
         let media_type = self.types.media_type(path.as_os_str().as_bytes());
-        let known = Known::new(content, &meta, is_link, settled, &media_type);
-        Ok((Arc::new(known), Identity::of(&meta), settled))
+        let mut known = Known::new(content, &meta, is_link, settled, &media_type);
+        if !is_local {
+            known.closer = self.patience.closer.clone();
+        }
+        (Arc::new(known), Identity::of(&meta), settled && is_local)
     }
 
     /// Inserts an entry, and removes others to stay within the budget.
-    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, settled: bool, look: u64) {
+    fn keep(&mut self, path: &Path, known: Entry, identity: Identity, compares: bool, look: u64) {
         let cost = known.cost(path.as_os_str());
         let is_open = known.is_open();
         if cost > self.budget || is_open && self.max_open == 0 {
@@ -246,7 +292,7 @@ impl Cache {
         self.open += usize::from(is_open);
         let path: Arc<OsStr> = path.as_os_str().into();
         let slot =
-            Slot { path: path.clone(), known, identity, settled, look, newer: NONE, older: NONE };
+            Slot { path: path.clone(), known, identity, compares, look, newer: NONE, older: NONE };
         let index = self.free.pop().unwrap_or(self.slots.len());
         if index == self.slots.len() {
             self.slots.push(None);
@@ -316,110 +362,15 @@ impl Cache {
     }
 }
 
-/// A file that has just been read.
-struct Loaded {
-    content: Content,
-    /// The metadata that the content belongs to.
-    meta: Metadata,
-    is_link: bool,
-    /// Whether a later change of the file is certain to show in the metadata.
-    settled: bool,
-}
-
-/// Reads a file. The content of one that is larger than `small` stays in the file.
-fn load(path: &Path, small: u64, links: &Links) -> io::Result<Loaded> {
-    // FIFOs and devices are never opened: that could block, or have side effects.
-    let mut meta = fs::symlink_metadata(path)?;
-    let is_link = meta.is_symlink();
-    if is_link || links.has_barrier() {
-        meta = match links.metadata(path) {
-            Err(error) if is_absence(&error) => return Err(io::ErrorKind::InvalidInput.into()),
-            found => found?,
-        };
-    }
-    check_kind(&meta)?;
-    let mut file = links.open(path)?;
-    // A daemon that has closed its descriptors 0 to 2 may open others in their place.
-    if file.as_raw_fd() < 3 {
-        file = File::from(rustix::io::fcntl_dupfd_cloexec(&file, 3)?);
-    }
-    for _ in 0..READ_ATTEMPTS {
-        let now = SystemTime::now();
-        let meta = file.metadata()?;
-        check_kind(&meta)?;
-        let settled = Identity::of(&meta).is_settled(now);
-        if meta.len() > small {
-            return Ok(Loaded { content: Content::Open(file), meta, is_link, settled });
-        }
-        let mut bytes = vec![0; meta.len() as usize];
-        let whole = match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
-            Err(error) => return Err(error),
-        };
-        if whole && Identity::of(&file.metadata()?) == Identity::of(&meta) {
-            return Ok(Loaded { content: Content::Bytes(bytes), meta, is_link, settled });
-        }
-    }
-    // The file keeps changing. When it is sent, its length is checked again.
-    let meta = file.metadata()?;
-    Ok(Loaded { content: Content::Open(file), meta, is_link, settled: false })
-}
-
-fn check_kind(meta: &Metadata) -> io::Result<()> {
-    if meta.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    if meta.is_file() {
-        return Ok(());
-    }
-    // The path is not free: another kind of file must not count as an absent password file.
-    Err(io::ErrorKind::InvalidInput.into())
-}
-
-/// Returns whether an error says that no file has the name.
-pub fn is_absence(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Returns the status for a file that cannot be opened. A file is missing only if the file system
-/// says so: where it fails, clients must not believe that the file is gone, and caches must not
-/// keep that.
-pub fn status_of(error: &io::Error) -> u16 {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => 403,
-        // `InvalidInput` is no regular file; see `Cache::get`.
-        io::ErrorKind::NotFound
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::IsADirectory
-        | io::ErrorKind::InvalidInput => 404,
-        _ => match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO) => 404,
-            Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => 503,
-            _ => 500,
-        },
-    }
-}
-
-/// Returns whether an error is a failure of the file system or of the machine, which says nothing
-/// about the file.
-pub fn is_failure(error: &io::Error) -> bool {
-    status_of(error) >= 500
-}
-
-/// Returns whether an error says that there are no more descriptors.
-fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_folder::Folder;
+    use std::fs::{self, File};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::os::unix::net::UnixListener;
     use std::path::PathBuf;
+    use std::time::{Duration, UNIX_EPOCH};
 
     /// Waits until a change counts as settled.
     fn settle() {

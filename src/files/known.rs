@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::secrets::FileId;
+use crate::helpers::Closer;
 use crate::long_files::{self, LONG};
 
 /// The last second of the year 9999: a date of HTTP has four digits for the year (RFC 9110, section
@@ -44,6 +45,8 @@ pub struct Known {
     /// The identity of the file, and whether a symbolic link led to it.
     pub id: FileId,
     pub is_link: bool,
+    /// What closes the file, if its file system may take long to answer.
+    pub closer: Option<Arc<dyn Closer>>,
     /// `Last-Modified`, `Etag`, `Content-Type`, `Content-Length`, in this order.
     fields: Vec<u8>,
     etag: Range<usize>,
@@ -63,12 +66,15 @@ pub enum Content {
 
 impl Drop for Known {
     fn drop(&mut self) {
-        if self.len >= LONG
+        if (self.len >= LONG || self.closer.is_some())
             && let Content::Open(file) =
                 std::mem::replace(&mut self.content, Content::Bytes(Vec::new()))
         {
-            // It may be the last descriptor of a file that was removed.
-            long_files::close(file);
+            match &self.closer {
+                Some(closer) => closer.close(file),
+                // It may be the last descriptor of a file that was removed.
+                None => long_files::close(file),
+            }
         }
     }
 }
@@ -143,12 +149,18 @@ impl Known {
             is_settled,
             id: FileId::of(meta),
             is_link,
+            closer: None,
             fields: fields.into_bytes(),
             etag,
             type_at,
             length_at,
             media_type: media_type.to_owned(),
         }
+    }
+
+    /// Returns whether its file system may take long to answer.
+    pub fn is_slow(&self) -> bool {
+        self.closer.is_some()
     }
 
     pub(super) fn is_open(&self) -> bool {

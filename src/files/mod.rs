@@ -3,14 +3,17 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+pub mod devices;
 pub mod directory;
 pub mod known;
 pub mod links;
 pub mod listing;
+pub mod load;
 pub mod merge;
 pub mod mime;
 pub mod page;
 pub mod passwords;
+pub mod patience;
 pub mod representation;
 pub mod resolve;
 pub mod secrets;

@@ -229,6 +229,12 @@ impl Secrets {
             || is_link && fs::canonicalize(full).map_or(true, |end| is_named(&end))
     }
 
+    /// Returns whether the file `id` at the path `full` is hidden, which is a symbolic link that leads to
+    /// `end`. One that cannot be followed may lead to a hidden file.
+    pub fn hides_link(&self, full: &Path, id: &FileId, end: Option<&Path>) -> bool {
+        self.hides(full, id, false) || !self.is_empty && end.is_none_or(|end| self.hides_name(end))
+    }
+
     /// Returns whether the file that `meta` describes is hidden. A directory never is.
     pub fn hides_found(&self, full: &Path, meta: &Metadata, is_link: bool) -> bool {
         !self.is_empty && !meta.is_dir() && self.knows(full, &FileId::of(meta), is_link)

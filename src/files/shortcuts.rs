@@ -30,6 +30,8 @@ struct Shortcut {
     file: PathBuf,
     /// The path that a password file would have.
     passwords: PathBuf,
+    /// Whether that lies in the same directory, and was not there when it was looked for.
+    shares_directory: bool,
     /// The look in which `known` was found, and no file at `passwords`.
     look: u64,
     /// A weak reference to the file, since the cache alone decides how long a file is kept.
@@ -47,9 +49,18 @@ impl Shortcuts {
             return Some((known, &shortcut.file));
         }
         let known = cache.get(&shortcut.file, look).ok()?;
-        match cache.get(&shortcut.passwords, look) {
+        let found = match known.is_slow() || !shortcut.shares_directory {
+            true => cache.get_passwords(&shortcut.passwords, look),
+            // The kernel has just been there.
+            false => cache.get_at_once(&shortcut.passwords, look),
+        };
+        match found {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            _ => return None,
+            _ => {
+                // It may be a link to anywhere.
+                shortcut.shares_directory = false;
+                return None;
+            }
         }
         shortcut.look = look;
         shortcut.known = Arc::downgrade(&known);
@@ -61,8 +72,11 @@ impl Shortcuts {
         if self.paths.len() >= MAX_PATHS {
             self.paths.clear();
         }
+        let shares_directory = file.parent() == passwords.parent();
         // No look has the number 0.
-        self.paths.insert(path.into(), Shortcut { file, passwords, look: 0, known: Weak::new() });
+        let (look, known) = (0, Weak::new());
+        let shortcut = Shortcut { file, passwords, shares_directory, look, known };
+        self.paths.insert(path.into(), shortcut);
     }
 
     /// Removes all paths.

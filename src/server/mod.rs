@@ -24,8 +24,11 @@ pub mod walks;
 mod writes;
 
 use std::ffi::{c_int, c_void};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use self::accept::Acceptor;
 use self::certificates::Certificates;
@@ -35,9 +38,11 @@ use self::listener::RETRY_MS;
 use self::slice::Slice;
 use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
-use crate::connection::{Conn, Flow};
+use crate::connection::{Conn, Flow, Found};
 use crate::exchange::context::{Context, FORKS};
+use crate::exchange::errands::Delivery;
 use crate::exchange::input::SCRATCH;
+use crate::files::patience::{Answer, Finding};
 use crate::long_files;
 use crate::shared::hub::Hub;
 
@@ -122,6 +127,9 @@ impl Server {
         self.expire_timers();
         if !self.cx.programs.is_empty() {
             self.tend_programs();
+        }
+        if self.cx.errands.is_busy() {
+            self.deliver();
         }
         self.cx.tidy();
         self.forget_messages();
@@ -227,8 +235,10 @@ impl Server {
 
     /// Opens the event queue, and what can be opened only then.
     fn open_queue(&mut self) -> std::io::Result<()> {
-        let waker = self.queue.open()?;
-        self.cx.hub.queue.set_waker(Some(waker));
+        let waker = Arc::new(self.queue.open()?);
+        self.cx.hub.queue.set_waker(Some(waker.clone()));
+        // If it fails, the kernel has no memory, and the next event comes as well.
+        self.cx.errands.set_bell(Some(Box::new(move || drop(waker.wake()))));
         self.let_programs_be_watched();
         if self.cx.input.buf.is_empty() {
             // The kernel zeroes this buffer: pages that no input has reached yet take no memory.
@@ -296,6 +306,36 @@ impl Server {
             }
         }
         self.woken = woken;
+    }
+
+    /// Gives the answers of helpers to the connections that wait for them.
+    #[inline(never)]
+    fn deliver(&mut self) {
+        let Self { conns, cx, .. } = self;
+        for Delivery { number, askers, path, answer } in cx.errands.take() {
+            let found = match (answer, path) {
+                (Some(Answer::File(report)), Some(path)) => {
+                    Found::File(path, cx.files.cache.take_report(*report))
+                }
+                (None, Some(path)) => {
+                    cx.complain("a fault of the library: a helper that looked at a file");
+                    Found::File(path, Finding::failed())
+                }
+                (Some(Answer::Piece(piece)), _) => Found::Piece(piece),
+                (Some(Answer::File(_)) | None, _) => Found::Piece(Err(Errno::IO.into())),
+            };
+            let mut found = Some(found);
+            for (place, asker) in askers.iter().enumerate() {
+                let is_last = place + 1 == askers.len();
+                let found = if is_last { found.take() } else { found.as_ref().map(Found::again) };
+                if let Some(conn) = conns.get(asker.index)
+                    && conn.number == asker.number
+                    && let Some(found) = found
+                {
+                    conn.take_found(cx, number, found);
+                }
+            }
+        }
     }
 
     /// Returns the call of a handler for the current connection.
@@ -378,6 +418,7 @@ impl Server {
     #[cold]
     fn leave_parent(&mut self) {
         self.cx.hub.queue.set_waker(None);
+        self.cx.leave_helpers();
         self.cx.programs.watch_by(None);
         self.queue.leave();
         // Two processes with one key would each accept the same credentials once.
@@ -435,6 +476,7 @@ impl Drop for Server {
         self.walks.abandon();
         self.cx.logs.end(self.cx.clock.unix);
         self.cx.files.cache.close_files();
+        self.cx.errands.end();
         long_files::settle();
     }
 }

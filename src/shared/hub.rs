@@ -70,7 +70,7 @@ pub struct Hub {
     pub holder: AtomicU64,
     /// The number of forks that `holder` accounts for.
     pub forks: AtomicU64,
-    pub queue: Queue<Message, mio::Waker>,
+    pub queue: Queue<Message, Arc<mio::Waker>>,
     /// The server, for the thread that holds it. NULL once it is destroyed.
     pub server: AtomicPtr<c_void>,
     /// `mg_destroy_server` was called while a poll ran.

@@ -21,7 +21,7 @@ pub trait Wake {
     fn wake(&self);
 }
 
-impl Wake for mio::Waker {
+impl Wake for std::sync::Arc<mio::Waker> {
     fn wake(&self) {
         // The call fails only if the kernel has no memory; the next poll empties the queue anyway.
         let _ = mio::Waker::wake(self);

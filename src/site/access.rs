@@ -112,7 +112,8 @@ impl Site<'_> {
         if self.request.granted.as_deref() == Some(file) {
             return Ok(());
         }
-        let passwords = match self.cx.files.get(file) {
+        let passwords = match self.cx.files.get_passwords(file) {
+            _ if self.cx.files.is_asking() => return Err(Task::Reply(500)),
             Ok(known) => known,
             Err(error) if is_absence(&error) && !required => return Ok(()),
             Err(error) => return Err(self.refuse_everybody(file, &error)),

@@ -17,6 +17,7 @@ use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -28,6 +29,7 @@ use crate::exchange::context::Context;
 use crate::exchange::request::Request;
 use crate::files::cache::{Entry, is_absence, is_failure};
 use crate::files::mime::Types;
+use crate::files::patience::{Findings, Question, Trail};
 use crate::files::representation::Representation;
 use crate::files::resolve;
 use crate::http::accept_encoding::Accepted;
@@ -131,6 +133,8 @@ struct Place {
     is_dir: bool,
     /// The password file that guards the place, if it exists.
     passwords: PathBuf,
+    /// What else is known of it, if a helper has looked at it.
+    trail: Option<Arc<Trail>>,
 }
 
 /// A request together with the files and options that decide about it.
@@ -144,9 +148,36 @@ impl Site<'_> {
     /// password is required before the answer reveals whether a file exists, and hidden files count
     /// as missing before any file is run or read.
     pub fn decide(&mut self) -> Task {
+        debug_assert!(!self.cx.files.cache.patience.is_on(), "the caller cannot wait");
+        self.decide_once()
+    }
+
+    /// Decides as [`Site::decide`] does, for a caller that can wait for slow file systems: what they have
+    /// to be asked is returned as an error. `findings` are the answers so far.
+    #[inline]
+    pub fn decide_patiently(
+        &mut self,
+        findings: Findings,
+    ) -> Result<Task, (Vec<Question>, Findings)> {
+        self.cx.files.cache.patience.begin(findings);
+        let task = self.decide_once();
+        match self.cx.files.cache.patience.end() {
+            None => Ok(task),
+            Some(asked) => {
+                // Nothing of it counts.
+                task.abandon(self.cx);
+                Err(asked)
+            }
+        }
+    }
+
+    fn decide_once(&mut self) -> Task {
         self.cx.files.ask();
         let method = self.request.method();
         let reads = matches!(method, b"GET" | b"HEAD" | b"POST");
+        if !reads {
+            self.cx.files.cache.patience.give_up();
+        }
         let (writes, is_propfind) = (dav::writes(method), method == b"PROPFIND");
         match method {
             b"TRACE" => return self.wrong_method(),
@@ -167,13 +198,19 @@ impl Site<'_> {
             };
         }
         let Some(place) = self.look_up(full) else { return Task::Reply(404) };
-        if self.is_form(&place) && !self.is_hidden(&place) {
-            return self.decide_form();
+        if self.cx.files.is_asking() {
+            return Task::Reply(500);
+        }
+        if self.is_form(&place) {
+            self.cx.files.cache.patience.give_up();
+            if !self.is_hidden(&place) {
+                return self.decide_form();
+            }
         }
         if let Err(task) = self.ask_for_password(&place) {
             return task;
         }
-        if self.is_hidden(&place) {
+        if self.is_hidden(&place) || self.cx.files.is_asking() {
             return Task::Reply(404);
         }
         match is_propfind {
@@ -187,12 +224,16 @@ impl Site<'_> {
     fn look_up(&mut self, full: PathBuf) -> Option<Place> {
         let (mut full, mut rest) = (full, Vec::new());
         let found = self.cx.files.get(&full);
+        if self.cx.files.is_asking() {
+            self.ask_for_passwords_too(&full);
+        }
+        let trail = self.cx.files.trail(&full);
         let is_dir = matches!(&found, Err(error) if error.kind() == ErrorKind::IsADirectory);
         if matches!(&found, Err(error) if is_too_long(error)) {
             return None;
         }
         if matches!(&found, Err(error) if error.kind() == ErrorKind::NotADirectory)
-            && let Some((file, behind)) = self.program_on_the_way(&full)
+            && let Some((file, behind)) = self.program_on_the_way(&full, trail.as_deref())
         {
             (full, rest) = (file, behind);
         }
@@ -201,7 +242,15 @@ impl Site<'_> {
             full = without_slash(full);
         }
         let passwords = resolve::password_file(&self.cx.options.config, &full, is_dir);
-        Some(Place { full, rest, found, is_dir, passwords })
+        Some(Place { full, rest, found, is_dir, passwords, trail })
+    }
+
+    /// Has a helper look for the password file that will most likely be wanted next.
+    #[cold]
+    fn ask_for_passwords_too(&mut self, full: &Path) {
+        let is_dir = full.as_os_str().as_bytes().ends_with(b"/");
+        let passwords = resolve::password_file(&self.cx.options.config, full, is_dir);
+        let _ = self.cx.files.get_passwords(&passwords);
     }
 
     /// Checks the password that the place requires.
@@ -210,10 +259,10 @@ impl Site<'_> {
         // Behind a link that is not followed nothing is, no password file either.
         if !is_required
             && place.found.is_err()
-            && place
-                .passwords
-                .parent()
-                .is_some_and(|dir| matches!(self.cx.files.bar(dir), Ok(true)))
+            && match (&place.trail, place.passwords.parent()) {
+                (Some(trail), _) => trail.is_barred,
+                (None, dir) => dir.is_some_and(|dir| matches!(self.cx.files.bar(dir), Ok(true))),
+            }
         {
             return Err(Task::Reply(404));
         }
@@ -222,19 +271,19 @@ impl Site<'_> {
 
     /// Returns whether the place must not be served.
     fn is_hidden(&mut self, place: &Place) -> bool {
-        let secrets = &mut self.cx.files.secrets;
+        let files = &mut self.cx.files;
         let is_secret = match &place.found {
-            Ok(known) => secrets.hides(&place.full, &known.id, known.is_link),
+            Ok(known) => files.hides(&place.full, known),
             // The file may exist all the same: as a CGI program on the path, or without the right
             // to read it.
-            Err(_) => secrets.hides_at(&place.full),
+            Err(_) => files.hides_at(&place.full),
         };
         is_secret || resolve::is_hidden(&self.cx.options.config, &place.full)
     }
 
     /// Decides on the answer for a place that may be seen.
     fn decide_place(&mut self, place: Place, reads: bool) -> Task {
-        let Place { full, rest, found, is_dir, passwords } = place;
+        let Place { full, rest, found, is_dir, passwords, .. } = place;
         if let Some(script) = self.script(&full, rest, b"", &found) {
             return self.decide_script(script, reads);
         }
@@ -250,6 +299,7 @@ impl Site<'_> {
                 let path = self.request.path.clone();
                 match self.packed(&full, &path) {
                     Some(file) => Task::File(file),
+                    None if self.cx.files.is_asking() => Task::Reply(500),
                     None => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
                 }
             }
@@ -345,7 +395,7 @@ impl Site<'_> {
             return None;
         }
         let known = self.cx.files.get(path).ok()?;
-        let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
+        let is_secret = self.cx.files.hides(path, &known);
         Some(known).filter(|_| !is_secret)
     }
 
@@ -377,7 +427,10 @@ impl Site<'_> {
                 continue;
             }
             let found = self.cx.files.get(&page);
-            if self.cx.files.secrets.hides_at(&page) {
+            if self.cx.files.is_asking() {
+                return Task::Reply(500);
+            }
+            if self.cx.files.hides_at(&page) {
                 continue;
             }
             if let Some(script) = self.script(&page, Vec::new(), name.as_bytes(), &found) {
@@ -393,6 +446,9 @@ impl Site<'_> {
                     let path = [self.request.path.as_slice(), name.as_bytes()].concat();
                     if let Some(file) = self.packed(&page, &path) {
                         return Task::File(file);
+                    }
+                    if self.cx.files.is_asking() {
+                        return Task::Reply(500);
                     }
                 }
                 Err(_) => {}

@@ -11,6 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::{Site, Task, is_lua_page};
 use crate::cgi::launch::status_of;
 use crate::files::cache::Entry;
+use crate::files::patience::Trail;
 use crate::files::resolve;
 use crate::http::request::Framing;
 
@@ -27,9 +28,17 @@ pub struct Script {
 
 impl Site<'_> {
     /// Returns the program that a path leads through, and the rest of the path.
-    pub fn program_on_the_way(&mut self, full: &Path) -> Option<(PathBuf, Vec<u8>)> {
-        let (file, rest) = resolve::split_at_file(full)?;
-        if !matches!(self.cx.files.bar(&file), Ok(false)) {
+    /// `trail` is what a helper has found out about the path.
+    pub fn program_on_the_way(
+        &mut self,
+        full: &Path,
+        trail: Option<&Trail>,
+    ) -> Option<(PathBuf, Vec<u8>)> {
+        let (file, rest) = match trail {
+            Some(trail) => trail.split.clone()?,
+            None => resolve::split_at_file(full)?,
+        };
+        if trail.is_none() && !matches!(self.cx.files.bar(&file), Ok(false)) {
             return None;
         }
         let path = &self.request.path;
@@ -51,7 +60,10 @@ impl Site<'_> {
             // The file may be executable without being readable.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 let links = &self.cx.files.cache.links;
-                links.metadata(full).is_ok_and(|meta| meta.is_file())
+                match self.cx.files.trail(full) {
+                    Some(trail) => trail.is_file,
+                    None => links.metadata(full).is_ok_and(|meta| meta.is_file()),
+                }
             }
             Err(_) => !info.is_empty(),
         };

@@ -88,6 +88,7 @@ mod sanitizers;
 mod secrets;
 mod send_family;
 mod sending;
+mod slow_files;
 mod small_builds;
 mod ssi;
 mod static_files;

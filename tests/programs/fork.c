@@ -136,6 +136,7 @@ int main(int argc, char *argv[]) {
   CHECK(mg_set_option(server, "listening_port", argc > 4 ? argv[4] : "127.0.0.1:0") == NULL);
   if (argc > 4) SAY("PORTS %s", mg_get_option(server, "listening_port"));
   if (argc > 2) CHECK(mg_set_option(server, "ssl_certificate", argv[2]) == NULL);
+  if (argc > 5) CHECK(mg_set_option(server, "document_root", argv[5]) == NULL);
   mg_add_uri_handler(server, "/pid", pid);
   mg_add_uri_handler(server, "/low", low_descriptors);
   mg_add_uri_handler(server, "/fork_here", fork_here);

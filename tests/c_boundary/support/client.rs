@@ -222,6 +222,11 @@ impl Client {
         std::mem::take(&mut self.received)
     }
 
+    /// Whether bytes have arrived, or the end.
+    pub fn has_news(&self) -> bool {
+        !self.received.is_empty() || self.has_news_from_socket()
+    }
+
     fn has_news_from_socket(&self) -> bool {
         self.stream.set_nonblocking(true).expect("a socket that does not wait");
         let news = self.stream.peek(&mut [0]).is_ok_and(|count| count > 0);

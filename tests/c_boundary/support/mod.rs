@@ -7,6 +7,7 @@
 mod certificates;
 mod client;
 mod dav;
+mod held_folder;
 #[macro_use]
 mod needs;
 mod program;
@@ -24,6 +25,7 @@ mod websocket;
 pub use certificates::{Authority, pem};
 pub use client::{Client, Response, exchange, until_arrived};
 pub use dav::{Dav, LOCK};
+pub use held_folder::HeldFolder;
 pub use needs::{lacks, outside};
 pub use program::{Program, command_for};
 pub use scratch::{Elsewhere, Mounted, Scratch};
