@@ -113,7 +113,8 @@ impl Conn {
                 }
             }
             (State::Producing { source: Source::File(body), .. }, Found::Piece(piece)) => {
-                if body.take_piece(number, piece) {
+                let is_awaited = body.take_piece(number, piece);
+                if is_awaited {
                     self.wire.announce(cx);
                 }
             }
