@@ -8,6 +8,20 @@
 //! its place, a file `absent.rs`. `tests/layers.rs` has the order, and `docs/architecture.md` the map.
 
 #![allow(non_camel_case_types)]
+// Of these machines Rust has no standard library made, and the compilers that make it take this.
+#![cfg_attr(
+    any(
+        target_arch = "mips",
+        target_arch = "mips32r6",
+        target_arch = "mips64",
+        target_arch = "mips64r6",
+        target_arch = "sparc",
+        target_arch = "sparc64",
+        target_arch = "csky",
+        target_arch = "hexagon"
+    ),
+    feature(asm_experimental_arch)
+)]
 
 pub mod abi;
 pub mod acl;

@@ -6,6 +6,8 @@
 pub mod connection;
 pub mod guard;
 pub mod hold;
+#[macro_use]
+mod jump;
 pub mod server;
 pub mod utility;
 pub mod variadic;

@@ -9,55 +9,6 @@ use std::ffi::{CStr, c_char, c_void};
 
 use md5::{Digest, Md5};
 
-#[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-macro_rules! jump_to {
-    () => {
-        "jmp {}"
-    };
-}
-#[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
-macro_rules! jump_to {
-    () => {
-        "b {}"
-    };
-}
-#[cfg(any(target_arch = "riscv64", target_arch = "riscv32"))]
-macro_rules! jump_to {
-    () => {
-        "tail {}"
-    };
-}
-
-#[cfg(target_arch = "s390x")]
-macro_rules! jump_to {
-    () => {
-        "jg {}"
-    };
-}
-// `$t0` belongs to nobody between caller and function.
-#[cfg(any(target_arch = "loongarch64", target_arch = "loongarch32"))]
-macro_rules! jump_to {
-    () => {
-        "la.local $t0, {}\njr $t0"
-    };
-}
-// Under the second ABI a function finds its data by r2. Whoever calls by the exported name gives the
-// address in r12, and r2 is found from there; the hidden function is entered behind the place at which it
-// would do the same.
-#[cfg(all(target_arch = "powerpc64", any(target_endian = "little", target_env = "musl")))]
-macro_rules! jump_to {
-    () => {
-        "0: addis 2, 12, .TOC.-0b@ha\naddi 2, 2, .TOC.-0b@l\nb {}"
-    };
-}
-// Under the first, a call goes through a descriptor, which brings r2.
-#[cfg(all(target_arch = "powerpc64", not(any(target_endian = "little", target_env = "musl"))))]
-macro_rules! jump_to {
-    () => {
-        "b {}"
-    };
-}
-
 /// Defines exported functions that jump to hidden C functions. Only C knows their arguments: the
 /// prototypes stand in the header.
 macro_rules! export {
