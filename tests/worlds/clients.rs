@@ -409,15 +409,21 @@ fn websocket(world: &World, wire: &mut Wire, random: &mut Random) -> Result<(), 
     });
     if outcome.is_ok() && asked && !counted {
         // The answer stands behind all that has come so far.
-        return follow_count(wire, sent);
+        return follow_count(wire, sent, random);
     }
     outcome
 }
 
 /// Waits for the last message of a websocket.
-fn follow_count(wire: &mut Wire, sent: u32) -> Result<(), Trouble> {
+fn follow_count(wire: &mut Wire, sent: u32, random: &mut Random) -> Result<(), Trouble> {
     let end = Instant::now() + PATIENCE;
+    let mut next = Instant::now();
     while Instant::now() < end {
+        if Instant::now() > next {
+            // There may have been no room for the answer.
+            wire.send(&masked(0x81, format!("count {sent}").as_bytes(), random))?;
+            next = Instant::now() + Duration::from_secs(2);
+        }
         while let Some((first, payload)) = wire.frame()? {
             match first {
                 0x81 | 0xc1 if payload == format!("count {sent}").as_bytes() => return Ok(()),

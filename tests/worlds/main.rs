@@ -172,9 +172,15 @@ fn play(seed: u64, program: &Path) {
     eprintln!("world {seed}: {:.1} s, {counts:?}, heap {heap:?}", start.elapsed().as_secs_f32());
     let failures = world.failures();
     if !failures.is_empty() {
-        let errors = std::fs::read_to_string(folder.0.join("error-1.log")).unwrap_or_default();
-        let log: Vec<&str> =
-            errors.lines().rev().filter(|line| !line.contains("nonsense")).take(15).collect();
+        let logs = ["error-1.log", "error-2.log"];
+        let logs = logs.map(|name| std::fs::read_to_string(folder.0.join(name)));
+        let errors = logs.map(Result::unwrap_or_default).concat();
+        let log: Vec<&str> = errors
+            .lines()
+            .rev()
+            .filter(|line| !["nonsense", "none.pem"].iter().any(|vain| line.contains(vain)))
+            .take(15)
+            .collect();
         let shown: Vec<&str> = failures.iter().take(12).map(String::as_str).collect();
         panic!(
             "world {seed} breaks a promise:\n  {}\nthe plan: {:?}\nthe end of the error log:\n  {}\n\n\

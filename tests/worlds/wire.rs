@@ -170,8 +170,11 @@ impl<'a> Wire<'a> {
         let before = self.received.len();
         loop {
             if !self.glance()? {
-                let text =
-                    format!("{} was left by the server while it waited for {what}", self.owner);
+                let port = self.stream.socket().local_addr().map_or(0, |address| address.port());
+                let text = format!(
+                    "{} (port {port}) was left by the server while it waited for {what}",
+                    self.owner
+                );
                 return Err(Trouble::Broken(text));
             }
             if self.received.len() > before {

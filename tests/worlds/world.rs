@@ -39,6 +39,7 @@ pub struct World {
     pub targets: RwLock<HashMap<usize, Vec<Target>>>,
     pub excuses: Excuses,
     counts: Mutex<HashMap<&'static str, u64>>,
+    pids: Mutex<Vec<u32>>,
 }
 
 /// What has been found.
@@ -102,6 +103,7 @@ impl World {
             targets: RwLock::default(),
             excuses: Excuses::default(),
             counts: Mutex::default(),
+            pids: Mutex::default(),
         }
     }
 
@@ -114,7 +116,19 @@ impl World {
     }
 
     pub fn fail(&self, text: impl Into<String>) {
-        self.failures.add(text.into());
+        let text = text.into();
+        if text.contains("wait") && !self.has_failed() {
+            self.show_threads();
+        }
+        self.failures.add(text);
+    }
+
+    /// Where a wait has no end, a debugger may tell why: a command to which the numbers of the processes are given.
+    fn show_threads(&self) {
+        let Ok(command) = std::env::var("WORLDS_ON_WAIT") else { return };
+        for pid in lock(&self.pids).iter() {
+            let _ = Command::new(&command).arg(pid.to_string()).status();
+        }
     }
 
     pub fn has_failed(&self) -> bool {
@@ -175,6 +189,7 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program of the world");
+        lock(&self.pids).push(child.id());
         let stdin = child.stdin.take().expect("a pipe");
         let (sender, replies) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));

@@ -199,13 +199,13 @@ void join_pollers(struct slot *slot) {
 static void *write_on(void *param) {
   name_thread((unsigned) (uintptr_t) param);
   while (!atomic_load(&over)) {
-    unsigned i, burst = 1 + below(&my_random, 8);
+    unsigned i, burst = 1 + below(&my_random, 4);
     answer_later_jobs(&my_random);
     for (i = 0; i < burst; i++) {
       const struct known *known = some_known(&my_random);
       if (known != NULL) write_record(known, my_stream, &my_random);
     }
-    usleep(below(&my_random, 3000));
+    usleep(below(&my_random, 5000));
   }
   answer_later_jobs(&my_random);
   return NULL;
