@@ -180,8 +180,7 @@ soak:
 
 # An hour of random worlds, in which nothing may be lost, doubled or misled; WORLDS_SECONDS=60 for a short look.
 worlds:
-	WORLDS_SECONDS=$(or $(WORLDS_SECONDS),3600) CARGO_TARGET_DIR='$(TARGET_DIR)' \
-	  $(CARGO) test --locked --test worlds -- --nocapture
+	tests/worlds/run $(or $(WORLDS_SECONDS),3600)
 
 # What is linked in, for those who package the library.
 third-party:
