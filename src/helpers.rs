@@ -36,9 +36,6 @@ pub type Bell = Box<dyn Fn() + Send>;
 /// Closes files of which the last close may take long.
 pub trait Closer: fmt::Debug + Send + Sync {
     fn close(&self, file: File);
-
-    /// Returns whether all threads are at work.
-    fn is_busy(&self) -> bool;
 }
 
 /// Where jobs and their results lie.
@@ -244,10 +241,5 @@ impl<T: Send + 'static> Closer for Desk<T> {
         }
         state.files.push(file);
         self.call(state);
-    }
-
-    fn is_busy(&self) -> bool {
-        let state = self.lock();
-        state.threads - state.idle >= THREADS
     }
 }

@@ -1,17 +1,14 @@
-//! Which look at a file may take long, and the way around it: what the kernel cannot answer from its
-//! caches, or what lies on a file system of another machine or of a program, is asked by a helper.
+//! Which look at a file may take long, and the way around it: what lies on a file system of another machine
+//! or of a program is asked by a helper. What the kernel has in its caches tells which that is.
 //! Follows `openat2(2)` (`RESOLVE_CACHED`) and `statx(2)` (`AT_STATX_DONT_SYNC`).
 //!
 //! A request that has to wait is decided anew when the answers have come, and finds them here. Each was
 //! looked for after the request had come, for this request or for another that waits as well. Refuses to
 //! know who carries questions and answers, and who waits.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +24,8 @@ use super::resolve::split_at_file;
 use super::secrets::FileId;
 use crate::helpers::Closer;
 
-/// The number of directories of which it is remembered what they are.
-const MAX_REMEMBERED: usize = 64;
+/// The largest number of names on a path that are brought into the caches of the kernel by one request.
+const MAX_STEPS: usize = 64;
 
 /// What a helper is asked.
 #[derive(Debug)]
@@ -48,8 +45,6 @@ pub struct Inquiry {
     previous: Option<(Entry, Identity)>,
     links: Links,
     devices: Devices,
-    /// Set if it is not known whether the kernel can answer for this directory from its caches.
-    judges_directory: bool,
 }
 
 /// What a helper answers.
@@ -66,8 +61,6 @@ pub struct Report {
     pub found: io::Result<Looked>,
     trail: Trail,
     device: Option<(u64, bool)>,
-    /// Whether the kernel never answers for this directory from its caches, though it is local.
-    is_direct: Option<bool>,
 }
 
 /// A file that a helper has looked at.
@@ -169,7 +162,8 @@ fn ask_caches(path: &Path, follows: bool) -> Cached {
             let dev = rustix::fs::makedev(meta.stx_dev_major, meta.stx_dev_minor);
             Cached::Found { dev, is_link: kind == FileType::Symlink }
         }
-        Err(_) => Cached::Unable,
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => Cached::Unable,
+        Err(error) => Cached::Error(error),
     }
 }
 
@@ -192,8 +186,6 @@ pub struct Patience {
     asked: Vec<Question>,
     findings: Findings,
     pub devices: Devices,
-    /// Whether the kernel never answers for a directory from its caches, though it is local.
-    directories: HashMap<OsString, bool>,
     /// What closes files of slow file systems.
     pub closer: Option<Arc<dyn Closer>>,
 }
@@ -255,50 +247,64 @@ impl Patience {
         self.findings.iter().find(is_it).map(|(_, finding)| finding)
     }
 
-    /// Returns what a look at a path would be, as far as the kernel can tell at once.
+    /// Returns what a look at a path would be, as far as the kernel can tell at once. What it has not in its
+    /// caches of a local disk is brought there.
     pub fn way_to(&mut self, path: &Path) -> Way {
-        let mut cached = ask_caches(path, false);
-        if let Cached::Found { dev, is_link: true } = cached
-            && self.devices.look_up(dev) == Some(true)
-        {
-            cached = match ask_caches(path, true) {
-                // What to think of a link that leads nowhere is for the look to say.
-                Cached::Error(_) => return Way::Direct,
-                cached => cached,
-            };
-        }
-        match cached {
-            Cached::Found { dev, .. } if self.devices.look_up(dev) == Some(true) => Way::Direct,
-            Cached::Found { .. } => Way::Long,
-            Cached::Error(error) => Way::Refused(error.into()),
-            Cached::Unknown if !self.is_on_disk(path) => Way::Long,
-            // A disk is not waited for in line behind file systems that may never answer.
-            Cached::Unknown if self.closer.as_ref().is_some_and(|helpers| helpers.is_busy()) => {
-                Way::Direct
+        // Each step brings one name.
+        for _ in 0..MAX_STEPS {
+            let mut cached = ask_caches(path, false);
+            if let Cached::Found { dev, is_link: true } = cached
+                && self.is_local(dev)
+            {
+                cached = match ask_caches(path, true) {
+                    // What to think of a link that leads nowhere is for the look to say.
+                    Cached::Error(_) => return Way::Direct,
+                    Cached::Unknown => return Way::Long,
+                    cached => cached,
+                };
             }
-            Cached::Unknown => match self.directories.get(directory_of(path).as_os_str()) {
-                Some(true) => Way::Direct,
-                _ => Way::Long,
-            },
-            Cached::Unable => Way::Direct,
+            match cached {
+                Cached::Found { dev, .. } if self.is_local(dev) => return Way::Direct,
+                Cached::Found { .. } => return Way::Long,
+                Cached::Error(error) => return Way::Refused(error.into()),
+                Cached::Unable => return Way::Direct,
+                Cached::Unknown => {}
+            }
+            let Some(missing) = self.first_missing(path) else { return Way::Long };
+            let _ = fs::symlink_metadata(missing);
+            match ask_caches(missing, false) {
+                // Some file systems of disks are never asked so, as FAT.
+                Cached::Unknown | Cached::Unable => return Way::Direct,
+                Cached::Found { is_link: true, .. } if missing != path => {
+                    match ask_caches(missing, true) {
+                        Cached::Found { dev, .. } if self.is_local(dev) => {}
+                        Cached::Found { .. } | Cached::Unknown => return Way::Long,
+                        Cached::Error(_) | Cached::Unable => return Way::Direct,
+                    }
+                }
+                Cached::Found { .. } | Cached::Error(_) => {}
+            }
         }
+        Way::Long
     }
 
-    /// Returns whether what the kernel has not in its caches is on a disk: the last directory on the way
-    /// that it has is local.
-    fn is_on_disk(&mut self, path: &Path) -> bool {
-        let mut above = directory_of(path);
-        loop {
+    fn is_local(&mut self, dev: u64) -> bool {
+        self.devices.look_up(dev) == Some(true)
+    }
+
+    /// Returns the first name on a path that the kernel has not in its caches, if the directory above it is
+    /// local.
+    fn first_missing<'a>(&mut self, path: &'a Path) -> Option<&'a Path> {
+        let mut missing = path;
+        for above in path.ancestors().skip(1) {
+            let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
             match ask_caches(above, true) {
-                Cached::Found { dev, .. } => return self.devices.look_up(dev) == Some(true),
-                Cached::Unknown => {}
-                Cached::Error(_) | Cached::Unable => return false,
+                Cached::Found { dev, .. } => return self.is_local(dev).then_some(missing),
+                Cached::Unknown => missing = above,
+                Cached::Error(_) | Cached::Unable => return None,
             }
-            let Some(next) = above.parent().filter(|next| !next.as_os_str().is_empty()) else {
-                return false;
-            };
-            above = next;
         }
+        None
     }
 
     /// Has a helper look at a path.
@@ -321,7 +327,6 @@ impl Patience {
                 .filter(|(known, _)| known.is_settled && (known.len > small || !known.is_open())),
             links: links.clone(),
             devices: self.devices.clone(),
-            judges_directory: !self.directories.contains_key(directory_of(path).as_os_str()),
         })));
     }
 
@@ -329,12 +334,6 @@ impl Patience {
     pub fn note(&mut self, report: &Report) {
         if let Some((dev, is_local)) = report.device {
             self.devices.note(dev, is_local);
-        }
-        if let Some(is_direct) = report.is_direct {
-            if self.directories.len() >= MAX_REMEMBERED {
-                self.directories.clear();
-            }
-            self.directories.insert(directory_of(&report.path).into(), is_direct);
         }
     }
 }
@@ -361,11 +360,7 @@ impl Inquiry {
         let found = self.look();
         let trail = self.trail(&found);
         let device = self.device(&found);
-        let is_direct = match self.judges_directory {
-            true => self.judge_directory(),
-            false => None,
-        };
-        Report { path: self.path, found, trail, device, is_direct }
+        Report { path: self.path, found, trail, device }
     }
 
     fn look(&self) -> io::Result<Looked> {
@@ -423,18 +418,6 @@ impl Inquiry {
             Err(_) => place_of(&self.path, &self.devices),
         }
     }
-
-    /// Returns whether the kernel does not answer for the directory from its caches, though it should
-    /// have everything there now; `None` if it does, or if that says nothing.
-    fn judge_directory(&self) -> Option<bool> {
-        match ask_caches(&self.path, false) {
-            Cached::Unknown => {
-                let (_, is_local) = place_of(directory_of(&self.path), &self.devices)?;
-                Some(is_local)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Returns the device of a place, and whether it is local.
@@ -443,15 +426,6 @@ fn place_of(path: &Path, devices: &Devices) -> Option<(u64, bool)> {
     let place = File::from(rustix::fs::open(path, way, Mode::empty()).ok()?);
     let dev = place.metadata().ok()?.dev();
     Some((dev, devices.find(dev, &place)))
-}
-
-/// Returns the directory that a path lies in, by its text.
-fn directory_of(path: &Path) -> &Path {
-    let bytes = path.as_os_str().as_bytes();
-    match memchr::memrchr(b'/', bytes) {
-        Some(slash) => Path::new(std::ffi::OsStr::from_bytes(&bytes[..=slash])),
-        None => Path::new("."),
-    }
 }
 
 /// Reads bytes of a file, as many as there are, after comparing it with its known metadata.

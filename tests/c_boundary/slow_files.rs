@@ -315,14 +315,16 @@ fn each_client_gets_its_own_file_whatever_comes_first() {
             }
             for _ in 0..below(4) {
                 assert!(world.folder.wait(|| false));
-                world.folder.let_through(&mut below);
+                let place = below(world.folder.waiting());
+                world.folder.let_through(place);
             }
         }
         for _ in 0..40 {
             if !world.folder.wait(|| clients.iter_mut().all(|(_, client)| client.has_news())) {
                 break;
             }
-            world.folder.let_through(&mut below);
+            let place = below(world.folder.waiting());
+            world.folder.let_through(place);
         }
         world.folder.release();
         for (owner, mut client) in clients {

@@ -118,10 +118,14 @@ impl HeldFolder {
         }
     }
 
-    /// Answers one of the requests that wait, of which there is one.
-    pub fn let_through(&self, choose: impl FnOnce(usize) -> usize) {
+    /// The number of requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    /// Answers one of the requests that wait.
+    pub fn let_through(&self, place: usize) {
         let mut state = self.lock();
-        let place = choose(state.held.len());
         let request = state.held.remove(place).expect("a request that waits");
         self.shared.answer(&state, &request);
     }
