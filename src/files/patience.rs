@@ -6,9 +6,11 @@
 //! looked for after the request had come, for this request or for another that waits as well. Refuses to
 //! know who carries questions and answers, and who waits.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -271,11 +273,13 @@ impl Patience {
                 Cached::Unknown => {}
             }
             let Some(missing) = self.first_missing(path) else { return Way::Long };
+            // With a slash behind it a link would be followed.
+            let missing = without_slashes(missing);
             let _ = fs::symlink_metadata(missing);
             match ask_caches(missing, false) {
                 // Some file systems of disks are never asked so, as FAT.
                 Cached::Unknown | Cached::Unable => return Way::Direct,
-                Cached::Found { is_link: true, .. } if missing != path => {
+                Cached::Found { is_link: true, .. } if missing.as_os_str() != path.as_os_str() => {
                     match ask_caches(missing, true) {
                         Cached::Found { dev, .. } if self.is_local(dev) => {}
                         Cached::Found { .. } | Cached::Unknown => return Way::Long,
@@ -418,6 +422,17 @@ impl Inquiry {
             Err(_) => place_of(&self.path, &self.devices),
         }
     }
+}
+
+/// Returns a path without the slashes at its end.
+fn without_slashes(path: &Path) -> &Path {
+    let mut bytes = path.as_os_str().as_bytes();
+    while let [rest @ .., b'/'] = bytes
+        && !rest.is_empty()
+    {
+        bytes = rest;
+    }
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// Returns the device of a place, and whether it is local.
