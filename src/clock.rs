@@ -54,6 +54,7 @@ impl Clock {
     }
 
     /// Reads the time.
+    #[inline]
     pub fn update(&mut self) {
         let now = self.read();
         if now != self.now || self.unix == 0 {
@@ -83,6 +84,7 @@ impl Clock {
     }
 
     /// Returns the time as the Date field has it, formatted once a second.
+    #[inline]
     pub fn date(&mut self) -> &str {
         if self.date_of != self.unix {
             self.date_of = self.unix;

@@ -131,6 +131,7 @@ impl Timers {
     }
 
     /// Returns the milliseconds from `now` until an entry may come due; `None` if none is set.
+    #[inline]
     pub fn wait(&self, now: u32) -> Option<u32> {
         let start = self.tick.wrapping_add(1) % BUCKETS as u32;
         let mut word = start as usize / 64;

@@ -42,6 +42,7 @@ impl LargeBuffers {
     }
 
     /// Takes back a buffer that is no longer needed.
+    #[inline]
     pub fn keep(&mut self, mut buf: Vec<u8>, now: u32) {
         let capacity = buf.capacity();
         if capacity <= SMALL_BUFFER || capacity > LARGEST || capacity > TOTAL - self.total {

@@ -25,6 +25,7 @@ pub struct Spares {
 
 impl Spares {
     /// Returns a request, kept or new, that has not begun.
+    #[inline]
     pub fn request(&mut self) -> Box<Request> {
         self.requests.pop().unwrap_or_default()
     }
@@ -43,6 +44,7 @@ impl Spares {
     }
 
     /// Takes an answer back.
+    #[inline]
     pub fn keep_answer(&mut self, answer: Box<Answer>) {
         if self.answers.len() < KEPT {
             self.answers.push(answer);
@@ -50,6 +52,7 @@ impl Spares {
     }
 
     /// Returns an empty outbox, kept or new.
+    #[inline]
     pub fn outbox(&mut self) -> Box<Outbox> {
         self.outboxes.pop().unwrap_or_default()
     }

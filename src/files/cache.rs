@@ -332,6 +332,7 @@ impl Cache {
     }
 
     /// Inserts a slot at the start of the list.
+    #[inline]
     fn link_newest(&mut self, index: usize) {
         let second = std::mem::replace(&mut self.newest, index);
         if let Some(slot) = &mut self.slots[index] {
@@ -345,6 +346,7 @@ impl Cache {
     }
 
     /// Removes a slot from the list.
+    #[inline]
     fn unlink(&mut self, index: usize) {
         let Some(slot) = self.slots.get(index).and_then(Option::as_ref) else {
             debug_assert!(false, "a slot without an entry is in the list");

@@ -102,6 +102,7 @@ impl Known {
     }
 
     /// Returns the entity tag, in quotes.
+    #[inline]
     pub fn etag(&self) -> &str {
         let etag = std::str::from_utf8(&self.fields[self.etag.clone()]);
         debug_assert!(etag.is_ok(), "an entity tag that is not ASCII text");

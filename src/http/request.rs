@@ -94,6 +94,7 @@ pub fn blank_prefix(input: &[u8]) -> usize {
 impl Head {
     /// Parses a head at the start of `input`, which has no blank prefix. `limit` is the length of
     /// the longest head in bytes.
+    #[inline]
     pub fn parse(&mut self, input: &[u8], limit: usize) -> Outcome {
         // Bytes behind the limit may have arrived or not, which must make no difference.
         let input = &input[..input.len().min(limit)];
@@ -189,6 +190,7 @@ impl Head {
 
     /// Returns the value of the first field called `name`, in lower case. `head` holds the bytes of
     /// the head.
+    #[inline]
     pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         self.fields.iter().find_map(|field| {
             let same = head.get(field.name.range())?.eq_ignore_ascii_case(name.as_bytes());

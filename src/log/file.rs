@@ -102,6 +102,7 @@ impl LogFile {
     }
 
     /// Writes the lines that wait.
+    #[inline]
     pub fn flush(&mut self, now: u64) {
         if self.waiting.is_empty() {
             return;

@@ -40,6 +40,7 @@ impl Server {
     /// Takes the messages of other threads: bytes go to their connections at once, requests wait
     /// until no handler runs. Of very many messages, or long ones, a part is taken, and the others in the
     /// turns that follow.
+    #[inline]
     pub(super) fn take_messages(&mut self) {
         if self.cx.hub.queue.is_filled() {
             self.cx.hub.queue.take(&mut self.cx.pending);

@@ -183,6 +183,7 @@ impl Slot {
 
     /// Locks the place of the late answer, which may be empty. A waiting thread sleeps now and then, since the
     /// thread that holds the lock may have a lower priority.
+    #[inline]
     pub fn lock_answer(&self) -> LateAnswer<'_> {
         let mut tries = 0_u32;
         // The address on the stack differs from those of all threads that hold the lock or wait for

@@ -69,6 +69,7 @@ pub enum Parsed {
 
 /// Parses the header of a frame from a client. `rsv1_allowed`: compression was negotiated.
 /// `in_fragment`: a message has begun and not ended, so that a data frame must continue it.
+#[inline]
 pub fn parse(input: &[u8], rsv1_allowed: bool, in_fragment: bool) -> Parsed {
     let Some(&first_byte) = input.first() else {
         return Parsed::Partial;

@@ -176,6 +176,7 @@ impl Receiver {
     }
 
     /// Frees the buffer behind `own`, as the next `step` does, too.
+    #[inline]
     pub fn release(&mut self) {
         match self.shown.take() {
             Some(Buffer::Content) => self.content = Vec::new(),

@@ -428,6 +428,7 @@ impl Wire {
 
     /// Sends as much of the outbox as the socket takes. Returns false if the connection has failed.
     /// `is_last` says that only the end of the connection follows.
+    #[inline]
     pub fn flush(&mut self, cx: &mut Context, is_last: bool) -> bool {
         // The last bytes wait for the end of the connection, which follows at once, so that both
         // share a segment.
