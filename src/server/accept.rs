@@ -193,7 +193,6 @@ impl Acceptor {
     /// there, the kernel need not announce it; if there is none, a call is wasted. Recent success
     /// decides.
     pub fn may_have_sent(&mut self) -> bool {
-        self.accepted = self.accepted.wrapping_add(1);
         let tries = self.first_reads > 0 || self.accepted.is_multiple_of(FIRST_READ_PROBE);
         if tries {
             // This is taken back if the read is in vain.
@@ -293,6 +292,9 @@ impl Server {
         };
         slot.open(self.cx.hub, index, peer, self.cx.param);
         let socket = mio::net::TcpStream::from_std(TcpStream::from(socket));
+        // Each has a number of its own, also those of TLS: where the child of a fork holds the socket of one that
+        // has closed, the kernel goes on announcing events of that one.
+        self.acceptor.accepted = self.acceptor.accepted.wrapping_add(1);
         let number = self.acceptor.accepted;
         let trusted = self.cx.options.config.trusted_proxies.as_ref();
         let is_proxy = trusted.is_some_and(|trusted| trusted.contains(peer));
