@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 pub use self::copying::{FILE_PIECE, FILE_PIECE_COST, FileCopy, TreeCopy, Uncopied, copy_link};
-pub use self::removal::{Discard, Removal, changed_of};
+pub use self::removal::{Discard, Failure, Removal, changed_of};
 pub use self::survey::Survey;
 use super::store::STATE;
 

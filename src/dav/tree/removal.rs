@@ -53,6 +53,21 @@ pub fn changed_of(meta: &Metadata) -> (i64, i64) {
     (meta.ctime(), meta.ctime_nsec())
 }
 
+/// A file that could not be removed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Its path below the root of the removal.
+    pub inside: Vec<u8>,
+    pub error: io::Error,
+}
+
+impl Failure {
+    /// Returns the status that tells the client of it.
+    pub fn status(&self) -> u16 {
+        status_of(&self.error)
+    }
+}
+
 /// The removal of a file, or of a directory with its content.
 #[derive(Debug)]
 pub struct Removal {
@@ -64,9 +79,9 @@ pub struct Removal {
     is_hidden: bool,
     /// The time after which a file that was changed stays.
     changed: Option<(i64, i64)>,
-    /// The files that could not be removed: the path below the root of the removal, and the status.
-    /// A directory that stays only because of its content is not among them.
-    pub failures: Vec<(Vec<u8>, u16)>,
+    /// The files that could not be removed. A directory that stays only because of its content is not
+    /// among them.
+    pub failures: Vec<Failure>,
 }
 
 #[derive(Debug)]
@@ -219,7 +234,7 @@ impl Removal {
         self.keep();
         if self.failures.len() < MAX_FAILURES {
             let inside = path.strip_prefix(&self.root).unwrap_or(path);
-            self.failures.push((inside.as_os_str().as_bytes().to_vec(), status_of(&error)));
+            self.failures.push(Failure { inside: inside.as_os_str().as_bytes().to_vec(), error });
         }
     }
 
@@ -246,7 +261,7 @@ impl Discard {
     }
 
     /// Does the next portion. Once all is done, returns the files that could not be removed.
-    pub fn advance(&mut self, budget: &mut usize) -> Option<&[(Vec<u8>, u16)]> {
+    pub fn advance(&mut self, budget: &mut usize) -> Option<&[Failure]> {
         if !self.removal.advance(budget) {
             return None;
         }
@@ -297,7 +312,7 @@ mod tests {
         let mut removal = Removal::new(PathBuf::from("/proc/self/fdinfo"));
         while !removal.advance(&mut 100) {}
         assert!(removal.failures.len() > 1);
-        assert!(removal.failures.iter().all(|(_, status)| *status == 403), "{removal:?}");
+        assert!(removal.failures.iter().all(|failure| failure.status() == 403), "{removal:?}");
     }
 
     #[test]
@@ -339,8 +354,13 @@ mod tests {
         }
         let mut removal = Removal::of_copied(root.clone(), begun);
         while !removal.advance(&mut 1) {}
-        assert_eq!(removal.failures, [(b"d/b".to_vec(), 409)]);
+        let [failure] = &removal.failures[..] else { panic!("{removal:?}") };
+        assert_eq!((&failure.inside[..], failure.status()), (&b"d/b"[..], 409));
         assert_eq!(shown(&root), ["d", "d/b"]);
+    }
+
+    fn denied() -> Failure {
+        Failure { inside: b"b".to_vec(), error: ErrorKind::PermissionDenied.into() }
     }
 
     #[test]
@@ -351,14 +371,14 @@ mod tests {
         fs::write(place.join("a"), "").unwrap();
         let mut discard = Discard::of(Held::take(&place, Kind::Source).unwrap());
         assert!(folder.names()[0].starts_with(PREFIX));
-        discard.removal.failures.push((b"b".to_vec(), 403));
+        discard.removal.failures.push(denied());
         while discard.advance(&mut 1).is_none() {}
         // The content that is left, here none, is not hidden.
         assert_eq!(folder.names(), Vec::<String>::new());
         fs::create_dir(&place).unwrap();
         let mut discard = Discard::of(Held::take(&place, Kind::Doomed).unwrap());
         fs::write(discard.held.hidden_dir().join("b"), "").unwrap();
-        discard.removal.failures.push((b"b".to_vec(), 403));
+        discard.removal.failures.push(denied());
         while discard.advance(&mut 1).is_none() {}
         assert_eq!(folder.names(), ["b"]);
     }
