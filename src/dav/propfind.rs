@@ -17,7 +17,7 @@ use super::multistatus::Multistatus;
 use super::properties::{Resource, answer};
 use super::store::{self, Member, State};
 use super::target::{Target, locks_on};
-use super::{Env, known};
+use super::{Env, is_failure, known};
 use crate::files::cache::is_absence;
 use crate::files::resolve;
 
@@ -70,7 +70,9 @@ impl Propfind {
         let Some(meta) = target.metadata() else { return Err(404.into()) };
         let behind = target.home.as_ref().filter(|_| target.is_link);
         let (mut state, mut locks) = (State::default(), Vec::new());
-        if behind.is_none_or(|home| !asks_for_another_password(env, &home.dir)) {
+        let is_guarded =
+            behind.map(|home| asks_for_another_password(env, &home.dir)).transpose()?;
+        if is_guarded != Some(true) {
             // A state that may not be read is no reason to hide the other properties.
             state = known(target.state(env))?.unwrap_or_default();
             locks = known(target.locks(env))?.unwrap_or_default();
@@ -183,7 +185,7 @@ impl Propfind {
         full: PathBuf,
         meta: &Metadata,
     ) -> io::Result<usize> {
-        let is_guarded = asks_for_another_password(env, &full);
+        let is_guarded = asks_for_another_password(env, &full)?;
         let state = match is_guarded {
             true => State::default(),
             false => known(store::load(&full, env.unix))?.unwrap_or_default(),
@@ -219,7 +221,7 @@ impl Propfind {
         let here = self.levels.last().and_then(|level| level.home.as_ref());
         let is_here = here.is_some_and(|here| *here == home.dir);
         let (mut state, mut locks) = (State::default(), Vec::new());
-        if is_here || !asks_for_another_password(env, &home.dir) {
+        if is_here || !asks_for_another_password(env, &home.dir)? {
             state = known(target.state(env))?.unwrap_or_default();
             locks = known(locks_on(env, &home.dir, &home.name))?.unwrap_or_default();
         }
@@ -253,10 +255,14 @@ impl Propfind {
 
 /// Returns whether a directory has a password file of its own, whose password the client that lists
 /// the parent may not have. Of such a directory only the name and the metadata are reported.
-fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> bool {
+fn asks_for_another_password(env: &Env<'_>, dir: &Path) -> io::Result<bool> {
     if env.config.global_auth_file.is_some() {
-        return false;
+        return Ok(false);
     }
     let passwords = resolve::password_file(env.config, dir, true);
-    !fs::symlink_metadata(passwords).is_err_and(|error| is_absence(&error))
+    match fs::symlink_metadata(passwords) {
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(error) if is_failure(&error) => Err(error),
+        Ok(_) | Err(_) => Ok(true),
+    }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::cache::is_failure;
 use super::links::Links;
 use super::listing::Entry;
 
@@ -31,7 +32,7 @@ impl Reader {
     /// Reads up to `count` entries and leaves out those that are hidden. Returns `None` once all
     /// were read. `is_hidden` is called for each name, and again with the metadata. Symbolic links
     /// that lead nowhere, files whose metadata may not be read, and other kinds of files are left
-    /// out: a link to them would lead to an error.
+    /// out: a link to them would lead to an error. It is an error that the file system fails.
     pub fn advance(
         &mut self,
         count: usize,
@@ -47,8 +48,11 @@ impl Reader {
             if is_hidden(name.as_bytes(), None) {
                 continue;
             }
-            let Ok((meta, is_link)) = self.behind_links(&found) else {
-                continue;
+            let (meta, is_link) = match self.behind_links(&found) {
+                Ok(found) => found,
+                // A list without it would say that it is not there.
+                Err(error) if is_failure(&error) => return Err(error),
+                Err(_) => continue,
             };
             if is_hidden(name.as_bytes(), Some((&meta, is_link))) {
                 continue;
