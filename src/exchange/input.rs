@@ -4,6 +4,7 @@
 //!
 //! Refuses to know sockets, and how requests are parsed.
 
+use std::io;
 use std::ops::Range;
 
 use crate::http::request::Head;
@@ -23,6 +24,18 @@ pub struct Input {
 }
 
 impl Input {
+    /// Makes the buffer, unless it is there. The kernel zeroes it: pages that no input has reached yet take
+    /// no memory.
+    pub fn open(&mut self) -> io::Result<()> {
+        if self.buf.len() < SCRATCH {
+            // A vector that is filled later would be written to here.
+            Vec::<u8>::new().try_reserve_exact(SCRATCH)?;
+            self.buf = vec![0; SCRATCH];
+            self.clear();
+        }
+        Ok(())
+    }
+
     /// Returns the unread bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {

@@ -40,9 +40,6 @@ use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::connection::{Conn, Flow, Found};
 use crate::exchange::context::{Context, FORKS};
-use crate::exchange::errands::Delivery;
-use crate::exchange::input::SCRATCH;
-use crate::files::patience::{Answer, Finding};
 use crate::long_files;
 use crate::shared::hub::Hub;
 
@@ -235,15 +232,10 @@ impl Server {
 
     /// Opens the event queue, and what can be opened only then.
     fn open_queue(&mut self) -> std::io::Result<()> {
-        let waker = Arc::new(self.queue.open()?);
-        self.cx.hub.queue.set_waker(Some(waker.clone()));
-        // If it fails, the kernel has no memory, and the next event comes as well.
-        self.cx.errands.set_bell(Some(Box::new(move || drop(waker.wake()))));
+        self.cx.input.open()?;
+        let waker = self.queue.open()?;
+        self.cx.hub.queue.set_waker(Some(waker));
         self.let_programs_be_watched();
-        if self.cx.input.buf.is_empty() {
-            // The kernel zeroes this buffer: pages that no input has reached yet take no memory.
-            self.cx.input.buf = vec![0; SCRATCH];
-        }
         self.acceptor.open_spare();
         Ok(())
     }
@@ -381,6 +373,10 @@ impl Server {
     /// is the text of the panic.
     pub fn recover(&mut self, what: &str) {
         let index = self.calling.take().or(self.cx.turn.current);
+        // All connections are received into this buffer, which the fault may have lost.
+        if let Err(error) = self.cx.input.open() {
+            self.cx.complain(&format!("cannot receive any more: {error}"));
+        }
         let Some(index) = index.filter(|index| self.conns.get(*index).is_some()) else {
             return self.cx.complain(&format!("a fault of the library: {what}"));
         };
