@@ -8,12 +8,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use mio::net::TcpStream;
 use rustix::buffer::spare_capacity;
 use rustix::fs::Advice;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::head::HeadWriter;
 use super::{Begun, Broken, Ended, PIECE, Progress, Source};
@@ -204,7 +203,8 @@ fn random_token() -> String {
 }
 
 /// Stands for a file that has changed since its head was sent.
-pub const CHANGED: Errno = Errno::STALE;
+// No call returns this one.
+pub const CHANGED: Errno = Errno::NOTUNIQ;
 /// Stands for bytes that the disk has to read first.
 pub const NOT_CACHED: Errno = Errno::INPROGRESS;
 
@@ -233,7 +233,7 @@ impl FileBody {
                     false => Progress::More(Source::File(self)),
                 }
             }
-            Err(_) => Progress::Ended(Ended::Broken(Broken::of_file())),
+            Err(error) => Progress::Ended(Ended::Broken(Broken::of_file(&error))),
         }
     }
 
@@ -342,7 +342,7 @@ impl FileBody {
         look: u64,
         now: u32,
     ) -> rustix::io::Result<usize> {
-        self.check(look).map_err(|_| CHANGED)?;
+        self.check(look).map_err(|error| Errno::from_io_error(&error).unwrap_or(CHANGED))?;
         if !self.is_cached(share as u64, now) {
             return Err(NOT_CACHED);
         }
@@ -407,14 +407,20 @@ fn append_from(file: &File, offset: u64, len: usize, out: &mut Vec<u8>) -> io::R
     // Reading into the spare capacity saves setting it to zero, but always fills all of it.
     let excess = (out.capacity() - before).saturating_sub(len);
     if excess <= len / 8 {
-        rustix::io::pread(file, spare_capacity(out), offset)?;
+        retry_on_intr(|| rustix::io::pread(file, spare_capacity(out), offset))?;
         out.truncate(before + len);
         return Ok(out.len() - before);
     }
     out.resize(before + len, 0);
-    let read = file.read_at(out.get_mut(before..).unwrap_or_default(), offset);
+    let read = read_at(file, out.get_mut(before..).unwrap_or_default(), offset);
     out.truncate(before + *read.as_ref().unwrap_or(&0));
     read
+}
+
+/// Reads bytes of a file from `offset` on, and returns their number. A signal may interrupt that, as on a
+/// file system of the network.
+pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(retry_on_intr(|| rustix::io::pread(file, &mut *buf, offset))?)
 }
 
 /// Returns whether a byte of a file can be read without waiting for the disk, as far as the file system

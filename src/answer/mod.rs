@@ -21,6 +21,7 @@ mod unpacked;
 mod unpacked;
 
 use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 
 use self::dav::PropfindAnswer;
 use self::file::FileBody;
@@ -116,14 +117,16 @@ impl Broken {
         Broken { why: "".into(), resets: false }
     }
 
-    /// Returns the end for a file that has changed since its head was sent.
-    pub fn of_file() -> Broken {
-        Broken { why: CHANGED_MEANWHILE.into(), resets: false }
+    /// Returns the end for a file that has changed, or cannot be read any more, since its head was sent.
+    pub fn of_file(error: &io::Error) -> Broken {
+        let why = match error.raw_os_error() {
+            None if error.kind() == ErrorKind::OutOfMemory => "no memory to send a file".into(),
+            Some(_) => format!("a file became unreadable while it was sent: {error}").into(),
+            None => "a file changed while it was sent".into(),
+        };
+        Broken { why, resets: false }
     }
 }
-
-/// The line for the error log about a file that changed.
-const CHANGED_MEANWHILE: &str = "a file changed or became unreadable while it was sent";
 
 /// Begins the answer that `task` stands for.
 pub fn begin(task: Task, request: &mut Request, out: &mut Outbox, cx: &mut Context) -> Begun {

@@ -7,18 +7,18 @@ use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::file::read_at;
 use super::head::write_stream_head;
 use super::program::{start_command, start_included};
-use super::{Begun, Broken, CHANGED_MEANWHILE, Ended, Progress, Source};
+use super::{Begun, Broken, Ended, Progress, Source};
 use crate::cgi::header::{self, Parsed};
 use crate::cgi::table::{Number, Output};
 use crate::exchange::context::Context;
 use crate::exchange::outbox::Outbox;
 use crate::exchange::request::Request;
-use crate::files::cache::{Content, Entry};
+use crate::files::cache::{Content, Entry, is_failure};
 use crate::files::resolve;
 use crate::files::ssi::{self, Directive, Found, MAX_TAG};
 use crate::http::outlet::Outlet;
@@ -63,13 +63,26 @@ struct Part {
     head: Option<Vec<u8>>,
 }
 
+/// Why a tag is not obeyed.
+enum Trouble {
+    Tag(&'static str),
+    /// The file system fails for this file.
+    Failure(PathBuf, io::Error),
+}
+
+impl From<&'static str> for Trouble {
+    fn from(why: &'static str) -> Trouble {
+        Trouble::Tag(why)
+    }
+}
+
 /// The next piece of a page.
 enum Next {
     Text(Range<usize>),
     Tag(Range<usize>),
     End,
     /// The file has changed since it was begun, or cannot be read.
-    Broken,
+    Broken(io::Error),
 }
 
 impl Level {
@@ -101,7 +114,7 @@ impl Level {
                 Found::More if ended => return Next::End,
                 Found::More => match self.read() {
                     Ok(()) => {}
-                    Err(_) => return Next::Broken,
+                    Err(error) => return Next::Broken(error),
                 },
             }
         }
@@ -126,7 +139,7 @@ impl Level {
             }
             Content::Open(file) => {
                 self.buf.resize(before + len, 0);
-                let read = file.read_at(&mut self.buf[before..], self.offset);
+                let read = read_at(file, &mut self.buf[before..], self.offset);
                 self.buf.truncate(before + *read.as_ref().unwrap_or(&0));
                 read?
             }
@@ -201,17 +214,27 @@ impl Page {
                 let tag = level.buf.get(tag).unwrap_or_default().to_vec();
                 // The number of tags in a turn is bounded, since each may ask the file system.
                 cx.turn.spend(READ);
-                if let Err(why) = self.obey(&tag, request, cx) {
-                    let name = self.levels.last().map(|level| shown(&level.file));
-                    let (name, tag) = (name.unwrap_or_default(), shown(OsStr::from_bytes(&tag)));
-                    cx.complain_of(request.client, &format!("{name}: {why}: {tag}"));
+                match self.obey(&tag, request, cx) {
+                    Ok(()) => {}
+                    Err(Trouble::Tag(why)) => {
+                        let name = self.levels.last().map(|level| shown(&level.file));
+                        let name = name.unwrap_or_default();
+                        let tag = shown(OsStr::from_bytes(&tag));
+                        cx.complain_of(request.client, &format!("{name}: {why}: {tag}"));
+                    }
+                    // A page without what the file system fails to give would count as a whole one.
+                    Err(Trouble::Failure(file, error)) => {
+                        cx.refusal(request.client, &file, &error);
+                        let resets = self.outlet == Outlet::ToClose;
+                        return Progress::Ended(Ended::Broken(Broken { why: "".into(), resets }));
+                    }
                 }
             }
-            Next::Broken => {
+            Next::Broken(error) => {
                 let resets = self.outlet == Outlet::ToClose;
                 return Progress::Ended(Ended::Broken(Broken {
-                    why: CHANGED_MEANWHILE.into(),
                     resets,
+                    ..Broken::of_file(&error)
                 }));
             }
             Next::End => {
@@ -275,16 +298,15 @@ impl Page {
     }
 
     /// Does what a tag says.
-    fn obey(
-        &mut self,
-        tag: &[u8],
-        request: &mut Request,
-        cx: &mut Context,
-    ) -> Result<(), &'static str> {
+    fn obey(&mut self, tag: &[u8], request: &mut Request, cx: &mut Context) -> Result<(), Trouble> {
         self.tags += 1;
         if self.tags > TAGS {
             // This is reported once, and not for each further tag.
-            return if self.tags == TAGS + 1 { Err("too many tags in one page") } else { Ok(()) };
+            return if self.tags == TAGS + 1 {
+                Err("too many tags in one page".into())
+            } else {
+                Ok(())
+            };
         }
         let Found::Tag(_, directive) = ssi::scan(tag, true) else { return Ok(()) };
         let Some(level) = self.levels.last() else { return Ok(()) };
@@ -297,7 +319,7 @@ impl Page {
             }
             Directive::File(name) => {
                 if name.starts_with(b"/") || name.split(|b| *b == b'/').any(|part| part == b"..") {
-                    return Err("a file that is not below the page");
+                    return Err("a file that is not below the page".into());
                 }
                 // Each file gets a single spelling, since the patterns for hidden files compare it.
                 let parts = name.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b"."));
@@ -308,7 +330,7 @@ impl Page {
                 self.include(folder.join(name), path, None, request, cx)
             }
             Directive::Absolute(_) | Directive::Command(_) if !trusted => {
-                Err("enable_ssi_exec is not yes")
+                Err("enable_ssi_exec is not yes".into())
             }
             Directive::Absolute(file) => {
                 let file = Path::new(OsStr::from_bytes(file));
@@ -339,15 +361,15 @@ impl Page {
         query: Option<&[u8]>,
         request: &mut Request,
         cx: &mut Context,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), Trouble> {
         if self.levels.len() >= DEPTH {
-            return Err("pages in too many pages");
+            return Err("pages in too many pages".into());
         }
         if self.levels.iter().any(|level| level.file == full) {
-            return Err("a page in itself");
+            return Err("a page in itself".into());
         }
         if resolve::is_hidden(&cx.options.config, &full) {
-            return Err("a hidden file");
+            return Err("a hidden file".into());
         }
         let found = cx.files.get(&full);
         let (mut full, mut info) = (full, Vec::new());
@@ -358,25 +380,31 @@ impl Page {
         }
         cx.look_at_secrets();
         if resolve::is_hidden(&cx.options.config, &full) || cx.files.secrets.hides_at(&full) {
-            return Err("a hidden file");
+            return Err("a hidden file".into());
         }
-        if !(Site { request: &mut *request, cx: &mut *cx }).may_see(&full) {
-            return Err("a file that asks for another password");
+        match (Site { request: &mut *request, cx: &mut *cx }).may_see(&full) {
+            Ok(true) => {}
+            Ok(false) => return Err("a file that asks for another password".into()),
+            Err((file, error)) => return Err(Trouble::Failure(file, error)),
         }
         if is_lua_page(&full) {
-            return Err("a page of Lua");
+            return Err("a page of Lua".into());
         }
         let name = path.strip_suffix(info.as_slice()).unwrap_or(&path).to_vec();
         if resolve::matches(&cx.options.config.cgi_pattern, &full, &name) {
             if !cx.options.config.cgi_runs {
-                return Err("a program, and none is run");
+                return Err("a program, and none is run".into());
             }
-            let Some(query) = query else { return Err("a program is included by virtual") };
+            let Some(query) = query else { return Err("a program is included by virtual".into()) };
             let program = start_included(&full, &name, &info, query, request, cx)?;
             self.part = Some(Part { program, head: Some(Vec::new()) });
             return Ok(());
         }
-        let known = found.ok().ok_or("no such file")?;
+        let known = match found {
+            Ok(known) => known,
+            Err(error) if is_failure(&error) => return Err(Trouble::Failure(full, error)),
+            Err(_) => return Err("no such file".into()),
+        };
         let has_tags = has_tags(&cx.options.config, &full, &path);
         self.levels.push(Level::new(known, full, path, has_tags));
         Ok(())

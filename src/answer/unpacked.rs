@@ -5,10 +5,10 @@
 //! that turns out to be damaged ends incomplete.
 
 use std::io::{self, BufRead, ErrorKind, Read as _};
-use std::os::unix::fs::FileExt as _;
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::file::read_at;
 use super::head::HeadWriter;
 use super::{Begun, Broken, Ended, PIECE, Progress, Source};
 use crate::exchange::context::Context;
@@ -104,7 +104,7 @@ impl Unpacked {
             Ok(_) | Err(_) => {
                 let why = match read {
                     Err(error) => format!("a compressed file cannot be unpacked: {error}").into(),
-                    Ok(_) => "".into(),
+                    Ok(_) => "no memory to unpack a file".into(),
                 };
                 let resets = self.outlet == Outlet::ToClose;
                 return Progress::Ended(Ended::Broken(Broken { why, resets }));
@@ -134,7 +134,7 @@ impl Packed {
                 self.buf.extend_from_slice(piece);
                 piece.len()
             }
-            Content::Open(file) => file.read_at(&mut self.buf, self.offset)?,
+            Content::Open(file) => read_at(file, &mut self.buf, self.offset)?,
         };
         self.buf.truncate(count);
         self.offset += count as u64;

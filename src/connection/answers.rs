@@ -10,13 +10,16 @@ use crate::answer::file::FileBody;
 use crate::answer::head::write_short_answer;
 use crate::answer::{self, Begun, Broken, Ended, PIECE, Plan, Progress, Source};
 use crate::exchange::context::Context;
-use crate::exchange::request::Request;
+use crate::exchange::request::{Document, Request};
 use crate::exchange::turn::BATCH;
 use crate::files::patience::Findings;
 use crate::site::{Site, Task};
 
 use super::calls::{Purpose, begin_answer, show};
 use super::content::Recipient;
+
+/// The longest answer without its document, and without the fields of its method and of the options.
+const SHORT: usize = 1024;
 
 impl Conn {
     /// Decides on a complete request, at once or together with the requests of others.
@@ -184,7 +187,7 @@ impl Conn {
     fn transfer(&mut self, cx: &mut Context, file: &mut FileBody) -> Result<Flow, Ended> {
         match self.wire.transfer(cx, file) {
             Transferred::Bytes if file.is_sent() => Err(Ended::Complete),
-            Transferred::Changed => Err(Ended::Broken(Broken::of_file())),
+            Transferred::Unreadable(error) => Err(Ended::Broken(Broken::of_file(&error))),
             Transferred::Bytes | Transferred::Again => Ok(Flow::Again),
             Transferred::Nothing => Ok(Flow::Leave),
             Transferred::Lost => Ok(Flow::Close),
@@ -272,7 +275,12 @@ impl Conn {
         mut request: Box<Request>,
         status: u16,
     ) -> Flow {
+        let len = request.document.as_ref().map_or(0, Document::size) + request.fields.len();
         let out = self.wire.outbox(cx);
+        if len > 0 && out.bytes.try_reserve(len + SHORT).is_err() {
+            let broken = Broken { why: "no memory for an answer".into(), resets: false };
+            return self.break_off(cx, request, broken);
+        }
         let extra = &cx.options.config.extra_headers;
         write_short_answer(&mut request, status, cx.clock.date(), extra, &mut out.bytes);
         self.finish(cx, request)

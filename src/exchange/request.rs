@@ -75,6 +75,15 @@ pub enum Document {
     Html(String),
 }
 
+impl Document {
+    /// Returns its length in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Document::Xml(text) | Document::Html(text) => text.len(),
+        }
+    }
+}
+
 /// The part of the content that has not arrived.
 #[derive(Clone, Debug, Default)]
 pub enum Rest {

@@ -4,7 +4,7 @@
 //! Refuses to know how credentials are checked, which is in the room `auth`.
 
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Site, Task, without_slash};
 use crate::auth::Scheme;
@@ -217,15 +217,22 @@ impl Site<'_> {
     }
 
     /// Returns whether the user may see a file, as far as its password file says.
-    pub fn may_see(&mut self, full: &Path) -> bool {
+    pub fn may_see(&mut self, full: &Path) -> Result<bool, (PathBuf, io::Error)> {
         let file = resolve::password_file(&self.cx.options.config, full, false);
-        self.is_open(&file)
+        self.is_open(&file).map_err(|error| (file, error))
     }
 
-    /// Returns whether a password file is one that the request has passed already, or none.
-    pub fn is_open(&mut self, file: &Path) -> bool {
-        self.request.granted.as_deref() == Some(file)
-            || self.cx.files.get(file).is_err_and(|error| is_absence(&error))
+    /// Returns whether a password file is one that the request has passed already, or none. It is an
+    /// error that the file system fails, so that nobody knows.
+    pub fn is_open(&mut self, file: &Path) -> io::Result<bool> {
+        if self.request.granted.as_deref() == Some(file) {
+            return Ok(true);
+        }
+        match self.cx.files.get(file) {
+            Err(error) if is_absence(&error) => Ok(true),
+            Err(error) if is_failure(&error) => Err(error),
+            Ok(_) | Err(_) => Ok(false),
+        }
     }
 
     /// Refuses every user, since the password file cannot be read. The user is not asked for

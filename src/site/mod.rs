@@ -298,9 +298,9 @@ impl Site<'_> {
             Err(error) if reads && !self.request.path.ends_with(b"/") && is_absence(&error) => {
                 let path = self.request.path.clone();
                 match self.packed(&full, &path) {
-                    Some(file) => Task::File(file),
-                    None if self.cx.files.is_asking() => Task::Reply(500),
-                    None => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
+                    Ok(Some(file)) => Task::File(file),
+                    Ok(None) => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
+                    Err(status) => Task::Reply(status),
                 }
             }
             Err(_) if is_dir && !self.request.path.ends_with(b"/") => self.redirect_to_directory(),
@@ -380,28 +380,36 @@ impl Site<'_> {
     /// Returns the representation that the client prefers, of those that are stored beside the
     /// file.
     fn negotiate(&mut self, full: &Path, plain: Entry) -> Representation {
-        let (brotli, gzip) = (self.sibling(full, ".br"), self.sibling(full, ".gz"));
+        // The file is there, whatever the file system says of its siblings.
+        let [brotli, gzip] = [".br", ".gz"].map(|end| self.sibling(full, end).unwrap_or_default());
         let accepted = Accepted::read(&self.request.head, self.request.head_bytes());
         let choose = |has_brotli, has_gzip| accepted.choose(has_brotli, has_gzip);
         Representation::negotiate(plain, brotli, gzip, choose)
     }
 
-    /// Returns what is stored of a file beside its place, if that may be seen.
-    fn sibling(&mut self, full: &Path, suffix: &str) -> Option<Entry> {
+    /// Returns what is stored of a file beside its place, if that may be seen. It is an error that the
+    /// file system fails, and its status.
+    fn sibling(&mut self, full: &Path, suffix: &str) -> Result<Option<Entry>, u16> {
         let mut path = full.as_os_str().to_owned();
         path.push(suffix);
         let path = Path::new(&path);
         if resolve::is_hidden(&self.cx.options.config, path) {
-            return None;
+            return Ok(None);
         }
-        let known = self.cx.files.get(path).ok()?;
-        let is_secret = self.cx.files.hides(path, &known);
-        Some(known).filter(|_| !is_secret)
+        let known = match self.cx.files.get(path) {
+            Ok(known) => known,
+            Err(error) if is_failure(&error) => {
+                return Err(self.cx.refusal(self.request.client, path, &error));
+            }
+            Err(_) => return Ok(None),
+        };
+        let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
+        Ok(Some(known).filter(|_| !is_secret))
     }
 
     /// Returns the representation of a file that is stored compressed only. `path` is its path for
     /// clients.
-    fn packed(&mut self, full: &Path, path: &[u8]) -> Option<Representation> {
+    fn packed(&mut self, full: &Path, path: &[u8]) -> Result<Option<Representation>, u16> {
         let config = &self.cx.options.config;
         // What is never sent as it is, is not sent because it is compressed.
         if !config.enable_precompressed
@@ -409,12 +417,12 @@ impl Site<'_> {
             || has_tags(config, full, path)
             || resolve::matches(&config.cgi_pattern, full, path)
         {
-            return None;
+            return Ok(None);
         }
         let media_type = Types::of(config).media_type(full.as_os_str().as_bytes()).into();
-        let gzip = self.sibling(full, ".gz")?;
+        let Some(gzip) = self.sibling(full, ".gz")? else { return Ok(None) };
         let accepted = Accepted::read(&self.request.head, self.request.head_bytes());
-        Some(Representation::alone(gzip, media_type, accepted.choose(false, true)))
+        Ok(Some(Representation::alone(gzip, media_type, accepted.choose(false, true))))
     }
 
     /// Decides on the answer for a directory: an index file, or a list.
@@ -444,8 +452,10 @@ impl Site<'_> {
                 }
                 Err(error) if reads && is_absence(&error) => {
                     let path = [self.request.path.as_slice(), name.as_bytes()].concat();
-                    if let Some(file) = self.packed(&page, &path) {
-                        return Task::File(file);
+                    match self.packed(&page, &path) {
+                        Ok(Some(file)) => return Task::File(file),
+                        Ok(None) => {}
+                        Err(status) => return Task::Reply(status),
                     }
                     if self.cx.files.is_asking() {
                         return Task::Reply(500);

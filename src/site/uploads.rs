@@ -95,9 +95,11 @@ impl Site<'_> {
         let is_dir = self.request.method() == b"POST";
         let (full, other) = (self.guard_of(&full, is_dir), self.place_of_destination());
         self.authorise(&full, is_required)?;
-        match other {
-            Some(file) if !self.is_open(&file) => Err(Task::Reply(403)),
-            _ => Ok(()),
+        let Some(file) = other else { return Ok(()) };
+        match self.is_open(&file) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Task::Reply(403)),
+            Err(error) => Err(Task::Reply(self.cx.refusal(self.request.client, &file, &error))),
         }
     }
 

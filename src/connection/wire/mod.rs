@@ -7,6 +7,7 @@
 
 mod sealed;
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -103,8 +104,8 @@ pub enum Transferred {
     Nothing,
     /// Another attempt is due, perhaps by copying.
     Again,
-    /// The file has changed.
-    Changed,
+    /// The file has changed, or cannot be read any more.
+    Unreadable(io::Error),
     /// The connection has failed.
     Lost,
 }
@@ -633,8 +634,12 @@ impl Wire {
                 file.copy_on();
                 Transferred::Again
             }
-            Err(CHANGED | Errno::IO) => Transferred::Changed,
-            Err(_) => Transferred::Lost,
+            Err(CHANGED) => Transferred::Unreadable(ErrorKind::InvalidData.into()),
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::TIMEDOUT | Errno::NOTCONN) => {
+                Transferred::Lost
+            }
+            Err(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN) => Transferred::Lost,
+            Err(error) => Transferred::Unreadable(error.into()),
         }
     }
 
