@@ -87,8 +87,12 @@ impl Listing {
                 Ok(false) => {}
                 Err(status) => return Progress::Ended(Ended::Failed(status)),
             }
-            let outlet = write_head(request, out, cx);
             let mut portion = Vec::new();
+            if portion.try_reserve(listing::head_len(&request.path, parts)).is_err() {
+                cx.complain_of(request.client, "no memory for a list");
+                return Progress::Ended(Ended::Failed(503));
+            }
+            let outlet = write_head(request, out, cx);
             listing::head(&mut portion, &request.path, *order, parts);
             if rows.is_empty() {
                 listing::nothing(&mut portion);
@@ -138,6 +142,11 @@ fn read_on(
     }
 }
 
+/// Returns the end of a list for which there is no memory.
+fn no_memory(outlet: Outlet) -> Broken {
+    Broken { why: "no memory for a list".into(), resets: outlet == Outlet::ToClose }
+}
+
 /// Writes some rows, and the end of the page behind the last. Returns true at the end.
 fn write_rows(
     entries: &mut Merge,
@@ -149,15 +158,22 @@ fn write_rows(
 ) -> Result<bool, Broken> {
     let mut rows = 0;
     for entry in entries.by_ref().take(NAMES) {
+        if portion.try_reserve(listing::row_len(&entry)).is_err() {
+            return Err(no_memory(*outlet));
+        }
         listing::row(portion, &entry, order);
         rows += 1;
     }
     let is_last = rows < NAMES;
+    let foot = if is_last { listing::head_len(b"", parts) } else { 0 };
+    if portion.try_reserve(foot).is_err() {
+        return Err(no_memory(*outlet));
+    }
     if is_last {
         listing::foot(portion, parts);
     }
     if out.bytes.try_reserve(portion.len() + 32).is_err() {
-        return Err(Broken::silently());
+        return Err(no_memory(*outlet));
     }
     outlet.write(portion, &mut out.bytes);
     portion.clear();

@@ -97,8 +97,11 @@ impl Gateway {
 
     /// Gives the program a piece of the content as it arrives.
     pub fn give(&mut self, piece: &[u8], cx: &mut Context) -> Result<(), u16> {
-        let given = cx.programs.give(self.program, piece, false, cx.clock.now);
-        given.then_some(()).ok_or(503)
+        if cx.programs.give(self.program, piece, false, cx.clock.now) {
+            return Ok(());
+        }
+        cx.complain("no memory for what a program is given");
+        Err(503)
     }
 
     /// Gives the program the content that was kept, and its end.

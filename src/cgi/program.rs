@@ -26,6 +26,8 @@ const END: usize = 3;
 
 /// The number of bytes that are read from a pipe at once.
 const PIPE: usize = 64 * 1024;
+/// The same where there is little memory.
+const PIECE: usize = 2 * 1024;
 /// The time in milliseconds that a program has to end after SIGTERM, before SIGKILL.
 pub(super) const GRACE_MS: u32 = 1_000;
 /// The interval in milliseconds for looking at a program whose end the kernel does not announce.
@@ -290,13 +292,16 @@ impl Program {
 
     /// Reads output into `buf`, which is made long enough.
     pub fn read(&mut self, buf: &mut Vec<u8>, now: u32, registry: Option<&Registry>) -> Output {
-        buf.resize(PIPE, 0);
+        // With little memory it is read in small pieces.
+        let room =
+            if buf.try_reserve(PIPE.saturating_sub(buf.len())).is_ok() { PIPE } else { PIECE };
+        buf.resize(room, 0);
         let Some(output) = &self.output else { return Output::End };
         loop {
             if !self.output_ready {
                 return Output::Wait;
             }
-            let left = self.left.map_or(PIPE, |left| left.min(PIPE as u64) as usize);
+            let left = self.left.map_or(room, |left| left.min(room as u64) as usize);
             if left == 0 {
                 break;
             }

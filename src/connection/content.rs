@@ -18,6 +18,8 @@ use crate::site::Intake;
 
 /// Content of which more bytes than this are missing is received straight into its own buffer.
 const STRAIGHT_FROM: u64 = 16 * 1024;
+/// The line for the error log where content cannot be kept.
+const NO_MEMORY: &str = "no memory for the content of a request";
 
 /// The state of the content after the input was taken.
 enum Taken {
@@ -311,9 +313,11 @@ fn append(
     // The buffer grows with the bytes that arrive, never with those that the head promises. One
     // more byte is for the NUL behind the content.
     let now = cx.clock.now;
-    if !cx.charge(request, content.len())
-        || !cx.spares.buffers.grow(&mut request.buf, content.len() + 1, now)
-    {
+    if !cx.charge(request, content.len()) {
+        return Err(503);
+    }
+    if !cx.spares.buffers.grow(&mut request.buf, content.len() + 1, now) {
+        cx.complain_of(request.client, NO_MEMORY);
         return Err(503);
     }
     request.buf.extend_from_slice(&cx.input.buf[content]);
@@ -357,6 +361,7 @@ fn receive_straight(
     if request.buf.capacity() - before < growth.min(SCRATCH)
         && !cx.spares.buffers.grow(&mut request.buf, growth, cx.clock.now)
     {
+        cx.complain_of(request.client, NO_MEMORY);
         return Received::Lost;
     }
     let count = match wire.receive_into(cx, &mut request.buf) {

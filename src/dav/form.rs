@@ -3,6 +3,8 @@
 //!
 //! Knows neither how the content arrives nor how its outcome is told.
 
+use std::io::{self, ErrorKind};
+
 use super::Env;
 use super::method::{MethodCall, Reply};
 use super::mkcol;
@@ -150,7 +152,7 @@ impl Form {
         };
         content.take(piece, limit, &mut tell).map_err(|problem| match problem {
             Problem::Malformed => 400.into(),
-            Problem::Memory => 503.into(),
+            Problem::Memory => io::Error::from(ErrorKind::OutOfMemory).into(),
             Problem::Told(reply) => reply,
         })
     }

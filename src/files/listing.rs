@@ -123,6 +123,20 @@ fn significant(number: &[u8]) -> &[u8] {
     &number[zeros..]
 }
 
+/// Returns a length that the row of an entry has at most: each byte of a name may need three in its
+/// link, and six in its text.
+pub fn row_len(entry: &Entry) -> usize {
+    entry.name.len() * 9 + 256
+}
+
+/// Returns a length that the page has at most up to the first entry, and behind the last.
+pub fn head_len(path: &[u8], parts: &Parts) -> usize {
+    let texts = [parts.styles, parts.scripts].concat();
+    let fixed = texts.iter().map(|text| text.len() + 32).sum::<usize>() + parts.tools.len() + 2048;
+    // The path stands in the title, and in links to each directory above, which go up to it.
+    fixed + path.len() * 16 + segments(path).count() * (segments(path).count() * 3 + 64)
+}
+
 /// Appends the page up to the first entry. `path` is the decoded path of the directory as the
 /// client knows it, with a slash at both ends.
 pub fn head(out: &mut Vec<u8>, path: &[u8], order: Order, parts: &Parts) {

@@ -108,14 +108,14 @@ impl Engine {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     let mut message = Vec::new();
                     encode(&mut data, &mut message)?;
-                    records.extend(&message).ok_or_else(cannot_encrypt)?;
+                    records.extend(&message).ok_or_else(no_memory)?;
                 }
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => {}
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let room = plain.len() + (plain.len() / MAX_CONTENT + 1) * OVERHEAD;
                     let sealed = records.append(room, |place| traffic.encrypt(plain, place).ok());
-                    return sealed.ok_or_else(cannot_encrypt);
+                    return sealed.ok_or_else(no_memory);
                 }
                 Ok(_) => return Err("nothing can be sent any more".to_owned()),
                 Err(error) => return Err(error.to_string()),
@@ -146,6 +146,11 @@ fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result
     let written = data.encode(out.get_mut(before..).unwrap_or_default());
     out.truncate(before + *written.as_ref().unwrap_or(&0));
     written.map(|_| ()).map_err(|_| cannot_encrypt())
+}
+
+/// Returns the line for the error log when there is no room for records.
+fn no_memory() -> String {
+    "no memory to encrypt".to_owned()
 }
 
 /// Returns the line for the error log when records cannot be made.

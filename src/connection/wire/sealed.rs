@@ -58,6 +58,10 @@ impl Wire {
         if !cx.input.make_room(RECORDS + 1) {
             return Received::Lost;
         }
+        if cx.tls.received.try_reserve(RECORDS.saturating_sub(cx.tls.received.len())).is_err() {
+            self.complain(cx, "no memory for TLS: the connection is closed");
+            return Received::Lost;
+        }
         cx.tls.received.resize(RECORDS, 0);
         loop {
             let Some(session) = self.session.as_deref_mut() else { return Received::Lost };
@@ -168,7 +172,8 @@ impl Wire {
             let out = self.out.as_ref();
             let plain = out.map_or(&[][..], |out| out.pending());
             let is_last = is_last && !out.is_some_and(|out| out.is_divided());
-            if session.fill(plain, is_last, records).is_err() {
+            if let Err(why) = session.fill(plain, is_last, records) {
+                cx.complain_of(self.peer, &format!("the connection is closed: {why}"));
                 return false;
             }
             if records.is_empty() {
