@@ -43,6 +43,9 @@ pub fn open(path: &Path) -> Option<File> {
     fits.then_some(file)
 }
 
+/// The kind of an error which says that the file is not as it was.
+pub const CHANGED: ErrorKind = ErrorKind::InvalidData;
+
 impl Appending {
     /// Begins to add `len` bytes of `from` to the file, which must be as `old` describes it. An
     /// error of the kind `WouldBlock` says that other content is being added to it.
@@ -55,7 +58,7 @@ impl Appending {
         let now = file.metadata()?;
         if (now.len(), now.mtime(), now.mtime_nsec()) != (old.len(), old.mtime(), old.mtime_nsec())
         {
-            return Err(ErrorKind::StaleNetworkFileHandle.into());
+            return Err(CHANGED.into());
         }
         let start = old.len();
         check_size(start.saturating_add(len))?;
@@ -144,7 +147,7 @@ mod tests {
         let (file, old) = (open(&path).unwrap(), fs::metadata(&path).unwrap());
         File::options().append(true).open(&path).unwrap().write_all(b"er").unwrap();
         let error = Appending::begin(&file, &old, &file, 1).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::StaleNetworkFileHandle);
+        assert_eq!(error.kind(), CHANGED);
         assert_eq!(fs::read(&path).unwrap(), b"older");
     }
 

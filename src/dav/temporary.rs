@@ -168,7 +168,8 @@ impl TemporaryDir {
                     opened.and_then(above_standard).inspect_err(|_| drop(fs::remove_dir(&path)))?
                 }
             };
-            if lock(&held) != Owner::Theirs && path.exists() {
+            let is_there = path.try_exists().inspect_err(|_| drop(fs::remove_dir(&path)))?;
+            if lock(&held) != Owner::Theirs && is_there {
                 return Ok(TemporaryDir { path, _held: held });
             }
         }

@@ -241,7 +241,7 @@ impl Upload {
         };
         let begun = match Appending::begin(file, old, self.made()?.file(), end - start) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => {
+            Err(error) if error.kind() == appending::CHANGED => {
                 return Err(412.into());
             }
             begun => begun?,

@@ -287,11 +287,15 @@ impl Open {
 
     /// Returns whether the descriptor still is the file that was opened.
     fn is_valid(&self) -> bool {
-        let meta = self.file.as_ref().map(rustix::fs::fstat);
         #[allow(clippy::unnecessary_cast, reason = "other widths on other systems")]
         let is_same =
             |stat: rustix::fs::Stat| (stat.st_dev as u64, stat.st_ino as u64) == self.identity;
-        meta.is_some_and(|stat| stat.is_ok_and(is_same))
+        match self.file.as_ref().map(rustix::fs::fstat) {
+            Some(Ok(stat)) => is_same(stat),
+            // It is open, and its file system fails.
+            Some(Err(error)) => error != Errno::BADF,
+            None => false,
+        }
     }
 }
 

@@ -166,6 +166,10 @@ impl Acceptor {
 
     /// Accepts connections again, since a place or a descriptor may be free.
     pub fn resume(&mut self) {
+        if self.spare_fd.is_none() {
+            // It could not be opened when it was given up last.
+            self.open_spare();
+        }
         self.is_full = false;
         self.may_be_busy.set(true);
         for listener in &mut self.listeners {
