@@ -121,6 +121,11 @@ sanitizers:
 slow:
 	tests/slow/run
 
+# Each call of the system fails once, in each way that it can: docs/robustness.md. Takes half an hour;
+# INJECT_SECONDS=50 for a part of it.
+inject:
+	CARGO='$(CARGO)' tests/inject/run $(INJECT_SECONDS:%=--seconds %)
+
 # The queues between threads, in every order that the memory model allows.
 loom:
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=$(TARGET_DIR)/loom CARGO_PROFILE_RELEASE_LTO=off \
@@ -271,6 +276,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib program examples run test test-deps valgrind sanitizers slow loom cross clean-machine fuzz framing bench instructions calls browser autobahn \
+.PHONY: all lib program examples run test test-deps valgrind slow inject loom cross clean-machine fuzz bench instructions calls browser autobahn \
   litmus cadaver gio drives \
   soak worlds header docs install install-strip uninstall third-party reproducible clean
