@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use super::Entries;
 use crate::dav::set_aside::{Held, Kind, empty};
+use crate::dav::status_of;
 use crate::dav::store::STATE;
-use crate::dav::{is_failure, status_of};
 use crate::long_files;
 
 /// The largest number of failures that are reported.
@@ -199,9 +199,9 @@ impl Removal {
             let dir = dir.clone();
             // A file that has come there shows when the directory around it is removed.
             self.levels.truncate(at);
-            // Where the file system fails, what is there is not removed.
+            // What cannot be looked at is not removed, unless something else is there.
             if let Err(error) = found
-                && is_failure(&error)
+                && error.kind() != ErrorKind::NotADirectory
             {
                 self.tried(Err(error), &dir);
             }
