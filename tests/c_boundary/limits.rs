@@ -394,6 +394,38 @@ fn what_has_come_while_the_loop_was_away_is_not_late() {
     }
 }
 
+/// The kernel announces so many events at once: what it has behind them is asked for before a timeout is believed.
+#[test]
+fn a_download_whose_room_is_not_announced_yet_is_not_late() {
+    const EVENTS: usize = 1024;
+    let scratch = Scratch::new();
+    scratch.write("root/file", "x".repeat(20_000_000));
+    let root = format!("document_root={}", scratch.join("root"));
+    let mut server = Server::start(&["--step", &root]);
+    // The timers of the first and of the last connection come due first, in whatever order.
+    let mut first = server.client();
+    first.send_through("GET /file HTTP/1.0\r\n\r\n");
+    server.poll(3);
+    let mut others: Vec<_> = (0..EVENTS).map(|_| server.client()).collect();
+    server.poll(EVENTS / 100 + 3);
+    let mut last = server.client();
+    last.send_through("GET /file HTTP/1.0\r\n\r\n");
+    // Until the sockets are full.
+    server.poll(30);
+    server.tell("set idle_timeout_ms 100");
+    let begun = Instant::now();
+    until("the whole timeout passes", || begun.elapsed() > Duration::from_millis(300));
+    others.iter_mut().for_each(|other| _ = other.send_through("G"));
+    let before = [first.take_what_is_there().len(), last.take_what_is_there().len()];
+    server.poll(1);
+    server.tell("set idle_timeout_ms 60000");
+    server.tell("run");
+    let lens = [first.rest_or_reset().len() + before[0], last.rest_or_reset().len() + before[1]];
+    assert!(lens.iter().all(|len| *len > 20_000_000), "{lens:?}");
+    drop(others);
+    server.stop();
+}
+
 #[test]
 fn a_body_that_keeps_coming_has_more_time() {
     let server = Server::start(&["request_timeout_ms=1000", "idle_timeout_ms=3000"]);
