@@ -6,6 +6,7 @@
 //! of any server, and ends when there is nothing left to close. Follows `unlink(2)`, `open(2)`
 //! (`O_PATH`) and `sync_file_range(2)`. Refuses to know why a file goes, and who asked for it.
 
+use std::cell::Cell;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -57,6 +58,11 @@ static WAITING: [Place; PLACES] =
 
 /// The process whose thread runs; 0 if none does. A child of a fork finds the id of its parent.
 static RUNNING: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    /// Set if this thread has found all places taken.
+    static PUT_OFF: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A file whose last close may take long. It is closed by the thread if it is long and has no name.
 #[derive(Debug)]
@@ -123,9 +129,41 @@ pub fn size_on_disk(meta: &Metadata) -> u64 {
     meta.blocks().saturating_mul(512)
 }
 
-/// Returns whether no further descriptor can wait to be closed.
+/// Returns whether no further descriptor can wait to be closed: what would need a place is put off.
 pub fn is_busy() -> bool {
-    WAITING.iter().all(|place| place.fd.load(Ordering::Relaxed) != FREE)
+    let is_busy = WAITING.iter().all(|place| place.fd.load(Ordering::Relaxed) != FREE);
+    if is_busy {
+        PUT_OFF.set(true);
+    }
+    is_busy
+}
+
+/// Returns whether something was put off by this thread since the last call. The thread that closes needs a
+/// millisecond for a file, so that the loop looks again after some: it has no lock, and so nobody to wake.
+#[inline]
+pub fn has_put_off() -> bool {
+    PUT_OFF.replace(false)
+}
+
+/// Takes all free places, until the result is dropped.
+#[cfg(test)]
+pub fn occupy() -> impl Drop {
+    struct Occupied(Vec<&'static Place>);
+
+    impl Drop for Occupied {
+        fn drop(&mut self) {
+            self.0.iter().for_each(|place| place.fd.store(FREE, Ordering::SeqCst));
+        }
+    }
+
+    let mut taken = Vec::new();
+    while taken.len() < PLACES {
+        // Other tests may have some for a while.
+        taken.extend(WAITING.iter().filter(|place| {
+            place.fd.compare_exchange(FREE, FILLING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        }));
+    }
+    Occupied(taken)
 }
 
 /// Closes a file, in the thread if that takes long.

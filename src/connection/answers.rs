@@ -12,7 +12,7 @@ use crate::answer::{self, Begun, Broken, Ended, PIECE, Plan, Progress, Source};
 use crate::exchange::context::Context;
 use crate::exchange::request::{Document, Request};
 use crate::exchange::turn::BATCH;
-use crate::files::patience::Findings;
+use crate::long_files;
 use crate::site::{Site, Task};
 
 use super::calls::{Purpose, begin_answer, show};
@@ -161,7 +161,10 @@ impl Conn {
                 self.keep_producing(request, source, Flow::Leave)
             }
             Progress::Yields(source) => {
-                self.wire.make_ready(cx);
+                match long_files::has_put_off() {
+                    true => self.wire.come_back(cx),
+                    false => self.wire.make_ready(cx),
+                }
                 self.keep_producing(request, source, Flow::Leave)
             }
             Progress::Ended(ended) => self.end_answer(cx, request, ended),

@@ -28,6 +28,7 @@ use crate::files::mime::Types;
 use crate::files::secrets::Place;
 use crate::files::store::Store;
 use crate::log::{Logs, shown};
+use crate::long_files;
 use crate::options::{OPTIONS, Options};
 use crate::peer::Peer;
 use crate::routes::Routes;
@@ -222,6 +223,7 @@ impl Context {
     pub fn tidy(&mut self) {
         if !self.sweeper.is_idle() {
             self.sweeper.tidy(WORK_PER_TURN);
+            self.turn.sweeps_later = long_files::has_put_off();
         }
     }
 

@@ -52,8 +52,10 @@ pub struct Turn {
     pub ongoing: Waiting,
     /// The connections whose TLS handshake goes on.
     pub handshakes: Waiting,
-    /// The connections that wait for the disk, and look again in a moment.
+    /// The connections that wait for the disk, or for long files to be closed, and look again in a moment.
     pub reading: Vec<u32>,
+    /// Set if what is left behind is removed in a moment, since long files are being closed.
+    pub sweeps_later: bool,
     /// The number of entries of `ready` that belong to this turn.
     pub left: usize,
     /// The connection that has its turn.
@@ -86,6 +88,7 @@ impl Turn {
             ongoing: Waiting::default(),
             handshakes: Waiting::default(),
             reading: Vec::new(),
+            sweeps_later: false,
             left: 0,
             current: None,
             is_fresh: false,

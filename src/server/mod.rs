@@ -55,7 +55,7 @@ pub enum Step {
     Done,
 }
 
-/// The milliseconds after which connections that wait for the disk look again.
+/// The milliseconds after which what waits for the disk, or for long files to be closed, looks again.
 const READING_MS: u32 = 2;
 /// The largest number of timers that are acted on in one turn.
 const TIMERS_PER_TURN: usize = 256;
@@ -162,7 +162,7 @@ impl Server {
             || self.cx.programs.is_busy()
             || self.walks.is_busy()
             || !self.cx.turn.sharing.is_empty()
-            || !self.cx.sweeper.is_idle()
+            || self.is_sweeping() && !self.cx.turn.sweeps_later
             || self.acceptor.is_busy();
         if is_busy {
             return 0;
@@ -178,10 +178,15 @@ impl Server {
         if let Some(due) = self.acceptor.wait(now) {
             wait = wait.min(due);
         }
-        if !self.cx.turn.reading.is_empty() {
+        if !self.cx.turn.reading.is_empty() || self.is_sweeping() {
             wait = wait.min(READING_MS);
         }
         wait
+    }
+
+    /// Returns whether there is something left behind that is to be removed.
+    fn is_sweeping(&self) -> bool {
+        !self.cx.sweeper.is_idle()
     }
 
     /// Writes what waits for the logs.

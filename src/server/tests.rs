@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::walks::Job;
-use super::{Server, Step};
+use super::{READING_MS, Server, Step};
 use crate::abi::mg_connection;
 use crate::auth::htpasswd::md5_hex;
 use crate::connection::Piece;
+use crate::long_files;
 use crate::options::lookup;
 use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message, Param, Ticket};
@@ -596,6 +597,49 @@ fn a_long_message_is_compressed_in_many_turns_and_requests_are_answered_in_each(
     assert!(count >= payload.len().div_ceil(128 << 10), "{count}");
     turns(&mut server, 3);
     assert_eq!(backlog(&mut server), Some(0));
+}
+
+#[test]
+#[cfg(feature = "webdav")]
+fn while_long_files_are_closed_the_loop_looks_for_a_place_now_and_then() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.0.join("tree")).expect("a folder");
+    std::fs::write(folder.0.join("tree/long"), vec![7; 5 << 20]).expect("a long file");
+    let root = folder.0.display().to_string();
+    let options =
+        [("document_root", &*root), ("enable_uploads", "yes"), ("uploads_by_anybody", "yes")];
+    let (mut server, mut client) = server_and_client(&options);
+    server.cx.routes = Routes::default();
+    let occupied = long_files::occupy();
+    client.write_all(b"DELETE /tree/ HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    let start = Instant::now();
+    while server.cx.turn.reading.is_empty() {
+        assert!(start.elapsed() < LIMIT, "nothing waits");
+        turns(&mut server, 1);
+    }
+    // The first look at the directory, and for others to accept.
+    turns(&mut server, 5);
+    for _ in 0..3 {
+        assert!(!server.cx.turn.goes_on() && server.cx.turn.reading.len() == 1);
+        assert_eq!(server.time_to_wait(1000), READING_MS);
+        turns(&mut server, 1);
+    }
+    // So does what is left behind by one that has gone: by a reset, since this one might still read.
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("set");
+    drop(client);
+    while server.conns.open() > 0 || !server.is_sweeping() {
+        assert!(start.elapsed() < LIMIT, "nothing is left behind");
+        turns(&mut server, 1);
+    }
+    turns(&mut server, 1);
+    assert!(server.is_sweeping());
+    assert_eq!(server.time_to_wait(1000), READING_MS);
+    drop(occupied);
+    while server.is_sweeping() {
+        assert!(start.elapsed() < LIMIT, "it stays");
+        turns(&mut server, 1);
+    }
+    assert_eq!(std::fs::read_dir(&folder.0).expect("the root").count(), 0);
 }
 
 #[test]
