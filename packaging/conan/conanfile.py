@@ -1,4 +1,4 @@
-"""A recipe for Conan 2: `conan create packaging/conan`, in this repository. Takes cargo 1.88 and make."""
+"""A recipe for Conan 2: `conan create packaging/conan`, in this repository. Takes cargo 1.88 and make. Not tested."""
 
 import os
 
