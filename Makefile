@@ -58,8 +58,8 @@ SETTINGS := RUSTFLAGS='$(strip $(FLAGS))' CFLAGS='$(strip $(C_FLAGS))' $(if $(TA
 
 all: lib program
 
-# A tenth of the library is copies of functions in those that call them, more than LLVM's default of 225 needs to
-# be fast; what a request runs through is marked #[inline] instead, which this does not count for.
+# Much of the library would be copies of functions in those that call them. What a request runs through is marked
+# #[inline] instead, for which LLVM has a threshold of its own (docs/sizes.md).
 INLINING := -Cllvm-args=-inline-threshold=100
 
 # Without the rlib among the crate types, which rules link-time optimisation out.
