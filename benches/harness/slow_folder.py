@@ -13,7 +13,8 @@ LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT = 1, 2, 3, 14,
 OPENDIR, READDIR, RELEASEDIR, INTERRUPT, BATCH_FORGET = 27, 28, 29, 36, 42
 NO_REPLY = (FORGET, INTERRUPT, BATCH_FORGET)
 ENOENT, ENOSYS = 2, 38
-PARALLEL_LOOKUPS = 1 << 18
+ASYNC_READ, PARALLEL_LOOKUPS = 1, 1 << 18
+READ_AHEAD = 1 << 17
 MNT_DETACH = 2
 
 
@@ -63,7 +64,7 @@ class SlowFolder:
 
     def find(self, opcode, node, body):
         if opcode == INIT:
-            return struct.pack("=IIIIHHI", 7, 31, 0, PARALLEL_LOOKUPS, 0, 0, 1 << 17).ljust(64, b"\0")
+            return struct.pack("=IIIIHHI", 7, 31, READ_AHEAD, ASYNC_READ | PARALLEL_LOOKUPS, 0, 0, 1 << 17).ljust(64, b"\0")
         if opcode == LOOKUP:
             number = self.names.get(body.split(b"\0")[0])
             return struct.pack("=QQQQII", number, 0, 0, 0, 0, 0) + self.attributes(number) if number else ENOENT
