@@ -250,12 +250,15 @@ pub const EXCEPTIONS: &[Exception] = &[
         odds: &[Odds::KeptRefused],
         applies: |_, sent| !regular::has_plain_chunks(sent),
     },
-    // RFC 9110, section 6.5.1: a trailer field is not taken for one of the head. llhttp obeys `Connection`
-    // there, and closes, which does no harm.
+    // RFC 9110, section 6.5.1: a trailer field is not taken for one of the head. llhttp obeys these there, and
+    // closes, which does no harm.
     Exception {
-        name: "Connection in a trailer section",
+        name: "Connection and Transfer-Encoding in a trailer section",
         odds: &[Odds::KeptClosed],
-        applies: |_, sent| regular::is_behind_head(sent, b"connection"),
+        applies: |_, sent| {
+            let fields: [&[u8]; 2] = [b"connection", b"transfer-encoding"];
+            fields.iter().any(|name| regular::is_behind_head(sent, name))
+        },
     },
     // RFC 9112, appendix C.2.2: Proxy-Connection is no field of HTTP. llhttp obeys it, and closes.
     Exception {

@@ -34,15 +34,20 @@ pub const EXCEPTIONS: &[Exception] = &[
     Exception {
         name: "close ends the connection",
         what: What::KeepAlive,
-        applies: |pair| !pair.ours.head.persistent && pair.has_connection(is_close),
+        applies: |pair| !pair.ours.head.persistent && pair.has_line(b"connection:", is_close),
     },
     // RFC 9110, section 5.6.3: a tab is white space; llhttp takes it for a part of the option.
     Exception {
         name: "a tab around `keep-alive`",
         what: What::KeepAlive,
-        applies: |pair| {
-            pair.ours.head.minor == 0 && pair.has_connection(|value| value.contains(&b'\t'))
-        },
+        applies: |pair| pair.ours.head.minor == 0 && pair.has_line(b"connection:", has_tab),
+    },
+    // The same around `chunked`. llhttp refuses that, but where the client asks for another protocol it does
+    // not look, and takes the rest for that protocol.
+    Exception {
+        name: "a tab around the coding of a request for an upgrade",
+        what: What::Framing,
+        applies: |pair| pair.theirs.upgrade != 0 && pair.has_line(b"transfer-encoding:", has_tab),
     },
     // RFC 9110, section 6.5.1: a trailer field is not taken for one of the head.
     Exception {
@@ -88,15 +93,20 @@ impl Pair<'_> {
         self.ours.fields(self.stream).any(|(one, _)| one.eq_ignore_ascii_case(name))
     }
 
-    fn has_connection(&self, is: fn(&[u8]) -> bool) -> bool {
+    /// Whether a line begins so, and `is` of the rest of it.
+    fn has_line(&self, start: &[u8], is: fn(&[u8]) -> bool) -> bool {
         // With the white space around the value, which belongs to no span.
         let end = self.ours.start + self.ours.head.len;
         let mut lines = self.stream[self.ours.start..end].split(|byte| *byte == b'\n');
-        lines.any(|line| match line.split_at_checked(11) {
-            Some((name, value)) => name.eq_ignore_ascii_case(b"connection:") && is(value),
+        lines.any(|line| match line.split_at_checked(start.len()) {
+            Some((name, value)) => name.eq_ignore_ascii_case(start) && is(value),
             None => false,
         })
     }
+}
+
+fn has_tab(value: &[u8]) -> bool {
+    value.contains(&b'\t')
 }
 
 fn is_close(value: &[u8]) -> bool {
