@@ -24,17 +24,26 @@ pub fn reserve(buf: &mut Vec<u8>, more: usize) -> bool {
 }
 
 /// Appends `bytes`. Returns false if there is no memory for them.
+#[inline]
 pub fn append(buf: &mut Vec<u8>, bytes: &[u8]) -> bool {
     if buf.try_reserve(bytes.len()).is_err() {
         return false;
     }
+    match bytes.len() < AT_ONCE {
+        true => buf.extend_from_slice(bytes),
+        false => append_long(buf, bytes),
+    }
+    true
+}
+
+#[cold]
+fn append_long(buf: &mut Vec<u8>, bytes: &[u8]) {
     for portion in bytes.chunks(AT_ONCE) {
         if portion.len() == AT_ONCE {
             make(buf.spare_capacity_mut().get_mut(..AT_ONCE).unwrap_or_default());
         }
         buf.extend_from_slice(portion);
     }
-    true
 }
 
 /// Has the kernel make the pages of unused memory. Where it cannot, it makes each when it is touched.

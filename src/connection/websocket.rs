@@ -522,6 +522,7 @@ fn ping_interval(cx: &Context) -> u64 {
 }
 
 /// Queues one frame as it is. Returns the number of bytes queued; `None` if there is no memory for them.
+#[inline]
 fn write_plain(wire: &mut Wire, cx: &mut Context, opcode: u8, data: &[u8]) -> Option<usize> {
     let is_plain = !wire.is_secure();
     let Wire { out, socket, writable, .. } = &mut *wire;
@@ -541,6 +542,7 @@ fn write_plain(wire: &mut Wire, cx: &mut Context, opcode: u8, data: &[u8]) -> Op
 
 /// Queues one frame, compressed if that makes it shorter. Returns the number of bytes queued; `None` if there is
 /// no memory for them.
+#[inline(never)]
 fn write_deflated(
     wire: &mut Wire,
     cx: &mut Context,

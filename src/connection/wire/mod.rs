@@ -446,14 +446,25 @@ impl Wire {
 
     fn send(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
         // One that waits for its turn has had its share, or will have it soon.
-        let compresses = self.compresses() && !self.queued;
-        let mut is_well = match self.session.is_some() {
+        if self.compresses() && !self.queued {
+            return self.send_and_compress(cx, flags, is_last);
+        }
+        self.send_ready(cx, flags, is_last)
+    }
+
+    #[inline(always)]
+    fn send_ready(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
+        let is_well = match self.session.is_some() {
             true => self.send_sealed(cx, flags, is_last),
             false => self.send_plain(cx, flags),
         };
-        if compresses && is_well {
-            is_well = self.compress_more(cx);
-        }
+        self.count_sent(cx);
+        is_well
+    }
+
+    #[cold]
+    fn send_and_compress(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
+        let is_well = self.send_ready(cx, flags, is_last) && self.compress_more(cx);
         self.count_sent(cx);
         is_well
     }
