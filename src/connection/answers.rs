@@ -44,7 +44,7 @@ impl Conn {
     }
 
     /// Decides on a request with what helpers have found for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decide_with(
         &mut self,
         cx: &mut Context,

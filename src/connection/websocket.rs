@@ -522,7 +522,7 @@ fn ping_interval(cx: &Context) -> u64 {
 }
 
 /// Queues one frame as it is. Returns the number of bytes queued; `None` if there is no memory for them.
-#[inline]
+#[inline(always)]
 fn write_plain(wire: &mut Wire, cx: &mut Context, opcode: u8, data: &[u8]) -> Option<usize> {
     let is_plain = !wire.is_secure();
     let Wire { out, socket, writable, .. } = &mut *wire;

@@ -130,6 +130,7 @@ impl Cache {
 
     /// Does the work of [`Cache::get`]. If the file system is slow, content up to `small` bytes is read
     /// at once.
+    #[inline]
     fn get_sized(&mut self, path: &Path, look: u64, small: u64) -> io::Result<Entry> {
         if let Some(&index) = self.indexes.get(path.as_os_str())
             && let Some(slot) = &self.slots[index]
@@ -238,6 +239,7 @@ impl Cache {
 
     /// Remembers a path without a file. Some are looked up again and again, as the password file of
     /// each directory.
+    #[inline]
     fn refuse(&mut self, path: &Path, kind: io::ErrorKind) {
         use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
         let lasts = matches!(kind, NotFound | NotADirectory | IsADirectory | InvalidInput);

@@ -198,20 +198,25 @@ impl Patience {
     pub fn begin(&mut self, findings: Findings) {
         debug_assert!(self.asked.is_empty(), "a question is left");
         self.is_on = self.closer.is_some();
-        self.findings = findings;
+        if !findings.is_empty() {
+            self.findings = findings;
+        }
     }
 
     /// Ends that. Returns what has to be asked before it can be decided.
     #[inline]
     pub fn end(&mut self) -> Option<(Vec<Question>, Findings)> {
         self.is_on = false;
-        if self.asked.is_empty() {
-            if !self.findings.is_empty() {
-                self.findings = Vec::new();
-            }
-            return None;
+        match self.asked.is_empty() && self.findings.is_empty() {
+            true => None,
+            false => self.take(),
         }
-        Some((std::mem::take(&mut self.asked), std::mem::take(&mut self.findings)))
+    }
+
+    #[cold]
+    fn take(&mut self) -> Option<(Vec<Question>, Findings)> {
+        let found = std::mem::take(&mut self.findings);
+        (!self.asked.is_empty()).then(|| (std::mem::take(&mut self.asked), found))
     }
 
     /// Returns whether the present request has to wait, so that nothing that is decided about it counts.

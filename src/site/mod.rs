@@ -154,7 +154,7 @@ impl Site<'_> {
 
     /// Decides as [`Site::decide`] does, for a caller that can wait for slow file systems: what they have
     /// to be asked is returned as an error. `findings` are the answers so far.
-    #[inline]
+    #[inline(always)]
     pub fn decide_patiently(
         &mut self,
         findings: Findings,
@@ -171,6 +171,7 @@ impl Site<'_> {
         }
     }
 
+    #[inline]
     fn decide_once(&mut self) -> Task {
         self.cx.files.ask();
         let method = self.request.method();

@@ -444,6 +444,7 @@ impl Wire {
         self.send(cx, SendFlags::MORE, false)
     }
 
+    #[inline]
     fn send(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
         // One that waits for its turn has had its share, or will have it soon.
         if self.compresses() && !self.queued {
@@ -463,6 +464,7 @@ impl Wire {
     }
 
     #[cold]
+    #[inline(never)]
     fn send_and_compress(&mut self, cx: &mut Context, flags: SendFlags, is_last: bool) -> bool {
         let is_well = self.send_ready(cx, flags, is_last) && self.compress_more(cx);
         self.count_sent(cx);
@@ -502,7 +504,7 @@ impl Wire {
         self.out.as_mut().is_none_or(|out| out.leave_plain())
     }
 
-    #[inline]
+    #[inline(always)]
     fn send_plain(&mut self, cx: &mut Context, flags: SendFlags) -> bool {
         let Some(out) = self.out.as_mut() else { return true };
         while self.writable {
