@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::walks::Job;
-use super::{READING_MS, Server, Step};
+use super::{Server, Step};
 use crate::abi::mg_connection;
 use crate::auth::htpasswd::md5_hex;
 use crate::connection::Piece;
-use crate::long_files;
 use crate::options::lookup;
 use crate::routes::Routes;
 use crate::shared::hub::{Hub, Message, Param, Ticket};
@@ -610,7 +609,7 @@ fn while_long_files_are_closed_the_loop_looks_for_a_place_now_and_then() {
         [("document_root", &*root), ("enable_uploads", "yes"), ("uploads_by_anybody", "yes")];
     let (mut server, mut client) = server_and_client(&options);
     server.cx.routes = Routes::default();
-    let occupied = long_files::occupy();
+    let occupied = crate::long_files::occupy();
     client.write_all(b"DELETE /tree/ HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
     let start = Instant::now();
     while server.cx.turn.reading.is_empty() {
@@ -621,7 +620,7 @@ fn while_long_files_are_closed_the_loop_looks_for_a_place_now_and_then() {
     turns(&mut server, 5);
     for _ in 0..3 {
         assert!(!server.cx.turn.goes_on() && server.cx.turn.reading.len() == 1);
-        assert_eq!(server.time_to_wait(1000), READING_MS);
+        assert_eq!(server.time_to_wait(1000), super::READING_MS);
         turns(&mut server, 1);
     }
     // So does what is left behind by one that has gone: by a reset, since this one might still read.
@@ -633,7 +632,7 @@ fn while_long_files_are_closed_the_loop_looks_for_a_place_now_and_then() {
     }
     turns(&mut server, 1);
     assert!(server.is_sweeping());
-    assert_eq!(server.time_to_wait(1000), READING_MS);
+    assert_eq!(server.time_to_wait(1000), super::READING_MS);
     drop(occupied);
     while server.is_sweeping() {
         assert!(start.elapsed() < LIMIT, "it stays");

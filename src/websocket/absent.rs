@@ -8,7 +8,7 @@ use super::frame;
 /// The memory of an inflater in bytes.
 pub const INFLATER_BYTES: usize = 0;
 /// The longest payload in bytes that would be compressed at once.
-pub const MAX_COMPRESSED: usize = 0;
+pub const MAX_COMPRESSED: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Never {}
