@@ -123,7 +123,7 @@ impl Facts {
             let length = decimal(value);
             // Clients would disagree about the end of a response with such lengths, and some refuse one
             // that is told twice.
-            self.close |= length.is_none() || self.length.is_some();
+            self.close |= length.is_none() || self.length.is_some() || has_tab(line);
             self.length = length;
         } else if let Some(value) = value_of(line, b"Content-Type") {
             let is_a = |name: &[u8]| {
@@ -136,10 +136,11 @@ impl Facts {
                 self.close |= token.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
             }
+            self.close |= has_tab(line);
         } else if let Some(value) = value_of(line, b"Transfer-Encoding") {
             self.chunked =
                 tokens(value).last().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
-            self.close |= !self.chunked;
+            self.close |= !self.chunked || has_tab(line);
         }
     }
 }
@@ -150,11 +151,15 @@ fn without_end(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Returns whether there are no control bytes: for some clients CR alone ends a line, and for some a tab is
-/// part of a value.
+/// Returns whether there are no control bytes but tabs: for some clients CR alone ends a line.
 fn is_text(text: &[u8]) -> bool {
     // Looks at all bytes, so that many of them are looked at together.
-    text.iter().fold(true, |is, byte| is & (*byte >= b' ') & (*byte != 0x7f))
+    text.iter().fold(true, |is, byte| is & (*byte >= b' ' || *byte == b'\t') & (*byte != 0x7f))
+}
+
+/// Returns whether there is a tab, which is part of the value for some clients, and a blank for others.
+fn has_tab(line: &[u8]) -> bool {
+    line.contains(&b'\t')
 }
 
 /// Returns whether a line is a field of its own (RFC 9112, section 5), and no continuation of the line

@@ -514,6 +514,12 @@ mod tests {
         }
     }
 
+    fn end_of(request: RequestFacts, fields: &str) -> Completion {
+        let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
+        answer.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc").as_bytes(), &mut out);
+        answer.handler_returned(&mut out)
+    }
+
     #[test]
     fn an_answer_whose_end_clients_may_see_elsewhere_is_the_last() {
         let request = RequestFacts { chunks: true, persistent: true, ..RequestFacts::default() };
@@ -528,11 +534,23 @@ mod tests {
             "Content-Length: 2\r\n: a\r\n",
             "Content-Length: 2\r\nA: \0\r\n",
             "Content-Length: 2\t\r\n",
+            "Content-Length: 2\r\nConnection:\tkeep-alive\r\n",
         ] {
-            let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
-            answer.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\nabc").as_bytes(), &mut out);
-            let completion = answer.handler_returned(&mut out);
-            assert_ne!(completion, Completion::Complete { persistent: true }, "{fields}");
+            assert_ne!(
+                end_of(request, fields),
+                Completion::Complete { persistent: true },
+                "{fields}"
+            );
+        }
+        for fields in [
+            "Content-Length: 3\r\n",
+            "Content-Length: 3\r\nContent-Type:\ttext/html\r\nA: b\tc\r\n",
+        ] {
+            assert_eq!(
+                end_of(request, fields),
+                Completion::Complete { persistent: true },
+                "{fields}"
+            );
         }
         // The client takes the response for an interim one and waits for another.
         let (mut answer, mut out) = (Answer::new(request, 200), Vec::new());
