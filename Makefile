@@ -276,6 +276,6 @@ clean:
 	$(CARGO) clean
 	rm -rf $(BUILD)
 
-.PHONY: all lib program examples run test test-deps valgrind slow inject loom cross clean-machine fuzz bench instructions calls browser autobahn \
+.PHONY: all lib program examples run test test-deps valgrind sanitizers slow inject loom cross clean-machine fuzz framing bench instructions calls browser autobahn \
   litmus cadaver gio drives \
   soak worlds header docs install install-strip uninstall third-party reproducible clean

@@ -8,7 +8,7 @@ from . import header, markdown
 
 # The chapters behind those of the header, in the order in which a reader needs them. Pages of docs that
 # are for those who change the library are no part of the manual; a test knows them by name.
-CHAPTERS = ['options', 'threads', 'bindings', 'tls', 'proxies', 'webdav', 'uploads', 'scaling', 'migrating', 'hardening', 'robustness',
+CHAPTERS = ['options', 'threads', 'bindings', 'tls', 'proxies', 'webdav', 'uploads', 'scaling', 'migrating', 'hardening',
             'program']
 FOR_DEVELOPERS = ['architecture', 'adding', 'cross', 'packaging', 'robustness', 'sizes']
 

@@ -252,12 +252,14 @@ impl FileBody {
             Piece::Read(Ok(piece)) => {
                 self.range.start += piece.len() as u64;
                 cx.turn.spend(piece.len());
-                if out.bytes.try_reserve(piece.len()).is_err() {
-                    return Progress::Ended(Ended::Broken(Broken::silently()));
+                if let Err(error) = out.bytes.try_reserve(piece.len()) {
+                    return Progress::Ended(Ended::Broken(Broken::of_file(&error.into())));
                 }
                 out.bytes.extend_from_slice(&piece);
             }
-            Piece::Read(Err(_)) => return Progress::Ended(Ended::Broken(Broken::of_file())),
+            Piece::Read(Err(error)) => {
+                return Progress::Ended(Ended::Broken(Broken::of_file(&error)));
+            }
             Piece::None => {}
         }
         if self.range.is_empty() && !self.is_sent() {
@@ -265,7 +267,7 @@ impl FileBody {
             return match self.read(&mut out.bytes, cx.files.look()) {
                 Ok(_) if self.is_sent() => Progress::Ended(Ended::Complete),
                 Ok(_) => Progress::More(Source::File(self)),
-                Err(_) => Progress::Ended(Ended::Broken(Broken::silently())),
+                Err(error) => Progress::Ended(Ended::Broken(Broken::of_file(&error))),
             };
         }
         if self.is_sent() {

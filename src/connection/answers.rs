@@ -12,6 +12,7 @@ use crate::answer::{self, Begun, Broken, Ended, PIECE, Plan, Progress, Source};
 use crate::exchange::context::Context;
 use crate::exchange::request::{Document, Request};
 use crate::exchange::turn::BATCH;
+use crate::files::patience::Findings;
 use crate::long_files;
 use crate::site::{Site, Task};
 

@@ -40,6 +40,8 @@ use self::walks::Walks;
 use crate::abi::{Handler, IterateFn, mg_connection};
 use crate::connection::{Conn, Flow, Found};
 use crate::exchange::context::{Context, FORKS};
+use crate::exchange::errands::Delivery;
+use crate::files::patience::{Answer, Finding};
 use crate::long_files;
 use crate::shared::hub::Hub;
 
@@ -238,8 +240,10 @@ impl Server {
     /// Opens the event queue, and what can be opened only then.
     fn open_queue(&mut self) -> std::io::Result<()> {
         self.cx.input.open()?;
-        let waker = self.queue.open()?;
-        self.cx.hub.queue.set_waker(Some(waker));
+        let waker = Arc::new(self.queue.open()?);
+        self.cx.hub.queue.set_waker(Some(waker.clone()));
+        // If it fails, the kernel has no memory, and the next event comes as well.
+        self.cx.errands.set_bell(Some(Box::new(move || drop(waker.wake()))));
         self.let_programs_be_watched();
         self.acceptor.open_spare();
         Ok(())

@@ -229,6 +229,8 @@ impl Site<'_> {
             return Ok(true);
         }
         match self.cx.files.get(file) {
+            // The request is decided anew.
+            Err(_) if self.cx.files.is_asking() => Ok(false),
             Err(error) if is_absence(&error) => Ok(true),
             Err(error) if is_failure(&error) => Err(error),
             Ok(_) | Err(_) => Ok(false),

@@ -300,6 +300,7 @@ impl Site<'_> {
                 let path = self.request.path.clone();
                 match self.packed(&full, &path) {
                     Ok(Some(file)) => Task::File(file),
+                    Ok(None) if self.cx.files.is_asking() => Task::Reply(500),
                     Ok(None) => Task::Reply(self.cx.refusal(self.request.client, &full, &error)),
                     Err(status) => Task::Reply(status),
                 }
@@ -399,12 +400,14 @@ impl Site<'_> {
         }
         let known = match self.cx.files.get(path) {
             Ok(known) => known,
+            // The request is decided anew.
+            Err(_) if self.cx.files.is_asking() => return Err(500),
             Err(error) if is_failure(&error) => {
                 return Err(self.cx.refusal(self.request.client, path, &error));
             }
             Err(_) => return Ok(None),
         };
-        let is_secret = self.cx.files.secrets.hides(path, &known.id, known.is_link);
+        let is_secret = self.cx.files.hides(path, &known);
         Ok(Some(known).filter(|_| !is_secret))
     }
 
